@@ -1,0 +1,33 @@
+"""yolojax: YOLO object detection as pure functions in JAX.
+
+The public names are few: ``load`` (a trained detector to a ``Predictor``), ``fit`` (train from a configuration) and
+``evaluate`` (a COCO-style evaluation of a detector on a data set). They are imported on first use, so that
+``import yolojax.boxes`` costs no more than JAX itself. Everything else lives in the submodules.
+"""
+
+import pathlib as _pathlib
+
+__version__ = "0.1.0"
+__all__ = ["evaluate", "fit", "load"]
+
+# In a checkout `eval/` stands beside this package and is imported as `yolojax.eval`; installed, it is a real subpackage
+# and this adds nothing.
+_root = _pathlib.Path(__file__).resolve().parent.parent
+if not (_root / "yolojax" / "eval").exists() and (_root / "eval" / "__init__.py").exists():
+    __path__.append(str(_root))
+
+
+def __getattr__(name: str):
+    if name == "load":
+        from yolojax.predict import load
+
+        return load
+    if name == "fit":
+        from yolojax.training.fit import fit
+
+        return fit
+    if name == "evaluate":
+        from yolojax.training.evaluation import evaluate
+
+        return evaluate
+    raise AttributeError(f"module 'yolojax' has no attribute {name!r}")

@@ -1,0 +1,75 @@
+"""Where a photo lies on the canvas: one pure geometry, read alike by training, validation, prediction and export.
+
+`fit_to_canvas` computes the rounded integer sizes once; both directions of the box mapping use those rounded sizes per
+axis, so that `to_original` is the exact inverse of `to_canvas`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from yolojax.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pixels reach the network; data on the detector, so that every user of the detector prepares alike.
+
+    Attributes:
+      resize: ``letterbox`` keeps the aspect ratio and pads; ``stretch`` fills the canvas.
+      align: where a letterboxed photo lies: ``centre`` or ``topleft``.
+      pad: grey value of the padding, 0..255.
+      channels: order that the network expects, ``rgb`` or ``bgr``.
+      scale: pixels are divided by this (255 gives 0..1; 1 leaves 0..255).
+    """
+
+    resize: Literal["letterbox", "stretch"] = "letterbox"
+    align: Literal["centre", "topleft"] = "centre"
+    pad: int = 114
+    channels: Literal["rgb", "bgr"] = "rgb"
+    scale: float = 255.0
+
+
+class Placement(NamedTuple):
+    """A resized photo on the canvas, in integer canvas pixels: its size and its top-left corner."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+
+
+def fit_to_canvas(size: tuple[int, int], canvas: tuple[int, int], preprocess: Preprocess) -> Placement:
+    """Placement of a photo of ``size = (h, w)`` on a ``canvas = (h, w)``; raises `ConfigError` on an empty one."""
+    (h, w), (canvas_h, canvas_w) = size, canvas
+    if min(h, w, canvas_h, canvas_w) < 1:
+        raise ConfigError(f"cannot place an image of size {size} on a canvas of {canvas}: both need at least one pixel")
+    if preprocess.resize == "stretch":
+        return Placement(canvas_h, canvas_w, 0, 0)
+    ratio = min(canvas_h / h, canvas_w / w)
+    new_h, new_w = (max(1, min(canvas_h, round(h * ratio))), max(1, min(canvas_w, round(w * ratio))))
+    if preprocess.align == "topleft":
+        return Placement(new_h, new_w, 0, 0)
+    return Placement(new_h, new_w, (canvas_h - new_h) // 2, (canvas_w - new_w) // 2)
+
+
+def _affine(size: tuple[int, int], placement: Placement) -> tuple[np.ndarray, np.ndarray]:
+    scale = np.array([placement.width / size[1], placement.height / size[0]] * 2, np.float64)
+    offset = np.array([placement.left, placement.top] * 2, np.float64)
+    return scale, offset
+
+
+def to_canvas(boxes: np.ndarray, size: tuple[int, int], placement: Placement) -> np.ndarray:
+    """Boxes ``[..., 4]`` (xyxy) from pixels of the original photo of ``size = (h, w)`` to canvas pixels; float32."""
+    scale, offset = _affine(size, placement)
+    return (np.asarray(boxes, np.float64) * scale + offset).astype(np.float32)
+
+
+def to_original(boxes: np.ndarray, size: tuple[int, int], placement: Placement, *, clip: bool = True) -> np.ndarray:
+    """The inverse of `to_canvas`, then by choice clipping to the photo; float32 ``[..., 4]`` (xyxy)."""
+    scale, offset = _affine(size, placement)
+    boxes = (np.asarray(boxes, np.float64) - offset) / scale
+    if clip:
+        boxes = np.clip(boxes, 0.0, np.array([size[1], size[0]] * 2, np.float64))
+    return boxes.astype(np.float32)
