@@ -1,7 +1,7 @@
 """A detector is a record of pure functions and one frozen description; nothing downstream asks which YOLO it holds.
 
-Built once by a function of `yolojax.zoo` and closed over; never passed as an argument of `jit` (a record of functions is
-not a pytree of arrays, and as a static argument every rebuilt record would retrace).
+Built once by a function of `yolojax.zoo` and closed over; never passed as an argument of `jit` (a record of functions
+is not a pytree of arrays, and as a static argument every rebuilt record would retrace).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DetectorSpec:
 def prepare_images(
     images: UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"], preprocess: Preprocess
 ) -> Float[Array, "B H W 3"]:
-    """RGB canvas pixels 0..255 (uint8, or float after augmentation) in the channel order and range the network expects."""
+    """RGB canvas pixels 0..255 (uint8, or float after augmentation), in the network's channel order and range."""
     images = images.astype(jnp.float32) / jnp.float32(preprocess.scale)
     return images[..., ::-1] if preprocess.channels == "bgr" else images
 

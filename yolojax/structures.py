@@ -70,8 +70,9 @@ class Hyper(NamedTuple):
 class LossTerms(NamedTuple):
     """An unreduced loss: what accumulation, several devices and per-example losses need to be exact.
 
-    ``sums[part]`` holds per-image sums, already weighed by the lambdas, and ``normalisers[part]`` the per-image share of
-    the divisor. The total over any set of images is ``sum_part sum_b sums / max(sum_b normalisers, 1)``; see `reduce`.
+    ``sums[part]`` holds per-image sums, already weighed by the lambdas, and ``normalisers[part]`` the per-image share
+    of the divisor. The total over any set of images is ``sum_part sum_b sums / max(sum_b normalisers, 1)``, which
+    `reduce` computes.
     ``counts`` are per-image diagnostics that carry no gradient (positives, collisions, ...).
     """
 
