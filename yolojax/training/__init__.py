@@ -1,0 +1,1 @@
+"""Training engine: knows `Detector` only. `fit` reads from top to bottom."""

@@ -1,0 +1,36 @@
+"""What happens to boxes when the image under them moves."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from yolojax.structures import Targets
+
+MIN_SIDE = 2.0
+MIN_VISIBLE = 0.1
+
+
+def transform_boxes(boxes: Float[Array, "B M 4"], matrices: Float[Array, "B 2 3"]) -> Float[Array, "B M 4"]:
+    """Boxes (xyxy pixels) under affine maps: the tightest axis-parallel boxes around the four mapped corners."""
+    x = boxes[..., jnp.array([0, 2, 0, 2])]
+    y = boxes[..., jnp.array([1, 1, 3, 3])]
+    m = matrices[:, None, None]
+    new_x = m[..., 0, 0] * x + m[..., 0, 1] * y + m[..., 0, 2]
+    new_y = m[..., 1, 0] * x + m[..., 1, 1] * y + m[..., 1, 2]
+    return jnp.stack([new_x.min(-1), new_y.min(-1), new_x.max(-1), new_y.max(-1)], -1)
+
+
+def keep_visible(
+    targets: Targets, moved: Float[Array, "B M 4"], window: Float[Array, "... 4"]
+) -> tuple[Float[Array, "B M 4"], Bool[Array, "B M"]]:
+    """Moved boxes clipped to a window (xyxy, broadcast against them), and which objects stay.
+
+    An object stays when at least `MIN_VISIBLE` of its moved area and `MIN_SIDE` pixels of each side lie in the window.
+    A crowd region stays as long as anything of it is visible, because it must go on shielding what lies there.
+    """
+    low, high = jnp.broadcast_to(window, moved.shape)[..., :2], jnp.broadcast_to(window, moved.shape)[..., 2:]
+    clipped = jnp.concatenate([jnp.clip(moved[..., :2], low, high), jnp.clip(moved[..., 2:], low, high)], -1)
+    sides = clipped[..., 2:] - clipped[..., :2]
+    area = sides[..., 0] * sides[..., 1]
+    whole = (moved[..., 2] - moved[..., 0]) * (moved[..., 3] - moved[..., 1])
+    object_stays = (sides.min(-1) >= MIN_SIDE) & (area >= MIN_VISIBLE * whole)
+    return clipped, targets.valid & jnp.where(targets.crowd, area > 0, object_stays)

@@ -1,0 +1,65 @@
+"""Flips, and random magnification and shift as one resampling."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, UInt8
+
+from yolojax.augment.boxes import keep_visible, transform_boxes
+from yolojax.augment.compose import Augmentation
+from yolojax.augment.warp import warp_affine
+from yolojax.structures import Targets
+
+
+def random_flip(probability: float, *, vertical: bool = False) -> Augmentation:
+    """Mirror each image left to right (or top to bottom) with this probability; exact on pixels and boxes."""
+    axis, low, high = (1, 1, 3) if vertical else (2, 0, 2)
+
+    def flip(
+        key: PRNGKeyArray, images: UInt8[Array, "B H W 3"], targets: Targets
+    ) -> tuple[UInt8[Array, "B H W 3"], Targets]:
+        extent = images.shape[axis]
+        chosen = jax.random.bernoulli(key, probability, (images.shape[0],))
+        boxes = targets.boxes
+        mirrored = boxes.at[..., low].set(extent - boxes[..., high]).at[..., high].set(extent - boxes[..., low])
+        return (
+            jnp.where(chosen[:, None, None, None], jnp.flip(images, axis), images),
+            targets._replace(boxes=jnp.where(chosen[:, None, None], mirrored, boxes)),
+        )
+
+    return flip
+
+
+def random_affine(
+    *, scale: tuple[float, float] = (1.0, 1.0), translate: float = 0.0, rotate: float = 0.0, shear: float = 0.0
+) -> Augmentation:
+    """One random affine map an image, about the centre of the canvas.
+
+    Args:
+      scale: range of the magnification; drawn log-uniformly, so that halving is as likely as doubling.
+      translate: largest shift, as a share of the canvas's width and height.
+      rotate: largest rotation in degrees; boxes become the tightest boxes around their rotated corners.
+      shear: largest shear angle in degrees, on each axis.
+
+    Boxes are clipped to the canvas and dropped by the rule of `keep_visible`.
+    """
+
+    def affine(
+        key: PRNGKeyArray, images: UInt8[Array, "B H W 3"], targets: Targets
+    ) -> tuple[UInt8[Array, "B H W 3"], Targets]:
+        batch, h, w, _ = images.shape
+        draw = jax.random.uniform(key, (6, batch), minval=-1.0, maxval=1.0)
+        log_low, log_high = jnp.log(jnp.float32(scale[0])), jnp.log(jnp.float32(scale[1]))
+        size = jnp.exp(log_low + (draw[0] + 1) / 2 * (log_high - log_low))
+        angle = jnp.deg2rad(rotate) * draw[1]
+        shear_x, shear_y = jnp.tan(jnp.deg2rad(shear) * draw[2]), jnp.tan(jnp.deg2rad(shear) * draw[3])
+        cos, sin = size * jnp.cos(angle), size * jnp.sin(angle)
+        a, b = cos - sin * shear_y, cos * shear_x - sin
+        c, d = sin + cos * shear_y, sin * shear_x + cos
+        move_x = w / 2 - a * w / 2 - b * h / 2 + translate * w * draw[4]
+        move_y = h / 2 - c * w / 2 - d * h / 2 + translate * h * draw[5]
+        matrices = jnp.stack([jnp.stack([a, b, move_x], -1), jnp.stack([c, d, move_y], -1)], 1)
+        moved = transform_boxes(targets.boxes, matrices)
+        boxes, valid = keep_visible(targets, moved, jnp.array([0, 0, w, h], jnp.float32))
+        return warp_affine(images, matrices), targets._replace(boxes=boxes, valid=valid)
+
+    return affine

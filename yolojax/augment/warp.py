@@ -1,0 +1,55 @@
+"""Bilinear resampling of a batch under one affine map per image."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+
+PAD = 114
+"""Grey of pixels that no image covers; the same as the letterbox's."""
+
+
+def invert_affine(matrices: Float[Array, "B 2 3"]) -> Float[Array, "B 2 3"]:
+    """The inverse maps, in closed form (a general solver would be slow and less exact on 2 x 2)."""
+    a, b, c = matrices[:, 0, 0], matrices[:, 0, 1], matrices[:, 0, 2]
+    d, e, f = matrices[:, 1, 0], matrices[:, 1, 1], matrices[:, 1, 2]
+    det = a * e - b * d
+    rows = [e, -b, b * f - c * e], [-d, a, c * d - a * f]
+    return jnp.stack([jnp.stack(row, -1) for row in rows], 1) / det[:, None, None]
+
+
+def sample_bilinear(
+    images: UInt8[Array, "B H W 3"], source: Int[Array, "*P"], x: Float[Array, "*P"], y: Float[Array, "*P"]
+) -> Float[Array, "*P 3"]:
+    """Values of image ``source`` at continuous positions (pixel centres lie at +.5); `PAD` outside the image."""
+    _, h, w, _ = images.shape
+    flat = images.reshape(-1, 3)
+    x0, y0 = jnp.floor(x - 0.5), jnp.floor(y - 0.5)
+    fx, fy = (x - 0.5 - x0)[..., None], (y - 0.5 - y0)[..., None]
+
+    def at(ix: Float[Array, "*P"], iy: Float[Array, "*P"]) -> Float[Array, "*P 3"]:
+        inside = (ix >= 0) & (ix < w) & (iy >= 0) & (iy < h)
+        column = jnp.clip(ix, 0, w - 1).astype(jnp.int32)
+        row = jnp.clip(iy, 0, h - 1).astype(jnp.int32)
+        value = flat[(source * h + row) * w + column].astype(jnp.float32)
+        return jnp.where(inside[..., None], value, jnp.float32(PAD))
+
+    top = at(x0, y0) * (1 - fx) + at(x0 + 1, y0) * fx
+    bottom = at(x0, y0 + 1) * (1 - fx) + at(x0 + 1, y0 + 1) * fx
+    return top * (1 - fy) + bottom * fy
+
+
+def to_uint8(values: Float[Array, "*P 3"]) -> UInt8[Array, "*P 3"]:
+    """Rounded to the nearest integer and clipped to 0..255."""
+    return jnp.clip(jnp.round(values), 0, 255).astype(jnp.uint8)
+
+
+def warp_affine(images: UInt8[Array, "B H W 3"], matrices: Float[Array, "B 2 3"]) -> UInt8[Array, "B H W 3"]:
+    """Each image moved by its map from input to output positions ``(x, y)`` in pixels; grey where nothing lands."""
+    batch, h, w, _ = images.shape
+    inverse = invert_affine(matrices)[:, None, None]
+    x = (jnp.arange(w, dtype=jnp.float32) + 0.5)[None, None, :]
+    y = (jnp.arange(h, dtype=jnp.float32) + 0.5)[None, :, None]
+    source_x = inverse[..., 0, 0] * x + inverse[..., 0, 1] * y + inverse[..., 0, 2]
+    source_y = inverse[..., 1, 0] * x + inverse[..., 1, 1] * y + inverse[..., 1, 2]
+    source = jax.lax.broadcasted_iota(jnp.int32, (batch, h, w), 0)
+    return to_uint8(sample_bilinear(images, source, source_x, source_y))

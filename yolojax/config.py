@@ -1,0 +1,249 @@
+"""Frozen configuration of a training run: everything that is static, with presets as plain functions.
+
+What may change without recompiling is `yolojax.structures.Hyper`; what is here decides shapes and programs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from yolojax.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images.
+
+    Attributes:
+      path: a data set (VOC, COCO or YOLO layout, recognised by itself) or ``shapes`` for generated images.
+      train_split: the split to train on; None takes the data set's own training split.
+      val_split: the split to validate on during training and at the end; None takes the data set's own.
+      skip_bad: leave out unreadable training images, counted and named, instead of stopping.
+      max_objects: most objects an image is padded to; None takes what the data needs.
+    """
+
+    path: str = "shapes"
+    train_split: str | None = None
+    val_split: str | None = None
+    skip_bad: bool = False
+    max_objects: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which detector.
+
+    Attributes:
+      name: an architecture of `yolojax.zoo`.
+      size: longest side of the canvas in pixels, a multiple of the largest stride.
+      rectangular: shorten the canvas to the aspect ratio that the training images share, where they share one.
+      options: further arguments of the architecture's builder.
+    """
+
+    name: str = "compact"
+    size: int = 320
+    rectangular: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the training images, inside the compiled step. Zero (or 1 for scales) turns one off.
+
+    Attributes:
+      flip_horizontal: probability.
+      flip_vertical: probability; for images without an upright direction (microscopy, aerial).
+      scale_min: smallest random magnification.
+      scale_max: largest random magnification.
+      translate: largest shift, as a share of the canvas.
+      hue: largest shift of the hue, as a share of the colour circle.
+      saturation: largest relative change of saturation.
+      value: largest relative change of brightness.
+      mosaic: probability that an image becomes a mosaic of four.
+      mosaic_off: share of the run, at its end, that trains without mosaic.
+    """
+
+    flip_horizontal: float = 0.5
+    flip_vertical: float = 0.0
+    scale_min: float = 0.6
+    scale_max: float = 1.4
+    translate: float = 0.1
+    hue: float = 0.015
+    saturation: float = 0.5
+    value: float = 0.3
+    mosaic: float = 0.0
+    mosaic_off: float = 0.2
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """How parameters move.
+
+    Attributes:
+      name: ``adamw``, or ``sgd`` with Nesterov momentum.
+      learning_rate: at the top of the schedule.
+      final_fraction: share of the top learning rate at the end of the schedule.
+      schedule: shape after the warm-up.
+      warmup_steps: optimiser steps of linear warm-up, at most a tenth of the run.
+      momentum: of SGD, or Adam's first moment.
+      second_moment: Adam's second moment.
+      weight_decay: on kernels only, decoupled.
+      clip_norm: largest global gradient norm.
+      ema_decay: of the averaged parameters that are evaluated and released; 0 turns averaging off.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 2e-3
+    final_fraction: float = 0.02
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = 100
+    momentum: float = 0.9
+    second_moment: float = 0.99
+    weight_decay: float = 0.05
+    clip_norm: float = 10.0
+    ema_decay: float = 0.998
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """How a detector is measured (COCO protocol).
+
+    Attributes:
+      confidence: scores at or below this are not reported.
+      iou: overlap above which non-maximum suppression removes the weaker box.
+      max_detections: most detections kept for an image.
+      batch_size: images per forward pass.
+    """
+
+    confidence: float = 0.001
+    iou: float = 0.7
+    max_detections: int = 300
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run; ``config.json`` of a run directory holds exactly this.
+
+    Attributes:
+      data: which images.
+      model: which detector.
+      augment: random changes of the training images.
+      optimiser: how parameters move.
+      validation: how the detector is measured.
+      hyper: overrides of the traced hyper-parameters, by name (``lambda_coord`` and so on).
+      epochs: passes over the training images.
+      batch_size: images per optimiser step, over all devices.
+      seed: of initialisation, order and augmentation.
+      compute: floating-point type of the network; parameters and statistics stay float32.
+      validate_every: epochs between validations; 0 validates only at the end.
+      checkpoint_every: epochs between checkpoints; 0 saves only at the end.
+      select: ``best`` releases the best validated EMA parameters, ``last`` the final ones.
+      init: a run, checkpoint or ``.safetensors`` file to start from; matching parameters are taken, the rest is named.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    hyper: dict[str, float] = field(default_factory=dict)
+    epochs: int = 60
+    batch_size: int = 16
+    seed: int = 0
+    compute: Literal["float32", "bfloat16"] = "float32"
+    validate_every: int = 10
+    checkpoint_every: int = 10
+    select: Literal["best", "last"] = "last"
+    init: str | None = None
+
+
+def check(config: TrainConfig) -> TrainConfig:
+    """The configuration itself; raises `ConfigError` naming the first setting that is out of range."""
+
+    def need(ok: bool, name: str, value: object, rule: str) -> None:
+        if not ok:
+            raise ConfigError(f"{name} = {value!r}: {rule}")
+
+    a, o, v = config.augment, config.optimiser, config.validation
+    for name in ("epochs", "batch_size"):
+        need(getattr(config, name) >= 1, name, getattr(config, name), "give at least 1")
+    for name in ("validate_every", "checkpoint_every", "seed"):
+        need(getattr(config, name) >= 0, name, getattr(config, name), "give 0 or more")
+    need(config.model.size >= 32, "model.size", config.model.size, "give at least 32 pixels")
+    for name in ("flip_horizontal", "flip_vertical", "mosaic", "mosaic_off", "hue", "saturation", "value", "translate"):
+        need(0 <= getattr(a, name) <= 1, f"augment.{name}", getattr(a, name), "give a number from 0 to 1")
+    need(0 < a.scale_min <= a.scale_max, "augment.scale_min", a.scale_min, "give 0 < scale_min <= scale_max")
+    need(o.learning_rate > 0, "optimiser.learning_rate", o.learning_rate, "give a positive number")
+    need(0 <= o.final_fraction <= 1, "optimiser.final_fraction", o.final_fraction, "give a number from 0 to 1")
+    need(0 <= o.ema_decay < 1, "optimiser.ema_decay", o.ema_decay, "give a number from 0 to below 1")
+    need(0 <= o.momentum < 1, "optimiser.momentum", o.momentum, "give a number from 0 to below 1")
+    need(0 < o.second_moment < 1, "optimiser.second_moment", o.second_moment, "give a number between 0 and 1")
+    need(o.weight_decay >= 0, "optimiser.weight_decay", o.weight_decay, "give 0 or more")
+    need(o.warmup_steps >= 0, "optimiser.warmup_steps", o.warmup_steps, "give 0 or more")
+    need(o.clip_norm > 0, "optimiser.clip_norm", o.clip_norm, "give a positive number")
+    need(0 <= v.confidence < 1, "validation.confidence", v.confidence, "give a number from 0 to below 1")
+    need(0 < v.iou <= 1, "validation.iou", v.iou, "give a number above 0, at most 1")
+    need(v.max_detections >= 1, "validation.max_detections", v.max_detections, "give at least 1")
+    need(v.batch_size >= 1, "validation.batch_size", v.batch_size, "give at least 1")
+    if config.data.max_objects is not None:
+        need(config.data.max_objects >= 1, "data.max_objects", config.data.max_objects, "give at least 1")
+    for name, value in config.hyper.items():
+        need(math.isfinite(value), f"hyper.{name}", value, "give a finite number")
+    return config
+
+
+def to_json(config: TrainConfig) -> str:
+    """The configuration as JSON text."""
+    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
+
+
+def from_dict(values: dict[str, Any]) -> TrainConfig:
+    """A configuration from nested plain values; raises `ConfigError` naming an unknown setting or a wrong type."""
+    return check(_build(TrainConfig, values, ""))
+
+
+def _build(cls: type, values: object, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where or 'configuration'}: expected settings by name, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], hints, 1)
+        hint = f"did you mean {where}{near[0]}?" if near else f"known here: {', '.join(sorted(hints))}"
+        raise ConfigError(f"unknown setting {where}{unknown[0]}: {hint}")
+    made = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            made[name] = _build(hint, value, f"{where}{name}.")
+        else:
+            made[name] = _coerce(hint, value, f"{where}{name}")
+    return cls(**made)
+
+
+def _coerce(hint: Any, value: Any, name: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{name} = {value!r}: give one of {', '.join(map(repr, args))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _coerce(next(a for a in args if a is not type(None)), value, name)
+    wanted = origin or hint
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (wanted in (int, float) and isinstance(value, bool)):
+        raise ConfigError(f"{name} = {value!r}: expected {wanted.__name__}, got {type(value).__name__}")
+    if wanted is float and not math.isfinite(value):
+        raise ConfigError(f"{name} = {value!r}: give a finite number")
+    return value

@@ -1,0 +1,115 @@
+"""Checkpoints that prove themselves whole: orbax for the arrays, a SHA-256 manifest of every file, written last.
+
+Orbax alone restores flipped bytes without a word, so nothing is read here before its manifest agrees. A checkpoint
+appears under its final name by one rename, complete or not at all; a stop in the middle leaves only a ``tmp-`` folder
+that the next run removes.
+
+    checkpoints/00000130/state/...       orbax
+    checkpoints/00000130/facts.json      what else a run needs to go on
+    checkpoints/00000130/manifest.json   {"files": {name: sha256}}
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from yolojax.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+
+
+def save_checkpoint(folder: Path, step: int, state: PyTree, facts: dict[str, Any], *, keep: int = 2) -> Path:
+    """Write the state at ``step`` below ``folder`` and remove all but the newest ``keep``; returns its place.
+
+    Raises `CheckpointError` when the disk refuses; earlier checkpoints are then untouched.
+    """
+    import orbax.checkpoint as ocp
+
+    final = folder / f"{step:08d}"
+    temporary = folder / f"tmp-{step:08d}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("tmp-*"):
+            shutil.rmtree(leftover)
+        temporary.mkdir()
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save((temporary / "state").absolute(), state)
+        (temporary / "facts.json").write_text(json.dumps(facts, indent=2, sort_keys=True))
+        write_manifest(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+    except (OSError, ValueError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"cannot write a checkpoint to {folder}: {error}; free space or give another --out"
+        ) from error
+    for old in complete_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints with a manifest, oldest first; whether they are whole is `verify`'s question."""
+    return sorted(p for p in folder.glob("[0-9]*") if (p / MANIFEST).is_file())
+
+
+def restore_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any], list[str]]:
+    """The newest whole checkpoint: state, facts, and a line for every newer one that had to be passed over.
+
+    ``like`` gives tree, shapes and types (arrays or `jax.ShapeDtypeStruct`). Raises `CheckpointError` when none is
+    whole, or when the newest whole one was written by another detector or optimiser.
+    """
+    import orbax.checkpoint as ocp
+
+    passed_over: list[str] = []
+    for place in reversed(complete_checkpoints(folder)):
+        try:
+            verify(place)
+        except CheckpointError as error:
+            passed_over.append(str(error))
+            continue
+        facts = json.loads((place / "facts.json").read_text())
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
+        try:
+            with ocp.StandardCheckpointer() as checkpointer:
+                state = checkpointer.restore((place / "state").absolute(), abstract)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{place} does not fit this configuration: {str(error).splitlines()[0]}") from error
+        return state, facts, passed_over
+    found = "; ".join(passed_over) if passed_over else "there is none"
+    raise CheckpointError(f"no whole checkpoint in {folder}: {found}; start the run again without --resume")
+
+
+def write_manifest(folder: Path) -> None:
+    """Hash every file below ``folder`` into ``manifest.json``; data reaches the disk before the manifest does."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        with path.open("rb") as handle:
+            files[path.relative_to(folder).as_posix()] = hashlib.file_digest(handle, "sha256").hexdigest()
+            os.fsync(handle.fileno())
+    with (folder / MANIFEST).open("w") as handle:
+        json.dump({"files": files}, handle, indent=1, sort_keys=True)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def verify(folder: Path) -> None:
+    """Raises `CheckpointError` naming the first file that is missing, changed, or not in the manifest."""
+    try:
+        expected = json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: no readable {MANIFEST} ({error})") from error
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
+    for name in sorted(present ^ set(expected)):
+        raise CheckpointError(f"{folder}: {name} is {'not in the manifest' if name in present else 'missing'}")
+    for name, digest in expected.items():
+        with (folder / name).open("rb") as handle:
+            if hashlib.file_digest(handle, "sha256").hexdigest() != digest:
+                raise CheckpointError(f"{folder}: {name} is damaged (its SHA-256 differs from the manifest)")

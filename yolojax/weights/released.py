@@ -1,0 +1,103 @@
+"""Released detectors: parameters as ``safetensors`` beside a JSON description; no pickle, nothing executed.
+
+best/weights.safetensors   flat names such as ``params/backbone/stem/conv/kernel``
+best/detector.json         architecture, classes, canvas, preprocessing, and where it comes from
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolojax.errors import CheckpointError
+
+FORMAT = 1
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with ``/``-joined names; the leaves are taken as they are."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{name}/"))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
+
+
+def save_released(folder: Path, variables: dict[str, Any], description: dict[str, Any]) -> None:
+    """Write weights, then the description that makes them a detector; each appears whole or not at all."""
+    from safetensors.numpy import save_file
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / "weights.tmp"
+        flat = {name: np.ascontiguousarray(np.asarray(value)) for name, value in flatten(variables).items()}
+        save_file(flat, temporary)
+        os.replace(temporary, folder / "weights.safetensors")
+        temporary = folder / "detector.tmp"
+        temporary.write_text(json.dumps({"format": FORMAT, **description}, indent=2, sort_keys=True) + "\n")
+        os.replace(temporary, folder / "detector.json")
+    except OSError as error:
+        raise CheckpointError(f"cannot write {folder}: {error}; free space or give another --out") from error
+
+
+def load_weights(path: Path) -> dict[str, Any]:
+    """Nested arrays from a ``.safetensors`` file; raises `CheckpointError` when it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return unflatten(load_file(path))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def load_description(folder: Path) -> dict[str, Any]:
+    """The description beside released weights; raises `CheckpointError` if it is missing, damaged or too new."""
+    path = folder / "detector.json"
+    try:
+        description = json.loads(path.read_text())
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}); give a folder that a training run wrote"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error}); the file is damaged") from error
+    if not isinstance(description, dict) or "detector" not in description:
+        raise CheckpointError(f"{path}: has no 'detector' entry; the file is damaged or not ours")
+    if description.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {description.get('format')!r}, this version reads {FORMAT}; update yolojax"
+        )
+    return description
+
+
+def check_tree(loaded: dict[str, Any], expected: dict[str, Any], source: str) -> None:
+    """Raises `CheckpointError` naming the first parameter that is missing, unknown, not finite or of another shape."""
+    flat, wanted = flatten(loaded), {name: value.shape for name, value in flatten(expected).items()}
+    for name in sorted(set(flat) ^ set(wanted)):
+        raise CheckpointError(
+            f"{source}: parameter {name} is {'unknown to the detector' if name in flat else 'missing'}"
+        )
+    for name, value in flat.items():
+        if value.shape != wanted[name]:
+            raise CheckpointError(
+                f"{source}: parameter {name} has shape {value.shape}, the detector needs {wanted[name]}"
+            )
+        if not np.isfinite(value).all():
+            raise CheckpointError(f"{source}: parameter {name} holds values that are not finite")
