@@ -35,6 +35,7 @@ class DetectorSpec:
       preprocess: how pixels reach the network.
       suppression: ``nms``, or ``none`` for detectors that need no suppression.
       multi_label: whether one box may be reported under several classes.
+      hyper: traced hyper-parameters that this detector wants other than `Hyper`'s defaults, by name.
       options: the remaining arguments of the architecture's builder (JSON values only), e.g. anchors and widths.
     """
 
@@ -45,6 +46,7 @@ class DetectorSpec:
     preprocess: Preprocess = field(default_factory=Preprocess)
     suppression: Literal["nms", "none"] = "nms"
     multi_label: bool = True
+    hyper: dict[str, float] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -1,0 +1,84 @@
+"""Published and own detectors, one file each, composed from the parts; `build` makes one by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import DTypeLike, Float
+
+from yolojax.anchors import anchors_for_levels
+from yolojax.detector import Detector, DetectorSpec
+from yolojax.errors import CheckpointError, ConfigError
+from yolojax.zoo.compact import compact
+from yolojax.zoo.lesson import lesson
+
+ARCHITECTURES: dict[str, Callable[..., Detector]] = {"compact": compact, "lesson": lesson}
+"""Builders by name: ``builder(class_names, canvas, *, dtype, **options) -> Detector``."""
+
+ANCHORED = {"lesson": (2, 3)}
+"""Architectures with anchor boxes that are found on the data: default levels and anchors per level."""
+
+
+def build(
+    name: str,
+    class_names: tuple[str, ...],
+    canvas: tuple[int, int],
+    *,
+    dtype: DTypeLike = "float32",
+    box_sizes: Float[np.ndarray, "n 2"] | None = None,
+    **options: Any,
+) -> Detector:
+    """A detector by name.
+
+    Args:
+      name: a key of `ARCHITECTURES`.
+      class_names: in the order of the class scores.
+      canvas: ``(height, width)`` in pixels.
+      dtype: of the network's computation; parameters are float32 whatever it is.
+      box_sizes: widths and heights of training objects in canvas pixels, from which an anchored architecture takes its
+        anchors (k-means on 1 - IoU) unless ``anchors`` is among the options.
+      options: the builder's own arguments.
+
+    Raises:
+      ConfigError: unknown name or option, or a canvas that the strides do not divide.
+    """
+    if name not in ARCHITECTURES:
+        near = difflib.get_close_matches(name, ARCHITECTURES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(ARCHITECTURES))}"
+        raise ConfigError(f"unknown architecture {name!r}: {hint}")
+    if not class_names:
+        raise ConfigError("a detector needs at least one class; the data set names none")
+    if name in ANCHORED and "anchors" not in options:
+        if box_sizes is None or not len(box_sizes):
+            raise ConfigError(f"{name} needs anchors: train it on data with objects, or give the option anchors")
+        levels, per_level = ANCHORED[name]
+        levels = options.get("levels", levels)
+        options = {**options, "anchors": anchors_for_levels(box_sizes, levels, per_level)}
+    try:
+        return ARCHITECTURES[name](tuple(class_names), tuple(canvas), dtype=dtype, **options)
+    except TypeError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+def describe(spec: DetectorSpec) -> dict[str, Any]:
+    """The specification as plain JSON values, from which `from_description` builds the same detector."""
+    return dataclasses.asdict(spec)
+
+
+def from_description(description: dict[str, Any], *, dtype: DTypeLike = "float32") -> Detector:
+    """The detector that `describe` described; raises `CheckpointError` when the description does not make one."""
+    try:
+        detector = build(
+            description["name"],
+            tuple(description["class_names"]),
+            tuple(description["canvas"]),
+            dtype=dtype,
+            **description["options"],
+        )
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"the description does not make a detector: {error}") from error
+    return detector

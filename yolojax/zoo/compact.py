@@ -1,0 +1,113 @@
+"""Compact: an anchor-free detector small enough to train from scratch on a processor, after YOLOv8's plan.
+
+CSP backbone with SPPF, path-aggregation neck, one prediction a cell without objectness, boxes as distributions over
+distances, task-aligned assignment, CIoU and distribution focal loss. What differs from the published YOLOv8: fewer and
+narrower stages, one branch of convolutions in the head instead of two by choice, and a canvas that need not be square.
+There is no published accuracy; `experiments/` records what it reaches here.
+"""
+
+from typing import Any
+
+import jax
+from jaxtyping import DTypeLike
+
+from yolojax.coding import cell_centres, decode_distributions, flatten_levels, levels_of
+from yolojax.detector import Detector, DetectorSpec, Outputs
+from yolojax.losses import anchor_free_loss
+from yolojax.models.backbones import DarknetTiny
+from yolojax.models.heads import AnchorFreeHead
+from yolojax.models.layers import Activation, Style
+from yolojax.models.necks import PAN
+from yolojax.models.network import Network
+from yolojax.structures import Candidates, Hyper, LossTerms, Targets
+from yolojax.zoo.assemble import assemble, check_canvas
+
+HYPER = {"lambda_coord": 7.5, "lambda_cls": 0.5, "lambda_dfl": 1.5}
+"""The gains of YOLOv8's published recipe."""
+
+
+def compact(
+    class_names: tuple[str, ...],
+    canvas: tuple[int, int],
+    *,
+    widths: tuple[int, ...] = (16, 32, 64, 128, 192),
+    depths: tuple[int, ...] = (0, 1, 2, 2, 1),
+    neck_widths: tuple[int, ...] | None = None,
+    neck_depth: int = 1,
+    head_width: int = 64,
+    head_depth: int = 1,
+    shared_head: bool = False,
+    reg_max: int = 16,
+    k: int = 10,
+    activation: Activation = "silu",
+    momentum: float = 0.97,
+    dtype: DTypeLike = "float32",
+) -> Detector:
+    """Build it.
+
+    Args:
+      class_names: in the order of the class scores.
+      canvas: ``(height, width)`` in pixels, multiples of the largest stride.
+      widths: channels at strides 2, 4, 8, ...; five end at stride 32, four at stride 16. Levels start at stride 8.
+      depths: bottlenecks of each stage.
+      neck_widths: channels of each level in the neck; by default the backbone's.
+      neck_depth: bottlenecks of each joining block of the neck.
+      head_width: channels of the head's convolutions.
+      head_depth: 3x3 convolutions before each prediction.
+      shared_head: one branch for boxes and classes instead of two.
+      reg_max: bins of a distance; it reaches ``reg_max - 1`` strides.
+      k: most points assigned to an object.
+      activation: of every normalised convolution.
+      momentum: of the running BatchNorm statistics.
+      dtype: of the network's computation.
+    """
+    widths, depths = tuple(widths), tuple(depths)
+    strides = tuple(2 ** (i + 1) for i in range(2, len(widths)))
+    neck_widths = tuple(neck_widths) if neck_widths else widths[2:]
+    check_canvas(canvas, strides[-1])
+    options: dict[str, Any] = {
+        "widths": widths,
+        "depths": depths,
+        "neck_widths": neck_widths,
+        "neck_depth": neck_depth,
+        "head_width": head_width,
+        "head_depth": head_depth,
+        "shared_head": shared_head,
+        "reg_max": reg_max,
+        "k": k,
+        "activation": activation,
+        "momentum": momentum,
+    }
+    spec = DetectorSpec("compact", class_names, canvas, strides, hyper=HYPER, options=options)
+
+    def make_network(style: Style) -> Network:
+        return Network(
+            DarknetTiny(widths, depths, style=style),
+            PAN(neck_widths, neck_depth, style=style),
+            AnchorFreeHead(
+                len(class_names),
+                strides,
+                canvas,
+                reg_max,
+                box_width=head_width,
+                cls_width=head_width,
+                depth=head_depth,
+                shared=shared_head,
+                style=style,
+            ),
+        )
+
+    def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
+        boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
+        return anchor_free_loss(boxes, classes, levels_of(boxes, strides), targets, hyper, k=k)
+
+    def decode(outputs: Outputs) -> Candidates:
+        boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
+        points, point_strides = cell_centres(levels_of(boxes, strides))
+        return Candidates(
+            decode_distributions(flatten_levels(boxes), points, point_strides),
+            jax.nn.sigmoid(flatten_levels(classes)),
+        )
+
+    style = Style(activation=activation, momentum=momentum, dtype=dtype)
+    return assemble(spec, make_network, style, loss, decode)
