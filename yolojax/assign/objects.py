@@ -1,0 +1,62 @@
+"""What assigners read of `Targets`: padding made harmless, and an order of the objects that their content decides."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from yolojax.structures import Targets
+
+# Where a row is padding: finite, ordered, of positive area, so that no formula of an assigner divides by zero.
+HARMLESS_BOX = (0.0, 0.0, 1.0, 1.0)
+
+
+class Objects(NamedTuple):
+    """Objects of a batch, sorted by content. ``index`` tells the row of the `Targets` that each came from.
+
+    ``assignable`` objects may own predictions: valid, not crowd, finite, with positive width and height. Boxes of
+    padding rows are a harmless unit box and their class 0.
+    """
+
+    boxes: Float[Array, "B M 4"]
+    classes: Int[Array, "B M"]
+    assignable: Bool[Array, "B M"]
+    index: Int[Array, "B M"]
+
+
+def well_formed(boxes: Float[Array, "*batch 4"]) -> Bool[Array, "*batch"]:
+    """Finite boxes (xyxy) of positive width and height."""
+    sizes = boxes[..., 2:] - boxes[..., :2]
+    return jnp.all(jnp.isfinite(boxes), axis=-1) & jnp.all(sizes > 0, axis=-1)
+
+
+def without_padding(targets: Targets) -> Targets:
+    """The same targets with a harmless box and class 0 in every row whose content may not be read."""
+    boxes = jnp.asarray(targets.boxes, jnp.float32)
+    harmless = jnp.broadcast_to(jnp.asarray(HARMLESS_BOX, jnp.float32), boxes.shape)
+    usable = targets.valid & well_formed(boxes)
+    return targets._replace(
+        boxes=jnp.where(usable[..., None], boxes, harmless),
+        classes=jnp.where(usable, targets.classes, 0),
+        valid=usable,
+    )
+
+
+def sort_by_content(targets: Targets) -> Objects:
+    """Objects ordered by (assignable first, smaller area, x1, y1, x2, y2, class).
+
+    An assigner that breaks ties by the first object in this order gives the same answer however the objects were
+    listed. Objects that agree in everything are interchangeable.
+    """
+    clean = without_padding(targets)
+    assignable = clean.valid & ~targets.crowd
+    x1, y1, x2, y2 = (clean.boxes[..., i] for i in range(4))
+    # lexsort: the last key is the most significant one.
+    index = jnp.lexsort((clean.classes, y2, x2, y1, x1, (x2 - x1) * (y2 - y1), ~assignable), axis=-1)
+    index = index.astype(jnp.int32)
+    return Objects(
+        jnp.take_along_axis(clean.boxes, index[..., None], axis=1),
+        jnp.take_along_axis(clean.classes, index, axis=1),
+        jnp.take_along_axis(assignable, index, axis=1),
+        index,
+    )

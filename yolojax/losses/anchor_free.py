@@ -1,0 +1,91 @@
+"""The composed loss of the anchor-free detectors in the line of YOLOv8: task-aligned, CIoU and DFL."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from yolojax.assign.crowd import inside_crowd
+from yolojax.assign.objects import HARMLESS_BOX, without_padding
+from yolojax.assign.task_aligned import task_aligned_assign
+from yolojax.coding.dfl import boxes_to_distances, decode_distributions
+from yolojax.coding.grid import cell_centres, flatten_levels
+from yolojax.losses.box import complete_box_iou_loss
+from yolojax.losses.distribution import distribution_focal_loss
+from yolojax.structures import Hyper, Level, LossTerms, Targets
+
+BoxLoss = Callable[[Float[Array, "*batch 4"], Float[Array, "*batch 4"]], Float[Array, "*batch"]]
+
+
+def anchor_free_loss(
+    box_maps: Sequence[Float[Array, "B _h _w sides_bins"]],
+    class_maps: Sequence[Float[Array, "B _h _w C"]],
+    levels: tuple[Level, ...],
+    targets: Targets,
+    hyper: Hyper,
+    *,
+    box_loss: BoxLoss = complete_box_iou_loss,
+    alpha: float = 0.5,
+    beta: float = 6.0,
+    k: int = 10,
+) -> LossTerms:
+    """Loss of per-level maps of ``4 * reg_max`` distance logits (left, top, right, bottom) and ``C`` class logits.
+
+    Points are assigned by `task_aligned_assign` (``alpha``, ``beta``, ``k``) on the predictions without gradient; a
+    positive with score target ``t_hat`` learns its object with that weight. Parts, summed over points of an image:
+
+    - ``box``: ``lambda_coord * t_hat * box_loss(predicted, object)``, over positives;
+    - ``dfl``: ``lambda_dfl * t_hat * mean over the four sides of the distribution focal loss``, over positives;
+    - ``cls``: ``lambda_cls * BCE(class logits, t_hat at the object's class, 0 elsewhere)``, over all points but the
+      negatives whose predicted box lies in a crowd region.
+
+    Every normaliser is the image's sum of ``t_hat``, so that `LossTerms.reduce` divides by the batch's sum, at least
+    1. The gains of YOLOv8 are box 7.5, cls 0.5, dfl 1.5. Counts: ``positives``, ``unassigned`` (objects without a
+    point) and ``ignored`` (crowd negatives).
+
+    References: TOOD, arXiv 2108.07755, equations 9 and 11 (BCE without their focal factor, as in YOLOv8); DFL, arXiv
+    2006.04388, equation 6; CIoU, arXiv 1911.08287.
+    """
+    points, strides = cell_centres(levels)
+    distance_logits, class_logits = flatten_levels(box_maps), flatten_levels(class_maps)
+    boxes = decode_distributions(distance_logits, points, strides)
+    assigned = task_aligned_assign(points, boxes, class_logits, targets, alpha=alpha, beta=beta, k=k)
+    ignored = inside_crowd(jax.lax.stop_gradient(boxes), targets) & ~assigned.positive
+
+    objects = without_padding(targets)
+    own_box = jnp.take_along_axis(objects.boxes, assigned.objects[..., None], axis=1)
+    own_class = jnp.take_along_axis(objects.classes, assigned.objects, axis=1)
+
+    # Where there is no object both boxes are the harmless one: a zero weight would not stop a NaN gradient.
+    positive = assigned.positive[..., None]
+    harmless = jnp.broadcast_to(jnp.asarray(HARMLESS_BOX, jnp.float32), boxes.shape)
+    regression = box_loss(jnp.where(positive, boxes, harmless), jnp.where(positive, own_box, harmless))
+
+    sides = boxes_to_distances(points, own_box) / jnp.broadcast_to(strides[:, None], own_box.shape)
+    by_side = distance_logits.reshape(*distance_logits.shape[:-1], 4, -1)
+    dfl = jnp.mean(distribution_focal_loss(by_side, jnp.where(positive, sides, 0.0)), axis=-1)
+
+    # BCE(x, y) = softplus(x) - x * y, and y is 0 but at one class: no one-hot array of targets is made.
+    own_logit = jnp.take_along_axis(class_logits, own_class[..., None], axis=-1)[..., 0]
+    background = jnp.sum(jax.nn.softplus(class_logits), axis=-1)
+    bce = jnp.where(ignored, 0.0, background - own_logit * assigned.scores)
+
+    normaliser = jnp.sum(assigned.scores, axis=-1)
+    owned = jnp.zeros(targets.valid.shape, bool)
+    row = jnp.broadcast_to(jnp.arange(owned.shape[0])[:, None], assigned.objects.shape)
+    owned = owned.at[row, assigned.objects].max(assigned.positive)
+    counts = {
+        "positives": assigned.positive,
+        "unassigned": targets.valid & ~targets.crowd & ~owned,
+        "ignored": ignored,
+    }
+    return LossTerms(
+        sums={
+            "box": hyper.lambda_coord * jnp.sum(assigned.scores * regression, axis=-1),
+            "cls": hyper.lambda_cls * jnp.sum(bce, axis=-1),
+            "dfl": hyper.lambda_dfl * jnp.sum(assigned.scores * dfl, axis=-1),
+        },
+        normalisers=dict.fromkeys(("box", "cls", "dfl"), normaliser),
+        counts={name: jnp.sum(mask, axis=-1).astype(jnp.float32) for name, mask in counts.items()},
+    )
