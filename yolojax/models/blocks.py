@@ -1,0 +1,78 @@
+"""Blocks of layers that backbones and necks share."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from yolojax.models.layers import ConvBNAct, Style
+
+
+class Bottleneck(nn.Module):
+    """Two 3x3 convolutions and, if ``shortcut``, the identity (arXiv 1512.03385; widths as in YOLOv8, both equal)."""
+
+    features: int
+    shortcut: bool = True
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B H W O"]:
+        y = ConvBNAct(self.features, 3, style=self.style, name="conv1")(x, train)
+        y = ConvBNAct(self.features, 3, style=self.style, name="conv2")(y, train)
+        return x + y if self.shortcut else y
+
+
+class CSPBlock(nn.Module):
+    """Cross-stage partial block (arXiv 1911.11929) that joins the output of every bottleneck, as in ELAN and YOLOv8.
+
+    A 1x1 convolution makes two halves; ``depth`` bottlenecks run one after another on the second; a 1x1 convolution
+    joins both halves and what each bottleneck gave.
+    """
+
+    features: int
+    depth: int = 1
+    shortcut: bool = True
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B H W O"]:
+        hidden = self.features // 2
+        x = ConvBNAct(2 * hidden, 1, style=self.style, name="split")(x, train)
+        parts = [x[..., :hidden], x[..., hidden:]]
+        for i in range(self.depth):
+            parts.append(Bottleneck(hidden, self.shortcut, self.style, name=f"bottleneck{i}")(parts[-1], train))
+        return ConvBNAct(self.features, 1, style=self.style, name="join")(jnp.concatenate(parts, axis=-1), train)
+
+
+def max_pool_same(x: Float[Array, "B H W C"], size: int) -> Float[Array, "B H W C"]:
+    """Maximum over a ``size x size`` window, stride 1, borders excluded: rows first, then columns."""
+    reach = (size // 2, size // 2)
+    x = nn.max_pool(x, (size, 1), padding=(reach, (0, 0)))
+    return nn.max_pool(x, (1, size), padding=((0, 0), reach))
+
+
+class SPPF(nn.Module):
+    """Spatial pyramid pooling (arXiv 1406.4729) as three 5x5 max pools in a row, which see windows of 5, 9 and 13."""
+
+    features: int
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B H W O"]:
+        x = ConvBNAct(x.shape[-1] // 2, 1, style=self.style, name="reduce")(x, train)
+        parts = [x]
+        for _ in range(3):
+            parts.append(max_pool_same(parts[-1], 5))
+        return ConvBNAct(self.features, 1, style=self.style, name="join")(jnp.concatenate(parts, axis=-1), train)
+
+
+def upsample_nearest(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """Twice the height and width, every value repeated."""
+    batch, height, width, channels = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
+    return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+Features = Sequence[Float[Array, "B _h _w _c"]]
+"""Feature maps of one batch, finest first."""

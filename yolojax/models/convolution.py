@@ -1,0 +1,60 @@
+"""One convolution, several lowerings: same kernel ``[kh, kw, cin, cout]``, same values, chosen by what runs fastest.
+
+On an accelerator a convolution is left to the compiler. XLA on CPU has a good matrix product and a poor convolution,
+above all its gradients, so there `convolve` rewrites a convolution as matrix products where that was measured to be
+faster (``experiments/convolution_speed.py``). Padding is symmetric, ``k // 2`` on every side, as in Darknet and
+PyTorch; ``SAME`` would pad a stride-2 convolution on one side only and shift published weights by a pixel.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+def plain(
+    x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw i O"], stride: int = 1, groups: int = 1
+) -> Float[Array, "B h w O"]:
+    """The reference lowering: one ``lax.conv_general_dilated``."""
+    kh, kw = kernel.shape[:2]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((kh // 2, kh // 2), (kw // 2, kw // 2)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def pointwise(x: Float[Array, "B H W I"], kernel: Float[Array, "1 1 I O"]) -> Float[Array, "B H W O"]:
+    """A 1x1 convolution as one matrix product."""
+    return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+
+
+def strided_by_columns(x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"]) -> Float[Array, "B h w O"]:
+    """A stride-2 convolution as one matrix product over its gathered windows; ``H`` and ``W`` must be even."""
+    kh, kw, cin, cout = kernel.shape
+    _, height, width, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
+    windows = [x[:, i : i + height : 2, j : j + width : 2, :] for i in range(kh) for j in range(kw)]
+    return lax.dot_general(
+        jnp.concatenate(windows, axis=-1), kernel.reshape(kh * kw * cin, cout), (((3,), (0,)), ((), ()))
+    )
+
+
+def convolve(
+    x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw i O"], stride: int = 1, groups: int = 1
+) -> Float[Array, "B h w O"]:
+    """Convolution with symmetric padding ``k // 2``, in the lowering that is fastest on the default backend.
+
+    The choice is made while tracing, from static shapes and `jax.default_backend`; all lowerings agree to rounding.
+    """
+    if groups != 1 or jax.default_backend() != "cpu":
+        return plain(x, kernel, stride, groups)
+    size = kernel.shape[:2]
+    if size == (1, 1) and stride == 1:
+        return pointwise(x, kernel)
+    if stride == 2 and size[0] % 2 == size[1] % 2 == 1 and x.shape[1] % 2 == x.shape[2] % 2 == 0:
+        return strided_by_columns(x, kernel)
+    return plain(x, kernel, stride)

@@ -1,0 +1,124 @@
+"""The one layer that detectors are made of: convolution, batch normalisation, activation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, DTypeLike, Float
+
+from yolojax.models.convolution import convolve
+
+Activation = Literal["silu", "relu", "leaky_relu", "hard_swish", "none"]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "relu": jax.nn.relu,
+    # Slope .1 is Darknet's.
+    "leaky_relu": lambda x: jnp.maximum(x, x * jnp.asarray(0.1, x.dtype)),
+    "hard_swish": jax.nn.hard_swish,
+    "none": lambda x: x,
+}
+
+# PyTorch's default for convolutions, uniform with variance 1 / (3 fan_in), which published YOLO recipes assume.
+kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+@dataclass(frozen=True)
+class Style:
+    """What all layers of a network have in common.
+
+    Attributes:
+      activation: after every normalised convolution that has one.
+      momentum: share of the old running statistics kept at each step. A run of some thousand steps wants .97 (PyTorch's
+        YOLOs, which write it as .03); one of some hundred .9.
+      epsilon: added to the variance. 1e-3 as in published anchor-free YOLOs; 1e-5 in ResNet and Darknet.
+      dtype: of the computation. Parameters and running statistics are float32 whatever it is.
+      folded: convolution with a bias and no normalisation, for variables that went through `fold_batch_norm`.
+    """
+
+    activation: Activation = "silu"
+    momentum: float = 0.97
+    epsilon: float = 1e-3
+    dtype: DTypeLike = jnp.float32
+    folded: bool = False
+
+
+class Conv(nn.Module):
+    """A convolution with symmetric padding: ``kernel [kh, kw, cin / groups, cout]`` and, if asked, ``bias``."""
+
+    features: int
+    kernel_size: int = 1
+    stride: int = 1
+    groups: int = 1
+    use_bias: bool = False
+    bias_init: Callable[..., Array] = nn.initializers.zeros
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B h w O"]:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", kernel_init, shape, jnp.float32)
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
+        if self.use_bias:
+            y += self.param("bias", self.bias_init, (self.features,), jnp.float32).astype(self.dtype)
+        return y
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all but the channels (arXiv 1502.03167), with statistics in float32.
+
+    In training the statistics are those of the whole batch, over all devices of a sharded `jit`. Parameters ``scale``
+    and ``bias``; ``batch_stats`` ``mean`` and ``var`` (biased).
+    """
+
+    momentum: float
+    epsilon: float
+    scale_init: Callable[..., Array] = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W C"]:
+        shape = x.shape[-1:]
+        scale = self.param("scale", self.scale_init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        if train:
+            wide = x.astype(jnp.float32)
+            batch_mean = jnp.mean(wide, (0, 1, 2))
+            # One pass over the data; rounding can leave a constant channel slightly negative.
+            batch_var = jnp.maximum(jnp.mean(lax.square(wide), (0, 1, 2)) - lax.square(batch_mean), 0.0)
+            if not self.is_initializing():
+                mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
+                var.value = self.momentum * var.value + (1 - self.momentum) * batch_var
+        else:
+            batch_mean, batch_var = mean.value, var.value
+        gain = scale * lax.rsqrt(batch_var + self.epsilon)
+        return (x * gain + (bias - batch_mean * gain)).astype(x.dtype)
+
+
+class ConvBNAct(nn.Module):
+    """Convolution, normalisation, activation; folded: convolution with a bias, activation.
+
+    Parameters ``conv/kernel``, ``norm/scale`` and ``norm/bias``; folded ``conv/kernel`` and ``conv/bias``.
+    """
+
+    features: int
+    kernel_size: int = 1
+    stride: int = 1
+    groups: int = 1
+    activate: bool = True
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B h w O"]:
+        style = self.style
+        x = Conv(
+            self.features, self.kernel_size, self.stride, self.groups, style.folded, dtype=style.dtype, name="conv"
+        )(x)
+        if not style.folded:
+            x = BatchNorm(style.momentum, style.epsilon, name="norm")(x, train)
+        return ACTIVATIONS[style.activation](x) if self.activate else x

@@ -1,0 +1,59 @@
+"""A network is a backbone, a neck and a head; its parameters lie under exactly these three names."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from yolojax.models.layers import Conv
+
+
+class Network(nn.Module):
+    """Images ``[B, H, W, 3]`` to whatever the head gives. ``train`` normalises with the batch's own statistics."""
+
+    backbone: nn.Module
+    neck: nn.Module
+    head: nn.Module
+
+    def __call__(self, images: Float[Array, "B H W 3"], train: bool) -> Any:
+        return self.head(self.neck(self.backbone(images, train), train), train)
+
+
+def init_variables(network: Network, key: PRNGKeyArray, canvas: tuple[int, int]) -> dict[str, Any]:
+    """``{"params": {"backbone", "neck", "head"}, "batch_stats": ...}`` for images of ``canvas = (h, w)``.
+
+    Nothing is computed but the parameters. A part without parameters is an empty dict.
+    """
+    image = jax.ShapeDtypeStruct((1, *canvas, 3), jnp.float32)
+    variables = jax.jit(lambda key: network.lazy_init(key, image, train=True))(key)
+    params = {part: variables["params"].get(part, {}) for part in ("backbone", "neck", "head")}
+    return {"params": params, "batch_stats": variables.get("batch_stats", {})}
+
+
+def parameter_count(variables: dict[str, Any]) -> int:
+    """Number of trained values; running statistics do not count."""
+    return sum(x.size for x in jax.tree.leaves(variables["params"]))
+
+
+def forward_flops(network: Network, canvas: tuple[int, int]) -> int:
+    """Floating-point operations of one image's convolutions, a multiplication and an addition counting as two.
+
+    This is the definition of published tables; it does not depend on how a convolution is lowered.
+    """
+    total = 0
+
+    def count(next_call, args, kwargs, context):
+        nonlocal total
+        out = next_call(*args, **kwargs)
+        if isinstance(context.module, Conv) and context.method_name == "__call__":
+            conv = context.module
+            per_value = conv.kernel_size**2 * (args[0].shape[-1] // conv.groups)
+            total += 2 * per_value * out.size
+        return out
+
+    image = jax.ShapeDtypeStruct((1, *canvas, 3), jnp.float32)
+    with nn.intercept_methods(count):
+        jax.eval_shape(lambda image: network.init(jax.random.key(0), image, train=False), image)
+    return total
