@@ -12,28 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-import yolojax
 from yolojax import zoo
-from yolojax.augment import Augmentation, compose, mosaic, random_affine, random_flip, random_hsv
-from yolojax.config import AugmentConfig, TrainConfig, check, to_json
-from yolojax.data import CanvasCache, Dataset, build_cache, sample_indices
+from yolojax.augment import Augmentation
+from yolojax.config import TrainConfig, check, to_json
+from yolojax.data import CanvasCache, sample_indices
 from yolojax.detector import Detector, Variables
-from yolojax.errors import ConfigError, DataError, NonFiniteError
+from yolojax.errors import ConfigError, DataError
 from yolojax.eval.coco import CocoResult
 from yolojax.eval.files import write_json, write_metrics
-from yolojax.geometry import fit_to_canvas
 from yolojax.structures import Batch, Hyper, hyper_as_arrays
 from yolojax.training import plots
 from yolojax.training.checkpoint import restore_newest, save_checkpoint
 from yolojax.training.evaluation import Evaluation, evaluate_cache, make_detect_batch
+from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, make_cache
+from yolojax.training.log import EpochLog, checked, validation_note
 from yolojax.training.optimiser import make_schedule
 from yolojax.training.progress import Quiet, Reporter
+from yolojax.training.release import release
 from yolojax.training.rundir import RunDirectory
 from yolojax.training.splits import open_splits
 from yolojax.training.start import start_from
 from yolojax.training.state import TrainState, make_state
 from yolojax.training.step import StepReport, make_train_step
-from yolojax.weights.released import save_released
 
 
 class Run(NamedTuple):
@@ -222,53 +222,6 @@ def every(epoch: int, period: int) -> bool:
     return period > 0 and epoch % period == 0
 
 
-def choose_canvas(config: TrainConfig, dataset: Dataset) -> tuple[int, int]:
-    """``(height, width)``: a square of the configured size, shortened where all training images share an aspect ratio.
-
-    The short side is rounded up to a multiple of 32, so that nothing of a photo is lost.
-    """
-    size = config.model.size
-    if size % 32:
-        raise ConfigError(f"model.size = {size}: give a multiple of 32, the largest stride")
-    ratios = {round(r.size[0] / r.size[1], 2) for r in dataset.records}
-    if not config.model.rectangular or len(ratios) != 1:
-        return size, size
-    (ratio,) = ratios
-    short = min(size, 32 * max(1, -(-round(size * min(ratio, 1 / ratio)) // 32)))
-    return (short, size) if ratio < 1 else (size, short)
-
-
-def box_sizes_on_canvas(dataset: Dataset, canvas: tuple[int, int]) -> np.ndarray:
-    """Widths and heights ``[n, 2]`` of all objects in canvas pixels."""
-    from yolojax.geometry import Preprocess
-
-    sizes = [np.zeros((0, 2), np.float32)]
-    for record in dataset.records:
-        placement = fit_to_canvas(record.size, canvas, Preprocess())
-        scale = np.array([placement.width / record.size[1], placement.height / record.size[0]], np.float32)
-        sizes.append((record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd] * scale)
-    return np.concatenate(sizes)
-
-
-def make_cache(dataset: Dataset, detector: Detector, cap: int | None, mosaic: bool, reporter: Reporter) -> CanvasCache:
-    """All images on their canvases; a mosaic of four is given room for twice the objects of the fullest image."""
-    from yolojax.data import padded_objects
-
-    padding = padded_objects(dataset)
-    padding = min(cap, 2 * padding if mosaic else padding) if cap is not None else (2 * padding if mosaic else padding)
-    with reporter.task("reading images", len(dataset)) as advance:
-        cache = build_cache(
-            dataset,
-            detector.spec.canvas,
-            detector.spec.preprocess,
-            max_objects=padding,
-            progress=lambda done, _: advance(done),
-        )
-    if dropped := int(cache.targets.dropped.sum()):
-        reporter.say(f"{dropped} objects did not fit the padding of {padding}; raise data.max_objects to keep them")
-    return cache
-
-
 def make_hyper(config: TrainConfig, detector: Detector) -> Hyper:
     """Defaults, then what the detector wants, then the optimiser's, then what the user overrides."""
     unknown = sorted(set(config.hyper) - set(Hyper._fields))
@@ -281,101 +234,6 @@ def make_hyper(config: TrainConfig, detector: Detector) -> Hyper:
         **config.hyper,
     }
     return hyper_as_arrays(Hyper()._replace(**values))
-
-
-def make_augmentations(config: AugmentConfig) -> tuple[Augmentation, Augmentation]:
-    """What most of the run trains with, and the same without mosaic; only what is turned on is compiled."""
-    plain: list[Augmentation] = []
-    if config.flip_horizontal:
-        plain.append(random_flip(config.flip_horizontal))
-    if config.flip_vertical:
-        plain.append(random_flip(config.flip_vertical, vertical=True))
-    if config.translate or (config.scale_min, config.scale_max) != (1.0, 1.0):
-        plain.append(random_affine(scale=(config.scale_min, config.scale_max), translate=config.translate))
-    if config.hue or config.saturation or config.value:
-        plain.append(random_hsv(config.hue, config.saturation, config.value))
-    full = [mosaic(config.mosaic), *plain] if config.mosaic else plain
-    return compose(full), compose(plain)
-
-
-class EpochLog:
-    """Sums over the steps of one epoch."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self.images = 0
-        self.waiting = 0.0
-        self.sums: Counter[str] = Counter()
-
-    def add(self, report: StepReport, dropped: int) -> None:
-        self.steps += 1
-        self.images += report.image_loss.shape[0]
-        self.sums["loss"] += float(report.loss)
-        self.sums["gradient_norm"] += float(report.gradient_norm)
-        for name, value in report.parts.items():
-            self.sums[name] += float(value)
-        for name, value in report.counts.items():
-            self.sums[f"count/{name}"] += float(value)
-        self.sums["count/dropped"] += dropped
-
-    def note(self) -> str:
-        return f"loss {self.sums['loss'] / max(self.steps, 1):.3f}"
-
-    def row(self, elapsed: float) -> dict[str, float]:
-        """Means of the losses, sums of the counts, and where the time went."""
-        row = {}
-        for name, value in self.sums.items():
-            row[name if name.startswith("count/") else f"train/{name}"] = round(
-                value if name.startswith("count/") else value / max(self.steps, 1), 6
-            )
-        row["images_per_second"] = round(self.images / max(elapsed, 1e-9), 2)
-        row["waiting_share"] = round(self.waiting / max(elapsed, 1e-9), 4)
-        return row
-
-
-def checked(step: int, batch: Batch, report: StepReport, cache: CanvasCache) -> tuple[StepReport, int]:
-    """The report on the host; raises `NonFiniteError` naming step, parts and images when it is not finite."""
-    report = jax.device_get(report)
-    if bool(report.finite):
-        return report, int(batch.targets.dropped.sum())
-    parts = [f"{name} = {float(value)}" for name, value in report.parts.items() if not np.isfinite(value)]
-    culprits = np.flatnonzero(~np.isfinite(report.image_loss))
-    names = {r.image_id: r.file_name for r in cache.dataset.records}
-    images = [names[int(batch.image_id[i])] for i in culprits]
-    where = f"in {', '.join(parts)} of {', '.join(images)}" if images else "in the gradient, while the loss is finite"
-    raise NonFiniteError(
-        f"step {step}: not finite {where}; the state before this step is kept: lower optimiser.learning_rate or "
-        "optimiser.clip_norm and resume from the last checkpoint"
-    )
-
-
-def validation_note(row: dict[str, Any]) -> str:
-    ap, ap50 = row.get("val/AP"), row.get("val/AP50")
-    return f", AP {ap:.3f}, AP50 {ap50:.3f}" if ap is not None and ap50 is not None else ""
-
-
-def release(
-    folder: Path,
-    detector: Detector,
-    variables: Variables,
-    config: TrainConfig,
-    row: dict[str, Any],
-    train_set: Dataset,
-    val_set: Dataset | None,
-) -> None:
-    """Write the detector so that it describes itself: architecture, classes, canvas, data, versions, numbers."""
-    description = {
-        "detector": zoo.describe(detector.spec),
-        "training": {
-            "config": to_json(config),
-            "step": row["step"],
-            "validation": {k: v for k, v in row.items() if k.startswith("val/")},
-            "train_fingerprint": train_set.fingerprint(),
-            "val_fingerprint": val_set.fingerprint() if val_set is not None else None,
-        },
-        "versions": {"yolojax": yolojax.__version__, "jax": jax.__version__},
-    }
-    save_released(folder, jax.device_get(variables), description)
 
 
 def save_inputs(
