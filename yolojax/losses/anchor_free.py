@@ -13,7 +13,7 @@ from yolojax.assign.task_aligned import task_aligned_assign
 from yolojax.coding.dfl import boxes_to_distances, decode_distributions, dfl_expectation, distances_to_boxes
 from yolojax.coding.grid import cell_centres, flatten_levels
 from yolojax.losses.box import complete_box_iou_loss
-from yolojax.losses.classification import softplus
+from yolojax.losses.classification import binary_cross_entropy
 from yolojax.losses.distribution import distribution_focal_loss
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
@@ -56,11 +56,10 @@ def anchor_free_loss(
     ignored = inside_crowd(boxes, targets) & ~assigned.positive
     objects = without_padding(targets)
 
-    # BCE(x, y) = softplus(x) - x * y, and y is 0 but at one class: no one-hot array of targets is made.
     own_class = jnp.take_along_axis(objects.classes, assigned.objects, axis=1)
-    own_logit = jnp.take_along_axis(class_logits, own_class[..., None], axis=-1)[..., 0]
-    background = jnp.sum(softplus(class_logits), axis=-1)
-    bce = jnp.where(ignored, 0.0, background - own_logit * assigned.scores)
+    labels = jnp.arange(class_logits.shape[-1])[None, None, :] == own_class[..., None]
+    wanted = jnp.where(labels, assigned.scores[..., None], 0.0)
+    bce = jnp.where(ignored, 0.0, jnp.sum(binary_cross_entropy(class_logits, wanted), axis=-1))
 
     # Boxes are learnt by positives alone, and only those are decoded with a gradient.
     listed, real = list_positives(assigned, targets.classes.shape[1] * k)

@@ -4,9 +4,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def softplus(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """``log(1 + exp(x))``, exact to rounding over all of float32: the cross entropy of a logit against 0.
+def binary_cross_entropy(logits: Float[Array, "*n"], targets: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """``-y log sigmoid(x) - (1 - y) log(1 - sigmoid(x))`` for targets ``y`` in [0, 1], exact over all of float32.
 
-    `jax.nn.softplus` also treats complex numbers and takes 2.5 times as long on a CPU.
+    As ``max(x, 0) - x y + log(1 + exp(-|x|))``: `optax.losses.sigmoid_binary_cross_entropy` evaluates a softplus for
+    either term and takes several times as long on a CPU.
     """
-    return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+    logits = logits.astype(jnp.float32)
+    return jnp.maximum(logits, 0.0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
