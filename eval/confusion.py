@@ -23,8 +23,8 @@ from yolojax.eval.matching import groups, match_detections, overlaps
 class ConfusionMatrix:
     """``counts[object's class, predicted class]``, with ``L`` one more than there are classes.
 
-    The last column holds missed objects, the last row detections of background. So rows sum to the objects of each class
-    (without crowd regions), columns to its detections, and the corner, background as background, is 0.
+    The last column holds missed objects, the last row detections of background. So rows sum to the objects of each
+    class (without crowd regions), columns to its detections, and the corner, background as background, is 0.
     """
 
     names: tuple[str, ...]
