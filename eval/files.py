@@ -1,0 +1,97 @@
+"""What an evaluation reads and leaves on disk: COCO result lists and `metrics.json`, written whole or not at all."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from yolojax.errors import ResultError
+from yolojax.eval.coco import METRICS, CocoResult
+from yolojax.eval.operating_point import OperatingPoint
+
+
+def detections_to_coco(
+    image_id: int | str,
+    boxes: Float[np.ndarray, "K 4"],
+    scores: Float[np.ndarray, " K"],
+    classes: Int[np.ndarray, " K"],
+    category_ids: Sequence[int],
+) -> list[dict[str, Any]]:
+    """The detections of one image as a COCO result list, in their order; nothing is rounded.
+
+    Args:
+      image_id: of the data set.
+      boxes: xyxy in pixels of the original image; only rows that are meant (no padding).
+      scores, classes: per box; a class indexes ``category_ids``.
+      category_ids: the data set's ids, in the order of the detector's classes.
+
+    Raises:
+      ResultError: if a class has no category id, or a box or score is not finite.
+    """
+    if len(classes) and not (int(classes.min()) >= 0 and int(classes.max()) < len(category_ids)):
+        wrong = int(classes.min()) if classes.min() < 0 else int(classes.max())
+        raise ResultError(f"image {image_id}: class {wrong} has no category id among {len(category_ids)}")
+    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise ResultError(f"image {image_id}, row {row}: box {boxes[row].tolist()}, score {scores[row]} is not finite")
+    corners = np.asarray(boxes, np.float64)
+    xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    return [
+        {"image_id": image_id, "category_id": category_ids[c], "bbox": box, "score": score}
+        for box, score, c in zip(xywh.tolist(), np.asarray(scores, np.float64).tolist(), classes.tolist(), strict=True)
+    ]
+
+
+def write_json(path: str | PathLike[str], value: Any, *, indent: int | None = None) -> None:
+    """Write a JSON file whole or not at all: a reader never sees half of it, nor does a crash leave one.
+
+    Raises:
+      ValueError: on NaN and infinities, which are not JSON; ``None`` stands for "not measured".
+    """
+    path = Path(path)
+    text = json.dumps(value, indent=indent, allow_nan=False) + "\n"
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def metrics(result: CocoResult) -> dict[str, Any]:
+    """The content of `metrics.json`: COCO's twelve, precision and recall, then what explains them; JSON values only."""
+    return {
+        **{name: getattr(result, name) for name in METRICS},
+        "precision": result.precision,
+        "recall": result.recall,
+        "at_confidence": _point(result.at_confidence),
+        "best_f1": _point(result.best_f1),
+        "classes": [
+            {**dataclasses.asdict(c), "at_confidence": _point(c.at_confidence), "best_f1": _point(c.best_f1)}
+            for c in result.classes
+        ],
+        "counters": dataclasses.asdict(result.counters),
+        "caps": list(result.caps),
+        "backend": result.backend,
+    }
+
+
+def write_metrics(path: str | PathLike[str], result: CocoResult) -> None:
+    """Write `metrics.json`."""
+    write_json(path, metrics(result), indent=1)
+
+
+def _point(point: OperatingPoint | None) -> dict[str, Any] | None:
+    if point is None:
+        return None
+    return {**dataclasses.asdict(point), "precision": point.precision, "recall": point.recall, "f1": point.f1}

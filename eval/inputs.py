@@ -1,0 +1,255 @@
+"""What is evaluated, read and checked once: ground truth and detections as columns of arrays.
+
+The guards against input that COCO tools take in silence, and then score wrongly, live here. Nothing that is passed in
+is ever changed; ids are renumbered in the columns.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from yolojax.errors import DataError, ResultError
+from yolojax.eval.checks import Record, box_column, column, finite_column, id_column, lists_of, read_json
+
+GroundTruthSource = Record | str | PathLike[str]
+DetectionSource = Sequence[Record] | Record | np.ndarray | str | PathLike[str]
+Unknown = Literal["refuse", "count"]
+IgnoreMeans = Literal["ordinary", "crowd"]
+Ties = Literal["listed", "canonical"]
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Objects of a data set, in columns; images and categories are indices into the sorted ids.
+
+    ``boxes`` are xywh in pixels. ``areas`` are the data set's own (of the mask, in COCO), which decide what is small,
+    medium and large, and the box's only where the data set gives none. ``crowd`` regions are neither object nor
+    background. ``repairs`` counts what was renumbered, filled in or left out.
+    """
+
+    image_ids: tuple[Any, ...]
+    file_names: tuple[str, ...]
+    category_ids: tuple[Any, ...]
+    category_names: tuple[str, ...]
+    images: Int64[np.ndarray, " G"]
+    categories: Int64[np.ndarray, " G"]
+    boxes: Float64[np.ndarray, "G 4"]
+    areas: Float64[np.ndarray, " G"]
+    crowd: Bool[np.ndarray, " G"]
+    repairs: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ScoredBoxes:
+    """Detections in columns, ordered by image and falling score.
+
+    ``rows`` are their positions in the list that was read. ``boxes`` are xywh in pixels of the original image;
+    ``images`` and ``categories`` index those of the ground truth. Rows about unknown ids are left out and counted by
+    id.
+    """
+
+    images: Int64[np.ndarray, " D"]
+    categories: Int64[np.ndarray, " D"]
+    boxes: Float64[np.ndarray, "D 4"]
+    scores: Float64[np.ndarray, " D"]
+    rows: Int64[np.ndarray, " D"]
+    unknown_images: dict[str, int]
+    unknown_categories: dict[str, int]
+
+
+def read_ground_truth(
+    source: GroundTruthSource, *, ignore_means: IgnoreMeans = "ordinary", unknown: Unknown = "refuse"
+) -> GroundTruth:
+    """A COCO data set (parsed, or the path of its JSON file) as columns.
+
+    Args:
+      source: needs ``images`` (``id``), ``categories`` (``id``, ``name``) and ``annotations`` (``image_id``,
+        ``category_id``, ``bbox`` as xywh; ``id``, ``area``, ``iscrowd`` and ``ignore`` are optional).
+      ignore_means: COCO's code overwrites the flag ``ignore`` by ``iscrowd``, so with ``ordinary``, as there, flagged
+        objects count like any other; ``crowd`` makes them regions that are neither object nor background.
+      unknown: annotations on images or categories that are not listed: ``refuse`` them, or leave out and ``count``.
+
+    Raises:
+      DataError: on a missing list or field, a duplicate id, a box that is not finite or has a negative side.
+    """
+    where = f"{source}: " if isinstance(source, (str, PathLike)) else "ground truth: "
+    data = read_json(source, DataError) if isinstance(source, (str, PathLike)) else source
+    images, categories, annotations = lists_of(data, ("images", "categories", "annotations"), where[:-2], DataError)
+    image_of = _ids_to_records(images, "image", where)
+    category_of = _ids_to_records(categories, "category", where)
+
+    def name(row: int) -> str:
+        return f"{where}annotation row {row} (id {annotations[row].get('id')!r})"
+
+    def bare_name(row: int) -> str:
+        return f"{where}annotation row {row}"
+
+    image_index = _index(id_column(annotations, "image_id", bare_name, DataError), image_of)
+    category_index = _index(id_column(annotations, "category_id", bare_name, DataError), category_of)
+    known = np.flatnonzero((image_index >= 0) & (category_index >= 0))
+    left_out = len(annotations) - len(known)
+    if left_out and unknown == "refuse":
+        row = int(np.argmax((image_index < 0) | (category_index < 0)))
+        raise DataError(
+            f"{name(row)} is about image {annotations[row]['image_id']!r} and category "
+            f"{annotations[row]['category_id']!r}, which are not both listed ({left_out} such rows in all); list them, "
+            "remove the rows, or have them counted and left out"
+        )
+
+    boxes = box_column([a.get("bbox") for a in annotations], name, DataError)
+    no_area = np.array([a.get("area") is None for a in annotations], bool)
+    given = finite_column([0 if a.get("area") is None else a["area"] for a in annotations], "'area'", name, DataError)
+    crowd = np.array([bool(a.get("iscrowd")) for a in annotations], bool)
+    flagged = np.array([bool(a.get("ignore")) for a in annotations], bool) & ~crowd
+    ids = [a.get("id") for a in annotations]  # may be missing, 0 or repeated
+    return GroundTruth(
+        image_ids=tuple(image_of),
+        file_names=tuple(str(r.get("file_name", r["id"])) for r in image_of.values()),
+        category_ids=tuple(category_of),
+        category_names=tuple(str(r.get("name", r["id"])) for r in category_of.values()),
+        images=image_index[known],
+        categories=category_index[known],
+        boxes=boxes[known],
+        areas=np.where(no_area, boxes[:, 2] * boxes[:, 3], given)[known],
+        crowd=(crowd | flagged if ignore_means == "crowd" else crowd)[known],
+        repairs={
+            # pycocotools takes id 0 for "unmatched", and of a repeated id it keeps one annotation.
+            "renumbered_ids": len(ids) - len({str(i) for i in ids if i}),
+            "filled_areas": int(no_area.sum()),
+            "filled_iscrowd": sum(a.get("iscrowd") is None for a in annotations),
+            "ignore_flags": int(flagged.sum()),
+            "unknown_annotations": left_out,
+        },
+    )
+
+
+def read_detections(
+    source: DetectionSource, truth: GroundTruth, *, unknown: Unknown = "refuse", ties: Ties = "listed"
+) -> ScoredBoxes:
+    """Detections as columns, by image and falling score.
+
+    Args:
+      source: one of
+
+        - a COCO result list of ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``, or its JSON file;
+        - a scored COCO *data set*, whose ``annotations`` have a ``score``, or its JSON file. Its ids are its own: it
+          is joined by file name and category name;
+        - an array ``[D, 7]`` of ``image_id, x, y, w, h, score, category_id``.
+      truth: what the detections are about.
+      unknown: rows on images or categories that the ground truth does not list: ``refuse`` them, or leave them out and
+        ``count``.
+      ties: the order of equal scores within an image: as ``listed``, or ``canonical``, by content (area, x, y, w, h).
+
+    Raises:
+      ResultError: on what is missing, not a number, not finite, negative in width or height, or unknown.
+    """
+    where = str(source) if isinstance(source, (str, PathLike)) else "detections"
+    data = read_json(source, ResultError) if isinstance(source, (str, PathLike)) else source
+
+    def bare_name(row: int) -> str:
+        return f"{where} row {row}"
+
+    if isinstance(data, np.ndarray):
+        if data.ndim != 2 or data.shape[1] != 7 or data.dtype.kind not in "fiu":
+            raise ResultError(
+                f"{where}: an array of detections has 7 numeric columns (image_id, x, y, w, h, score, category_id), "
+                f"not shape {data.shape} of {data.dtype}"
+            )
+        image_keys, category_keys = data[:, 0].tolist(), data[:, 6].tolist()
+        raw_boxes, raw_scores = data[:, 1:5], data[:, 5]
+    else:
+        if isinstance(data, Mapping):
+            records = lists_of(data, ("annotations",), where, ResultError)[0]
+        elif isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
+            records = data
+        else:
+            raise ResultError(f"{where} must be a list of results, not a {type(data).__name__}")
+        image_keys = id_column(records, "image_id", bare_name, ResultError)
+        category_keys = id_column(records, "category_id", bare_name, ResultError)
+        raw_boxes = [record.get("bbox") for record in records]
+        raw_scores = column(records, "score", bare_name, ResultError)
+        if isinstance(data, Mapping):
+            image_keys = _joined(data, "images", "file_name", image_keys, truth.file_names, truth.image_ids, where)
+            category_keys = _joined(
+                data, "categories", "name", category_keys, truth.category_names, truth.category_ids, where
+            )
+
+    def name(row: int) -> str:
+        return f"{where} row {row} (image {image_keys[row]})"
+
+    boxes = box_column(raw_boxes, name, ResultError)
+    scores = finite_column(raw_scores, "'score'", name, ResultError)
+    images, categories = _index(image_keys, truth.image_ids), _index(category_keys, truth.category_ids)
+    unknown_images = Counter(str(image_keys[row]) for row in np.flatnonzero(images < 0))
+    unknown_categories = Counter(str(category_keys[row]) for row in np.flatnonzero(categories < 0))
+    for kind, missing in (("image", unknown_images), ("category", unknown_categories)):
+        if missing and unknown == "refuse":
+            raise ResultError(
+                f"{where}: {missing.total()} rows are about {len(missing)} {kind} id(s) that the ground truth does not "
+                f"list: {', '.join(list(missing)[:5])}; are these results of another data set?"
+            )
+    kept = np.flatnonzero((images >= 0) & (categories >= 0))
+    x, y, w, h = boxes[kept].T
+    content = (categories[kept], h, w, y, x, w * h) if ties == "canonical" else ()
+    order = kept[np.lexsort((*content, -scores[kept], images[kept]))]  # stable: what is equal stays as listed
+    return ScoredBoxes(
+        images[order],
+        categories[order],
+        boxes[order],
+        scores[order],
+        order,
+        dict(unknown_images),
+        dict(unknown_categories),
+    )
+
+
+def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, Record]:
+    """Records by id, in the order of the ids, which is the order in which COCO's code visits them."""
+    ids = id_column(records, "id", lambda row: f"{where}{kind} row {row}", DataError)
+    by_id = dict(zip(ids, records, strict=True))
+    if len(by_id) < len(ids):
+        raise DataError(f"{where}{kind} id {Counter(ids).most_common(1)[0][0]!r} is listed more than once")
+    try:
+        return {key: by_id[key] for key in sorted(by_id)}
+    except TypeError as reason:
+        raise DataError(f"{where}{kind} ids of different types cannot be put in order: {reason}") from reason
+
+
+def _index(keys: Sequence[Any], ids: Mapping[Any, Any] | Sequence[Any]) -> np.ndarray:
+    """Position of each key among the ids, -1 for the unknown ones."""
+    position = {key: k for k, key in enumerate(ids)}
+    return np.array([position.get(key, -1) for key in keys], np.int64)
+
+
+def _joined(
+    data: Record, kind: str, field: str, keys: list[Any], names: Sequence[str], ids: Sequence[Any], where: str
+) -> list[Any]:
+    """The ground truth's ids for the ids of a scored data set, through names that both must have once."""
+    listed = lists_of(data, (kind,), where, ResultError)[0]
+
+    def name(row: int) -> str:
+        return f"{where}, '{kind}' row {row}"
+
+    name_of = dict(
+        zip(id_column(listed, "id", name, ResultError), column(listed, field, name, ResultError), strict=True)
+    )
+    for key in keys:
+        if key not in name_of:
+            raise ResultError(f"{where}: an annotation names id {key!r}, which its own list '{kind}' does not have")
+    for side, values in (("the ground truth", list(names)), (where, list(name_of.values()))):
+        if len(set(values)) < len(values):
+            twice = Counter(values).most_common(1)[0][0]
+            raise ResultError(f"cannot join {kind} by '{field}': {side} has {twice!r} more than once")
+    id_of = dict(zip(names, ids, strict=True))
+    missing = sorted({str(name_of[key]) for key in keys} - set(names))
+    if missing:
+        raise ResultError(
+            f"{where}: {len(missing)} '{field}' in '{kind}' are not in the ground truth: {', '.join(missing[:5])}; a "
+            "scored data set is joined by file name and category name, because its ids are its own"
+        )
+    return [id_of[name_of[key]] for key in keys]

@@ -1,0 +1,34 @@
+"""What every test runs under: two emulated CPU devices, warnings as errors, shape checks (see pyproject.toml)."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+# Before anything initialises a backend: code that shards a batch is then tested on more than one device everywhere.
+jax.config.update("jax_num_cpu_devices", 2)
+# An operand of lower rank (other than a scalar) must be broadcast by hand: silent [N] + [M, N] hides shape mistakes.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import pytest  # noqa: E402
+
+DATA_VARIABLE = "YOLOJAX_TEST_DATA"
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder of real data sets, published cases and weights, which are not part of the repository."""
+    folder = os.environ.get(DATA_VARIABLE, "")
+    if not folder:
+        pytest.skip(f"real data needed: set {DATA_VARIABLE} to the folder that holds it")
+    if not Path(folder).is_dir():
+        pytest.fail(f"{DATA_VARIABLE}={folder} is not a folder")
+    return Path(folder)
+
+
+@pytest.fixture
+def strict_dtypes() -> Iterator[None]:
+    """No implicit dtype promotion inside the test. Not global: optax (adamw) and bfloat16 BatchNorm rely on it."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
