@@ -39,6 +39,11 @@ class Placement(NamedTuple):
     top: int
     left: int
 
+    @property
+    def content(self) -> tuple[int, int, int, int]:
+        """The box ``(x1, y1, x2, y2)`` of the canvas that the photo covers: `Batch.content` of its image."""
+        return self.left, self.top, self.left + self.width, self.top + self.height
+
 
 def fit_to_canvas(size: tuple[int, int], canvas: tuple[int, int], preprocess: Preprocess) -> Placement:
     """Placement of a photo of ``size = (h, w)`` on a ``canvas = (h, w)``; raises `ConfigError` on an empty one."""

@@ -20,14 +20,16 @@ def dfl_expectation(logits: Float[Array, "*batch bins"]) -> Float[Array, "*batch
 
 
 def distances_to_boxes(
-    points: Float[Array, "N 2"], distances: Float[Array, "*batch N 4"]
+    points: Float[Array, "*#batch N 2"], distances: Float[Array, "*batch N 4"]
 ) -> Float[Array, "*batch N 4"]:
     """Boxes (xyxy) around points from distances to the left, top, right and bottom side; all in canvas pixels."""
     points = jnp.broadcast_to(points, (*distances.shape[:-1], 2))
     return jnp.concatenate([points - distances[..., :2], points + distances[..., 2:]], axis=-1)
 
 
-def boxes_to_distances(points: Float[Array, "N 2"], boxes: Float[Array, "*batch N 4"]) -> Float[Array, "*batch N 4"]:
+def boxes_to_distances(
+    points: Float[Array, "*#batch N 2"], boxes: Float[Array, "*batch N 4"]
+) -> Float[Array, "*batch N 4"]:
     """The inverse of `distances_to_boxes`: negative where a point lies outside of its box."""
     points = jnp.broadcast_to(points, (*boxes.shape[:-1], 2))
     return jnp.concatenate([points - boxes[..., :2], boxes[..., 2:] - points], axis=-1)

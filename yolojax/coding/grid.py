@@ -31,6 +31,25 @@ def cell_centres(levels: tuple[Level, ...]) -> tuple[Float[Array, "N 2"], Float[
     return jnp.asarray(np.concatenate(points), jnp.float32), jnp.asarray(np.concatenate(strides), jnp.float32)
 
 
-def flatten_levels(maps: Sequence[Float[Array, "B _h _w D"]]) -> Float[Array, "B N D"]:
-    """Per-level maps as one array over all cells, in float32 whatever the network computes in."""
+def anchor_grid(
+    levels: tuple[Level, ...], anchors: Float[Array, "L A 2"]
+) -> tuple[Float[Array, "N 2"], Float[Array, " N"], Float[Array, "N 2"]]:
+    """Cell ``(column, row)``, stride and anchor ``(width, height)`` of every prediction of an anchor-based detector.
+
+    ``N`` counts the anchors of a cell one after the other, as maps ``[B, h, w, A, ...]`` do. Anchors and strides are in
+    canvas pixels.
+    """
+    per_cell = anchors.shape[1]
+    cells, strides, sizes = [], [], []
+    for (h, w, stride), own in zip(levels, anchors, strict=True):
+        y, x = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")
+        cells.append(np.repeat(np.stack([x, y], -1).reshape(-1, 2), per_cell, axis=0))
+        strides.append(np.full(h * w * per_cell, stride))
+        sizes.append(jnp.tile(own, (h * w, 1)))
+    cells, strides = np.concatenate(cells), np.concatenate(strides)
+    return jnp.asarray(cells, jnp.float32), jnp.asarray(strides, jnp.float32), jnp.concatenate(sizes)
+
+
+def flatten_levels(maps: Sequence[Float[Array, "B _h _w *_anchors D"]]) -> Float[Array, "B N D"]:
+    """Per-level maps as one array over all cells (and anchors), in float32 whatever the network computes in."""
     return jnp.concatenate([m.reshape(m.shape[0], -1, m.shape[-1]).astype(jnp.float32) for m in maps], axis=1)

@@ -1,0 +1,30 @@
+"""Data sets: readers, the generated set *shapes*, and feeding. Boxes are in original pixels until `feed`."""
+
+from yolojax.data.dataset import Dataset, ImageRecord
+from yolojax.data.feed import (
+    CanvasCache,
+    build_cache,
+    evaluation_batches,
+    load_canvas,
+    pad_targets,
+    padded_objects,
+    sample_indices,
+)
+from yolojax.data.opening import list_splits, open_dataset
+from yolojax.data.summary import Finding, Summary
+
+__all__ = [
+    "CanvasCache",
+    "Dataset",
+    "Finding",
+    "ImageRecord",
+    "Summary",
+    "build_cache",
+    "evaluation_batches",
+    "list_splits",
+    "load_canvas",
+    "open_dataset",
+    "pad_targets",
+    "padded_objects",
+    "sample_indices",
+]

@@ -8,10 +8,12 @@ from jaxtyping import Array, Float
 
 from yolojax.assign.crowd import inside_crowd
 from yolojax.assign.objects import HARMLESS_BOX, without_padding
+from yolojax.assign.points import list_positives
 from yolojax.assign.task_aligned import task_aligned_assign
-from yolojax.coding.dfl import boxes_to_distances, decode_distributions
+from yolojax.coding.dfl import boxes_to_distances, decode_distributions, dfl_expectation, distances_to_boxes
 from yolojax.coding.grid import cell_centres, flatten_levels
 from yolojax.losses.box import complete_box_iou_loss
+from yolojax.losses.classification import binary_cross_entropy
 from yolojax.losses.distribution import distribution_focal_loss
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
@@ -49,32 +51,34 @@ def anchor_free_loss(
     """
     points, strides = cell_centres(levels)
     distance_logits, class_logits = flatten_levels(box_maps), flatten_levels(class_maps)
-    boxes = decode_distributions(distance_logits, points, strides)
+    boxes = decode_distributions(jax.lax.stop_gradient(distance_logits), points, strides)
     assigned = task_aligned_assign(points, boxes, class_logits, targets, alpha=alpha, beta=beta, k=k)
-    ignored = inside_crowd(jax.lax.stop_gradient(boxes), targets) & ~assigned.positive
-
+    ignored = inside_crowd(boxes, targets) & ~assigned.positive
     objects = without_padding(targets)
-    own_box = jnp.take_along_axis(objects.boxes, assigned.objects[..., None], axis=1)
+
     own_class = jnp.take_along_axis(objects.classes, assigned.objects, axis=1)
+    labels = jnp.arange(class_logits.shape[-1])[None, None, :] == own_class[..., None]
+    wanted = jnp.where(labels, assigned.scores[..., None], 0.0)
+    bce = jnp.where(ignored, 0.0, jnp.sum(binary_cross_entropy(class_logits, wanted), axis=-1))
 
-    # Where there is no object both boxes are the harmless one: a zero weight would not stop a NaN gradient.
-    positive = assigned.positive[..., None]
-    harmless = jnp.broadcast_to(jnp.asarray(HARMLESS_BOX, jnp.float32), boxes.shape)
-    regression = box_loss(jnp.where(positive, boxes, harmless), jnp.where(positive, own_box, harmless))
+    # Boxes are learnt by positives alone, and only those are decoded with a gradient.
+    listed, real = list_positives(assigned, targets.classes.shape[1] * k)
+    weight = jnp.where(real, jnp.take_along_axis(assigned.scores, listed, axis=1), 0.0)
+    owner = jnp.take_along_axis(assigned.objects, listed, axis=1)
+    truth = jnp.take_along_axis(objects.boxes, owner[..., None], axis=1)
+    point, stride = points[listed], strides[listed][..., None]
+    bins = jnp.take_along_axis(distance_logits, listed[..., None], axis=1).reshape(*listed.shape, 4, -1)
+    predicted = distances_to_boxes(point, dfl_expectation(bins) * jnp.broadcast_to(stride, truth.shape))
 
-    sides = boxes_to_distances(points, own_box) / jnp.broadcast_to(strides[:, None], own_box.shape)
-    by_side = distance_logits.reshape(*distance_logits.shape[:-1], 4, -1)
-    dfl = jnp.mean(distribution_focal_loss(by_side, jnp.where(positive, sides, 0.0)), axis=-1)
-
-    # BCE(x, y) = softplus(x) - x * y, and y is 0 but at one class: no one-hot array of targets is made.
-    own_logit = jnp.take_along_axis(class_logits, own_class[..., None], axis=-1)[..., 0]
-    background = jnp.sum(jax.nn.softplus(class_logits), axis=-1)
-    bce = jnp.where(ignored, 0.0, background - own_logit * assigned.scores)
+    # In unused rows both boxes are the harmless one: a weight of zero would not stop a NaN gradient.
+    harmless = jnp.broadcast_to(jnp.asarray(HARMLESS_BOX, jnp.float32), truth.shape)
+    regression = box_loss(jnp.where(real[..., None], predicted, harmless), jnp.where(real[..., None], truth, harmless))
+    sides = boxes_to_distances(point, truth) / stride
+    dfl = jnp.mean(distribution_focal_loss(bins, sides), axis=-1)
 
     normaliser = jnp.sum(assigned.scores, axis=-1)
-    owned = jnp.zeros(targets.valid.shape, bool)
-    row = jnp.broadcast_to(jnp.arange(owned.shape[0])[:, None], assigned.objects.shape)
-    owned = owned.at[row, assigned.objects].max(assigned.positive)
+    row = jnp.broadcast_to(jnp.arange(owner.shape[0])[:, None], owner.shape)
+    owned = jnp.zeros(targets.valid.shape, bool).at[row, owner].max(real)
     counts = {
         "positives": assigned.positive,
         "unassigned": targets.valid & ~targets.crowd & ~owned,
@@ -82,9 +86,9 @@ def anchor_free_loss(
     }
     return LossTerms(
         sums={
-            "box": hyper.lambda_coord * jnp.sum(assigned.scores * regression, axis=-1),
+            "box": hyper.lambda_coord * jnp.sum(weight * regression, axis=-1),
             "cls": hyper.lambda_cls * jnp.sum(bce, axis=-1),
-            "dfl": hyper.lambda_dfl * jnp.sum(assigned.scores * dfl, axis=-1),
+            "dfl": hyper.lambda_dfl * jnp.sum(weight * dfl, axis=-1),
         },
         normalisers=dict.fromkeys(("box", "cls", "dfl"), normaliser),
         counts={name: jnp.sum(mask, axis=-1).astype(jnp.float32) for name, mask in counts.items()},

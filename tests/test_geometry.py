@@ -1,0 +1,88 @@
+"""The canvas geometry against hand-worked placements, exact rational arithmetic and its own inverse."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolojax.errors import ConfigError
+from yolojax.geometry import Placement, Preprocess, fit_to_canvas, to_canvas, to_original
+
+LETTERBOX, TOPLEFT, STRETCH = Preprocess(), Preprocess(align="topleft"), Preprocess(resize="stretch")
+
+sides = st.integers(1, 5000)
+preprocesses = st.sampled_from([LETTERBOX, TOPLEFT, STRETCH])
+canvases = st.sampled_from([(320, 320), (640, 640), (384, 640), (416, 160)])
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas", "preprocess", "expected"),
+    [
+        ((480, 640), (640, 640), LETTERBOX, Placement(480, 640, 80, 0)),
+        ((480, 640), (320, 320), LETTERBOX, Placement(240, 320, 40, 0)),
+        ((640, 480), (320, 320), TOPLEFT, Placement(320, 240, 0, 0)),
+        ((375, 500), (416, 416), LETTERBOX, Placement(312, 416, 52, 0)),
+        ((100, 50), (640, 640), LETTERBOX, Placement(640, 320, 0, 160)),
+        ((333, 500), (640, 640), LETTERBOX, Placement(426, 640, 107, 0)),
+        ((1, 5000), (320, 320), LETTERBOX, Placement(1, 320, 159, 0)),
+        ((123, 457), (320, 416), STRETCH, Placement(320, 416, 0, 0)),
+        ((320, 320), (320, 320), LETTERBOX, Placement(320, 320, 0, 0)),
+    ],
+)
+def test_placements_worked_by_hand(size, canvas, preprocess, expected):
+    assert fit_to_canvas(size, canvas, preprocess) == expected
+
+
+@settings(max_examples=50, deadline=None)
+@given(sides, sides, canvases, st.sampled_from([LETTERBOX, TOPLEFT]))
+def test_a_letterboxed_photo_fits_and_keeps_its_aspect_ratio_to_the_nearest_pixel(h, w, canvas, preprocess):
+    placement = fit_to_canvas((h, w), canvas, preprocess)
+    x1, y1, x2, y2 = placement.content
+    assert 0 <= x1 < x2 <= canvas[1] and 0 <= y1 < y2 <= canvas[0]
+    assert placement.height == canvas[0] or placement.width == canvas[1]
+    ratio = min(Fraction(canvas[0], h), Fraction(canvas[1], w))
+    for got, side in ((placement.height, h), (placement.width, w)):
+        assert abs(got - side * ratio) <= Fraction(1, 2) + Fraction(1, 10**9) or got == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(sides, sides, canvases, preprocesses, st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4))
+def test_to_original_inverts_to_canvas(h, w, canvas, preprocess, corners):
+    size, placement = (h, w), fit_to_canvas((h, w), canvas, preprocess)
+    boxes = (np.array([corners]) * [w, h, w, h]).astype(np.float32)
+    on_canvas = to_canvas(boxes, size, placement)
+    back = to_original(on_canvas, size, placement)
+    # Only the rounding of canvas coordinates to float32 remains, enlarged by the inverse scale.
+    scale = np.array([w / placement.width, h / placement.height] * 2)
+    tolerance = np.spacing(np.float32(max(canvas))) * scale + np.spacing(np.float32(max(h, w)))
+    assert np.all(np.abs(back.astype(np.float64) - boxes) <= tolerance)
+
+
+@settings(max_examples=50, deadline=None)
+@given(sides, sides, canvases, preprocesses)
+def test_the_whole_photo_maps_to_its_content_box(h, w, canvas, preprocess):
+    placement = fit_to_canvas((h, w), canvas, preprocess)
+    whole = to_canvas(np.array([[0, 0, w, h]], np.float32), (h, w), placement)
+    np.testing.assert_array_equal(whole[0], np.array(placement.content, np.float32))
+
+
+def test_clipping_is_a_choice():
+    placement = fit_to_canvas((480, 640), (320, 320), LETTERBOX)
+    outside = np.array([[-10.0, 0.0, 400.0, 320.0]], np.float32)
+    np.testing.assert_array_equal(to_original(outside, (480, 640), placement), [[0, 0, 640, 480]])
+    np.testing.assert_array_equal(to_original(outside, (480, 640), placement, clip=False), [[-20, -80, 800, 560]])
+
+
+def test_no_boxes_map_to_no_boxes():
+    placement = fit_to_canvas((480, 640), (320, 320), LETTERBOX)
+    empty = np.zeros((0, 4), np.float32)
+    assert to_canvas(empty, (480, 640), placement).shape == (0, 4)
+    assert to_original(empty, (480, 640), placement).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("size", "canvas"), [((0, 10), (32, 32)), ((10, 10), (32, 0))])
+def test_an_empty_image_or_canvas_is_refused(size, canvas):
+    with pytest.raises(ConfigError, match="at least one pixel"):
+        fit_to_canvas(size, canvas, LETTERBOX)

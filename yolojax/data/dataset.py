@@ -1,0 +1,160 @@
+"""A data set on the host: images by name or in memory, objects in original pixels, and what was repaired on reading."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
+
+from yolojax.data.images import read_image
+from yolojax.data.summary import Summary
+from yolojax.errors import DataError
+
+Format = Literal["voc", "coco", "yolo", "shapes"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRecord:
+    """One image and its ``n`` objects.
+
+    Attributes:
+      image_id: at least 0 and unique; the file's own for COCO JSON, else 1, 2, ... in the order of the data set.
+      file_name: relative to the folder of the images.
+      source: the file, or the pixels themselves.
+      size: ``(height, width)`` that the boxes refer to, in pixels.
+      boxes: ``(x1, y1, x2, y2)`` in original pixels, inside the image, each with a positive width and height.
+      classes: index into the data set's ``class_names``.
+      crowd: in training neither object nor background: COCO's ``iscrowd``, or a difficult object.
+      difficult: VOC's ``difficult`` (COCO: ``ignore``); ordinary objects of the COCO metric.
+      areas: in square pixels, COCO's mask area where the file has one; decides small, medium and large.
+      annotation_ids: unique in the data set and at least 1.
+      upright: whether an EXIF orientation is to be applied on decoding (see `yolojax.data.images`).
+    """
+
+    image_id: int
+    file_name: str
+    source: Path | UInt8[np.ndarray, "h w 3"]
+    size: tuple[int, int]
+    boxes: Float32[np.ndarray, "n 4"]
+    classes: Int32[np.ndarray, " n"]
+    crowd: Bool[np.ndarray, " n"]
+    difficult: Bool[np.ndarray, " n"]
+    areas: Float64[np.ndarray, " n"]
+    annotation_ids: Int64[np.ndarray, " n"]
+    upright: bool = True
+
+    def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
+        """The image as RGB uint8. Raises `DataError` when the file cannot be decoded or has changed its size."""
+        if isinstance(self.source, np.ndarray):
+            return self.source
+        image = read_image(self.source, upright=self.upright)
+        if image.shape[:2] != self.size:
+            raise DataError(
+                f"{self.source}: decodes to {image.shape[1]} x {image.shape[0]} pixels, but was "
+                f"{self.size[1]} x {self.size[0]} when the data set was opened; open the data set again"
+            )
+        return image
+
+
+@dataclass(frozen=True)
+class CocoSource:
+    """The parts of a COCO JSON file that `Dataset.to_coco` gives back untouched, by image and annotation id."""
+
+    header: Mapping[str, Any]
+    categories: Sequence[Mapping[str, Any]]
+    images: Mapping[int, Mapping[str, Any]]
+    annotations: Mapping[int, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images with objects of named classes.
+
+    Attributes:
+      class_names: the classes; an object's class is an index into them.
+      category_ids: the COCO category id of each class, for results that leave the program.
+      records: the images, background images included.
+      summary: what was clipped, dropped, skipped or noticed on reading.
+      root: the folder of the data set (None when it was generated).
+      split: the name under which a part of it was opened, or None for all of it.
+      format: what it was read from.
+      skip_bad: whether unusable images are to be left out, and named, when they fail to decode.
+      coco: the raw COCO entries, when that is where the data came from.
+    """
+
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    records: tuple[ImageRecord, ...]
+    summary: Summary = field(default_factory=Summary)
+    root: Path | None = None
+    split: str | None = None
+    format: Format = "shapes"
+    skip_bad: bool = False
+    coco: CocoSource | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.records)
+
+    @property
+    def object_count(self) -> int:
+        """The number of annotated objects, crowd regions included."""
+        return sum(len(r.boxes) for r in self.records)
+
+    def take(self, indices: Sequence[int]) -> "Dataset":
+        """The data set of only these images, in this order; classes, ids and summary stay."""
+        return replace(self, records=tuple(self.records[i] for i in indices))
+
+    def fingerprint(self) -> str:
+        """A SHA-256 of class names, image names, sizes and objects (not of the pixels of files)."""
+        digest = hashlib.sha256(repr((self.class_names, self.category_ids)).encode())
+        for r in self.records:
+            digest.update(repr((r.image_id, r.file_name, r.size)).encode())
+            for array in (r.boxes, r.classes, r.crowd, r.difficult):
+                digest.update(array.tobytes())
+            if isinstance(r.source, np.ndarray):
+                digest.update(r.source.tobytes())
+        return digest.hexdigest()
+
+    def to_coco(self) -> dict[str, Any]:
+        """The ground truth in COCO's format, in original pixels, as `pycocotools` reads it.
+
+        Boxes are ``[x, y, width, height]``. From COCO JSON come the entries of the file themselves (own boxes, areas,
+        ``iscrowd`` and segmentation), with missing ``area`` and ``iscrowd`` filled in; annotations that were dropped on
+        reading stay out. A difficult object is an ordinary one here and carries ``difficult: 1`` besides. The
+        dictionaries are fresh at the top level: a reader may add keys.
+        """
+        source = self.coco
+        categories = (
+            [dict(c) for c in source.categories]
+            if source is not None
+            else [{"id": i, "name": n} for i, n in zip(self.category_ids, self.class_names, strict=True)]
+        )
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for record in self.records:
+            own = source.images.get(record.image_id, {}) if source is not None else {}
+            h, w = record.size
+            images.append({"file_name": record.file_name, "height": h, "width": w, **own, "id": record.image_id})
+            annotations += [self._coco_annotation(record, i) for i in range(len(record.boxes))]
+        header = dict(source.header) if source is not None else {}
+        return {**header, "images": images, "annotations": annotations, "categories": categories}
+
+    def _coco_annotation(self, record: ImageRecord, i: int) -> dict[str, Any]:
+        annotation_id = int(record.annotation_ids[i])
+        x1, y1, x2, y2 = (float(v) for v in record.boxes[i])
+        entry: dict[str, Any] = {
+            "image_id": record.image_id,
+            "category_id": self.category_ids[record.classes[i]],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": float(record.areas[i]),
+            "iscrowd": int(record.crowd[i] and not record.difficult[i]),
+        }
+        if self.coco is not None:
+            entry |= self.coco.annotations[annotation_id]
+        elif record.difficult[i]:
+            entry["difficult"] = 1
+        return entry | {"id": annotation_id}

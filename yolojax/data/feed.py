@@ -1,0 +1,234 @@
+"""From a data set to batches: letterboxed canvases in memory, padded targets, and which images make up which batch.
+
+The host never holds the accelerator up: `build_cache` decodes and resizes every image once, in threads, and a batch is
+then one gather per array. Training takes `sample_indices`, evaluation `evaluation_batches`.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, Int32, UInt8
+from PIL import Image
+
+from yolojax.data.dataset import Dataset, ImageRecord
+from yolojax.data.summary import Finding, Summary
+from yolojax.errors import ConfigError, DataError
+from yolojax.geometry import Placement, Preprocess, fit_to_canvas, to_canvas
+from yolojax.structures import Batch, Targets
+
+Progress = Callable[[int, int], None]
+"""Called in the main thread with the number of images done and of all images."""
+
+SMALLEST_PADDING = 32
+
+
+def load_canvas(
+    record: ImageRecord, canvas: tuple[int, int], preprocess: Preprocess
+) -> tuple[UInt8[np.ndarray, "H W 3"], Placement]:
+    """An image on its canvas ``(H, W)``, RGB uint8, and where it lies there.
+
+    The resize is Pillow's bilinear filter, which is antialiased: its support grows with the reduction, so that small
+    objects do not alias away. Raises `DataError` when the image cannot be decoded.
+    """
+    placement = fit_to_canvas(record.size, canvas, preprocess)
+    pixels = record.pixels()
+    if pixels.shape[:2] != (placement.height, placement.width):
+        resized = Image.fromarray(pixels).resize((placement.width, placement.height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(resized)
+    out = np.full((*canvas, 3), preprocess.pad, np.uint8)
+    bottom, right = placement.top + placement.height, placement.left + placement.width
+    out[placement.top : bottom, placement.left : right] = pixels
+    return out, placement
+
+
+def padded_objects(dataset: Dataset, cap: int | None = None) -> int:
+    """``M``: the smallest of 32, 64, 128, ... that holds the image with the most objects, or ``cap`` if that is less.
+
+    Objects beyond a cap are dropped from the targets and counted in ``Targets.dropped``.
+    """
+    if cap is not None and cap < 1:
+        raise ConfigError(f"the cap on objects per image is {cap}; it must be at least 1")
+    most = max((len(r.boxes) for r in dataset.records), default=0)
+    padded = SMALLEST_PADDING
+    while padded < most:
+        padded *= 2
+    return padded if cap is None else min(padded, cap)
+
+
+@dataclass(frozen=True, eq=False)
+class CanvasCache:
+    """The ``n`` images of a data set on their canvas, ready to be gathered into batches.
+
+    Attributes:
+      dataset: exactly the cached images, in this order; with ``skip_bad``, without those that failed to decode.
+      canvas: ``(H, W)`` in pixels.
+      preprocess: how the images were laid on the canvas.
+      images: RGB uint8.
+      targets: all objects, padded to ``M``; boxes in canvas pixels.
+      sizes: ``(height, width)`` of the originals.
+      content: the box of the canvas where the photo lies.
+      image_ids: the data set's own, int32 where they fit and int64 otherwise: they stay on the host.
+    """
+
+    dataset: Dataset
+    canvas: tuple[int, int]
+    preprocess: Preprocess
+    images: UInt8[np.ndarray, "n H W 3"] = field(repr=False)
+    targets: Targets = field(repr=False)
+    sizes: Int32[np.ndarray, "n 2"] = field(repr=False)
+    content: Float32[np.ndarray, "n 4"] = field(repr=False)
+    image_ids: Int[np.ndarray, " n"] = field(repr=False)
+
+    def __len__(self) -> int:
+        """The number of cached images."""
+        return len(self.images)
+
+    def batch(self, indices: Int[np.ndarray, " B"], image_valid: Bool[np.ndarray, " B"] | None = None) -> Batch:
+        """The batch of these images, as NumPy arrays. Rows that are not valid get no objects and the image id -1."""
+        valid = np.ones(len(indices), bool) if image_valid is None else image_valid
+        targets = Targets(*(a[indices] for a in self.targets))
+        image_ids = np.where(valid, self.image_ids[indices], self.image_ids.dtype.type(-1))
+        # On the host the pytrees hold NumPy arrays; their annotations speak of the device.
+        arrays: tuple[Any, ...] = (self.images[indices], image_ids, self.sizes[indices], self.content[indices], valid)
+        images, image_id, original_size, content, is_valid = arrays
+        targets = targets._replace(valid=targets.valid & valid[:, None], dropped=targets.dropped * valid)
+        return Batch(images, targets, image_id, original_size, content, is_valid)
+
+
+def build_cache(
+    dataset: Dataset,
+    canvas: tuple[int, int],
+    preprocess: Preprocess,
+    *,
+    max_objects: int | None = None,
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> CanvasCache:
+    """Decode and resize every image of a data set into memory; ``n * H * W * 3`` bytes.
+
+    Args:
+      dataset: what to cache.
+      canvas: ``(H, W)`` in pixels.
+      preprocess: how images are laid on the canvas.
+      max_objects: ``M`` (see `padded_objects`, the default); of an image with more objects the crowd regions are
+        dropped first, then the smallest objects.
+      progress: called after each image.
+      threads: how many decode at once; by default one per processor, at most 8.
+
+    Raises:
+      DataError: an image cannot be decoded (with the data set's ``skip_bad`` it is left out and named in the summary),
+        or none is left.
+    """
+    m = padded_objects(dataset) if max_objects is None else max_objects
+    n = len(dataset)
+    images = np.empty((n, *canvas, 3), np.uint8)
+    placements: list[Placement | None] = [None] * n
+    findings: list[Finding] = []
+
+    def load(i: int) -> None:
+        images[i], placements[i] = load_canvas(dataset.records[i], canvas, preprocess)
+
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
+        futures = [pool.submit(load, i) for i in range(n)]
+        for i, future in enumerate(futures):
+            try:
+                future.result()
+            except DataError as error:
+                if not dataset.skip_bad:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+                findings.append(Finding("skipped", dataset.records[i].file_name, str(error)))
+            if progress is not None:
+                progress(i + 1, n)
+    kept = [i for i, p in enumerate(placements) if p is not None]
+    if not kept:
+        raise DataError("the data set holds no image that can be decoded" + (f": {findings[0][2]}" if findings else ""))
+    left = replace(dataset.take(kept), summary=dataset.summary + Summary(tuple(findings)))
+    laid = [p for p in placements if p is not None]
+    ids = np.array([r.image_id for r in left.records], np.int64)
+    return CanvasCache(
+        dataset=left,
+        canvas=canvas,
+        preprocess=preprocess,
+        images=images if len(kept) == n else images[kept],
+        targets=pad_targets(left.records, laid, m),
+        sizes=np.array([r.size for r in left.records], np.int32),
+        content=np.array([p.content for p in laid], np.float32),
+        image_ids=ids.astype(np.int32) if ids.max() <= np.iinfo(np.int32).max else ids,
+    )
+
+
+def pad_targets(records: tuple[ImageRecord, ...], placements: list[Placement], max_objects: int) -> Targets:
+    """The objects of ``n`` images in canvas pixels, each padded to ``M = max_objects``; NumPy arrays.
+
+    Padding rows hold the box (0, 0, 1, 1): valid under every loss, so that no masked gradient is NaN.
+    """
+    n, m = len(records), max_objects
+    boxes: Any = np.tile(np.array([0, 0, 1, 1], np.float32), (n, m, 1))
+    classes: Any = np.zeros((n, m), np.int32)
+    valid: Any = np.zeros((n, m), bool)
+    crowd: Any = np.zeros((n, m), bool)
+    dropped: Any = np.zeros(n, np.int32)
+    for i, (record, placement) in enumerate(zip(records, placements, strict=True)):
+        keep = _kept_objects(record, m)
+        k = len(keep)
+        boxes[i, :k] = to_canvas(record.boxes[keep], record.size, placement)
+        classes[i, :k] = record.classes[keep]
+        valid[i, :k] = True
+        crowd[i, :k] = record.crowd[keep]
+        dropped[i] = len(record.boxes) - k
+    return Targets(boxes, classes, valid, crowd, dropped)
+
+
+def _kept_objects(record: ImageRecord, m: int) -> Int[np.ndarray, " k"]:
+    """Which objects to keep when only ``m`` fit, in the order of the file; ties go by content, never by position."""
+    n = len(record.boxes)
+    if n <= m:
+        return np.arange(n)
+    x1, y1, x2, y2 = record.boxes.T
+    extent = (x2 - x1) * (y2 - y1)
+    order = np.lexsort((record.classes, y2, x2, y1, x1, -extent, record.crowd))  # the last key counts first
+    return np.sort(order[:m])
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, n: int) -> Int[np.ndarray, " n"]:
+    # Sorting the generator's raw words, unlike Generator.permutation, is promised to stay the same across NumPy
+    # versions: a run can be resumed after an upgrade.
+    words = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(n)
+    order = np.argsort(words, kind="stable")
+    order.setflags(write=False)
+    return order
+
+
+def sample_indices(seed: int, step: int, batch_size: int, n: int) -> Int[np.ndarray, " B"]:
+    """Which of ``n`` images make up the batch of a training step: a pure function of ``(seed, step)``.
+
+    The permutations of one epoch after the other form an endless stream, and step ``t`` takes its places
+    ``t * batch_size`` to ``(t + 1) * batch_size - 1``. So batches are always full, every image comes once in an epoch,
+    and to resume needs only the step. Raises `ConfigError` on a negative seed or step, or an empty batch or data set.
+    """
+    if seed < 0 or step < 0 or batch_size < 1 or n < 1:
+        raise ConfigError(
+            f"seed {seed}, step {step}, batch size {batch_size}, {n} images: the first two must be at least 0, the "
+            "others at least 1"
+        )
+    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = places // n
+    return np.concatenate(
+        [_epoch_order(seed, int(e), n)[places[epochs == e] % n] for e in range(epochs[0], epochs[-1] + 1)]
+    )
+
+
+def evaluation_batches(cache: CanvasCache, batch_size: int) -> Iterator[Batch]:
+    """Every image once, in order; the last batch is filled up with rows that ``image_valid`` marks as False."""
+    if batch_size < 1:
+        raise ConfigError(f"batch size {batch_size}: it must be at least 1")
+    for start in range(0, len(cache), batch_size):
+        places = np.arange(start, start + batch_size)
+        yield cache.batch(np.minimum(places, len(cache) - 1), places < len(cache))

@@ -1,0 +1,127 @@
+"""Image files to RGB uint8 arrays, and their sizes from the header alone.
+
+Conventions:
+
+- Orientation. A photo with an EXIF orientation is turned upright, as every viewer and labelling tool shows it, unless
+  its annotation states the size of the stored, unturned pixels: then the boxes were drawn on those, and they are read
+  as stored.
+- Colour. Grey, palette, CMYK and bilevel images become RGB; an alpha channel is dropped (its colours are kept as
+  stored). 16-bit grey is scaled by 1/257, so that 65535 gives 255.
+- Safety. Only raster formats that Pillow decodes by itself are opened (EPS, for one, would start Ghostscript), and
+  Pillow's guard against decompression bombs stays on.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from yolojax.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
+"""Suffixes, in lower case, by which a file in a folder is taken for an image."""
+
+_ORIENTATION_TAG = 0x0112
+
+
+class Header(NamedTuple):
+    """What the head of an image file says: ``(height, width)`` of the stored pixels and the EXIF orientation, 1..8."""
+
+    stored: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """``(height, width)`` after turning the photo upright: orientations 5 to 8 swap the sides."""
+        h, w = self.stored
+        return (w, h) if self.orientation >= 5 else (h, w)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(f for f in ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF") if f in Image.OPEN)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    if not path.is_file():
+        raise DataError(f"{path}: image file is missing; restore it or remove its annotation")
+    try:
+        with Image.open(path, formats=_formats()) as image:
+            yield image
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not an image that can be read (damaged, empty or of an unknown format)") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: {error}; cut or shrink the image if it can be trusted") from None
+    except Exception as error:  # on damaged bytes decoders raise nearly anything: OSError, SyntaxError, struct.error
+        raise DataError(f"{path}: damaged image ({error}); replace the file") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    # Pillow turns TIFF by itself. For PNG, getexif() would decode the whole image when the header holds no EXIF.
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # unreadable EXIF says nothing about the pixels
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def read_header(path: Path) -> Header:
+    """Size and orientation without decoding pixels. Raises `DataError` when the file is missing or no image."""
+    with _opened(path) as image:
+        return Header((image.height, image.width), _orientation(image))
+
+
+def read_image(path: Path, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode to RGB uint8, by default turned upright by EXIF (`upright=False`: the pixels as stored).
+
+    Raises `DataError` when the file is missing, damaged, truncated, too large for Pillow's bomb guard, or holds 32-bit
+    pixels whose range is unknown.
+    """
+    with _opened(path) as image:
+        orientation = _orientation(image) if upright else 1
+        image.load()
+        if image.mode == "F" or image.mode.startswith("I"):
+            picture = Image.fromarray(_deep_to_grey(np.asarray(image), path))
+        elif image.mode == "P":
+            picture = image.convert("RGBA")  # straight to RGB warns when the palette holds transparency
+        else:
+            picture = image
+        picture = picture.convert("RGB")
+        if orientation != 1:
+            picture.getexif()[_ORIENTATION_TAG] = orientation
+            picture = ImageOps.exif_transpose(picture)
+        return np.array(picture, np.uint8)
+
+
+def _deep_to_grey(pixels: np.ndarray, path: Path) -> UInt8[np.ndarray, "h w"]:
+    if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > 65535:
+        raise DataError(f"{path}: {pixels.dtype} pixels of unknown range; convert the image to 8 or 16 bits")
+    return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)
+
+
+def settle_size(header: Header, stated: tuple[int, int] | None, where: str) -> tuple[tuple[int, int], bool]:
+    """The size ``(h, w)`` that an image's boxes refer to, and whether it is to be turned upright.
+
+    ``stated`` is the size in the annotation ``where`` (None: it states none). Raises `DataError` when the image has
+    neither as stored nor upright that size.
+    """
+    if stated is None or stated == header.upright:
+        return header.upright, True
+    if stated == header.stored:
+        return header.stored, False
+    (h, w), (upright_h, upright_w) = stated, header.upright
+    raise DataError(
+        f"{where}: states an image of {w} x {h} pixels, but the file has {upright_w} x {upright_h}; "
+        "the boxes belong to another version of the image: restore that version or label it anew"
+    )

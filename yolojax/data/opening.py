@@ -1,0 +1,111 @@
+"""`open_dataset`: what lies at a path is recognised by itself and read by the reader of its format."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from yolojax.data.coco import find_coco, open_coco_folder, read_coco
+from yolojax.data.dataset import Dataset
+from yolojax.data.summary import Finding, Summary
+from yolojax.data.voc import find_voc, read_voc, voc_splits
+from yolojax.data.yolo_txt import find_yolo, read_yolo, yolo_splits
+from yolojax.errors import DataError
+
+_EXPECTED = (
+    "expected a folder with Annotations/*.xml (Pascal VOC), with annotations/instances_*.json (COCO) or with data.yaml "
+    "(YOLO txt), or such a .json or .yaml file itself"
+)
+
+
+def open_dataset(
+    path: str | Path,
+    split: str | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    images: str | Path | None = None,
+    skip_bad: bool = False,
+) -> Dataset:
+    """Read the annotations of a data set and the headers of its images; no pixels are decoded.
+
+    Args:
+      path: a folder or file in Pascal VOC, COCO JSON or YOLO txt format. In a folder that holds several, COCO is read
+        before VOC before YOLO, since it says most; the summary notes the others, and the file itself can be named.
+      split: ``train``, ``val``, ...: one part of the data set; a unique beginning is enough (``val`` for ``val2017``).
+        None is all of it, for a COCO folder the only file there.
+      class_names: the classes in the order wanted; by default those of the data set.
+      images: the folder of the images, where the format's own place for them does not hold.
+      skip_bad: for training only: leave out what cannot be used, and name it in the summary, instead of raising. An
+        object of unknown class is left out alone; whatever else is wrong takes its image with it.
+
+    Returns:
+      the data set, with every repair named in its ``summary``: boxes over the edge are clipped, boxes without extent
+      dropped, duplicate entries and label files without an image left out.
+
+    Raises:
+      DataError: nothing readable at ``path``, an unknown split, or, each naming file and line or object: a missing or
+        unreadable image, an image whose size contradicts its annotation, a malformed file, row or number, a file name
+        that leads out of the folder, an unknown class, no image at all.
+    """
+    place = Path(path).expanduser()
+    folder = None if images is None else Path(images).expanduser()
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of images; check the path")
+    if not place.exists():
+        raise DataError(f"{place}: no such file or folder; {_EXPECTED}")
+    if place.is_file():
+        if place.suffix.lower() == ".json":
+            dataset = read_coco(place, split, class_names, folder, skip_bad)
+        elif place.suffix.lower() in (".yaml", ".yml"):
+            dataset = read_yolo(place, split, class_names, folder, skip_bad)
+        else:
+            raise DataError(f"{place}: not a data set; {_EXPECTED}")
+    else:
+        dataset = _open_folder(place, split, class_names, folder, skip_bad)
+    if not dataset.records:
+        skipped = dataset.summary.of("skipped")
+        reason = f"; all were skipped, the first: {skipped[0].where}: {skipped[0].detail}" if skipped else ""
+        raise DataError(f"{place}: holds no usable image{reason}")
+    return dataset
+
+
+def _open_folder(
+    place: Path, split: str | None, class_names: Sequence[str] | None, images: Path | None, skip_bad: bool
+) -> Dataset:
+    coco, voc, yolo = find_coco(place), find_voc(place), find_yolo(place)
+    if coco:
+        dataset = open_coco_folder(place, split, class_names, images, skip_bad)
+    elif voc:
+        dataset = read_voc(_only_voc(place), split, class_names, images, skip_bad)
+    elif yolo is not None:
+        dataset = read_yolo(yolo, split, class_names, images, skip_bad)
+    else:
+        raise DataError(f"{place}: no data set recognised; {_EXPECTED}")
+    others = [str(p) for p in voc if coco] + ([str(yolo)] if yolo is not None and (coco or voc) else [])
+    notes = tuple(
+        Finding("note", other, f"not read: {place} was read as {dataset.format.upper()}; name this one to read it")
+        for other in others
+    )
+    return replace(dataset, summary=dataset.summary + Summary(notes))
+
+
+def list_splits(path: str | Path) -> tuple[str, ...]:
+    """The names that `open_dataset` accepts as ``split`` for a path; empty when the data set has no parts."""
+    place = Path(path).expanduser()
+    if place.is_file():
+        return tuple(yolo_splits(place)) if place.suffix.lower() in (".yaml", ".yml") else ()
+    if not place.is_dir():
+        raise DataError(f"{place}: no such file or folder; {_EXPECTED}")
+    if found := find_coco(place):
+        return tuple(found)
+    if find_voc(place):
+        return tuple(voc_splits(_only_voc(place)))
+    yaml = find_yolo(place)
+    return tuple(yolo_splits(yaml)) if yaml is not None else ()
+
+
+def _only_voc(place: Path) -> Path:
+    roots = find_voc(place)
+    if len(roots) > 1:
+        names = ", ".join(r.name for r in roots)
+        raise DataError(f"{place}: holds several VOC data sets ({names}); give the path of one")
+    return roots[0]

@@ -1,0 +1,73 @@
+"""File names that stand in annotation files: never followed out of the data set's folder."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
+
+from yolojax.data.images import IMAGE_SUFFIXES
+from yolojax.errors import DataError
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+    """``folder / name``, or a `DataError` when ``name``, found in ``where``, leads out of ``folder``.
+
+    Backslashes count as separators. The test is on the names alone: a symbolic link that lies in the folder was put
+    there by whoever arranged the data, and is followed.
+    """
+    plain = name.replace("\\", "/")
+    relative = os.path.normpath(plain)
+    if not plain or "\0" in plain:
+        raise DataError(f"{where}: {name!r} is not a file name; correct it")
+    if os.path.isabs(plain) or PureWindowsPath(name).drive or relative.split("/", 1)[0] == "..":
+        raise DataError(
+            f"{where}: {name!r} lies outside the data set's folder {folder}; file names must be relative to it"
+        )
+    return folder / relative
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Every image file in a folder and its subfolders, by suffix, sorted by path."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+
+
+def find_folder(parent: Path, names: Sequence[str]) -> Path | None:
+    """The first of these folders that exists in ``parent``."""
+    return next((parent / n for n in names if (parent / n).is_dir()), None)
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with or without a byte order mark; `DataError` when it is missing or anything else."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+
+
+def choose_split(wanted: str, splits: Sequence[str], where: Path) -> str:
+    """The split named ``wanted``: exactly, or the only one that begins so (``val`` finds ``val2017`` and ``valid``)."""
+    if wanted in splits:
+        return wanted
+    begins = [s for s in splits if s.startswith(wanted)]
+    if len(begins) == 1:
+        return begins[0]
+    there = ", ".join(splits) or "none"
+    raise DataError(f"{where}: there is no split {wanted!r}; the splits there: {there}")
+
+
+def class_lookup(class_names: Sequence[str], where: str) -> dict[str, int]:
+    """The index of each class by name; `DataError` when the list is empty or names a class twice."""
+    names = list(class_names)
+    if not names:
+        raise DataError(f"{where}: no classes; name at least one")
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise DataError(f"{where}: classes listed more than once: {', '.join(twice)}; make the names unique")
+    return {n: i for i, n in enumerate(names)}
+
+
+def unknown_class(name: str, where: str, known: Sequence[str]) -> DataError:
+    """The error for an object of a class that is not among the known ones."""
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return DataError(f"{where}: unknown class {name!r}; the classes are {shown}. Correct the name or list the class")

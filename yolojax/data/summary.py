@@ -1,0 +1,91 @@
+"""What a reader changed, left out or noticed, each time with the file it happened in.
+
+Nothing is repaired in silence: a `Summary` lists every finding, and its text is what the user sees.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from yolojax.errors import DataError
+
+Kind = Literal[
+    "clipped", "dropped", "duplicate", "skipped", "orphan", "unlabelled", "orientation", "renumbered", "note"
+]
+
+_SAYS: dict[Kind, str] = {
+    "clipped": "boxes clipped to their image",
+    "dropped": "boxes without extent dropped",
+    "duplicate": "duplicate entries left out",
+    "skipped": "unusable files or objects skipped",
+    "orphan": "label files without an image",
+    "unlabelled": "images without an annotation file left out",
+    "orientation": "images with an EXIF orientation",
+    "renumbered": "annotation ids renumbered",
+    "note": "notes",
+}
+
+
+class Finding(NamedTuple):
+    """One thing that a reader changed or noticed: what ``kind``, in which file (and line or object), in words."""
+
+    kind: Kind
+    where: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The findings of one data set, in the order of reading."""
+
+    findings: tuple[Finding, ...] = ()
+
+    def of(self, kind: Kind) -> tuple[Finding, ...]:
+        """The findings of one kind."""
+        return tuple(f for f in self.findings if f.kind == kind)
+
+    def counts(self) -> dict[Kind, int]:
+        """How many findings there are of each kind that occurs, in a fixed order."""
+        found = Counter(f.kind for f in self.findings)
+        return {kind: found[kind] for kind in get_args(Kind) if found[kind]}
+
+    def text(self, limit: int = 10) -> str:
+        """A paragraph per kind: its count and the first ``limit`` findings by name; empty when nothing was found."""
+        lines = []
+        for kind, count in self.counts().items():
+            lines.append(f"{_SAYS[kind]}: {count}")
+            lines += [f"  {f.where}: {f.detail}" for f in self.of(kind)[:limit]]
+            if count > limit:
+                lines.append(f"  ... and {count - limit} more")
+        return "\n".join(lines)
+
+    def __add__(self, other: "Summary") -> "Summary":
+        return Summary(self.findings + other.findings)
+
+
+class Notebook:
+    """Collects findings while a reader runs, and decides whether an error ends the reading or is only noted."""
+
+    def __init__(self, skip_bad: bool) -> None:
+        self.skip_bad = skip_bad
+        self._findings: list[Finding] = []
+
+    def add(self, kind: Kind, where: str, detail: str) -> None:
+        """Write one finding down."""
+        self._findings.append(Finding(kind, where, detail))
+
+    @contextmanager
+    def guard(self, where: str) -> Iterator[None]:
+        """Within it a `DataError` is raised as ever, or with ``skip_bad`` noted as skipped under ``where``."""
+        try:
+            yield
+        except DataError as error:
+            if not self.skip_bad:
+                raise
+            self.add("skipped", where, str(error).removeprefix(f"{where}: "))
+
+    def summary(self) -> Summary:
+        """What was written down so far."""
+        return Summary(tuple(self._findings))

@@ -1,0 +1,142 @@
+"""Measuring a detector on a data set: batched detection, back to original pixels, pycocotools' numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from yolojax.config import ValidationConfig
+from yolojax.data import CanvasCache, Dataset, build_cache, evaluation_batches, open_dataset
+from yolojax.detector import Detector, Variables, prepare_images
+from yolojax.errors import ConfigError
+from yolojax.eval.coco import CocoResult, evaluate_coco
+from yolojax.eval.files import detections_to_coco
+from yolojax.geometry import fit_to_canvas, to_original
+from yolojax.postprocess import postprocess
+from yolojax.structures import Detections
+from yolojax.training.progress import Quiet, Reporter
+
+DetectBatch = Callable[
+    [Variables, UInt8[Array, "B H W 3"], Float[Array, ""], Float[Array, ""]],
+    Detections,
+]
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found. ``truncated`` counts detections that `ValidationConfig` had no room for."""
+
+    result: CocoResult
+    detections: list[dict[str, Any]]
+    truncated: int
+    truncated_candidates: int
+
+
+def make_detect_batch(detector: Detector, max_detections: int) -> DetectBatch:
+    """A compiled function of variables, a uint8 canvas batch, confidence and IoU; BatchNorm is folded inside it."""
+
+    def detect(
+        variables: Variables, images: UInt8[Array, "B H W 3"], confidence: Float[Array, ""], iou: Float[Array, ""]
+    ) -> Detections:
+        folded, folded_variables = detector.fold(variables)
+        outputs = folded.forward(folded_variables, prepare_images(images, folded.spec.preprocess))
+        return postprocess(
+            folded.decode(outputs),
+            confidence,
+            iou,
+            max_detections=max_detections,
+            suppression=folded.spec.suppression,
+            multi_label=folded.spec.multi_label,
+        )
+
+    return jax.jit(detect)
+
+
+def evaluate_cache(
+    detect: DetectBatch,
+    detector: Detector,
+    variables: Variables,
+    cache: CanvasCache,
+    validation: ValidationConfig,
+    reporter: Reporter,
+) -> Evaluation:
+    """Evaluate on images that are already on their canvases; the ground truth is in original pixels."""
+    rows: list[dict[str, Any]] = []
+    truncated = truncated_candidates = done = 0
+    confidence, iou = jnp.float32(validation.confidence), jnp.float32(validation.iou)
+    with reporter.task("evaluating", len(cache)) as advance:
+        for batch in evaluation_batches(cache, validation.batch_size):
+            found = jax.device_get(detect(variables, batch.images, confidence, iou))
+            for row in np.flatnonzero(batch.image_valid):
+                record = cache.dataset.records[done]
+                placement = fit_to_canvas(record.size, cache.canvas, cache.preprocess)
+                keep = found.valid[row]
+                rows += detections_to_coco(
+                    record.image_id,
+                    to_original(found.boxes[row][keep], record.size, placement),
+                    found.scores[row][keep],
+                    found.classes[row][keep],
+                    cache.dataset.category_ids,
+                )
+                truncated += int(found.truncated[row])
+                truncated_candidates += int(found.truncated_candidates[row])
+                done += 1
+            advance(done)
+    return Evaluation(evaluate_coco(cache.dataset.to_coco(), rows), rows, truncated, truncated_candidates)
+
+
+def evaluate(
+    model: str | Path | tuple[Detector, Variables],
+    data: str | Path | Dataset,
+    split: str | None = None,
+    *,
+    validation: ValidationConfig | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """COCO-style evaluation of a detector on a data set.
+
+    Args:
+      model: a run directory or released detector, or a detector with its variables.
+      data: a data set, or the path of one.
+      split: which part of it; None takes all of it.
+      validation: confidence, NMS threshold and number of detections; the COCO protocol's by default.
+      reporter: where progress goes.
+
+    Raises:
+      ConfigError: when the data set's classes are not the detector's (they are joined by name).
+      DataError, CheckpointError: when data set or model cannot be read.
+    """
+    from yolojax.predict import load_detector
+
+    validation, reporter = validation or ValidationConfig(), reporter or Quiet()
+    detector, variables = model if isinstance(model, tuple) else load_detector(model)
+    if not isinstance(data, Dataset):
+        data = open_dataset(data, split, class_names=detector.spec.class_names)
+    check_classes(detector, data)
+    with reporter.task("reading images", len(data)) as advance:
+        cache = build_cache(
+            data, detector.spec.canvas, detector.spec.preprocess, progress=lambda done, _: advance(done)
+        )
+    detect = make_detect_batch(detector, validation.max_detections)
+    return evaluate_cache(detect, detector, variables, cache, validation, reporter)
+
+
+def check_classes(detector: Detector, dataset: Dataset) -> None:
+    """Raises `ConfigError` naming the difference unless data set and detector have the same classes in order."""
+    ours, theirs = detector.spec.class_names, dataset.class_names
+    if ours == theirs:
+        return
+    missing = [name for name in theirs if name not in ours]
+    if missing:
+        raise ConfigError(
+            f"the data set has classes the detector does not know: {', '.join(missing)}; it knows {', '.join(ours)}"
+        )
+    raise ConfigError(
+        f"classes differ: the detector has {', '.join(ours)}, the data set {', '.join(theirs)}; "
+        "open the data set with class_names in the detector's order"
+    )

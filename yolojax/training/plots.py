@@ -1,0 +1,74 @@
+"""Pictures of a run: its curves, what it was fed, what it predicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from yolojax import draw
+from yolojax.data import Dataset
+from yolojax.structures import Targets
+
+
+def save_curves(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Losses, learning rate and validation numbers over epochs, one small panel each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = [n for n in dict.fromkeys(k for row in rows for k in row) if n.startswith(("train/", "val/"))]
+    names.append("learning_rate")
+    columns = min(4, len(names))
+    lines = -(-len(names) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(3.2 * columns, 2.4 * lines), squeeze=False)
+    for axis, name in zip(axes.flat, names, strict=False):
+        points = [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
+        if points:
+            axis.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None, linewidth=1.2)
+        axis.set_title(name, fontsize=9)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+        if name.startswith("val/"):
+            axis.set_ylim(0, 1)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def save_batch(path: Path, images: UInt8[np.ndarray, "B H W 3"], targets: Targets, names: tuple[str, ...]) -> None:
+    """A training batch as the network sees it, after augmentation, with its boxes."""
+    pictures = []
+    for i, image in enumerate(images[:16]):
+        keep = np.asarray(targets.valid[i])
+        pictures.append(
+            draw.draw_boxes(
+                np.asarray(image), np.asarray(targets.boxes[i])[keep], np.asarray(targets.classes[i])[keep], names
+            )
+        )
+    draw.save_png(path, draw.contact_sheet(pictures, columns=4))
+
+
+def save_predictions(
+    path: Path, dataset: Dataset, detections: list[dict[str, Any]], *, count: int = 8, confidence: float = 0.25
+) -> None:
+    """The first images of a data set: ground truth on the left, predictions above ``confidence`` on the right."""
+    index_of = {category: i for i, category in enumerate(dataset.category_ids)}
+    pairs = []
+    for record in dataset.records[:count]:
+        rows = [d for d in detections if d["image_id"] == record.image_id and d["score"] >= confidence]
+        xywh = np.array([d["bbox"] for d in rows], np.float32).reshape(-1, 4)
+        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
+        classes = np.array([index_of[d["category_id"]] for d in rows], np.int32)
+        scores = np.array([d["score"] for d in rows], np.float32)
+        image = record.pixels()
+        pairs.append(draw.draw_boxes(image, record.boxes, record.classes, dataset.class_names))
+        pairs.append(draw.draw_boxes(image, boxes, classes, dataset.class_names, scores))
+    draw.save_png(path, draw.contact_sheet(pairs, columns=4))

@@ -1,0 +1,83 @@
+"""The directory a training run leaves behind, with the names the field already knows.
+
+config.json  metrics.jsonl  results.csv  results.png  labels.png  train_batch0.png  val_predictions.png
+detections.json  checkpoints/  best/  report/metrics.json
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from yolojax.errors import CheckpointError, ConfigError
+
+
+class RunDirectory:
+    """Writes the log of a run; every file is complete after every call."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+
+    @classmethod
+    def create(cls, folder: Path, config_json: str) -> RunDirectory:
+        """A new directory; raises `ConfigError` when it holds a run already or cannot be written."""
+        if (folder / "config.json").exists():
+            raise ConfigError(
+                f"{folder} already holds a run; give another --out, or --resume {folder} to go on with it"
+            )
+        try:
+            (folder / "report").mkdir(parents=True, exist_ok=True)
+            (folder / "config.json").write_text(config_json)
+        except OSError as error:
+            raise ConfigError(f"cannot write to {folder} ({error.strerror}); give another --out") from error
+        return cls(folder)
+
+    @classmethod
+    def reopen(cls, folder: Path, step: int) -> RunDirectory:
+        """An existing directory, its log cut back to what had happened by ``step``."""
+        run = cls(folder)
+        log = folder / "metrics.jsonl"
+        if log.exists():
+            for line in log.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    break  # the line that a stop cut short; it is after the checkpoint
+                if row["step"] <= step:
+                    run.rows.append(row)
+        run._rewrite()
+        return run
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append one row to ``metrics.jsonl`` and ``results.csv``."""
+        self.rows.append(row)
+        try:
+            with (self.folder / "metrics.jsonl").open("a") as handle:
+                handle.write(json.dumps(row) + "\n")
+            self._write_csv()
+        except OSError as error:
+            raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}; free space and resume") from error
+
+    def _rewrite(self) -> None:
+        (self.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        self._write_csv()
+
+    def _write_csv(self) -> None:
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        with (self.folder / "results.csv").open("w", newline="") as handle:
+            writer = csv.DictWriter(handle, columns, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of an existing run as plain values; raises `CheckpointError` when there is none."""
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except OSError as error:
+        raise CheckpointError(f"{folder} holds no run (config.json: {error.strerror}); give a run directory") from error
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}") from error
