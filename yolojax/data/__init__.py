@@ -11,7 +11,9 @@ from yolojax.data.feed import (
     sample_indices,
 )
 from yolojax.data.opening import list_splits, open_dataset
+from yolojax.data.shapes import shapes_dataset
 from yolojax.data.summary import Finding, Summary
+from yolojax.data.writing import write_coco, write_voc, write_yolo
 
 __all__ = [
     "CanvasCache",
@@ -27,4 +29,8 @@ __all__ = [
     "pad_targets",
     "padded_objects",
     "sample_indices",
+    "shapes_dataset",
+    "write_coco",
+    "write_voc",
+    "write_yolo",
 ]

@@ -110,8 +110,8 @@ def _deep_to_grey(pixels: np.ndarray, path: Path) -> UInt8[np.ndarray, "h w"]:
     return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)
 
 
-def settle_size(header: Header, stated: tuple[int, int] | None, where: str) -> tuple[tuple[int, int], bool]:
-    """The size ``(h, w)`` that an image's boxes refer to, and whether it is to be turned upright.
+def settle_size(header: Header, stated: tuple[int, int] | None, where: str, path: Path) -> tuple[tuple[int, int], bool]:
+    """The size ``(h, w)`` that the boxes of the image at ``path`` refer to, and whether it is to be turned upright.
 
     ``stated`` is the size in the annotation ``where`` (None: it states none). Raises `DataError` when the image has
     neither as stored nor upright that size.
@@ -122,6 +122,6 @@ def settle_size(header: Header, stated: tuple[int, int] | None, where: str) -> t
         return header.stored, False
     (h, w), (upright_h, upright_w) = stated, header.upright
     raise DataError(
-        f"{where}: states an image of {w} x {h} pixels, but the file has {upright_w} x {upright_h}; "
+        f"{where}: states an image of {w} x {h} pixels, but {path} has {upright_w} x {upright_h}; "
         "the boxes belong to another version of the image: restore that version or label it anew"
     )

@@ -42,7 +42,7 @@ class RecordBuilder:
         Raises `DataError` when the file is missing or no image, or when the sizes contradict each other.
         """
         header = read_header(path)
-        size, upright = settle_size(header, stated, where)
+        size, upright = settle_size(header, stated, where, path)
         if header.orientation != 1:
             how = "turned upright" if upright else "read as stored: that is the size its annotation states"
             self.notebook.add("orientation", str(path), f"EXIF orientation {header.orientation}, {how}")

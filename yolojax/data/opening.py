@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from yolojax.data.coco import find_coco, open_coco_folder, read_coco
 from yolojax.data.dataset import Dataset
+from yolojax.data.paths import class_lookup, unknown_class
+from yolojax.data.shapes import SPLITS, open_shapes
 from yolojax.data.summary import Finding, Summary
 from yolojax.data.voc import find_voc, read_voc, voc_splits
 from yolojax.data.yolo_txt import find_yolo, read_yolo, yolo_splits
@@ -30,6 +34,8 @@ def open_dataset(
     Args:
       path: a folder or file in Pascal VOC, COCO JSON or YOLO txt format. In a folder that holds several, COCO is read
         before VOC before YOLO, since it says most; the summary notes the others, and the file itself can be named.
+        Or ``shapes`` or ``shapes:...``: the generated set (see `yolojax.data.shapes.open_shapes`; a folder of that name
+        is ``./shapes``).
       split: ``train``, ``val``, ...: one part of the data set; a unique beginning is enough (``val`` for ``val2017``).
         None is all of it, for a COCO folder the only file there.
       class_names: the classes in the order wanted; by default those of the data set.
@@ -46,6 +52,8 @@ def open_dataset(
         unreadable image, an image whose size contradicts its annotation, a malformed file, row or number, a file name
         that leads out of the folder, an unknown class, no image at all.
     """
+    if _is_shapes(path):
+        return _with_classes(open_shapes(str(path), split), class_names)
     place = Path(path).expanduser()
     folder = None if images is None else Path(images).expanduser()
     if folder is not None and not folder.is_dir():
@@ -66,6 +74,20 @@ def open_dataset(
         reason = f"; all were skipped, the first: {skipped[0].where}: {skipped[0].detail}" if skipped else ""
         raise DataError(f"{place}: holds no usable image{reason}")
     return dataset
+
+
+def _with_classes(dataset: Dataset, class_names: Sequence[str] | None) -> Dataset:
+    """The same objects under another list of classes, which must name every class of the data set."""
+    if class_names is None or tuple(class_names) == dataset.class_names:
+        return dataset
+    index = class_lookup(class_names, "the classes asked for")
+    for name in dataset.class_names:
+        if name not in index:
+            raise unknown_class(name, dataset.format, class_names)
+    to_new = np.array([index[n] for n in dataset.class_names], np.int32)
+    records = tuple(replace(r, classes=to_new[r.classes]) for r in dataset.records)
+    ids = tuple(range(1, len(index) + 1))
+    return replace(dataset, class_names=tuple(class_names), category_ids=ids, records=records)
 
 
 def _open_folder(
@@ -90,6 +112,8 @@ def _open_folder(
 
 def list_splits(path: str | Path) -> tuple[str, ...]:
     """The names that `open_dataset` accepts as ``split`` for a path; empty when the data set has no parts."""
+    if _is_shapes(path):
+        return SPLITS
     place = Path(path).expanduser()
     if place.is_file():
         return tuple(yolo_splits(place)) if place.suffix.lower() in (".yaml", ".yml") else ()
@@ -101,6 +125,10 @@ def list_splits(path: str | Path) -> tuple[str, ...]:
         return tuple(voc_splits(_only_voc(place)))
     yaml = find_yolo(place)
     return tuple(yolo_splits(yaml)) if yaml is not None else ()
+
+
+def _is_shapes(path: str | Path) -> bool:
+    return isinstance(path, str) and (path == "shapes" or path.startswith(("shapes:", "shapes?")))
 
 
 def _only_voc(place: Path) -> Path:

@@ -47,9 +47,6 @@ def read_voc(
     notebook = Notebook(skip_bad)
     if split is None:
         chosen = sorted(p.stem for p in annotations.glob("*.xml"))
-        for path in images_below(image_folder):
-            if not (annotations / f"{path.stem}.xml").is_file():
-                notebook.add("unlabelled", str(path), f"no {path.stem}.xml in {annotations}")
     else:
         split = choose_split(split, voc_splits(root), root / "ImageSets" / "Main")
         chosen = _listed(root / "ImageSets" / "Main" / f"{split}.txt", notebook)
@@ -61,6 +58,11 @@ def read_voc(
         xml = annotations / f"{name}.xml"
         with notebook.guard(str(xml)):
             records.append(_read_one(xml, len(records) + 1, image_folder, index, builder))
+    if split is None:
+        used = {r.source for r in records}
+        for path in images_below(image_folder):
+            if path not in used and not (annotations / f"{path.stem}.xml").is_file():
+                notebook.add("unlabelled", str(path), f"no {path.stem}.xml in {annotations}")
     return Dataset(
         class_names=names,
         category_ids=tuple(range(1, len(names) + 1)),

@@ -1,0 +1,133 @@
+"""Decoding: every kind of pixel becomes RGB uint8, orientations are settled, and damage is named."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from yolojax.data.images import read_header, read_image, settle_size
+from yolojax.errors import DataError
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+GREY = RNG.integers(0, 256, (5, 7), np.uint8)
+
+
+def grey3(values):
+    return np.repeat(np.asarray(values, np.uint8)[:, :, None], 3, 2)
+
+
+def test_rgb_is_kept(tmp_path):
+    for suffix in ("png", "bmp", "tif", "ppm"):
+        Image.fromarray(RGB).save(tmp_path / f"a.{suffix}")
+        np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}"), RGB)
+
+
+def test_grey_is_repeated(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), grey3(GREY))
+
+
+def test_bilevel_becomes_black_and_white(tmp_path):
+    Image.fromarray(GREY > 127).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), grey3((GREY > 127) * 255))
+
+
+def test_alpha_is_dropped(tmp_path):
+    alpha = RNG.integers(0, 256, (5, 7, 1), np.uint8)
+    Image.fromarray(np.concatenate([RGB, alpha], 2)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), RGB)
+    Image.fromarray(np.concatenate([GREY[:, :, None], alpha], 2)).save(tmp_path / "la.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "la.png"), grey3(GREY))
+
+
+@pytest.mark.parametrize("transparency", [None, bytes(range(0, 250, 10))])
+def test_palettes_are_looked_up(tmp_path, transparency):
+    palette = RNG.integers(0, 256, (256, 3), np.uint8)
+    image = Image.frombytes("P", (7, 5), GREY.tobytes())
+    image.putpalette(palette.ravel().tolist())
+    extra = {} if transparency is None else {"transparency": transparency}
+    image.save(tmp_path / "a.png", **extra)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), palette[GREY])
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path):
+    deep = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), grey3([[0, 0, 1, 1, 128, 255]]))
+
+
+def test_thirty_two_bits_of_unknown_range_are_refused(tmp_path):
+    Image.fromarray(np.array([[0.5, 2.0]], np.float32)).save(tmp_path / "f.tif")
+    Image.fromarray(np.array([[0, 1 << 20]], np.int32)).save(tmp_path / "i.tif")
+    for name in ("f.tif", "i.tif"):
+        with pytest.raises(DataError, match="unknown range; convert"):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_exif_turns_the_photo_upright(tmp_path, orientation, suffix):
+    """What the eight values mean, from the EXIF standard: where row 0 and column 0 of the stored pixels belong."""
+    turned = {
+        1: RGB,
+        2: RGB[:, ::-1],
+        3: RGB[::-1, ::-1],
+        4: RGB[::-1],
+        5: RGB.transpose(1, 0, 2),
+        6: RGB.transpose(1, 0, 2)[:, ::-1],
+        7: RGB.transpose(1, 0, 2)[::-1, ::-1],
+        8: RGB.transpose(1, 0, 2)[::-1],
+    }
+    image = Image.fromarray(RGB)
+    image.getexif()[0x0112] = orientation
+    image.save(tmp_path / f"a.{suffix}", exif=image.getexif(), lossless=True)
+    header = read_header(tmp_path / f"a.{suffix}")
+    assert header.upright == turned[orientation].shape[:2]
+    np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}"), turned[orientation])
+    if suffix != "tif":  # Pillow itself turns TIFF: there is no stored orientation to fall back to
+        assert header == ((5, 7), orientation)
+        np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}", upright=False), RGB)
+
+
+def test_the_annotation_decides_which_orientation_its_boxes_mean(tmp_path):
+    image = Image.fromarray(RGB)
+    image.getexif()[0x0112] = 6
+    path = tmp_path / "a.png"
+    image.save(path, exif=image.getexif())
+    header = read_header(path)
+    assert settle_size(header, None, "a.xml", path) == ((7, 5), True)
+    assert settle_size(header, (7, 5), "a.xml", path) == ((7, 5), True)
+    assert settle_size(header, (5, 7), "a.xml", path) == ((5, 7), False)
+    with pytest.raises(DataError, match=r"a\.xml: states an image of 8 x 7 pixels, but .*a.png has 5 x 7"):
+        settle_size(header, (7, 8), "a.xml", path)
+
+
+def test_damaged_files_are_named(tmp_path):
+    path = tmp_path / "a.jpg"
+    with pytest.raises(DataError, match=r"a\.jpg: image file is missing"):
+        read_header(path)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.jpg: not an image"):
+        read_header(path)
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")  # would start Ghostscript
+    with pytest.raises(DataError, match=r"a\.jpg: not an image"):
+        read_header(path)
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert read_header(path).stored == (64, 64)
+    with pytest.raises(DataError, match=r"a\.jpg: damaged image"):
+        read_image(path)
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((100, 100, 3), np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DataError, match=r"a\.png.*decompression bomb"):
+        read_header(tmp_path / "a.png")
+
+
+def test_unreadable_exif_counts_as_upright(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.webp", lossless=True, exif=b"Exif\0\0nonsense")
+    assert read_header(tmp_path / "a.webp").orientation == 1
+    np.testing.assert_array_equal(read_image(tmp_path / "a.webp"), RGB)
