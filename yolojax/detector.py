@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
@@ -58,14 +58,17 @@ def prepare_images(
     return images[..., ::-1] if preprocess.channels == "bgr" else images
 
 
+@runtime_checkable
 class Init(Protocol):
     def __call__(self, key: PRNGKeyArray) -> Variables: ...
 
 
+@runtime_checkable
 class Forward(Protocol):
     def __call__(self, variables: Variables, images: Float[Array, "B H W 3"]) -> Outputs: ...
 
 
+@runtime_checkable
 class ForwardTrain(Protocol):
     """Also returns the new non-trainable state (``{"batch_stats": ...}``)."""
 
@@ -74,10 +77,12 @@ class ForwardTrain(Protocol):
     ) -> tuple[Outputs, Variables]: ...
 
 
+@runtime_checkable
 class Loss(Protocol):
     def __call__(self, outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms: ...
 
 
+@runtime_checkable
 class Decode(Protocol):
     def __call__(self, outputs: Outputs) -> Candidates: ...
 

@@ -23,7 +23,7 @@ def rgb_to_hsv(rgb: Float[Array, "*P 3"]) -> Float[Array, "*P 3"]:
 def hsv_to_rgb(hsv: Float[Array, "*P 3"]) -> Float[Array, "*P 3"]:
     """The inverse of `rgb_to_hsv`, without branches: ``v - v s max(0, min(k, 4 - k, 1))``, ``k = (n + 6 h) mod 6``."""
     hue, saturation, value = hsv[..., 0], hsv[..., 1], hsv[..., 2]
-    k = (jnp.array([5.0, 3.0, 1.0]) + 6 * hue[..., None]) % 6
+    k = jnp.stack([n + 6 * hue for n in (5.0, 3.0, 1.0)], -1) % 6
     return value[..., None] * (1 - saturation[..., None] * jnp.clip(jnp.minimum(k, 4 - k), 0, 1))
 
 

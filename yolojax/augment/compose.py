@@ -1,7 +1,7 @@
 """What an augmentation is, and how several make one."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, PRNGKeyArray, UInt8
@@ -9,6 +9,7 @@ from jaxtyping import Array, PRNGKeyArray, UInt8
 from yolojax.structures import Targets
 
 
+@runtime_checkable
 class Augmentation(Protocol):
     """A pure function on a batch: uint8 RGB canvases ``[B, H, W, 3]`` and their `Targets` in, the same shapes out."""
 

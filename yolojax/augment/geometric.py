@@ -6,7 +6,8 @@ from jaxtyping import Array, PRNGKeyArray, UInt8
 
 from yolojax.augment.boxes import keep_visible, transform_boxes
 from yolojax.augment.compose import Augmentation
-from yolojax.augment.warp import warp_affine
+from yolojax.augment.warp import PAD, warp_affine
+from yolojax.errors import ConfigError
 from yolojax.structures import Targets
 
 
@@ -30,7 +31,12 @@ def random_flip(probability: float, *, vertical: bool = False) -> Augmentation:
 
 
 def random_affine(
-    *, scale: tuple[float, float] = (1.0, 1.0), translate: float = 0.0, rotate: float = 0.0, shear: float = 0.0
+    *,
+    scale: tuple[float, float] = (1.0, 1.0),
+    translate: float = 0.0,
+    rotate: float = 0.0,
+    shear: float = 0.0,
+    pad: int = PAD,
 ) -> Augmentation:
     """One random affine map an image, about the centre of the canvas.
 
@@ -38,10 +44,15 @@ def random_affine(
       scale: range of the magnification; drawn log-uniformly, so that halving is as likely as doubling.
       translate: largest shift, as a share of the canvas's width and height.
       rotate: largest rotation in degrees; boxes become the tightest boxes around their rotated corners.
-      shear: largest shear angle in degrees, on each axis.
+      shear: largest shear angle in degrees, on each axis; below 45, where an image would collapse into a line.
+      pad: grey of the pixels that the image does not cover.
 
     Boxes are clipped to the canvas and dropped by the rule of `keep_visible`.
     """
+    if not 0 < scale[0] <= scale[1]:
+        raise ConfigError(f"affine scale = {scale}: give two numbers with 0 < smallest <= largest")
+    if not 0 <= shear < 45:
+        raise ConfigError(f"affine shear = {shear}: give degrees from 0 to below 45")
 
     def affine(
         key: PRNGKeyArray, images: UInt8[Array, "B H W 3"], targets: Targets
@@ -60,6 +71,6 @@ def random_affine(
         matrices = jnp.stack([jnp.stack([a, b, move_x], -1), jnp.stack([c, d, move_y], -1)], 1)
         moved = transform_boxes(targets.boxes, matrices)
         boxes, valid = keep_visible(targets, moved, jnp.array([0, 0, w, h], jnp.float32))
-        return warp_affine(images, matrices), targets._replace(boxes=boxes, valid=valid)
+        return warp_affine(images, matrices, pad), targets._replace(boxes=boxes, valid=valid)
 
     return affine

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 PAD = 114
-"""Grey of pixels that no image covers; the same as the letterbox's."""
+"""Grey of pixels that no image covers, unless told otherwise: `Preprocess.pad`'s default."""
 
 
 def invert_affine(matrices: Float[Array, "B 2 3"]) -> Float[Array, "B 2 3"]:
@@ -18,9 +18,13 @@ def invert_affine(matrices: Float[Array, "B 2 3"]) -> Float[Array, "B 2 3"]:
 
 
 def sample_bilinear(
-    images: UInt8[Array, "B H W 3"], source: Int[Array, "*P"], x: Float[Array, "*P"], y: Float[Array, "*P"]
+    images: UInt8[Array, "B H W 3"],
+    source: Int[Array, "*P"],
+    x: Float[Array, "*P"],
+    y: Float[Array, "*P"],
+    pad: int = PAD,
 ) -> Float[Array, "*P 3"]:
-    """Values of image ``source`` at continuous positions (pixel centres lie at +.5); `PAD` outside the image."""
+    """Values of image ``source`` at continuous positions (pixel centres lie at +.5); ``pad`` outside the image."""
     _, h, w, _ = images.shape
     flat = images.reshape(-1, 3)
     x0, y0 = jnp.floor(x - 0.5), jnp.floor(y - 0.5)
@@ -31,7 +35,7 @@ def sample_bilinear(
         column = jnp.clip(ix, 0, w - 1).astype(jnp.int32)
         row = jnp.clip(iy, 0, h - 1).astype(jnp.int32)
         value = flat[(source * h + row) * w + column].astype(jnp.float32)
-        return jnp.where(inside[..., None], value, jnp.float32(PAD))
+        return jnp.where(inside[..., None], value, jnp.float32(pad))
 
     top = at(x0, y0) * (1 - fx) + at(x0 + 1, y0) * fx
     bottom = at(x0, y0 + 1) * (1 - fx) + at(x0 + 1, y0 + 1) * fx
@@ -43,13 +47,20 @@ def to_uint8(values: Float[Array, "*P 3"]) -> UInt8[Array, "*P 3"]:
     return jnp.clip(jnp.round(values), 0, 255).astype(jnp.uint8)
 
 
-def warp_affine(images: UInt8[Array, "B H W 3"], matrices: Float[Array, "B 2 3"]) -> UInt8[Array, "B H W 3"]:
+def warp_affine(
+    images: UInt8[Array, "B H W 3"], matrices: Float[Array, "B 2 3"], pad: int = PAD
+) -> UInt8[Array, "B H W 3"]:
     """Each image moved by its map from input to output positions ``(x, y)`` in pixels; grey where nothing lands."""
-    batch, h, w, _ = images.shape
-    inverse = invert_affine(matrices)[:, None, None]
-    x = (jnp.arange(w, dtype=jnp.float32) + 0.5)[None, None, :]
-    y = (jnp.arange(h, dtype=jnp.float32) + 0.5)[None, :, None]
-    source_x = inverse[..., 0, 0] * x + inverse[..., 0, 1] * y + inverse[..., 0, 2]
-    source_y = inverse[..., 1, 0] * x + inverse[..., 1, 1] * y + inverse[..., 1, 2]
-    source = jax.lax.broadcasted_iota(jnp.int32, (batch, h, w), 0)
-    return to_uint8(sample_bilinear(images, source, source_x, source_y))
+    _, h, w, _ = images.shape
+    x = (jnp.arange(w, dtype=jnp.float32) + 0.5)[None, :]
+    y = (jnp.arange(h, dtype=jnp.float32) + 0.5)[:, None]
+    here = jnp.zeros((h, w), jnp.int32)
+
+    # Mapped over images, not one gather over the whole batch: on a batch sharded over devices that would first collect
+    # every image on every device.
+    def warp(image: UInt8[Array, "H W 3"], inverse: Float[Array, "2 3"]) -> UInt8[Array, "H W 3"]:
+        source_x = inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]
+        source_y = inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]
+        return to_uint8(sample_bilinear(image[None], here, source_x, source_y, pad))
+
+    return jax.vmap(warp)(images, invert_affine(matrices))

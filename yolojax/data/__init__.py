@@ -8,6 +8,7 @@ from yolojax.data.feed import (
     load_canvas,
     pad_targets,
     padded_objects,
+    place_on_canvas,
     sample_indices,
 )
 from yolojax.data.opening import list_splits, open_dataset
@@ -28,6 +29,7 @@ __all__ = [
     "open_dataset",
     "pad_targets",
     "padded_objects",
+    "place_on_canvas",
     "sample_indices",
     "shapes_dataset",
     "write_coco",

@@ -27,23 +27,29 @@ Progress = Callable[[int, int], None]
 SMALLEST_PADDING = 32
 
 
+def place_on_canvas(
+    image: UInt8[np.ndarray, "h w 3"], canvas: tuple[int, int], preprocess: Preprocess
+) -> tuple[UInt8[np.ndarray, "H W 3"], Placement]:
+    """An RGB photo resized onto a canvas ``(H, W)``, padded with grey, and where it lies there.
+
+    The resize is Pillow's bilinear filter, which is antialiased: its support grows with the reduction, so that small
+    objects do not alias away. Raises `ConfigError` when the photo or the canvas has no pixel.
+    """
+    placement = fit_to_canvas((image.shape[0], image.shape[1]), canvas, preprocess)
+    if image.shape[:2] != (placement.height, placement.width):
+        resized = Image.fromarray(image).resize((placement.width, placement.height), Image.Resampling.BILINEAR)
+        image = np.asarray(resized)
+    out = np.full((*canvas, 3), preprocess.pad, np.uint8)
+    bottom, right = placement.top + placement.height, placement.left + placement.width
+    out[placement.top : bottom, placement.left : right] = image
+    return out, placement
+
+
 def load_canvas(
     record: ImageRecord, canvas: tuple[int, int], preprocess: Preprocess
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Placement]:
-    """An image on its canvas ``(H, W)``, RGB uint8, and where it lies there.
-
-    The resize is Pillow's bilinear filter, which is antialiased: its support grows with the reduction, so that small
-    objects do not alias away. Raises `DataError` when the image cannot be decoded.
-    """
-    placement = fit_to_canvas(record.size, canvas, preprocess)
-    pixels = record.pixels()
-    if pixels.shape[:2] != (placement.height, placement.width):
-        resized = Image.fromarray(pixels).resize((placement.width, placement.height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(resized)
-    out = np.full((*canvas, 3), preprocess.pad, np.uint8)
-    bottom, right = placement.top + placement.height, placement.left + placement.width
-    out[placement.top : bottom, placement.left : right] = pixels
-    return out, placement
+    """An image of a data set on its canvas (`place_on_canvas`); raises `DataError` when it cannot be decoded."""
+    return place_on_canvas(record.pixels(), canvas, preprocess)
 
 
 def padded_objects(dataset: Dataset, cap: int | None = None) -> int:
