@@ -1,6 +1,7 @@
 """Losses: element-wise ones, unreduced, and the composed losses of detectors, which return `LossTerms`."""
 
 from yolojax.losses.anchor_free import anchor_free_loss
+from yolojax.losses.anchored import decoded_complete_iou_loss, squared_offset_loss, yolo_loss
 from yolojax.losses.box import (
     box_iou_loss,
     complete_box_iou_loss,
@@ -8,14 +9,19 @@ from yolojax.losses.box import (
     generalized_box_iou_loss,
     scylla_box_iou_loss,
 )
+from yolojax.losses.classification import binary_cross_entropy
 from yolojax.losses.distribution import distribution_focal_loss
 
 __all__ = [
     "anchor_free_loss",
+    "binary_cross_entropy",
     "box_iou_loss",
     "complete_box_iou_loss",
+    "decoded_complete_iou_loss",
     "distance_box_iou_loss",
     "distribution_focal_loss",
     "generalized_box_iou_loss",
     "scylla_box_iou_loss",
+    "squared_offset_loss",
+    "yolo_loss",
 ]

@@ -13,13 +13,14 @@ class DarknetTiny(nn.Module):
     ``widths[i]`` and ``depths[i]`` belong to stride ``2 ** (i + 1)``: ``widths[0]`` to the stem at stride 2, and so on.
     Five widths end at stride 32, four at 16. ``csp`` joins the bottlenecks of a stage in a `CSPBlock`; otherwise they
     follow one another as residual blocks (arXiv 1804.02767, with two 3x3 convolutions each). ``depth`` 0 leaves a stage
-    without blocks.
+    without blocks. ``levels`` keeps only so many of the coarsest features.
     """
 
     widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     depths: tuple[int, ...] = (0, 1, 2, 2, 1)
     csp: bool = True
     sppf: bool = True
+    levels: int = 3
     style: Style = Style()
 
     @nn.compact
@@ -36,4 +37,4 @@ class DarknetTiny(nn.Module):
                 x = SPPF(width, style=self.style, name="sppf")(x, train)
             if i >= 2:
                 features.append(x)
-        return tuple(features)
+        return tuple(features[-self.levels :])

@@ -24,8 +24,12 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Features at strides 8, 16 and 32 with 128, 256 and 512 channels; 11,176,512 parameters."""
+    """Features at strides 8, 16 and 32 with 128, 256 and 512 channels; 11,176,512 parameters.
 
+    ``levels`` keeps only so many of the coarsest.
+    """
+
+    levels: int = 3
     style: Style = Style("relu", epsilon=1e-5)
 
     @nn.compact
@@ -37,4 +41,4 @@ class ResNet18(nn.Module):
             x = BasicBlock(width, 1 if i == 0 else 2, self.style, name=f"stage{i}_0")(x, train)
             x = BasicBlock(width, 1, self.style, name=f"stage{i}_1")(x, train)
             features.append(x)
-        return tuple(features[1:])
+        return tuple(features[-self.levels :])

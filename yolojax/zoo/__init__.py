@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import DTypeLike, Float
 
-from yolojax.anchors import anchors_for_levels
+from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.zoo.compact import compact
@@ -56,8 +56,8 @@ def build(
         if box_sizes is None or not len(box_sizes):
             raise ConfigError(f"{name} needs anchors: train it on data with objects, or give the option anchors")
         levels, per_level = ANCHORED[name]
-        levels = options.get("levels", levels)
-        options = {**options, "anchors": anchors_for_levels(box_sizes, levels, per_level)}
+        anchors = deal_to_levels(kmeans_anchors(box_sizes, levels * per_level), levels)
+        options = {**options, "anchors": np.round(anchors, 2).tolist()}
     try:
         return ARCHITECTURES[name](tuple(class_names), tuple(canvas), dtype=dtype, **options)
     except TypeError as error:

@@ -1,0 +1,159 @@
+"""What kind of mistakes cost AP50: the error breakdown of TIDE.
+
+D. Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", arXiv 2008.08115, section 2. Every
+false positive and every missed object gets one of six kinds; the cost of a kind is by how much AP50 rises when an
+oracle mends all of that kind and nothing else. The costs do not add up to the AP50 that is missing.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from yolojax.eval.inputs import GroundTruth, ScoredBoxes
+from yolojax.eval.matching import groups, match_detections, overlaps
+
+ErrorKind = Literal["classification", "localisation", "both", "duplicate", "background", "missed"]
+KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
+
+
+@dataclass(frozen=True)
+class ErrorCost:
+    """How often an error occurs, and the AP50 (0..1) to be gained by mending it alone; at least 0."""
+
+    count: int
+    cost: float
+
+
+@dataclass(frozen=True)
+class TideErrors:
+    """AP50, over classes that have objects and without a cap on detections, and what each kind of error costs.
+
+    Attributes:
+      classification: on an object of another class (IoU >= .5).
+      localisation: near an object of its class (.1 <= IoU < .5).
+      both: near an object of another class (.1 < IoU < .5): neither class nor place is right.
+      duplicate: on an object that a higher score has found.
+      background: on nothing (IoU <= .1 with every object).
+      missed: objects that nothing found, and no misclassified or misplaced detection points at.
+      false_positives: all false positives below every true positive (count: of false positives).
+      false_negatives: no object missed that is missed now (count: of all missed objects).
+    """
+
+    AP50: float | None
+    classification: ErrorCost
+    localisation: ErrorCost
+    both: ErrorCost
+    duplicate: ErrorCost
+    background: ErrorCost
+    missed: ErrorCost
+    false_positives: ErrorCost
+    false_negatives: ErrorCost
+
+
+def tide_errors(
+    truth: GroundTruth, detections: ScoredBoxes, *, foreground: float = 0.5, background: float = 0.1
+) -> TideErrors:
+    """The breakdown at the paper's thresholds, unless chosen otherwise.
+
+    Matching is COCO's (`match_detections`), and detections that it leaves out for a crowd region are no errors. A
+    false positive gets the first kind that fits of localisation, classification, duplicate, background, both. Of the
+    misclassified and misplaced detections that point at the same object, the highest score is mended and the others
+    are dropped, as they are where the object has been found already; duplicates, background and both are dropped.
+    """
+    matches = match_detections(truth, detections, foreground)
+    counted, hit, category = ~matches.ignored, matches.object_of >= 0, detections.categories
+    kinds, points_at = _classify(truth, detections, counted & ~hit, foreground, background)
+    false_positives, real, classes = int(np.sum(counted & ~hit)), ~truth.crowd, len(truth.category_ids)
+    if not real.any():
+        none = {kind: ErrorCost(int(np.sum(kinds == k)), 0.0) for k, kind in enumerate(KINDS)}
+        return TideErrors(
+            None, **none, false_positives=ErrorCost(false_positives, 0.0), false_negatives=ErrorCost(0, 0.0)
+        )
+    found, pointed_at = np.zeros(len(real), bool), np.zeros(len(real), bool)
+    found[matches.object_of[hit]] = True
+    fixable = np.isin(kinds, [KINDS.index("classification"), KINDS.index("localisation")])
+    pointed_at[points_at[fixable]] = True
+    mended = _highest_per_object(detections.scores, points_at, fixable & ~found[points_at])
+    total = np.bincount(truth.categories[real], minlength=classes)
+
+    def ap50(kept=counted, hit=hit, category=category, objects=total, scores=detections.scores) -> float:
+        each = []
+        for c in np.flatnonzero(total):
+            mine = kept & (category == c)
+            each.append(average_precision(scores[mine], hit[mine], int(objects[c])) if objects[c] else 0.0)
+        return float(np.mean(each))
+
+    base = ap50()
+    costs = {}
+    for k, kind in enumerate(KINDS):
+        wrong = kinds == k
+        fixed = wrong & mended
+        moved = np.where(fixed, truth.categories[points_at], category)
+        after = ap50(kept=(counted & ~wrong) | fixed, hit=hit | fixed, category=moved)
+        costs[kind] = ErrorCost(int(wrong.sum()), max(after - base, 0.0))
+    missed = real & ~found & ~pointed_at
+    without_missed = total - np.bincount(truth.categories[missed], minlength=classes)
+    costs["missed"] = ErrorCost(int(missed.sum()), max(ap50(objects=without_missed) - base, 0.0))
+    only_found = np.bincount(truth.categories[real & found], minlength=classes)
+    return TideErrors(
+        base,
+        **costs,
+        false_positives=ErrorCost(false_positives, ap50(scores=np.where(hit, 1.0, 0.0)) - base),
+        false_negatives=ErrorCost(int(np.sum(real & ~found)), ap50(objects=only_found) - base),
+    )
+
+
+def average_precision(scores: Float64[np.ndarray, " n"], hits: Bool[np.ndarray, " n"], objects: int) -> float:
+    """COCO's average precision of one class at one IoU: interpolated precision at the 101 recalls 0, .01, ... 1."""
+    order = np.argsort(-scores, kind="stable")
+    true = np.cumsum(hits[order])
+    precision = true / (np.arange(1, len(order) + 1) + np.spacing(1))
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    reached = np.searchsorted(true / objects, np.linspace(0.0, 1.0, 101), side="left")
+    return float(np.mean(np.append(best_from_here, 0.0)[reached]))
+
+
+def _classify(
+    truth: GroundTruth,
+    detections: ScoredBoxes,
+    false: Bool[np.ndarray, " D"],
+    foreground: float,
+    background: float,
+) -> tuple[Int64[np.ndarray, " D"], Int64[np.ndarray, " D"]]:
+    """Index into `KINDS` of each false positive (-1: none), and the object that it would have been right about."""
+    kinds, points_at = np.full(len(false), -1, np.int64), np.zeros(len(false), np.int64)
+    objects_of = groups(np.where(truth.crowd, -1, truth.images))
+    for image, rows in groups(detections.images).items():
+        rows = rows[false[rows]]
+        objects = objects_of.get(image, np.empty(0, np.int64))
+        if not len(objects):
+            kinds[rows] = KINDS.index("background")
+            continue
+        table = overlaps(detections.boxes[rows], truth.boxes[objects], np.zeros(len(objects), bool))
+        alike = detections.categories[rows][:, None] == truth.categories[objects][None, :]
+        own, other = np.where(alike, table, 0), np.where(alike, 0, table)
+        nearest_own, nearest_other = own.max(axis=1), other.max(axis=1)
+        tests = (
+            ("localisation", (nearest_own >= background) & (nearest_own < foreground)),
+            ("classification", nearest_other >= foreground),
+            ("duplicate", nearest_own >= foreground),
+            ("background", table.max(axis=1) <= background),
+        )
+        kinds[rows] = np.select([test for _, test in tests], [KINDS.index(k) for k, _ in tests], KINDS.index("both"))
+        misplaced = kinds[rows] == KINDS.index("localisation")
+        points_at[rows] = objects[np.where(misplaced, own.argmax(axis=1), other.argmax(axis=1))]
+    return kinds, points_at
+
+
+def _highest_per_object(
+    scores: Float64[np.ndarray, " D"], points_at: Int64[np.ndarray, " D"], eligible: Bool[np.ndarray, " D"]
+) -> Bool[np.ndarray, " D"]:
+    """Of the eligible detections that point at the same object, the one with the highest score (of ties the first)."""
+    rows = np.flatnonzero(eligible)
+    rows = rows[np.argsort(-scores[rows], kind="stable")]
+    _, first = np.unique(points_at[rows], return_index=True)
+    chosen = np.zeros(len(scores), bool)
+    chosen[rows[first]] = True
+    return chosen

@@ -1,0 +1,98 @@
+"""The lesson's own architecture: a 1x1 head with anchors on a backbone, trained with the three losses of YOLO.
+
+A backbone (a small Darknet or ResNet-18), a feature pyramid of two or three levels, one 1x1 convolution a level that
+gives ``tx, ty, tw, th, objectness, classes`` for each anchor, best-shape-IoU assignment over all levels' anchors
+(YOLOv3, arXiv 1804.02767), box, objectness and class losses with the weights of YOLOv1 (arXiv 1506.02640). Scores are
+objectness times class. There is no published accuracy.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import DTypeLike
+
+from yolojax.coding import anchor_grid, decode, flatten_levels, levels_of
+from yolojax.detector import Detector, DetectorSpec, Outputs
+from yolojax.errors import ConfigError
+from yolojax.losses import decoded_complete_iou_loss, squared_offset_loss, yolo_loss
+from yolojax.models.backbones import DarknetTiny
+from yolojax.models.heads import YOLOHead
+from yolojax.models.layers import Style
+from yolojax.models.necks import FPN
+from yolojax.models.network import Network
+from yolojax.models.resnet import ResNet18
+from yolojax.structures import Candidates, Hyper, LossTerms, Targets
+from yolojax.zoo.assemble import assemble, check_canvas
+
+BOX_PARTS = {"mse": squared_offset_loss, "ciou": decoded_complete_iou_loss}
+
+
+def lesson(
+    class_names: tuple[str, ...],
+    canvas: tuple[int, int],
+    *,
+    anchors: tuple[tuple[tuple[float, float], ...], ...],
+    backbone: Literal["darknet", "resnet18"] = "darknet",
+    widths: tuple[int, ...] = (16, 32, 64, 128, 192),
+    depths: tuple[int, ...] = (0, 1, 1, 2, 1),
+    neck_width: int = 96,
+    box: Literal["mse", "ciou"] = "ciou",
+    momentum: float = 0.97,
+    dtype: DTypeLike = "float32",
+) -> Detector:
+    """Build it.
+
+    Args:
+      class_names: in the order of the class scores.
+      canvas: ``(height, width)`` in pixels, multiples of the largest stride.
+      anchors: ``(width, height)`` in canvas pixels, ``[levels, anchors per level, 2]``; one level is the coarsest
+        stride, 32, two are 16 and 32, three 8, 16 and 32.
+      backbone: ``darknet``, or ``resnet18``.
+      widths: of the Darknet at strides 2, 4, 8, 16, 32.
+      depths: residual blocks of each stage of the Darknet.
+      neck_width: channels of the feature pyramid.
+      box: box part of the loss: ``mse`` in offset space, as the lesson has it, or ``ciou`` on decoded boxes.
+      momentum: of the running BatchNorm statistics.
+      dtype: of the network's computation.
+    """
+    anchors = tuple(tuple((float(w), float(h)) for w, h in level) for level in anchors)
+    levels, per_level = len(anchors), len(anchors[0])
+    if not 1 <= levels <= 3 or any(len(level) != per_level for level in anchors):
+        raise ConfigError(f"anchors: give one to three levels with equally many each, not {[len(a) for a in anchors]}")
+    if backbone not in ("darknet", "resnet18") or box not in BOX_PARTS:
+        raise ConfigError(f"backbone {backbone!r}, box {box!r}: give darknet or resnet18, and mse or ciou")
+    strides = (8, 16, 32)[3 - levels :]
+    check_canvas(canvas, 32)
+    options: dict[str, Any] = {
+        "anchors": anchors,
+        "backbone": backbone,
+        "widths": tuple(widths),
+        "depths": tuple(depths),
+        "neck_width": neck_width,
+        "box": box,
+        "momentum": momentum,
+    }
+    spec = DetectorSpec("lesson", class_names, canvas, strides, options=options)
+    sizes = jnp.asarray(anchors, jnp.float32)
+
+    def make_network(style: Style) -> Network:
+        features = (
+            DarknetTiny(tuple(widths), tuple(depths), csp=False, levels=levels, style=style)
+            if backbone == "darknet"
+            else ResNet18(levels=levels, style=style)
+        )
+        return Network(features, FPN(neck_width, style=style), YOLOHead(per_level, len(class_names), style=style))
+
+    def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
+        return yolo_loss(outputs, levels_of(outputs, strides), sizes, targets, hyper, box_part=BOX_PARTS[box])
+
+    def decode_outputs(outputs: Outputs) -> Candidates:
+        cells, steps, shapes = anchor_grid(levels_of(outputs, strides), sizes)
+        raw = flatten_levels(outputs)
+        boxes = decode(raw[..., :4], cells[None], steps[None], shapes[None])
+        return Candidates(boxes, jax.nn.sigmoid(raw[..., 4:5]) * jax.nn.sigmoid(raw[..., 5:]))
+
+    activation = "relu" if backbone == "resnet18" else "leaky_relu"
+    style = Style(activation=activation, momentum=momentum, epsilon=1e-5, dtype=dtype)
+    return assemble(spec, make_network, style, loss, decode_outputs)
