@@ -59,7 +59,7 @@ def read_voc(
         with notebook.guard(str(xml)):
             records.append(_read_one(xml, len(records) + 1, image_folder, index, builder))
     if split is None:
-        used = {r.source for r in records}
+        used = {r.source for r in records if isinstance(r.source, Path)}
         for path in images_below(image_folder):
             if path not in used and not (annotations / f"{path.stem}.xml").is_file():
                 notebook.add("unlabelled", str(path), f"no {path.stem}.xml in {annotations}")
