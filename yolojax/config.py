@@ -166,7 +166,8 @@ class TrainConfig:
 
 
 def check(config: TrainConfig) -> TrainConfig:
-    """The configuration itself; raises `ConfigError` naming the first setting that is out of range."""
+    """The configuration itself; raises `ConfigError` naming the first setting of a wrong type or out of range."""
+    _build(TrainConfig, dataclasses.asdict(config), "")
 
     def need(ok: bool, name: str, value: object, rule: str) -> None:
         if not ok:
@@ -195,8 +196,6 @@ def check(config: TrainConfig) -> TrainConfig:
     need(v.batch_size >= 1, "validation.batch_size", v.batch_size, "give at least 1")
     if config.data.max_objects is not None:
         need(config.data.max_objects >= 1, "data.max_objects", config.data.max_objects, "give at least 1")
-    for name, value in config.hyper.items():
-        need(math.isfinite(value), f"hyper.{name}", value, "give a finite number")
     return config
 
 
@@ -205,7 +204,7 @@ def to_json(config: TrainConfig) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
 
 
-def from_dict(values: dict[str, Any]) -> TrainConfig:
+def from_dict(values: Any) -> TrainConfig:
     """A configuration from nested plain values; raises `ConfigError` naming an unknown setting or a wrong type."""
     return check(_build(TrainConfig, values, ""))
 
@@ -240,10 +239,14 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
             return None
         return _coerce(next(a for a in args if a is not type(None)), value, name)
     wanted = origin or hint
+    if wanted is Any:
+        return value
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, wanted) or (wanted in (int, float) and isinstance(value, bool)):
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise ConfigError(f"{name} = {value!r}: expected {wanted.__name__}, got {type(value).__name__}")
     if wanted is float and not math.isfinite(value):
         raise ConfigError(f"{name} = {value!r}: give a finite number")
+    if wanted is dict:
+        return {_coerce(args[0], k, name): _coerce(args[1], v, f"{name}.{k}") for k, v in value.items()}
     return value

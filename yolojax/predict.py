@@ -19,7 +19,7 @@ from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import to_original
 from yolojax.postprocess import postprocess
 from yolojax.structures import Detections
-from yolojax.weights.released import check_tree, load_description, load_weights
+from yolojax.weights.released import fit_tree, load_description, load_weights
 
 
 class Result(NamedTuple):
@@ -138,9 +138,8 @@ def load_detector(path: str | Path) -> tuple[Detector, Variables]:
     if not (folder / "detector.json").is_file():
         raise CheckpointError(f"{folder}: holds no detector.json; give a run directory whose training has ended")
     detector = zoo.from_description(load_description(folder)["detector"])
-    variables = load_weights(folder / "weights.safetensors")
-    expected = jax.eval_shape(detector.init, jax.random.key(0))
-    check_tree(variables, expected, str(folder / "weights.safetensors"))
+    weights = folder / "weights.safetensors"
+    variables = fit_tree(load_weights(weights), jax.eval_shape(detector.init, jax.random.key(0)), str(weights))
     return detector, jax.tree.map(jnp.asarray, variables)
 
 

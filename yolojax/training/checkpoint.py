@@ -1,10 +1,12 @@
 """Checkpoints that prove themselves whole: orbax for the arrays, a SHA-256 manifest of every file, written last.
 
-Orbax alone restores flipped bytes without a word, so nothing is read here before its manifest agrees. A checkpoint
-appears under its final name by one rename, complete or not at all; a stop in the middle leaves only a ``tmp-`` folder
-that the next run removes.
+Orbax alone restores flipped bytes without a word, so nothing is read here before its manifest agrees; and it casts
+another type and passes over what it was not asked for, so the arrays are first compared by name, shape and type. A
+checkpoint appears under its final name by one rename, complete or not at all; a stop in the middle leaves only a
+``tmp-`` folder that the next save removes.
 
     checkpoints/00000130/state/...       orbax
+    checkpoints/00000130/arrays.json     {name: [shape, type]}
     checkpoints/00000130/facts.json      what else a run needs to go on
     checkpoints/00000130/manifest.json   {"files": {name: sha256}}
 """
@@ -25,9 +27,11 @@ MANIFEST = "manifest.json"
 
 
 def save_checkpoint(folder: Path, step: int, state: PyTree, facts: dict[str, Any], *, keep: int = 2) -> Path:
-    """Write the state at ``step`` below ``folder`` and remove all but the newest ``keep``; returns its place.
+    """Write the state at ``step`` below ``folder``; returns its place.
 
-    Raises `CheckpointError` when the disk refuses; earlier checkpoints are then untouched.
+    Of the earlier checkpoints all but the newest are removed, so that ``keep`` are left; so are any of later steps,
+    which belong to a course of the run that was abandoned when it went on from an earlier checkpoint. Raises
+    `CheckpointError` when the disk refuses; earlier checkpoints are then untouched.
     """
     import orbax.checkpoint as ocp
 
@@ -40,6 +44,7 @@ def save_checkpoint(folder: Path, step: int, state: PyTree, facts: dict[str, Any
         temporary.mkdir()
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save((temporary / "state").absolute(), state)
+        (temporary / "arrays.json").write_text(json.dumps(_arrays(state), indent=1))
         (temporary / "facts.json").write_text(json.dumps(facts, indent=2, sort_keys=True))
         write_manifest(temporary)
         if final.exists():
@@ -50,14 +55,17 @@ def save_checkpoint(folder: Path, step: int, state: PyTree, facts: dict[str, Any
         raise CheckpointError(
             f"cannot write a checkpoint to {folder}: {error}; free space or give another --out"
         ) from error
-    for old in complete_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    present = complete_checkpoints(folder)
+    here = present.index(final)
+    for other in present[: max(0, here + 1 - keep)] + present[here + 1 :]:
+        shutil.rmtree(other)
     return final
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints with a manifest, oldest first; whether they are whole is `verify`'s question."""
-    return sorted(p for p in folder.glob("[0-9]*") if (p / MANIFEST).is_file())
+    places = (p for p in folder.glob("*") if p.name.isdecimal() and (p / MANIFEST).is_file())
+    return sorted(places, key=lambda p: int(p.name))
 
 
 def restore_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any], list[str]]:
@@ -75,14 +83,11 @@ def restore_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any], 
         except CheckpointError as error:
             passed_over.append(str(error))
             continue
-        facts = json.loads((place / "facts.json").read_text())
+        _check_arrays(place, _arrays(like))
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
-        try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                state = checkpointer.restore((place / "state").absolute(), abstract)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{place} does not fit this configuration: {str(error).splitlines()[0]}") from error
-        return state, facts, passed_over
+        with ocp.StandardCheckpointer() as checkpointer:
+            state = checkpointer.restore((place / "state").absolute(), abstract)
+        return state, json.loads((place / "facts.json").read_text()), passed_over
     found = "; ".join(passed_over) if passed_over else "there is none"
     raise CheckpointError(f"no whole checkpoint in {folder}: {found}; start the run again without --resume")
 
@@ -103,13 +108,38 @@ def write_manifest(folder: Path) -> None:
 def verify(folder: Path) -> None:
     """Raises `CheckpointError` naming the first file that is missing, changed, or not in the manifest."""
     try:
-        expected = json.loads((folder / MANIFEST).read_text())["files"]
+        expected = dict(json.loads((folder / MANIFEST).read_text())["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: no readable {MANIFEST} ({error})") from error
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
     for name in sorted(present ^ set(expected)):
         raise CheckpointError(f"{folder}: {name} is {'not in the manifest' if name in present else 'missing'}")
     for name, digest in expected.items():
-        with (folder / name).open("rb") as handle:
-            if hashlib.file_digest(handle, "sha256").hexdigest() != digest:
-                raise CheckpointError(f"{folder}: {name} is damaged (its SHA-256 differs from the manifest)")
+        try:
+            with (folder / name).open("rb") as handle:
+                found = hashlib.file_digest(handle, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(f"{folder}: {name} cannot be read ({error.strerror})") from error
+        if found != digest:
+            raise CheckpointError(f"{folder}: {name} is damaged (its SHA-256 differs from the manifest)")
+
+
+def _arrays(tree: PyTree) -> dict[str, list[Any]]:
+    """Shape and type of every array by its name."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): [list(x.shape), str(x.dtype)] for path, x in leaves}
+
+
+def _check_arrays(place: Path, wanted: dict[str, list[Any]]) -> None:
+    saved = json.loads((place / "arrays.json").read_text())
+    for name in sorted(set(saved) | set(wanted)):
+        if saved.get(name) == wanted.get(name):
+            continue
+        first, second = (
+            "x".join(map(str, entry[0])) + f" {entry[1]}" if entry else "absent"
+            for entry in (saved.get(name), wanted.get(name))
+        )
+        raise CheckpointError(
+            f"{place} does not fit this configuration: {name} is {first} there and {second} here; "
+            "resume with the configuration that wrote it"
+        )

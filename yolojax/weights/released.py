@@ -1,9 +1,10 @@
 """Released detectors: parameters as ``safetensors`` beside a JSON description; no pickle, nothing executed.
 
-best/weights.safetensors   flat names such as ``params/backbone/stem/conv/kernel``
+best/weights.safetensors   flat names such as ``params/backbone/stem/conv/kernel``, and the SHA-256 of all arrays
 best/detector.json         architecture, classes, canvas, preprocessing, and where it comes from
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -14,6 +15,9 @@ import numpy as np
 from yolojax.errors import CheckpointError
 
 FORMAT = 1
+
+DIGEST = "sha256"
+"""Metadata entry of our weight files. The format itself has no checksum: a flipped byte would be another weight."""
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -41,30 +45,47 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 
 def save_released(folder: Path, variables: dict[str, Any], description: dict[str, Any]) -> None:
     """Write weights, then the description that makes them a detector; each appears whole or not at all."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / "weights.tmp"
         flat = {name: np.ascontiguousarray(np.asarray(value)) for name, value in flatten(variables).items()}
-        save_file(flat, temporary)
+        save_file(flat, temporary, metadata={DIGEST: _digest(flat)})
         os.replace(temporary, folder / "weights.safetensors")
         temporary = folder / "detector.tmp"
         temporary.write_text(json.dumps({"format": FORMAT, **description}, indent=2, sort_keys=True) + "\n")
         os.replace(temporary, folder / "detector.json")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write {folder}: {error}; free space or give another --out") from error
 
 
 def load_weights(path: Path) -> dict[str, Any]:
-    """Nested arrays from a ``.safetensors`` file; raises `CheckpointError` when it is missing or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    """Nested arrays from a ``.safetensors`` file.
+
+    Raises `CheckpointError` when it is missing or unreadable, or when it says its own SHA-256 and that differs. Files
+    written elsewhere say none.
+    """
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return unflatten(load_file(path))
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    if DIGEST in metadata and metadata[DIGEST] != _digest(flat):
+        raise CheckpointError(f"{path}: damaged (the SHA-256 of its arrays differs from the one it states)")
+    return unflatten(flat)
+
+
+def _digest(flat: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(flat):
+        digest.update(f"{name} {flat[name].dtype} {flat[name].shape};".encode())
+        digest.update(flat[name].tobytes())
+    return digest.hexdigest()
 
 
 def load_description(folder: Path) -> dict[str, Any]:
@@ -87,17 +108,32 @@ def load_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def check_tree(loaded: dict[str, Any], expected: dict[str, Any], source: str) -> None:
-    """Raises `CheckpointError` naming the first parameter that is missing, unknown, not finite or of another shape."""
-    flat, wanted = flatten(loaded), {name: value.shape for name, value in flatten(expected).items()}
+def fit_tree(loaded: dict[str, Any], expected: dict[str, Any], source: str) -> dict[str, Any]:
+    """The loaded arrays in the tree of ``expected`` (arrays or `jax.ShapeDtypeStruct`), its empty parts included.
+
+    Raises `CheckpointError` naming the first parameter that is missing, unknown, not finite, or of another shape or
+    type.
+    """
+    flat, wanted = flatten(loaded), flatten(expected)
     for name in sorted(set(flat) ^ set(wanted)):
         raise CheckpointError(
-            f"{source}: parameter {name} is {'unknown to the detector' if name in flat else 'missing'}"
+            f"{source}: parameter {name} is {'unknown to the detector' if name in flat else 'missing'}; "
+            "weights and description belong to different detectors"
         )
     for name, value in flat.items():
-        if value.shape != wanted[name]:
+        want = wanted[name]
+        if (value.shape, value.dtype) != (want.shape, want.dtype):
             raise CheckpointError(
-                f"{source}: parameter {name} has shape {value.shape}, the detector needs {wanted[name]}"
+                f"{source}: parameter {name} is {value.dtype} of shape {value.shape}, "
+                f"the detector needs {want.dtype} of shape {want.shape}"
             )
         if not np.isfinite(value).all():
-            raise CheckpointError(f"{source}: parameter {name} holds values that are not finite")
+            raise CheckpointError(f"{source}: parameter {name} holds values that are not finite; the training failed")
+
+    def fill(node: dict[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            name: fill(value, f"{prefix}{name}/") if isinstance(value, dict) else flat[prefix + name]
+            for name, value in node.items()
+        }
+
+    return fill(expected, "")

@@ -1,0 +1,140 @@
+"""Schedule and optimiser against values computed by hand and against the papers' equations in float64."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from yolojax.config import OptimiserConfig
+from yolojax.errors import ConfigError
+from yolojax.structures import Hyper, hyper_as_arrays
+from yolojax.training.optimiser import decay_mask, ema_decay_at, make_optimiser, make_schedule
+
+
+def schedule_at(steps, total=1000, **settings):
+    schedule = jax.jit(jax.vmap(make_schedule(OptimiserConfig(**settings), total)))
+    return np.asarray(schedule(jnp.array(steps)))
+
+
+def test_warm_up_is_linear_from_one_part_to_the_whole():
+    np.testing.assert_allclose(schedule_at([0, 1, 3, 4], warmup_steps=4), [0.2, 0.4, 0.8, 1.0], rtol=1e-6)
+
+
+def test_warm_up_takes_at_most_a_tenth_of_the_run():
+    np.testing.assert_allclose(schedule_at([0, 1, 2], total=20, warmup_steps=500)[:2], [1 / 3, 2 / 3], rtol=1e-6)
+    np.testing.assert_allclose(schedule_at([0], total=9, warmup_steps=500), [1.0])  # no whole step is left for it
+
+
+def test_cosine():
+    # Warm-up to step 100; at 550 half of the rest is done: the middle of 1 and .02. arXiv 1608.03983, equation 5.
+    got = schedule_at([100, 325, 550, 1000, 5000], warmup_steps=100, final_fraction=0.02)
+    quarter = 0.02 + 0.98 * (1 + math.cos(math.pi / 4)) / 2
+    np.testing.assert_allclose(got, [1.0, quarter, 0.51, 0.02, 0.02], rtol=1e-5)
+
+
+def test_linear_and_constant():
+    got = schedule_at([100, 550, 1000], schedule="linear", warmup_steps=100, final_fraction=0.1)
+    np.testing.assert_allclose(got, [1.0, 0.55, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(schedule_at([100, 1000], schedule="constant", warmup_steps=100), [1.0, 1.0])
+
+
+def test_an_unknown_shape_is_refused():
+    config = OptimiserConfig()
+    object.__setattr__(config, "schedule", "step")
+    with pytest.raises(ConfigError, match="schedule = 'step'"):
+        make_schedule(config, 10)
+
+
+PARAMS = {
+    "backbone": {
+        "conv": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]])},
+        "norm": {"scale": jnp.array([1.0, 2.0]), "bias": jnp.array([0.1, -0.1])},
+    },
+    "neck": {},
+    "head": {"predict": {"kernel": jnp.array([2.0]), "bias": jnp.array([4.0])}},
+}
+
+
+def test_only_kernels_decay():
+    assert decay_mask(PARAMS) == {
+        "backbone": {"conv": {"kernel": True}, "norm": {"scale": False, "bias": False}},
+        "neck": {},
+        "head": {"predict": {"kernel": True, "bias": False}},
+    }
+
+
+def test_without_gradient_only_kernels_shrink():
+    config = OptimiserConfig(warmup_steps=0, schedule="constant")
+    hyper = hyper_as_arrays(Hyper(learning_rate=0.1, weight_decay=0.5))
+    optimiser = make_optimiser(config, 10, hyper)
+    zero = jax.tree.map(jnp.zeros_like, PARAMS)
+    updates, _ = jax.jit(optimiser.update)(zero, optimiser.init(PARAMS), PARAMS)
+    moved = optax.apply_updates(PARAMS, updates)
+    for name, decays in (("conv", True), ("norm", False)):
+        for leaf, value in moved["backbone"][name].items():
+            np.testing.assert_allclose(value, PARAMS["backbone"][name][leaf] * (0.95 if decays else 1.0), rtol=1e-6)
+
+
+def gradients(step: int) -> dict:
+    rng = np.random.default_rng(step)
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), PARAMS)
+
+
+def oracle(config: OptimiserConfig, hyper: Hyper, steps: int, total: int) -> dict:
+    """AdamW (arXiv 1711.05101, algorithm 2) or SGD with Nesterov momentum, clipped, in float64."""
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), PARAMS)
+    first, second = (jax.tree.map(np.zeros_like, params) for _ in range(2))
+    schedule, b1, b2 = make_schedule(config, total), config.momentum, config.second_moment
+    for t in range(steps):
+        gradient = jax.tree.map(lambda x: np.asarray(x, np.float64), gradients(t))
+        norm = math.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient)))
+        gradient = jax.tree.map(lambda g, n=norm: g * min(1.0, config.clip_norm / n), gradient)
+        if config.name == "adamw":
+            first = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, first, gradient)
+            second = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, second, gradient)
+            direction = jax.tree.map(
+                lambda m, v, n=t + 1: m / (1 - b1**n) / (np.sqrt(v / (1 - b2**n)) + 1e-8), first, second
+            )
+        else:
+            first = jax.tree.map(lambda m, g: b1 * m + g, first, gradient)
+            direction = jax.tree.map(lambda m, g: b1 * m + g, first, gradient)
+        rate = hyper.learning_rate * float(schedule(t))
+        decay = jax.tree.map(lambda masked: hyper.weight_decay if masked else 0.0, decay_mask(PARAMS))
+        params = jax.tree.map(lambda p, d, w, r=rate: p - r * (d + w * p), params, direction, decay)
+    return params
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("clip_norm", [1.5, 100.0])
+def test_steps_equal_the_equations_in_float64(name, clip_norm):
+    config = OptimiserConfig(name=name, warmup_steps=2, clip_norm=clip_norm)
+    hyper = Hyper(learning_rate=0.05, weight_decay=0.3)
+    traced = 0
+
+    @jax.jit
+    def update(gradient, state, params, hyper):
+        nonlocal traced
+        traced += 1
+        updates, state = make_optimiser(config, 30, hyper).update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params, state = PARAMS, make_optimiser(config, 30, Hyper()).init(PARAMS)
+    for t in range(6):
+        params, state = update(gradients(t), state, params, hyper_as_arrays(hyper))
+    want = oracle(config, hyper, 6, 30)
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+    # Another learning rate and decay are other values, not another program.
+    changed = hyper_as_arrays(hyper._replace(learning_rate=0.01, weight_decay=0.0))
+    other, _ = update(gradients(6), state, params, changed)
+    assert traced == 1
+    assert not np.allclose(other["head"]["predict"]["kernel"], params["head"]["predict"]["kernel"])
+
+
+def test_the_average_forgets_the_start_soon():
+    decay = jax.jit(jax.vmap(lambda step: ema_decay_at(step, 0.998)))(jnp.array([0.0, 8.0, 90.0, 1e6]))
+    np.testing.assert_allclose(decay, [0.1, 0.5, 0.91, 0.998], rtol=1e-6)
