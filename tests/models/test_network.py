@@ -14,9 +14,10 @@ from yolojax.models.network import Network, forward_flops, init_variables, param
 from yolojax.models.resnet import ResNet18
 
 WIDTHS, DEPTHS = (8, 8, 16, 16, 24), (0, 1, 1, 1, 1)
+STYLE = Style()
 
 
-def anchor_free(style: Style = Style(), canvas=(64, 96), csp=True) -> Network:
+def anchor_free(style: Style = STYLE, canvas=(64, 96), csp=True) -> Network:
     return Network(
         DarknetTiny(WIDTHS, DEPTHS, csp=csp, style=style),
         PAN((16, 16, 24), style=style),

@@ -22,6 +22,7 @@ from yolojax.eval.coco import CocoResult
 from yolojax.eval.files import write_json, write_metrics
 from yolojax.structures import Batch, Hyper, hyper_as_arrays
 from yolojax.training import plots
+from yolojax.training.augmentation import make_augmentations
 from yolojax.training.checkpoint import restore_newest, save_checkpoint
 from yolojax.training.evaluation import Evaluation, evaluate_cache, make_detect_batch
 from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, make_cache
@@ -138,7 +139,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
 
     # Loop: the host runs one step ahead of the device and reads each report while the next step computes.
     log = EpochLog()
-    seconds = Counter(train=float(facts["seconds"]), prepare=time.monotonic() - started)
+    seconds = {"prepare": time.monotonic() - started, "train": float(facts["seconds"]), "validate": 0.0}
     step = int(state.step)
     schedule = make_schedule(config.optimiser, total_steps)
     best: float | None = facts["best_AP"]
@@ -171,7 +172,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
             epoch = step // steps_per_epoch
             seconds["train"] += time.monotonic() - clock
             row = {"epoch": epoch, "step": step, "seconds": round(seconds["train"], 2)}
-            row |= {"learning_rate": float(schedule(step - 1) * hyper.learning_rate)}
+            row |= {"learning_rate": float(jnp.asarray(schedule(step - 1)) * hyper.learning_rate)}
             row |= log.row(time.monotonic() - clock)
             last = step == total_steps
             if val_cache is not None and (last or every(epoch, config.validate_every)):
@@ -211,7 +212,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
         f"{programs['train']} training program compiled, {max(programs['train'] - 1, 0)} recompilations; "
         f"{seconds['train']:.0f} s of training"
     )
-    return Run(run.folder, detector, variables, result.result if result else None, dict(seconds), programs["train"])
+    return Run(run.folder, detector, variables, result.result if result else None, seconds, programs["train"])
 
 
 VALIDATION_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "precision", "recall")

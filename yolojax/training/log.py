@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ class EpochLog:
         self.steps = 0
         self.images = 0
         self.waiting = 0.0
-        self.sums: Counter[str] = Counter()
+        self.sums: defaultdict[str, float] = defaultdict(float)
 
     def add(self, report: StepReport, dropped: int) -> None:
         self.steps += 1

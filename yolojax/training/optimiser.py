@@ -30,7 +30,7 @@ def make_optimiser(config: OptimiserConfig, total_steps: int, hyper: Hyper) -> o
         optax.clip_by_global_norm(config.clip_norm),
         direction,
         optax.add_decayed_weights(hyper.weight_decay, mask=decay_mask),
-        optax.scale_by_schedule(lambda step: -schedule(step) * hyper.learning_rate),
+        optax.scale_by_schedule(lambda step: -jnp.asarray(schedule(step)) * hyper.learning_rate),
     )
 
 

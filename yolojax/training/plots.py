@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from yolojax import draw
 from yolojax.data import Dataset
@@ -48,12 +49,9 @@ def save_batch(path: Path, images: UInt8[np.ndarray, "B H W 3"], targets: Target
     pictures = []
     for i, image in enumerate(images[:16]):
         keep = np.asarray(targets.valid[i])
-        pictures.append(
-            draw.draw_boxes(
-                np.asarray(image), np.asarray(targets.boxes[i])[keep], np.asarray(targets.classes[i])[keep], names
-            )
-        )
-    draw.save_png(path, draw.contact_sheet(pictures, columns=4))
+        objects = draw.Objects(targets.boxes[i][keep], targets.classes[i][keep], crowd=targets.crowd[i][keep])
+        pictures.append(draw.draw_boxes(*draw.enlarge(image, objects, scale_for(image)), names))
+    save_png(path, draw.contact_sheet(pictures, columns=4))
 
 
 def save_predictions(
@@ -69,6 +67,19 @@ def save_predictions(
         classes = np.array([index_of[d["category_id"]] for d in rows], np.int32)
         scores = np.array([d["score"] for d in rows], np.float32)
         image = record.pixels()
-        pairs.append(draw.draw_boxes(image, record.boxes, record.classes, dataset.class_names))
-        pairs.append(draw.draw_boxes(image, boxes, classes, dataset.class_names, scores))
-    draw.save_png(path, draw.contact_sheet(pairs, columns=4))
+        truth = draw.Objects(record.boxes, record.classes, crowd=record.crowd)
+        predicted = draw.Objects(boxes, classes, scores)
+        factor = scale_for(image)
+        large, truth = draw.enlarge(image, truth, factor)
+        pairs.append(draw.compare(large, truth, draw.enlarge(image, predicted, factor)[1], dataset.class_names))
+    save_png(path, draw.contact_sheet(pairs, columns=2))
+
+
+def scale_for(image: UInt8[np.ndarray, "h w 3"]) -> int:
+    """By how much to enlarge a small image, so that labels on it are legible."""
+    return max(1, round(320 / max(image.shape[:2])))
+
+
+def save_png(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Write one picture."""
+    Image.fromarray(picture).save(path)

@@ -36,7 +36,8 @@ def assemble(
     ) -> tuple[Outputs, Variables]:
         if style.folded:
             raise ConfigError("a folded detector is for inference; train the one it was folded from")
-        return network.apply(variables, images, train=True, mutable=["batch_stats"])
+        outputs, new_state = network.apply(variables, images, train=True, mutable=["batch_stats"])
+        return outputs, dict(new_state)
 
     def fold(variables: Variables) -> tuple[Detector, Variables]:
         if style.folded:
