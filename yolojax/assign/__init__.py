@@ -3,13 +3,13 @@
 from yolojax.assign.best_anchor import Assignment, Responsible, assign_targets, find_responsible, shape_iou
 from yolojax.assign.crowd import inside_crowd
 from yolojax.assign.objects import Objects, sort_by_content, without_padding
-from yolojax.assign.points import PointAssignment, list_positives
+from yolojax.assign.points import PredictionAssignment, list_positives
 from yolojax.assign.task_aligned import task_aligned_assign
 
 __all__ = [
     "Assignment",
     "Objects",
-    "PointAssignment",
+    "PredictionAssignment",
     "Responsible",
     "assign_targets",
     "find_responsible",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from yolojax.assign.objects import sort_by_content
-from yolojax.assign.points import PointAssignment, points_inside
+from yolojax.assign.points import PredictionAssignment, as_assignment, points_inside, settle
 from yolojax.boxes import box_iou
 from yolojax.structures import Targets
 
@@ -19,7 +19,7 @@ def task_aligned_assign(
     alpha: float = 0.5,
     beta: float = 6.0,
     k: int = 10,
-) -> PointAssignment:
+) -> PredictionAssignment:
     """Assign to each object the ``k`` points inside its box with the highest alignment ``t = s^alpha * u^beta``.
 
     ``s`` is the predicted score (sigmoid) of the object's class, ``u`` the IoU of the predicted box (xyxy, canvas
@@ -34,9 +34,6 @@ def task_aligned_assign(
     """
     boxes, class_logits = jax.lax.stop_gradient((boxes.astype(jnp.float32), class_logits.astype(jnp.float32)))
     objects = sort_by_content(targets)
-    batch, n = boxes.shape[:2]
-    m = objects.classes.shape[1]
-
     overlap = box_iou(objects.boxes, boxes)
     label = jnp.clip(objects.classes, 0, class_logits.shape[-1] - 1)
     score = jax.nn.sigmoid(jnp.swapaxes(jnp.take_along_axis(class_logits, label[:, None, :], axis=2), 1, 2))
@@ -45,28 +42,13 @@ def task_aligned_assign(
     # `top_k` ranks NaN first; a prediction that is not finite aligns with nothing.
     alignment = jnp.where(alignment > 0, alignment, 0.0)
 
-    # From here on only the k candidates of each object are touched: [B, M, k], flattened to [B, M * k].
-    best, point = jax.lax.top_k(alignment, min(k, n))
-    k = point.shape[-1]
+    # From here on only the k candidates of each object are touched.
+    best, point = jax.lax.top_k(alignment, min(k, boxes.shape[1]))
     candidate_overlap = jnp.take_along_axis(overlap, point, axis=-1)
-    # Both the maximum and the comparison with it must see the very same bits.
-    best, candidate_overlap = jax.lax.optimization_barrier((best, candidate_overlap))
-    chosen = (best > 0).reshape(batch, -1)
-    best, point, candidate_overlap = (x.reshape(batch, -1) for x in (best, point, candidate_overlap))
-    row = jnp.broadcast_to(jnp.arange(batch)[:, None], point.shape)
-    owner = jnp.broadcast_to(jnp.repeat(jnp.arange(m), k)[None, :], point.shape)
+    owner, wins = settle(best > 0, point, candidate_overlap, boxes.shape[1])
 
-    most = jnp.full((batch, n), -1.0).at[row, point].max(jnp.where(chosen, candidate_overlap, -1.0))
-    wins = chosen & (candidate_overlap == most[row, point])
-    winner = jnp.full((batch, n), m).at[row, point].min(jnp.where(wins, owner, m))
-    wins &= owner == winner[row, point]
-
-    per_object = jnp.where(wins, best, 0.0).reshape(batch, m, k)
-    most_aligned = jnp.max(per_object, axis=-1, keepdims=True)
-    most_overlap = jnp.max(jnp.where(wins, candidate_overlap, 0.0).reshape(batch, m, k), axis=-1, keepdims=True)
-    target = per_object / jnp.where(most_aligned > 0, most_aligned, 1.0) * most_overlap
-
-    positive = winner < m
-    scores = jnp.zeros((batch, n)).at[row, point].max(target.reshape(batch, -1))
-    listed = jnp.take_along_axis(objects.index, jnp.minimum(winner, m - 1), axis=1)
-    return PointAssignment(jnp.where(positive, listed, 0), positive, scores)
+    best = jnp.where(wins, best, 0.0)
+    most_aligned = jnp.max(best, axis=-1, keepdims=True)
+    most_overlap = jnp.max(jnp.where(wins, candidate_overlap, 0.0), axis=-1, keepdims=True)
+    target = best / jnp.where(most_aligned > 0, most_aligned, 1.0) * most_overlap
+    return as_assignment(owner, point, target, objects)

@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from yolojax.assign.best_anchor import find_responsible
-from yolojax.assign.crowd import inside_crowd
-from yolojax.assign.objects import Objects, sort_by_content
-from yolojax.boxes import box_iou
+from yolojax.assign.ignore import ignored_negatives
+from yolojax.assign.objects import sort_by_content
 from yolojax.coding.anchored import cell_offsets, decode
 from yolojax.coding.grid import anchor_grid
 from yolojax.losses.box import complete_box_iou_loss
@@ -98,7 +97,7 @@ def yolo_loss(
     predicted = decoder(jax.lax.stop_gradient(geometry[..., :4]), cells[None], strides[None], sizes[None])
     negative = jnp.ones(geometry.shape[:2], bool)
     negative = negative.at[_image_of(place), jnp.where(owns, place, geometry.shape[1])].set(False, mode="drop")
-    ignored = negative & (_near_an_object(predicted, objects, hyper.ignore_iou) | inside_crowd(predicted, targets))
+    ignored = ignored_negatives(predicted, ~negative, targets, hyper.ignore_iou)
     noobj = binary_cross_entropy(geometry[..., 4], jnp.zeros(negative.shape))
 
     positives = jnp.sum(owns, axis=-1).astype(jnp.float32)
@@ -132,8 +131,3 @@ def _rows_of(maps: Sequence[Array], place: Array) -> Float[Array, "B M D"]:
         rows += jnp.where(inside[..., None], found.astype(jnp.float32), 0.0)
         start += flat.shape[1]
     return rows
-
-
-def _near_an_object(boxes: Array, objects: Objects, ignore_iou: float | Array) -> Bool[Array, "B N"]:
-    overlap = jnp.where(objects.assignable[..., None], box_iou(objects.boxes, boxes), 0.0)
-    return jnp.max(overlap, axis=1) > ignore_iou
