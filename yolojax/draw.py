@@ -75,7 +75,7 @@ def draw_boxes(
     h, w = image.shape[:2]
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
-    width = max(1, round(min(h, w) / 170))
+    width = max(1, round(min(h, w) / 150))
     finite = np.all(np.isfinite(objects.boxes), axis=1)
     n = len(objects.boxes)
     scores = objects.scores if objects.scores is not None else np.ones(n, np.float32)

@@ -1,0 +1,247 @@
+"""A look at a data set before it is used: counts, sizes, every repair by name, and pictures of what the labels mean."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from yolojax.data.dataset import Dataset, ImageRecord
+from yolojax.data.feed import Progress
+from yolojax.data.summary import Finding, Summary
+from yolojax.draw import Objects, caption, contact_sheet, draw_boxes, enlarge
+from yolojax.errors import DataError
+
+SMALL, LARGE = 32.0**2, 96.0**2
+"""Square pixels that part small from medium and medium from large objects; the bounds belong to both (COCO)."""
+
+_BAR = 40
+_SHEET_SIDE = 320
+_UNLABELLED_IMAGES = 0.2
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What `check_dataset` found.
+
+    Attributes:
+      images: number of images, of which ``background`` have no object.
+      objects: number of annotated objects, of which ``crowd`` are regions or difficult objects that training leaves
+        out of account.
+      per_class: ordinary objects of each class, in the order of the classes.
+      small, medium, large: ordinary objects by area in original pixels.
+      per_image: quantiles 0, .25, .5, .75 and 1 of the number of objects on an image.
+      sides: the same of the square root of the box area, in original pixels.
+      image_sizes: the smallest and the largest ``(height, width)`` by area.
+      identical: boxes that repeat an object of the same class on the same image exactly.
+      summary: what was repaired, skipped or noticed.
+      warnings: what deserves a look before training, in words.
+    """
+
+    images: int
+    background: int
+    objects: int
+    crowd: int
+    per_class: dict[str, int]
+    small: int
+    medium: int
+    large: int
+    per_image: tuple[float, ...]
+    sides: tuple[float, ...]
+    image_sizes: tuple[tuple[int, int], tuple[int, int]]
+    identical: int
+    summary: Summary
+    warnings: tuple[str, ...]
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """What could not be used at all; a data set without errors can be opened without ``skip_bad``."""
+        return self.summary.of("skipped")
+
+    def text(self, limit: int = 10) -> str:
+        """The report in words, with a bar for every class and the first ``limit`` findings of each kind by name."""
+        (low_h, low_w), (high_h, high_w) = self.image_sizes
+        same = self.image_sizes[0] == self.image_sizes[1]
+        sizes = f"{low_w} x {low_h}" if same else f"{low_w} x {low_h} to {high_w} x {high_h}"
+        lines = [
+            f"images    {self.images} ({self.background} without objects), {sizes} pixels",
+            f"objects   {self.objects} ({self.crowd} crowd or difficult)",
+            f"sizes     {self.small} small, {self.medium} medium, {self.large} large (below {SMALL**0.5:g}, below "
+            f"{LARGE**0.5:g}, from {LARGE**0.5:g} pixels)",
+            f"per image {_quantiles(self.per_image)}",
+            f"box side  {_quantiles(self.sides)} pixels",
+            "",
+            *class_bars(self.per_class),
+        ]
+        if self.summary.findings:
+            lines += ["", self.summary.text(limit)]
+        if self.warnings:
+            lines += ["", *(f"warning: {w}" for w in self.warnings)]
+        if not self.errors:
+            lines += ["", "no errors"]
+        return "\n".join(lines)
+
+
+def check_dataset(dataset: Dataset, *, decode: bool = True, progress: Progress | None = None) -> DataReport:
+    """Count what a data set holds, and find what opening it could not.
+
+    Open it with ``skip_bad=True`` to have every error named at once instead of the first raised.
+
+    Args:
+      dataset: the data set.
+      decode: decode every image, which finds files that break off after their header; they are named as errors.
+      progress: called after each decoded image.
+    """
+    findings: list[Finding] = []
+    usable: list[ImageRecord] = []
+    for i, record in enumerate(dataset.records):
+        try:
+            if decode:
+                record.pixels()
+            usable.append(record)
+        except DataError as error:
+            findings.append(Finding("skipped", record.file_name, str(error)))
+        if decode and progress is not None:
+            progress(i + 1, len(dataset.records))
+    boxes = np.concatenate([np.zeros((0, 4)), *(r.boxes for r in usable)])
+    crowd = np.concatenate([np.zeros(0, bool), *(r.crowd for r in usable)])
+    classes = np.concatenate([np.zeros(0, np.int32), *(r.classes for r in usable)])
+    areas = np.concatenate([np.zeros(0), *(r.areas for r in usable)])[~crowd]
+    counts = np.array([len(r.boxes) for r in usable])
+    sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+    of_class = np.bincount(classes[~crowd], minlength=len(dataset.class_names))
+    sizes = sorted({r.size for r in usable}, key=lambda s: (s[0] * s[1], s)) or [(0, 0)]
+    report = DataReport(
+        images=len(usable),
+        background=int((counts == 0).sum()),
+        objects=len(boxes),
+        crowd=int(crowd.sum()),
+        per_class={n: int(c) for n, c in zip(dataset.class_names, of_class, strict=True)},
+        small=int((areas < SMALL).sum()),
+        medium=int(((areas >= SMALL) & (areas < LARGE)).sum()),
+        large=int((areas >= LARGE).sum()),
+        per_image=_five(counts),
+        sides=_five(sides),
+        image_sizes=(sizes[0], sizes[-1]),
+        identical=sum(_identical(r) for r in usable),
+        summary=dataset.summary + Summary(tuple(findings)),
+        warnings=(),
+    )
+    return replace(report, warnings=tuple(_warnings(report)))
+
+
+def _five(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(q) for q in np.quantile(values, [0, 0.25, 0.5, 0.75, 1])) if len(values) else ()
+
+
+def _quantiles(values: tuple[float, ...]) -> str:
+    return "none" if not values else "min {:.3g}, quartiles {:.3g}, {:.3g}, {:.3g}, max {:.3g}".format(*values)
+
+
+def _identical(record: ImageRecord) -> int:
+    rows = np.concatenate([record.boxes, record.classes[:, None]], 1)
+    return len(rows) - len(np.unique(rows, axis=0))
+
+
+def _warnings(report: DataReport) -> list[str]:
+    found: list[str] = []
+    counts = report.per_class
+    absent = [n for n, c in counts.items() if c == 0]
+    if absent:
+        shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
+        found.append(f"{len(absent)} of {len(counts)} classes have no object: {shown}")
+    rare = [n for n, c in counts.items() if 0 < c < 10]
+    if rare:
+        shown = ", ".join(rare[:10]) + (", ..." if len(rare) > 10 else "")
+        found.append(f"{len(rare)} classes have fewer than 10 objects; their accuracy will mean little: {shown}")
+    if report.identical:
+        found.append(f"{report.identical} objects repeat another of the same class and box exactly")
+    if report.background > _UNLABELLED_IMAGES * report.images:
+        found.append(
+            f"{report.background} of {report.images} images have no object: if objects are to be seen on them, their "
+            "labels are missing"
+        )
+    return found
+
+
+def class_bars(per_class: dict[str, int]) -> list[str]:
+    """A line of text per class, the most frequent first, with a bar in proportion to its count."""
+    most, total = max(per_class.values(), default=0), sum(per_class.values())
+    name_width = max((len(n) for n in per_class), default=0)
+    count_width = len(str(most))
+    lines: list[str] = []
+    for name, count in sorted(per_class.items(), key=lambda item: (-item[1], item[0])):
+        bar = "#" * (max(1, round(_BAR * count / most)) if count else 0)
+        share = count / total if total else 0.0
+        lines.append(f"{name:<{name_width}}  {count:>{count_width}}  {share:>5.1%}  {bar}".rstrip())
+    return lines
+
+
+def label_sheet(dataset: Dataset, images: int = 12, columns: int = 4) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture of labelled images, spread evenly over the data set; an image that cannot be decoded is left out.
+
+    Raises `DataError` when none of them can be decoded.
+    """
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int))
+    tiles: list[np.ndarray] = []
+    for i in chosen:
+        record = dataset.records[int(i)]
+        try:
+            pixels = record.pixels()
+        except DataError:
+            continue
+        pixels, objects = _fit(pixels, Objects(record.boxes, record.classes, crowd=record.crowd))
+        tiles.append(caption(draw_boxes(pixels, objects, dataset.class_names), Path(record.file_name).name))
+    if not tiles:
+        raise DataError("none of the images to be shown can be decoded; replace the damaged files")
+    return contact_sheet(tiles, columns)
+
+
+def _fit(pixels: UInt8[np.ndarray, "_ _ 3"], objects: Objects) -> tuple[UInt8[np.ndarray, "_ _ 3"], Objects]:
+    """An image and its objects at a size in which a dozen make a sheet: about `_SHEET_SIDE` pixels."""
+    factor = _SHEET_SIDE / max(pixels.shape[:2])
+    if factor >= 1:
+        return enlarge(pixels, objects, _SHEET_SIDE * 3 // 4)
+    h, w = (max(1, round(side * factor)) for side in pixels.shape[:2])
+    scale = np.array([w / pixels.shape[1], h / pixels.shape[0]] * 2, np.float32)
+    return np.asarray(Image.fromarray(pixels).resize((w, h))), objects._replace(boxes=objects.boxes * scale)
+
+
+def write_report(dataset: Dataset, report: DataReport, folder: Path) -> list[Path]:
+    """``summary.txt``, ``labels.png`` (classes, box sizes and centres) and ``sheet.png`` (labelled images)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / n for n in ("summary.txt", "labels.png", "sheet.png")]
+    paths[0].write_text(report.text(limit=1000) + "\n", encoding="utf-8")
+    plot_labels(dataset, report, paths[1])
+    Image.fromarray(label_sheet(dataset)).save(paths[2])
+    return paths
+
+
+def plot_labels(dataset: Dataset, report: DataReport, path: Path) -> None:
+    """A PNG with the count of each class, where box centres lie, and how wide and high boxes are for their image."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with_size = [(r.boxes[~r.crowd], r.size) for r in dataset.records]
+    relative = np.concatenate([np.zeros((0, 4)), *(b / np.array([s[1], s[0]] * 2) for b, s in with_size)])
+    names = sorted(report.per_class, key=lambda n: -report.per_class[n])[:30]
+    figure = Figure(figsize=(14, 4.5), layout="constrained", dpi=100)
+    FigureCanvasAgg(figure)
+    bars, centres, sizes = figure.subplots(1, 3)
+    bars.barh(range(len(names)), [report.per_class[n] for n in names], color="#3060a0")
+    bars.set_yticks(range(len(names)), names, fontsize=7 if len(names) > 12 else 10)
+    bars.invert_yaxis()
+    more = len(report.per_class) - len(names)
+    bars.set_title("objects per class" + (f" (the first 30 of {len(names) + more})" if more else ""))
+    if len(relative):
+        centre = (relative[:, :2] + relative[:, 2:]) / 2
+        centres.hist2d(centre[:, 0], centre[:, 1], bins=40, range=[[0, 1], [0, 1]], cmap="viridis", cmin=1)
+        extent = relative[:, 2:] - relative[:, :2]
+        sizes.scatter(extent[:, 0], extent[:, 1], s=4, alpha=0.35, color="#a04030", linewidths=0)
+    for axes, title in ((centres, "box centres"), (sizes, "box sizes")):
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=title)
+    centres.invert_yaxis()
+    centres.set(xlabel="x / image width", ylabel="y / image height")
+    sizes.set(xlabel="width / image width", ylabel="height / image height")
+    figure.savefig(path)
