@@ -16,6 +16,7 @@ from yolojax import zoo
 from yolojax.augment import Augmentation
 from yolojax.config import TrainConfig, check, to_json
 from yolojax.data import CanvasCache, sample_indices
+from yolojax.data.check import check_dataset, plot_labels
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
 from yolojax.eval.coco import CocoResult
@@ -246,9 +247,7 @@ def save_inputs(
     seed: jax.Array,
 ) -> None:
     """``labels.png`` and the first training batch as the network will see it."""
-    from yolojax.data.check import save_label_histogram
-
-    save_label_histogram(folder / "labels.png", cache.dataset)
+    plot_labels(cache.dataset, check_dataset(cache.dataset, decode=False), folder / "labels.png")
     batch = cache.batch(sample_indices(config.seed, 0, min(16, config.batch_size), len(cache)))
     key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(seed, 1), 0), 0)
     images, targets = jax.jit(augmentation)(key, jnp.asarray(batch.images), jax.tree.map(jnp.asarray, batch.targets))

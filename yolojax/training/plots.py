@@ -13,19 +13,22 @@ from yolojax import draw
 from yolojax.data import Dataset
 from yolojax.structures import Targets
 
+READABLE = 240
+"""Pictures are enlarged until their shorter side has this many pixels, so that labels on them can be read."""
+
 
 def save_curves(path: Path, rows: list[dict[str, Any]]) -> None:
     """Losses, learning rate and validation numbers over epochs, one small panel each."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     names = [n for n in dict.fromkeys(k for row in rows for k in row) if n.startswith(("train/", "val/"))]
     names.append("learning_rate")
     columns = min(4, len(names))
     lines = -(-len(names) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(3.2 * columns, 2.4 * lines), squeeze=False)
+    figure = Figure(figsize=(3.2 * columns, 2.4 * lines))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(lines, columns, squeeze=False)
     for axis, name in zip(axes.flat, names, strict=False):
         points = [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
         if points:
@@ -41,7 +44,6 @@ def save_curves(path: Path, rows: list[dict[str, Any]]) -> None:
         axis.set_xlabel("epoch", fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def save_batch(path: Path, images: UInt8[np.ndarray, "B H W 3"], targets: Targets, names: tuple[str, ...]) -> None:
@@ -50,7 +52,7 @@ def save_batch(path: Path, images: UInt8[np.ndarray, "B H W 3"], targets: Target
     for i, image in enumerate(images[:16]):
         keep = np.asarray(targets.valid[i])
         objects = draw.Objects(targets.boxes[i][keep], targets.classes[i][keep], crowd=targets.crowd[i][keep])
-        pictures.append(draw.draw_boxes(*draw.enlarge(image, objects, scale_for(image)), names))
+        pictures.append(draw.draw_boxes(*draw.enlarge(image, objects, READABLE), names))
     save_png(path, draw.contact_sheet(pictures, columns=4))
 
 
@@ -69,15 +71,9 @@ def save_predictions(
         image = record.pixels()
         truth = draw.Objects(record.boxes, record.classes, crowd=record.crowd)
         predicted = draw.Objects(boxes, classes, scores)
-        factor = scale_for(image)
-        large, truth = draw.enlarge(image, truth, factor)
-        pairs.append(draw.compare(large, truth, draw.enlarge(image, predicted, factor)[1], dataset.class_names))
+        large, truth = draw.enlarge(image, truth, READABLE)
+        pairs.append(draw.compare(large, truth, draw.enlarge(image, predicted, READABLE)[1], dataset.class_names))
     save_png(path, draw.contact_sheet(pairs, columns=2))
-
-
-def scale_for(image: UInt8[np.ndarray, "h w 3"]) -> int:
-    """By how much to enlarge a small image, so that labels on it are legible."""
-    return max(1, round(320 / max(image.shape[:2])))
 
 
 def save_png(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:
