@@ -62,9 +62,13 @@ traces: list[None] = []
 
 
 @partial(jax.jit, static_argnames="classes")
-def evaluate(truth, detections, *, classes: int, cap=100, area_range=ANY_AREA):
+def compiled(truth, detections, cap, area_range, classes: int):
     traces.append(None)
     return average_precision(truth, detections, classes=classes, cap=cap, area_range=area_range)
+
+
+def evaluate(truth: PaddedTruth, found: PaddedDetections, *, classes: int, cap: int = 100, area_range=ANY_AREA):
+    return compiled(truth, found, cap, area_range, classes)
 
 
 def integers(truth: dict, found: list[dict]) -> tuple[dict, list[dict]]:
