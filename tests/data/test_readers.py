@@ -410,3 +410,11 @@ def test_yolo_splits_without_images_are_noted_when_all_are_read(tmp_path):
     assert [f.where for f in open_dataset(root).summary.of("note")] == [f"{root / 'data.yaml'} val"]
     with pytest.raises(DataError, match="neither a folder of images nor"):
         open_dataset(root, "val")
+
+
+def test_voc_folders_in_lower_case(tmp_path):
+    root = voc(tmp_path, objects=voc_object("cat", (1, 1, 5, 5)))
+    (root / "Annotations").rename(root / "annotations")
+    (root / "JPEGImages").rename(root / "images")
+    data = open_dataset(root)
+    assert data.object_count == 1 and data.records[0].source == root / "images" / "a.png"

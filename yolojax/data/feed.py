@@ -8,6 +8,7 @@ is then one gather per array. Data sets that do not fit into memory are read by 
 import functools
 import itertools
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -63,7 +64,7 @@ def padded_objects(dataset: Dataset, cap: int | None = None) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Canvases:
+class Canvases(ABC):
     """The ``n`` images of a data set on their canvas: where from differs (`CanvasCache`, `CanvasStream`).
 
     Attributes:
@@ -88,9 +89,9 @@ class Canvases:
         """The number of images."""
         return len(self.image_ids)
 
+    @abstractmethod
     def load(self, indices: Int[np.ndarray, " B"]) -> tuple[UInt8[np.ndarray, "B H W 3"], Int[np.ndarray, " B"]]:
         """The canvases of these images, and which images they are indeed."""
-        raise NotImplementedError
 
     def batch(self, indices: Int[np.ndarray, " B"], image_valid: Bool[np.ndarray, " B"] | None = None) -> Batch:
         """The batch of these images, as NumPy arrays. Rows that are not valid get no objects and the image id -1."""
@@ -184,9 +185,8 @@ def build_cache(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     if not kept:
-        raise DataError(
-            "the data set holds no image that can be decoded" + "".join(f": {f.detail}" for f in findings[:1])
-        )
+        first = f"; the first: {findings[0].detail}" if findings else ""
+        raise DataError(f"the data set holds no image that can be decoded{first}")
     left = replace(dataset.take(kept), summary=dataset.summary + Summary(tuple(findings)))
     fields = lay_out(left, canvas, preprocess, max_objects)
     return CanvasCache(**fields, images=images if len(kept) == n else images[kept])
