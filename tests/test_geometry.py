@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolojax.errors import ConfigError
-from yolojax.geometry import Placement, Preprocess, fit_to_canvas, to_canvas, to_original
+from yolojax.geometry import Placement, Preprocess, batch_to_original, fit_to_canvas, to_canvas, to_original
 
 LETTERBOX, TOPLEFT, STRETCH = Preprocess(), Preprocess(align="topleft"), Preprocess(resize="stretch")
 
@@ -66,6 +66,17 @@ def test_the_whole_photo_maps_to_its_content_box(h, w, canvas, preprocess):
     placement = fit_to_canvas((h, w), canvas, preprocess)
     whole = to_canvas(np.array([[0, 0, w, h]], np.float32), (h, w), placement)
     np.testing.assert_array_equal(whole[0], np.array(placement.content, np.float32))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(sides, sides), min_size=1, max_size=4), preprocesses, st.integers(0, 100), st.booleans())
+def test_a_batch_is_its_images_one_by_one(sizes, preprocess, seed, clip):
+    placements = [fit_to_canvas(size, (320, 416), preprocess) for size in sizes]
+    boxes = np.random.default_rng(seed).uniform(-50, 450, (len(sizes), 5, 4)).astype(np.float32)
+    content = np.array([p.content for p in placements], np.float32)
+    got = batch_to_original(boxes, content, np.array(sizes, np.int32), clip=clip)
+    for row, b, size, placement in zip(got, boxes, sizes, placements, strict=True):
+        np.testing.assert_array_equal(row, to_original(b, size, placement, clip=clip))
 
 
 def test_clipping_is_a_choice():

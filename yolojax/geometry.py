@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Num
 
 from yolojax.errors import ConfigError
 
@@ -65,16 +66,36 @@ def _affine(size: tuple[int, int], placement: Placement) -> tuple[np.ndarray, np
     return scale, offset
 
 
-def to_canvas(boxes: np.ndarray, size: tuple[int, int], placement: Placement) -> np.ndarray:
-    """Boxes ``[..., 4]`` (xyxy) from pixels of the original photo of ``size = (h, w)`` to canvas pixels; float32."""
+def to_canvas(
+    boxes: Num[np.ndarray, "*n 4"], size: tuple[int, int], placement: Placement
+) -> Float32[np.ndarray, "*n 4"]:
+    """Boxes (xyxy) from pixels of the original photo of ``size = (h, w)`` to canvas pixels."""
     scale, offset = _affine(size, placement)
     return (np.asarray(boxes, np.float64) * scale + offset).astype(np.float32)
 
 
-def to_original(boxes: np.ndarray, size: tuple[int, int], placement: Placement, *, clip: bool = True) -> np.ndarray:
-    """The inverse of `to_canvas`, then by choice clipping to the photo; float32 ``[..., 4]`` (xyxy)."""
+def to_original(
+    boxes: Num[np.ndarray, "*n 4"], size: tuple[int, int], placement: Placement, *, clip: bool = True
+) -> Float32[np.ndarray, "*n 4"]:
+    """The inverse of `to_canvas`, then by choice clipping to the photo."""
     scale, offset = _affine(size, placement)
     boxes = (np.asarray(boxes, np.float64) - offset) / scale
     if clip:
         boxes = np.clip(boxes, 0.0, np.array([size[1], size[0]] * 2, np.float64))
     return boxes.astype(np.float32)
+
+
+def batch_to_original(
+    boxes: Num[np.ndarray, "b k 4"],
+    content: Num[np.ndarray, "b 4"],
+    original_size: Num[np.ndarray, "b 2"],
+    *,
+    clip: bool = True,
+) -> Float32[np.ndarray, "b k 4"]:
+    """`to_original` for every image of a batch, from what `Batch` carries: ``content`` and ``original_size``."""
+    content = np.asarray(content, np.float64)[:, None]
+    offset = np.concatenate([content[..., :2]] * 2, -1)
+    sides = np.concatenate([np.asarray(original_size, np.float64)[:, None, ::-1]] * 2, -1)  # w, h, w, h
+    extent = np.concatenate([content[..., 2:] - content[..., :2]] * 2, -1)
+    out = (np.asarray(boxes, np.float64) - offset) / (extent / sides)
+    return (np.clip(out, 0.0, sides) if clip else out).astype(np.float32)

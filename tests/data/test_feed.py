@@ -111,6 +111,25 @@ def test_enlarging_is_bilinear_between_pixel_centres():
     assert np.abs(canvas[3, :, 0] - expected).max() <= 1
 
 
+@pytest.mark.parametrize("canvas", [(64, 64), (40, 72), (200, 160)])
+@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
+def test_pixels_and_boxes_go_to_the_same_place(canvas, resize):
+    """The moments of a white box on black, measured on the resized pixels, are those of its mapped coordinates.
+
+    A wrong pixel-centre convention would move them by up to half a pixel; sampling the filter moves them by hundredths.
+    """
+    picture = np.zeros((90, 120, 3), np.uint8)
+    picture[21:54, 37:91] = 255
+    data = dataset([record(1, picture, [[37, 21, 91, 54]])])
+    cache = build_cache(data, canvas, Preprocess(resize=resize, pad=0))
+    x1, y1, x2, y2 = cache.targets.boxes[0, 0]
+    light = cache.images[0, :, :, 0].astype(float) / 255
+    across, down = light.max(0), light.max(1)
+    assert across.sum() == pytest.approx(x2 - x1, abs=0.1) and down.sum() == pytest.approx(y2 - y1, abs=0.1)
+    assert across @ (np.arange(canvas[1]) + 0.5) / across.sum() == pytest.approx((x1 + x2) / 2, abs=0.1)
+    assert down @ (np.arange(canvas[0]) + 0.5) / down.sum() == pytest.approx((y1 + y2) / 2, abs=0.1)
+
+
 def test_targets_and_batches_hold_what_the_records_hold(three):
     calls = []
     cache = build_cache(three, (64, 64), Preprocess(), progress=lambda *a: calls.append(a))
