@@ -58,12 +58,13 @@ class AugmentConfig:
     """Random changes of the training images, inside the compiled step. Zero (or 1 for scales) turns one off.
 
     Attributes:
-      flip_horizontal: probability.
-      flip_vertical: probability; for images without an upright direction (microscopy, aerial).
+      flip_horizontal: probability that an image is mirrored left to right.
+      flip_vertical: probability that it is mirrored top to bottom; for images that have no upright direction
+        (microscopy, aerial).
       scale_min: smallest random magnification.
       scale_max: largest random magnification.
       translate: largest shift, as a share of the canvas.
-      hue: largest shift of the hue, as a share of the colour circle.
+      hue: largest change of the hue, as a share of the colour circle.
       saturation: largest relative change of saturation.
       value: largest relative change of brightness.
       mosaic: probability that an image becomes a mosaic of four.
@@ -87,16 +88,17 @@ class OptimiserConfig:
     """How parameters move.
 
     Attributes:
-      name: ``adamw``, or ``sgd`` with Nesterov momentum.
-      learning_rate: at the top of the schedule.
+      name: adamw, or sgd with Nesterov momentum.
+      learning_rate: step size at the top of the schedule.
       final_fraction: share of the top learning rate at the end of the schedule.
-      schedule: shape after the warm-up.
-      warmup_steps: optimiser steps of linear warm-up, at most a tenth of the run.
-      momentum: of SGD, or Adam's first moment.
-      second_moment: Adam's second moment.
-      weight_decay: on kernels only, decoupled.
-      clip_norm: largest global gradient norm.
-      ema_decay: of the averaged parameters that are evaluated and released; 0 turns averaging off.
+      schedule: how the learning rate falls after the warm-up; constant does not.
+      warmup_steps: steps over which the learning rate rises at the start, at most a tenth of the run.
+      momentum: of sgd, or adamw's first moment.
+      second_moment: decay of adamw's second moment.
+      weight_decay: how strongly kernels (not biases and scales) are drawn towards zero.
+      clip_norm: largest norm of the whole gradient; a larger one is scaled down.
+      ema_decay: memory of the running average of the parameters, which is what is measured and released; 0 turns
+        averaging off.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
@@ -116,7 +118,7 @@ class ValidationConfig:
     """How a detector is measured (COCO protocol).
 
     Attributes:
-      confidence: scores at or below this are not reported.
+      confidence: detections with a score at or below this are not counted.
       iou: overlap above which non-maximum suppression removes the weaker box.
       max_detections: most detections kept for an image.
       batch_size: images per forward pass.
@@ -163,6 +165,17 @@ class TrainConfig:
     checkpoint_every: int = 10
     select: Literal["best", "last"] = "last"
     init: str | None = None
+
+
+def demo_config(seed: int = 0) -> TrainConfig:
+    """The preset of ``yolojax demo``: generated images, a small detector, a few minutes on two processor cores."""
+    return TrainConfig(
+        data=DataConfig(path="shapes"),
+        model=ModelConfig(name="compact", size=160),
+        epochs=30,
+        batch_size=16,
+        seed=seed,
+    )
 
 
 def check(config: TrainConfig) -> TrainConfig:

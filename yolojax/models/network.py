@@ -1,5 +1,6 @@
 """A network is a backbone, a neck and a head; its parameters lie under exactly these three names."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,7 +39,12 @@ def parameter_count(variables: dict[str, Any]) -> int:
 
 
 def forward_flops(network: Network, canvas: tuple[int, int]) -> int:
-    """Floating-point operations of one image's convolutions, a multiplication and an addition counting as two.
+    """Floating-point operations of one image's convolutions; see `convolution_flops`."""
+    return convolution_flops(lambda image: network.init(jax.random.key(0), image, train=False), canvas)
+
+
+def convolution_flops(forward: Callable[[Float[Array, "1 H W 3"]], Any], canvas: tuple[int, int]) -> int:
+    """Floating-point operations of the convolutions in ``forward``, a multiplication and an addition counting as two.
 
     This is the definition of published tables; it does not depend on how a convolution is lowered.
     """
@@ -55,5 +61,6 @@ def forward_flops(network: Network, canvas: tuple[int, int]) -> int:
 
     image = jax.ShapeDtypeStruct((1, *canvas, 3), jnp.float32)
     with nn.intercept_methods(count):
-        jax.eval_shape(lambda image: network.init(jax.random.key(0), image, train=False), image)
+        # A function of its own each time: one that had been traced before would not be run again.
+        jax.eval_shape(lambda image: forward(image), image)
     return total

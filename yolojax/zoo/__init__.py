@@ -15,6 +15,9 @@ from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.zoo.compact import compact
 from yolojax.zoo.lesson import lesson
+from yolojax.zoo.size import forward_flops, parameter_count
+
+__all__ = ["ANCHORED", "ARCHITECTURES", "build", "describe", "forward_flops", "from_description", "parameter_count"]
 
 ARCHITECTURES: dict[str, Callable[..., Detector]] = {"compact": compact, "lesson": lesson}
 """Builders by name: ``builder(class_names, canvas, *, dtype, **options) -> Detector``."""

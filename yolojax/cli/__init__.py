@@ -1,0 +1,80 @@
+"""The command ``yolojax``: arguments are read before any work is imported, so that ``--help`` answers at once.
+
+Results go to standard output, progress and remarks to standard error. Exit codes: 0 done; 2 something is wrong with
+what was given, said in one line; 130 interrupted; 141 nobody reads the output any more. Anything else is a defect of
+the program and keeps its traceback.
+"""
+
+import logging
+import os
+import sys
+from typing import Annotated, Union
+
+import tyro
+from tyro.conf import subcommand
+
+from yolojax import __version__
+from yolojax.cli.data import Anchors, Data
+from yolojax.cli.evaluate import Diagnose, Eval, Val
+from yolojax.cli.info import Info
+from yolojax.cli.predict import Predict
+from yolojax.cli.train import Demo, Train
+from yolojax.errors import YolojaxError
+
+INTERRUPTED, BROKEN_PIPE = 130, 141
+"""128 plus the number of the signal, as a shell counts."""
+
+Command = Union[  # noqa: UP007 (its members are annotations)
+    Annotated[Demo, subcommand("demo")],
+    Annotated[Train, subcommand("train")],
+    Annotated[Val, subcommand("val")],
+    Annotated[Predict, subcommand("predict")],
+    Annotated[Eval, subcommand("eval")],
+    Annotated[Diagnose, subcommand("diagnose")],
+    Annotated[Data, subcommand("data")],
+    Annotated[Anchors, subcommand("anchors")],
+    Annotated[Info, subcommand("info")],
+]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line (``sys.argv`` unless given) and return its exit code; wrong arguments exit with 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments in (["--version"], ["-V"]):
+        print(f"yolojax {__version__}")
+        return 0
+    command = parse(arguments or ["--help"])
+    # What orbax logs, tracebacks included, reaches the user as the error that is raised from it.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    try:
+        code = command.run()
+        sys.stdout.flush()
+    except YolojaxError as error:
+        _say(f"error: {' '.join(str(error).split())}")
+        return 2
+    except KeyboardInterrupt as stop:
+        _say("; ".join(["interrupted", *map(str, stop.args)]))
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more on its way out; that must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:  # no space, no permission, no such file: the place is wrong, not the program
+        _say(f"error: {error.filename or 'a file'}: {error.strerror or error}; give another path or free space")
+        return 2
+    return code
+
+
+def parse(arguments: list[str]) -> Command:
+    """The command with its settings; exits with code 2 and an explanation when the arguments are wrong."""
+    return tyro.cli(
+        Command,  # pyright: ignore[reportArgumentType]
+        prog="yolojax",
+        description="YOLO object detection in JAX: train, evaluate and use detectors. To begin: yolojax demo",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def _say(line: str) -> None:
+    print(f"yolojax: {line}", file=sys.stderr)

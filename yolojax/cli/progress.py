@@ -1,0 +1,107 @@
+"""Progress on standard error: bars on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from yolojax.training.progress import Reporter, Task
+
+SHORT = 2.0
+"""Seconds: work that took less leaves no trace."""
+
+LINE_EVERY = 15.0
+"""Seconds between the lines of `LineReporter`."""
+
+
+def make_reporter() -> Reporter:
+    """Bars when standard error is a terminal, lines when it is a file or a pipe."""
+    return RichReporter() if sys.stderr.isatty() else LineReporter()
+
+
+class RichReporter:
+    """Bars with time spent and time left; a task within a task is a bar below it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as TimeLeftColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeLeftColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=Console(stderr=True),
+            # Results printed meanwhile go above the bars, but never from a file or a pipe to the terminal.
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._open = 0
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Iterator[Task]:
+        """A bar for the time of a ``with`` block; it stays when the work took longer than `SHORT`."""
+        progress, started = self._progress, time.monotonic()
+        if not self._open:
+            progress.start()
+        self._open += 1
+        row = progress.add_task(description, total=total, note="")
+
+        def advance(done: int, note: str = "") -> None:
+            progress.update(row, completed=done, note=note)
+
+        try:
+            yield advance
+        finally:
+            progress.stop_task(row)
+            if time.monotonic() - started < SHORT:
+                progress.remove_task(row)
+            self._open -= 1
+            if not self._open:
+                progress.stop()
+                for shown in progress.task_ids:  # what is printed stays; the next task starts a display of its own
+                    progress.remove_task(shown)
+
+    def say(self, line: str) -> None:
+        """One line above the bars."""
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class LineReporter:
+    """A line now and then, for logs: how far the work is, when it will end, and its note."""
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Iterator[Task]:
+        """Lines for the time of a ``with`` block, and one at its end when the work took longer than `SHORT`."""
+        started = last = time.monotonic()
+        latest: tuple[int, str] = (0, "")
+
+        def advance(done: int, note: str = "") -> None:
+            nonlocal last, latest
+            now, latest = time.monotonic(), (done, note)
+            if now - last >= LINE_EVERY and done < total:
+                last = now
+                left = (now - started) * (total - done) / max(done, 1)
+                self.say(_line(description, done, total, f"about {_clock(left)} left", note))
+
+        yield advance
+        if time.monotonic() - started >= SHORT:
+            self.say(_line(description, latest[0], total, f"in {_clock(time.monotonic() - started)}", latest[1]))
+
+    def say(self, line: str) -> None:
+        """One line."""
+        print(line, file=sys.stderr, flush=True)
+
+
+def _line(description: str, done: int, total: int, clock: str, note: str) -> str:
+    return f"{description}: {done} of {total}, {clock}" + (f"; {note}" if note else "")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

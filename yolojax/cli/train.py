@@ -1,0 +1,208 @@
+"""``yolojax train`` and ``yolojax demo``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from yolojax.cli.folders import choose_folder
+from yolojax.config import (
+    AugmentConfig,
+    DataConfig,
+    ModelConfig,
+    OptimiserConfig,
+    TrainConfig,
+    ValidationConfig,
+    demo_config,
+    from_dict,
+)
+from yolojax.errors import ConfigError
+
+_DEFAULT = TrainConfig()
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a detector on a data set.
+
+    Attributes:
+      data: a folder or file in Pascal VOC, COCO or YOLO layout (recognised by itself), or "shapes" for generated
+        images.
+      out: the run directory: settings, log, curves, pictures of what was trained on and of what was found, checkpoints,
+        and in best/ the detector for predict and val.
+      resume: go on with the unfinished run in this directory, with the settings it was started with.
+      train_split: part of the data set to train on.
+      val_split: part of the data set to measure the detector on.
+      skip_bad: leave out training images that cannot be used, and name them, instead of stopping at the first.
+      max_objects: most objects that an image can have; more are left out and counted.
+      model: the kind of detector.
+      size: longest side of the images as the detector sees them, in pixels; a multiple of 32. Larger finds smaller
+        objects and takes longer.
+      square: give the detector a square input even where all training images have one other shape.
+      option: further settings of the kind of detector, as NAME=VALUE, e.g. shared_head=true "widths=[16,32,64,128]".
+      hyper: weights of the parts of the loss, as NAME=VALUE, e.g. lambda_cls=1.
+      init: a run directory or .safetensors file to start from; parameters that fit are taken, the others named.
+      epochs: how often every training image is seen.
+      batch_size: images per step, over all devices; halve it when memory runs out.
+      seed: of everything random; the same seed gives the same run.
+      compute: number format of the network's computation; bfloat16 is faster on a GPU or TPU.
+      validate_every: epochs between measurements on the validation images; 0 measures only at the end.
+      checkpoint_every: epochs between checkpoints to resume from; 0 saves only at the end.
+      select: which parameters best/ holds at the end: the final ones, or those that measured best.
+      augment: Random changes of the training images.
+      optimiser: How the parameters move.
+      validation: How the detector is measured.
+    """
+
+    data: Annotated[Positional[str | None], arg(metavar="[DATA]", help_behavior_hint="")] = None
+    out: Annotated[
+        Path | None,
+        arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/train, runs/train2, ...)"),
+    ] = None
+    resume: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
+    train_split: Annotated[
+        str | None, arg(metavar="NAME", help_behavior_hint="(default: train, or all of it where there are no parts)")
+    ] = None
+    val_split: Annotated[
+        str | None, arg(metavar="NAME", help_behavior_hint="(default: val, or none where there is none)")
+    ] = None
+    skip_bad: bool = False
+    max_objects: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: as many as the fullest image has)")
+    ] = None
+    model: str = _DEFAULT.model.name
+    size: int = _DEFAULT.model.size
+    square: bool = not _DEFAULT.model.rectangular
+    option: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
+    hyper: Annotated[
+        tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="(default: those of the kind of detector)")
+    ] = ()
+    init: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="(default: random parameters)")] = None
+    epochs: int = _DEFAULT.epochs
+    batch_size: int = _DEFAULT.batch_size
+    seed: int = _DEFAULT.seed
+    compute: Literal["float32", "bfloat16"] = _DEFAULT.compute
+    validate_every: int = _DEFAULT.validate_every
+    checkpoint_every: int = _DEFAULT.checkpoint_every
+    select: Literal["best", "last"] = _DEFAULT.select
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def config(self) -> TrainConfig:
+        """The settings as `fit` takes them; raises `ConfigError` on a NAME=VALUE that is none."""
+        return TrainConfig(
+            data=DataConfig(
+                path=self.data or _DEFAULT.data.path,
+                train_split=self.train_split,
+                val_split=self.val_split,
+                skip_bad=self.skip_bad,
+                max_objects=self.max_objects,
+            ),
+            model=ModelConfig(
+                name=self.model,
+                size=self.size,
+                rectangular=not self.square,
+                options=_pairs("option", self.option),
+            ),
+            hyper=_numbers("hyper", self.hyper),
+            **{
+                name: getattr(self, name)
+                for name in (
+                    *("augment", "optimiser", "validation", "epochs", "batch_size", "seed", "compute"),
+                    *("validate_every", "checkpoint_every", "select", "init"),
+                )
+            },
+        )
+
+    def run(self) -> int:
+        """Train; prints the final measurement and where the run is."""
+        if self.resume is not None:
+            return _fit(self._resumed(self.resume), self.resume, resume=True)
+        if self.data is None:
+            raise ConfigError("which data? give a data set, as in: yolojax train path/to/data (or try: yolojax demo)")
+        return _fit(self.config(), choose_folder(self.out, Path("runs/train")))
+
+    def _resumed(self, run: Path) -> TrainConfig:
+        from yolojax.training.rundir import read_config
+
+        config = from_dict(read_config(run))
+        fresh = Train(data=self.data, resume=self.resume)
+        changed = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(fresh, f.name)]
+        if self.data is not None and self.data != config.data.path:
+            changed.insert(0, "data")
+        if changed:
+            raise ConfigError(
+                f"--resume goes on with the settings of {run}; leave out {', '.join(map(_option_name, changed))}"
+            )
+        return config
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train, measure and draw a small detector on generated images, in a few minutes on two processor cores.
+
+    Attributes:
+      out: the run directory.
+      seed: of everything random.
+    """
+
+    out: Annotated[
+        Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/demo, runs/demo2, ...)")
+    ] = None
+    seed: int = 0
+
+    def run(self) -> int:
+        """Train; prints the final measurement and where the run is."""
+        return _fit(demo_config(self.seed), choose_folder(self.out, Path("runs/demo")))
+
+
+def _fit(config: TrainConfig, out: Path, *, resume: bool = False) -> int:
+    from yolojax.cli.progress import make_reporter
+    from yolojax.eval.table import format_result
+    from yolojax.training.checkpoint import complete_checkpoints
+    from yolojax.training.fit import fit
+
+    try:
+        run = fit(config, out, resume=resume, reporter=make_reporter())
+    except KeyboardInterrupt:
+        if complete_checkpoints(out / "checkpoints"):
+            raise KeyboardInterrupt(f"go on with: yolojax train --resume {out}") from None
+        raise
+    if run.result is not None:
+        print(format_result(run.result))
+        print()
+    print(f"{run.folder}: settings, log, pictures and the detector; to use it:")
+    print(f"  yolojax predict PHOTO --model {run.folder}")
+    return 0
+
+
+def _option_name(field_name: str) -> str:
+    return "DATA" if field_name == "data" else f"--{field_name.replace('_', '-')}"
+
+
+def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, Any]:
+    """``NAME=VALUE`` by name; a value is read as JSON where it is JSON, else as text."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"--{option} {text}: give NAME=VALUE")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values
+
+
+def _numbers(option: str, texts: tuple[str, ...]) -> dict[str, float]:
+    values = _pairs(option, texts)
+    for name, value in values.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ConfigError(f"--{option} {name}={value}: give a number")
+    return {name: float(value) for name, value in values.items()}
