@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-_LARGEST = 1e18
+LARGEST = 1e18
 """Sums of four squares of it still fit into float32."""
 
 _SMALLEST = 2.0**-120
@@ -64,7 +64,7 @@ class _Sides(NamedTuple):
 
 
 def _sides(boxes: Float[Array, "*n 4"]) -> _Sides:
-    x1, y1, x2, y2 = jnp.moveaxis(jnp.clip(boxes.astype(jnp.float32), -_LARGEST, _LARGEST), -1, 0)
+    x1, y1, x2, y2 = jnp.moveaxis(jnp.clip(boxes.astype(jnp.float32), -LARGEST, LARGEST), -1, 0)
     return _Sides(x1, y1, jnp.maximum(x1, x2), jnp.maximum(y1, y2))
 
 

@@ -226,6 +226,7 @@ def change(coco, edit):
         ('{"images": [], "annotations": [], "categories": []}', "no classes"),
         ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}', "no usable image"),
         ("[" * 100000, "nested too deeply"),
+        ("9" * 10000, "malformed JSON"),
     ],
 )
 def test_coco_malformed_files(tmp_path, text, says):
@@ -251,6 +252,10 @@ def test_coco_not_text(tmp_path):
         ("category_id", 99, "unknown class 'category 99'"),
         ("category_id", None, "category_id is None"),
         ("id", 1.5, "id is 1.5, not an integer"),
+        ("id", 10**40, "id is 10000"),
+        ("bbox", [1, 2, 3, 10**400], "not 4 finite numbers"),
+        ("iscrowd", "0", "iscrowd is '0', not 0 or 1"),
+        ("ignore", 2, "ignore is 2, not 0 or 1"),
     ],
 )
 def test_coco_malformed_annotations(coco, key, value, says):
@@ -267,6 +272,9 @@ def test_coco_malformed_annotations(coco, key, value, says):
         (lambda c: c["images"][0].update(id="x"), "image number 1: id is 'x'"),
         (lambda c: c["images"][0].update(height="x"), "image 1: height is 'x'"),
         (lambda c: c["images"][0].update(file_name="\0"), "is not a file name"),
+        (lambda c: c["images"][0].update(file_name="a\nb.png"), "is not a file name"),
+        (lambda c: c["images"][0].update(file_name="a" * 300), "is not a file name"),
+        (lambda c: c["images"][0].update(file_name="\ud800.png"), "is not a file name"),
         (lambda c: c["images"][1].update(id=1), f"has the id 1 of {FIRST}.png"),
         (lambda c: c["images"].append({**c["images"][0], "id": 77}), f"{FIRST}.png has the ids 1 and 77"),
         (lambda c: c["categories"].append({"id": 1, "name": "z"}), "id 1 belongs to 'cross' already"),
@@ -325,6 +333,7 @@ def test_yolo_labels_that_are_not_text(yolo):
         ("path: gone\ntrain: images/train\nnames: [a]", "which does not exist"),
         ("train: images/gone\nnames: [a]", "neither a folder of images nor"),
         ("train: labels/train\nnames: [a]", "no images in labels/train"),
+        ("train: 2020-99-99\nnames: [a]", "malformed YAML"),
         ("train: !!python/object/apply:os.system ['true']\nnames: [a]", "malformed YAML"),
     ],
 )

@@ -6,7 +6,7 @@ carried over; the COCO metric does not read that field). Boxes are ``[x, y, widt
 """
 
 import json
-import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from yolojax.data.paths import choose_split, class_lookup, inside, read_text, un
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError
 
+_LARGEST = 2.0**53  # up to here every integer is a float too, as some writers of JSON have it
 _OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
 
 
@@ -96,6 +97,8 @@ def _load(path: Path) -> dict[str, Any]:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path} line {error.lineno}: malformed JSON ({error.msg}); correct the file") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{path}: malformed JSON ({error}); correct the file") from None
     except RecursionError:
         raise DataError(f"{path}: JSON nested too deeply to be COCO; give another file") from None
     if not isinstance(content, dict) or not all(
@@ -108,9 +111,21 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _integer(entry: dict[str, Any], key: str, where: str) -> int:
     value = entry.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value % 1:
-        raise DataError(f"{where}: {key} is {value!r}, not an integer; correct it")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST or value % 1:
+        raise DataError(f"{where}: {key} is {_shown(value)}, not an integer (below 2^53); correct it")
     return int(value)
+
+
+def _flag(entry: dict[str, Any], key: str, where: str) -> bool:
+    value = entry.get(key, 0)
+    if value not in (0, 1):
+        raise DataError(f"{where}: {key} is {_shown(value)}, not 0 or 1; correct it")
+    return bool(value)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "..."
 
 
 def _categories(content: dict[str, Any], path: Path) -> dict[int, str]:
@@ -185,8 +200,8 @@ def _image_folder(path: Path, split: str | None, images: Path | None, names: lis
     part = split or path.stem.removeprefix("instances_")
     candidates = [root / "images" / part, root / part, root / "images", root, path.parent]
     candidates = [c for c in dict.fromkeys(candidates) if c.is_dir()]
-    sample = [n for n in names[:: max(1, len(names) // 20)] if ".." not in n]
-    return max(candidates, key=lambda c: sum((c / n).is_file() for n in sample))  # the first among equals
+    sample = [n.replace("\\", "/") for n in names[:: max(1, len(names) // 20)] if ".." not in n]
+    return max(candidates, key=lambda c: sum(os.path.isfile(c / n) for n in sample))  # the first among equals
 
 
 def _read_one(
@@ -208,6 +223,7 @@ def _read_one(
         spoken = f"{path} annotation {annotation_id}"
         x, y, w, h = _numbers(annotation, "bbox", 4, spoken)
         area = _numbers({"area": [annotation["area"]]}, "area", 1, spoken)[0] if "area" in annotation else None
+        crowd = _flag(annotation, "iscrowd", spoken)
         name = categories.get(_integer(annotation, "category_id", spoken))
         if name is None or name not in index:
             with builder.notebook.guard(spoken):
@@ -218,8 +234,8 @@ def _read_one(
                 where=f"annotation {annotation_id}",
                 box=(x, y, x + w, y + h),
                 class_index=index[name],
-                crowd=bool(annotation.get("iscrowd", 0)),
-                difficult=bool(annotation.get("ignore", 0)) and not annotation.get("iscrowd", 0),
+                crowd=crowd,
+                difficult=_flag(annotation, "ignore", spoken) and not crowd,
                 area=area,
                 annotation_id=annotation_id,
             )
@@ -232,7 +248,7 @@ def _numbers(entry: dict[str, Any], key: str, count: int, where: str) -> list[fl
     if (
         not isinstance(values, list)
         or len(values) != count
-        or not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+        or not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < _LARGEST for v in values)
     ):
-        raise DataError(f"{where}: {key} is {values!r}, not {count} finite numbers; correct it")
+        raise DataError(f"{where}: {key} is {_shown(values)}, not {count} finite numbers; correct it")
     return [float(v) for v in values]

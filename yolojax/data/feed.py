@@ -1,11 +1,14 @@
-"""From a data set to batches: letterboxed canvases in memory, padded targets, and which images make up which batch.
+"""From a data set to batches: letterboxed canvases, padded targets, and which images make up which batch.
 
-The host never holds the accelerator up: `build_cache` decodes and resizes every image once, in threads, and a batch is
-then one gather per array. Training takes `sample_indices`, evaluation `evaluation_batches`.
+The host must not hold the accelerator up: `build_cache` decodes and resizes every image once, in threads, and a batch
+is then one gather per array. Data sets that do not fit into memory are read by `yolojax.data.stream`. Training takes
+`training_batches`, evaluation `evaluation_batches`.
 """
 
 import functools
+import itertools
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -67,14 +70,13 @@ def padded_objects(dataset: Dataset, cap: int | None = None) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class CanvasCache:
-    """The ``n`` images of a data set on their canvas, ready to be gathered into batches.
+class Canvases(ABC):
+    """The ``n`` images of a data set on their canvas: where from differs (`CanvasCache`, `CanvasStream`).
 
     Attributes:
-      dataset: exactly the cached images, in this order; with ``skip_bad``, without those that failed to decode.
+      dataset: exactly these images, in this order.
       canvas: ``(H, W)`` in pixels.
-      preprocess: how the images were laid on the canvas.
-      images: RGB uint8.
+      preprocess: how the images are laid on the canvas.
       targets: all objects, padded to ``M``; boxes in canvas pixels.
       sizes: ``(height, width)`` of the originals.
       content: the box of the canvas where the photo lies.
@@ -84,26 +86,60 @@ class CanvasCache:
     dataset: Dataset
     canvas: tuple[int, int]
     preprocess: Preprocess
-    images: UInt8[np.ndarray, "n H W 3"] = field(repr=False)
     targets: Targets = field(repr=False)
     sizes: Int32[np.ndarray, "n 2"] = field(repr=False)
     content: Float32[np.ndarray, "n 4"] = field(repr=False)
     image_ids: Int[np.ndarray, " n"] = field(repr=False)
 
     def __len__(self) -> int:
-        """The number of cached images."""
-        return len(self.images)
+        """The number of images."""
+        return len(self.image_ids)
+
+    @abstractmethod
+    def load(self, indices: Int[np.ndarray, " B"]) -> tuple[UInt8[np.ndarray, "B H W 3"], Int[np.ndarray, " B"]]:
+        """The canvases of these images, and which images they are indeed."""
 
     def batch(self, indices: Int[np.ndarray, " B"], image_valid: Bool[np.ndarray, " B"] | None = None) -> Batch:
         """The batch of these images, as NumPy arrays. Rows that are not valid get no objects and the image id -1."""
         valid = np.ones(len(indices), bool) if image_valid is None else image_valid
+        pixels, indices = self.load(indices)
         targets = Targets(*(a[indices] for a in self.targets))
+        targets = targets._replace(valid=targets.valid & valid[:, None], dropped=targets.dropped * valid)
         image_ids = np.where(valid, self.image_ids[indices], self.image_ids.dtype.type(-1))
         # On the host the pytrees hold NumPy arrays; their annotations speak of the device.
-        arrays: tuple[Any, ...] = (self.images[indices], image_ids, self.sizes[indices], self.content[indices], valid)
+        arrays: tuple[Any, ...] = (pixels, image_ids, self.sizes[indices], self.content[indices], valid)
         images, image_id, original_size, content, is_valid = arrays
-        targets = targets._replace(valid=targets.valid & valid[:, None], dropped=targets.dropped * valid)
         return Batch(images, targets, image_id, original_size, content, is_valid)
+
+
+@dataclass(frozen=True, eq=False)
+class CanvasCache(Canvases):
+    """Canvases that were all loaded once, as RGB uint8; a batch costs one gather."""
+
+    images: UInt8[np.ndarray, "n H W 3"] = field(repr=False)
+
+    def load(self, indices: Int[np.ndarray, " B"]) -> tuple[UInt8[np.ndarray, "B H W 3"], Int[np.ndarray, " B"]]:
+        """A copy of these canvases."""
+        return self.images[indices], indices
+
+
+def lay_out(
+    dataset: Dataset, canvas: tuple[int, int], preprocess: Preprocess, max_objects: int | None = None
+) -> dict[str, Any]:
+    """All fields of `Canvases` for a data set; no image is decoded."""
+    placements = [fit_to_canvas(r.size, canvas, preprocess) for r in dataset.records]
+    ids = np.array([r.image_id for r in dataset.records], np.int64)
+    return {
+        "dataset": dataset,
+        "canvas": canvas,
+        "preprocess": preprocess,
+        "targets": pad_targets(
+            dataset.records, placements, padded_objects(dataset) if max_objects is None else max_objects
+        ),
+        "sizes": np.array([r.size for r in dataset.records], np.int32),
+        "content": np.array([p.content for p in placements], np.float32),
+        "image_ids": ids.astype(np.int32) if ids.max() <= np.iinfo(np.int32).max else ids,
+    }
 
 
 def build_cache(
@@ -127,46 +163,44 @@ def build_cache(
       threads: how many decode at once; by default one per processor, at most 8.
 
     Raises:
-      DataError: an image cannot be decoded (with the data set's ``skip_bad`` it is left out and named in the summary),
-        or none is left.
+      DataError: an image cannot be decoded (with the data set's ``skip_bad`` it is left out of the cache and of its
+        ``dataset``, and named in the summary), or none is left.
     """
-    m = padded_objects(dataset) if max_objects is None else max_objects
     n = len(dataset)
     images = np.empty((n, *canvas, 3), np.uint8)
-    placements: list[Placement | None] = [None] * n
+    kept: list[int] = []
     findings: list[Finding] = []
 
     def load(i: int) -> None:
-        images[i], placements[i] = load_canvas(dataset.records[i], canvas, preprocess)
+        images[i], _ = load_canvas(dataset.records[i], canvas, preprocess)
 
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(threads or default_threads()) as pool:
         futures = [pool.submit(load, i) for i in range(n)]
-        for i, future in enumerate(futures):
-            try:
-                future.result()
-            except DataError as error:
-                if not dataset.skip_bad:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
-                findings.append(Finding("skipped", dataset.records[i].file_name, str(error)))
-            if progress is not None:
-                progress(i + 1, n)
-    kept = [i for i, p in enumerate(placements) if p is not None]
+        try:
+            for i, future in enumerate(futures):
+                try:
+                    future.result()
+                    kept.append(i)
+                except DataError as error:
+                    if not dataset.skip_bad:
+                        raise
+                    findings.append(Finding("skipped", dataset.records[i].file_name, str(error)))
+                if progress is not None:
+                    progress(i + 1, n)
+        except BaseException:  # an interrupt too: do not decode the rest before it is seen
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if not kept:
-        raise DataError("the data set holds no image that can be decoded" + (f": {findings[0][2]}" if findings else ""))
+        first = f"; the first: {findings[0].detail}" if findings else ""
+        raise DataError(f"the data set holds no image that can be decoded{first}")
     left = replace(dataset.take(kept), summary=dataset.summary + Summary(tuple(findings)))
-    laid = [p for p in placements if p is not None]
-    ids = np.array([r.image_id for r in left.records], np.int64)
-    return CanvasCache(
-        dataset=left,
-        canvas=canvas,
-        preprocess=preprocess,
-        images=images if len(kept) == n else images[kept],
-        targets=pad_targets(left.records, laid, m),
-        sizes=np.array([r.size for r in left.records], np.int32),
-        content=np.array([p.content for p in laid], np.float32),
-        image_ids=ids.astype(np.int32) if ids.max() <= np.iinfo(np.int32).max else ids,
-    )
+    fields = lay_out(left, canvas, preprocess, max_objects)
+    return CanvasCache(**fields, images=images if len(kept) == n else images[kept])
+
+
+def default_threads() -> int:
+    """One per processor, at most 8: beyond that decoding waits for memory."""
+    return min(8, os.cpu_count() or 1)
 
 
 def pad_targets(records: tuple[ImageRecord, ...], placements: list[Placement], max_objects: int) -> Targets:
@@ -231,10 +265,16 @@ def sample_indices(seed: int, step: int, batch_size: int, n: int) -> Int[np.ndar
     )
 
 
-def evaluation_batches(cache: CanvasCache, batch_size: int) -> Iterator[Batch]:
+def training_batches(canvases: Canvases, seed: int, batch_size: int, first_step: int = 0) -> Iterator[Batch]:
+    """The endless stream of full training batches from a step on (see `sample_indices`)."""
+    for step in itertools.count(first_step):
+        yield canvases.batch(sample_indices(seed, step, batch_size, len(canvases)))
+
+
+def evaluation_batches(canvases: Canvases, batch_size: int) -> Iterator[Batch]:
     """Every image once, in order; the last batch is filled up with rows that ``image_valid`` marks as False."""
     if batch_size < 1:
         raise ConfigError(f"batch size {batch_size}: it must be at least 1")
-    for start in range(0, len(cache), batch_size):
+    for start in range(0, len(canvases), batch_size):
         places = np.arange(start, start + batch_size)
-        yield cache.batch(np.minimum(places, len(cache) - 1), places < len(cache))
+        yield canvases.batch(np.minimum(places, len(canvases) - 1), places < len(canvases))

@@ -7,6 +7,8 @@ from pathlib import Path, PureWindowsPath
 from yolojax.data.images import IMAGE_SUFFIXES
 from yolojax.errors import DataError
 
+_LONGEST_NAME = 255  # bytes of one part of a path, on every common file system
+
 
 def inside(folder: Path, name: str, where: str) -> Path:
     """``folder / name``, or a `DataError` when ``name``, found in ``where``, leads out of ``folder``.
@@ -16,8 +18,9 @@ def inside(folder: Path, name: str, where: str) -> Path:
     """
     plain = name.replace("\\", "/")
     relative = os.path.normpath(plain)
-    if not plain or "\0" in plain:
-        raise DataError(f"{where}: {name!r} is not a file name; correct it")
+    printable = name.isascii() or name.encode("utf-8", "replace").decode() == name  # no half of a surrogate pair
+    if not plain or not printable or min(name) < " " or max(len(p.encode()) for p in plain.split("/")) > _LONGEST_NAME:
+        raise DataError(f"{where}: {name[:80]!r} is not a file name; correct it")
     if os.path.isabs(plain) or PureWindowsPath(name).drive or relative.split("/", 1)[0] == "..":
         raise DataError(
             f"{where}: {name!r} lies outside the data set's folder {folder}; file names must be relative to it"

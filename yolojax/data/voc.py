@@ -90,6 +90,7 @@ def _listed(path: Path, notebook: Notebook) -> list[str]:
         with notebook.guard(where):
             if "/" in name or "\\" in name:
                 raise DataError(f"{where}: {name!r} lies outside the data set; list plain names without a folder")
+            inside(path.parent, f"{name}.xml", where)
             if name in names:
                 notebook.add("duplicate", where, f"{name} stands in line {names[name]} already")
             names.setdefault(name, number)

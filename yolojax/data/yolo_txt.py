@@ -19,6 +19,8 @@ from yolojax.data.paths import choose_split, class_lookup, images_below, inside,
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError
 
+# Besides its own, PyYAML lets errors of what it builds escape: an impossible date, a number of thousands of digits.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
 _SPLITS = ("train", "val", "test")
 _LARGEST_FRACTION = 2.0  # beyond it a value is no rounding or overlap but another unit
 
@@ -29,7 +31,7 @@ def find_yolo(folder: Path) -> Path | None:
     for path in candidates:
         try:
             content = yaml.safe_load(read_text(path))
-        except (yaml.YAMLError, DataError):
+        except (*_YAML_ERRORS, DataError):
             if path.stem == "data":
                 return path  # let the reader say what is wrong with it
             continue
@@ -91,11 +93,11 @@ def read_yolo(
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
+    except _YAML_ERRORS as error:
         raise DataError(f"{path}: malformed YAML ({' '.join(str(error).split())}); correct the file") from None
     if not isinstance(content, dict) or "names" not in content:
         raise DataError(f"{path}: not a YOLO data file: it needs names, and a folder of images per split (train, val)")
-    return content
+    return {str(key): value for key, value in content.items()}
 
 
 def _names(content: dict[str, Any], path: Path) -> tuple[str, ...]:
@@ -118,7 +120,7 @@ def _root(content: dict[str, Any], path: Path, notebook: Notebook) -> Path:
     if stated in (None, ""):
         return path.parent
     root = Path(os.path.normpath(path.parent / str(stated)))
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"{path}: path {str(stated)!r} means the folder {root}, which does not exist; correct it")
     if not root.resolve().is_relative_to(path.parent.resolve()):
         notebook.add("note", str(path), f"its path leads to another folder: {root}")
@@ -165,7 +167,7 @@ def _place(entry: str, key: str, path: Path, root: Path) -> Path:
     while trimmed.startswith("../"):
         trimmed = trimmed.removeprefix("../")
     # A widespread exporter writes `train: ../train/images` for a folder that lies beside the YAML file.
-    if trimmed != entry and trimmed and (root / trimmed).is_dir():
+    if trimmed != entry and trimmed and os.path.isdir(root / trimmed):
         return inside(root, trimmed, where)
     return inside(root, entry, where)
 

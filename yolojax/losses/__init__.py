@@ -9,7 +9,14 @@ from yolojax.losses.box import (
     generalized_box_iou_loss,
     scylla_box_iou_loss,
 )
-from yolojax.losses.classification import binary_cross_entropy
+from yolojax.losses.classification import (
+    binary_cross_entropy,
+    focal_loss,
+    quality_focal_loss,
+    varifocal_loss,
+    with_class_weights,
+    with_label_smoothing,
+)
 from yolojax.losses.distribution import distribution_focal_loss
 
 __all__ = [
@@ -20,8 +27,13 @@ __all__ = [
     "decoded_complete_iou_loss",
     "distance_box_iou_loss",
     "distribution_focal_loss",
+    "focal_loss",
     "generalized_box_iou_loss",
+    "quality_focal_loss",
     "scylla_box_iou_loss",
     "squared_offset_loss",
+    "varifocal_loss",
+    "with_class_weights",
+    "with_label_smoothing",
     "yolo_loss",
 ]

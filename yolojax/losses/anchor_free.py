@@ -13,7 +13,7 @@ from yolojax.assign.task_aligned import task_aligned_assign
 from yolojax.coding.dfl import boxes_to_distances, decode_distributions, dfl_expectation, distances_to_boxes
 from yolojax.coding.grid import cell_centres, flatten_levels
 from yolojax.losses.box import complete_box_iou_loss
-from yolojax.losses.classification import binary_cross_entropy
+from yolojax.losses.classification import ClassLoss, binary_cross_entropy
 from yolojax.losses.distribution import distribution_focal_loss
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
@@ -28,6 +28,7 @@ def anchor_free_loss(
     hyper: Hyper,
     *,
     box_loss: BoxLoss = complete_box_iou_loss,
+    class_loss: ClassLoss = binary_cross_entropy,
     alpha: float = 0.5,
     beta: float = 6.0,
     k: int = 10,
@@ -39,14 +40,14 @@ def anchor_free_loss(
 
     - ``box``: ``lambda_coord * t_hat * box_loss(predicted, object)``, over positives;
     - ``dfl``: ``lambda_dfl * t_hat * mean over the four sides of the distribution focal loss``, over positives;
-    - ``cls``: ``lambda_cls * BCE(class logits, t_hat at the object's class, 0 elsewhere)``, over all points but the
-      negatives whose predicted box lies in a crowd region.
+    - ``cls``: ``lambda_cls * class_loss(class logits, t_hat at the object's class and 0 elsewhere)``, BCE unless given,
+      summed over classes, over all points but the negatives whose predicted box lies in a crowd region.
 
     Every normaliser is the image's sum of ``t_hat``, so that `LossTerms.reduce` divides by the batch's sum, at least
     1. The gains of YOLOv8 are box 7.5, cls 0.5, dfl 1.5. Counts: ``positives``, ``unassigned`` (objects without a
     point) and ``ignored`` (crowd negatives).
 
-    References: TOOD, arXiv 2108.07755, equations 9 and 11 (BCE without their focal factor, as in YOLOv8); DFL, arXiv
+    References: TOOD, arXiv 2108.07755, section 3.2.2 (here without its focal factor, as in YOLOv8); DFL, arXiv
     2006.04388, equation 6; CIoU, arXiv 1911.08287.
     """
     points, strides = cell_centres(levels)
@@ -59,7 +60,7 @@ def anchor_free_loss(
     own_class = jnp.take_along_axis(objects.classes, assigned.objects, axis=1)
     labels = jnp.arange(class_logits.shape[-1])[None, None, :] == own_class[..., None]
     wanted = jnp.where(labels, assigned.scores[..., None], 0.0)
-    bce = jnp.where(ignored, 0.0, jnp.sum(binary_cross_entropy(class_logits, wanted), axis=-1))
+    bce = jnp.where(ignored, 0.0, jnp.sum(class_loss(class_logits, wanted), axis=-1))
 
     # Boxes are learnt by positives alone, and only those are decoded with a gradient.
     listed, real = list_positives(assigned, targets.classes.shape[1] * k)

@@ -12,7 +12,7 @@ from yolojax.assign.objects import sort_by_content
 from yolojax.coding.anchored import cell_offsets, decode
 from yolojax.coding.grid import anchor_grid
 from yolojax.losses.box import complete_box_iou_loss
-from yolojax.losses.classification import binary_cross_entropy
+from yolojax.losses.classification import ClassLoss, binary_cross_entropy
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
 BoxPart = Callable[[Array, Array, Array, Array, Array], Array]
@@ -56,6 +56,7 @@ def yolo_loss(
     hyper: Hyper,
     *,
     box_part: BoxPart = squared_offset_loss,
+    class_loss: ClassLoss = binary_cross_entropy,
     decoder: Callable[..., Array] = decode,
 ) -> LossTerms:
     """Loss of per-level maps whose last axis is ``(tx, ty, tw, th, objectness, C class logits)``.
@@ -65,7 +66,7 @@ def yolo_loss(
     - ``box``: ``lambda_coord * box_part`` of each positive (`squared_offset_loss` or `decoded_complete_iou_loss`);
     - ``obj``: ``lambda_obj * BCE(objectness, 1)`` of each positive;
     - ``noobj``: ``lambda_noobj * BCE(objectness, 0)`` of each negative that is not ignored;
-    - ``cls``: ``lambda_cls * BCE(class logits, one-hot)``, summed over classes, of each positive.
+    - ``cls``: ``lambda_cls * class_loss(class logits, one-hot)``, summed over classes, of each positive.
 
     Positives come from `find_responsible`. A negative is ignored if its predicted box has an IoU above
     ``hyper.ignore_iou`` with any object (YOLOv3, arXiv 1804.02767, section 2.1), or at least half of its own area in a
@@ -77,6 +78,7 @@ def yolo_loss(
       maps: one a level, in the order of ``levels``.
       anchors: ``(width, height)`` in canvas pixels.
       box_part: the error of the positives' boxes.
+      class_loss: BCE unless given; see `yolojax.losses.classification`.
       decoder: for the boxes of the ignore rules; a partial of `yolojax.coding.decode` gives another ``scale_x_y``.
     """
     objects = sort_by_content(targets)
@@ -90,7 +92,7 @@ def yolo_loss(
     raw = jnp.where(owns[..., None], own[..., :4], 0.0)
     box = box_part(raw, objects.boxes, cells[place], strides[place], sizes[place])
     labels = jnp.arange(own.shape[-1] - 5)[None, None, :] == objects.classes[..., None]
-    cls = jnp.sum(binary_cross_entropy(own[..., 5:], labels.astype(jnp.float32)), axis=-1)
+    cls = jnp.sum(class_loss(own[..., 5:], labels.astype(jnp.float32)), axis=-1)
     obj = binary_cross_entropy(own[..., 4], jnp.ones(owns.shape))
 
     geometry = jnp.concatenate([m[..., :5].reshape(m.shape[0], -1, 5) for m in maps], axis=1).astype(jnp.float32)

@@ -64,7 +64,8 @@ class Conv(nn.Module):
         kernel = self.param("kernel", kernel_init, shape, jnp.float32)
         y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
         if self.use_bias:
-            y += self.param("bias", self.bias_init, (self.features,), jnp.float32).astype(self.dtype)
+            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+            y += bias.astype(self.dtype).reshape(1, 1, 1, -1)
         return y
 
 
@@ -97,7 +98,8 @@ class BatchNorm(nn.Module):
         else:
             batch_mean, batch_var = mean.value, var.value
         gain = scale * lax.rsqrt(batch_var + self.epsilon)
-        return (x * gain + (bias - batch_mean * gain)).astype(x.dtype)
+        shift = bias - batch_mean * gain
+        return (x * gain.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)).astype(x.dtype)
 
 
 class ConvBNAct(nn.Module):

@@ -39,7 +39,12 @@ from yolojax.training.step import StepReport, make_train_step
 
 
 class Run(NamedTuple):
-    """A finished run: its directory, the released detector, and its evaluation on the validation images."""
+    """A finished run: its directory, the released detector, and its evaluation on the validation images.
+
+    ``seconds``: ``prepare`` (data and detector), ``train`` (steps, compilation included), ``validate``, and
+    ``until_weights``, from the call of `fit` to the final weights on disk. ``programs`` counts the training programs
+    that were compiled; one is what a run should need.
+    """
 
     folder: Path
     detector: Detector
@@ -176,26 +181,32 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
             row |= {"learning_rate": float(jnp.asarray(schedule(step - 1)) * hyper.learning_rate)}
             row |= log.row(time.monotonic() - clock)
             last = step == total_steps
+            if last:  # the weights are safe before anything is measured
+                save(state)
+                if config.select == "last" or val_cache is None:
+                    release(run.folder / "best", detector, state.ema, config, row, train_set, val_set)
+                seconds["until_weights"] = time.monotonic() - started
             if val_cache is not None and (last or every(epoch, config.validate_every)):
                 mark = time.monotonic()
                 result = evaluate_cache(detect, detector, state.ema, val_cache, config.validation, reporter)
                 seconds["validate"] += time.monotonic() - mark
                 row |= {f"val/{name}": getattr(result.result, name) for name in VALIDATION_COLUMNS}
                 score = result.result.AP
-                if config.select == "last" or score is None or best is None or score > best:
+                if best is None or (score is not None and score > best):
                     best = score
+                    if config.select == "best":
+                        release(run.folder / "best", detector, state.ema, config, row, train_set, val_set)
+                if last and config.select == "last":
                     release(run.folder / "best", detector, state.ema, config, row, train_set, val_set)
             advance(step, log.note() + validation_note(row))
             log = EpochLog()
             run.add(row)
-            if last or every(epoch, config.checkpoint_every):
+            if every(epoch, config.checkpoint_every) and not last:
                 save(state)
             clock = time.monotonic()
 
     # Release: the EMA parameters, their evaluation, and pictures.
     jax.block_until_ready(state.step)
-    if val_cache is None:
-        release(run.folder / "best", detector, state.ema, config, {"step": step}, train_set, None)
     variables = state.ema
     if config.select == "best" and val_cache is not None:
         from yolojax.predict import load_detector

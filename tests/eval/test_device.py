@@ -1,0 +1,161 @@
+"""AP on the device is pycocotools' AP, whatever the padding, and compiles once."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolojax.eval.device import (
+    ANY_AREA,
+    RECALL_POINTS,
+    PaddedDetections,
+    PaddedTruth,
+    _true_positives_for_recall,
+    accumulate,
+    average_precision,
+    judge,
+    object_counts,
+    rank,
+)
+
+AREAS = ((0.0, 1e10), (0.0, 1024.0), (1024.0, 9216.0), (9216.0, 1e10))
+IMAGES, M, K = 4, 14, 40
+
+
+def padded(truth: dict, found: list[dict], dtype, images: int = IMAGES) -> tuple[PaddedTruth, PaddedDetections]:
+    """Fixed-size columns with garbage (NaN, class 0) in the padding, which nothing may read."""
+    classes = {c["id"]: k for k, c in enumerate(truth["categories"])}
+    place = {r["id"]: k for k, r in enumerate(truth["images"])}
+
+    def fill(records: list[dict], n: int) -> dict[str, np.ndarray]:
+        columns = {
+            "boxes": np.full((images, n, 4), np.nan),
+            "scores": np.full((images, n), np.nan),
+            "areas": np.full((images, n), np.nan),
+            "classes": np.zeros((images, n), np.int32),
+            "crowd": np.zeros((images, n), bool),
+            "valid": np.zeros((images, n), bool),
+        }
+        used = [0] * images
+        for record in records:
+            i = place[record["image_id"]]
+            k, used[i] = used[i], used[i] + 1
+            x, y, w, h = record["bbox"]
+            columns["boxes"][i, k] = x, y, x + w, y + h
+            columns["classes"][i, k] = classes[record["category_id"]]
+            columns["scores"][i, k], columns["areas"][i, k] = record.get("score", 0), record.get("area", 0)
+            columns["crowd"][i, k], columns["valid"][i, k] = record.get("iscrowd", 0), True
+        return columns
+
+    def arrays(columns: dict[str, np.ndarray], names: tuple[str, ...]) -> list[jax.Array]:
+        return [jnp.asarray(v if v.dtype.kind != "f" else v.astype(dtype)) for v in (columns[n] for n in names)]
+
+    objects, rows = fill(truth["annotations"], M), fill(found, K)
+    return PaddedTruth(*arrays(objects, PaddedTruth._fields)), PaddedDetections(*arrays(rows, PaddedDetections._fields))
+
+
+traces: list[None] = []
+
+
+@partial(jax.jit, static_argnames="classes")
+def compiled(truth, detections, cap, area_range, classes: int):
+    traces.append(None)
+    return average_precision(truth, detections, classes=classes, cap=cap, area_range=area_range)
+
+
+def evaluate(truth: PaddedTruth, found: PaddedDetections, *, classes: int, cap: int = 100, area_range=ANY_AREA):
+    return compiled(truth, found, cap, area_range, classes)
+
+
+def integers(truth: dict, found: list[dict]) -> tuple[dict, list[dict]]:
+    """Whole pixels, so that x + w - x is w to the last bit; the annotations' areas stay as they are."""
+    truth = {**truth, "annotations": [{**a, "bbox": np.round(a["bbox"]).tolist()} for a in truth["annotations"]]}
+    return truth, [{**d, "bbox": np.round(d["bbox"]).tolist()} for d in found]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.booleans())
+def test_equals_pycocotools_in_float64(make_case, pycocotools_run, seed: int, ties: bool) -> None:
+    truth, found = integers(*make_case(seed, images=IMAGES, objects=4, crowd=0.2, ties=ties))
+    if not found:
+        return
+    peer = pycocotools_run(truth, found).eval
+    with jax.enable_x64(True):
+        columns = padded(truth, found, np.float64)
+        for a, area_range in enumerate(AREAS):
+            got = evaluate(*columns, classes=3, area_range=area_range)
+            expected = np.where(peer["precision"] < 0, np.nan, peer["precision"]).mean(axis=1)[:, :, a, -1]
+            recall = np.where(peer["recall"] < 0, np.nan, peer["recall"])[:, :, a, -1]
+            np.testing.assert_allclose(got.precision, expected, rtol=0, atol=1e-9)
+            np.testing.assert_allclose(got.recall, recall, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("cap", [1, 3])
+def test_caps_count_per_image_and_class(make_case, pycocotools_run, cap: int) -> None:
+    truth, found = integers(*make_case(3, images=IMAGES, objects=4))
+    peer = pycocotools_run(truth, found, maxDets=[cap, 10, 100]).eval["recall"][:, :, 0, 0]
+    with jax.enable_x64(True):
+        got = evaluate(*padded(truth, found, np.float64), classes=3, cap=cap)
+        np.testing.assert_allclose(got.recall, peer, rtol=0, atol=1e-9)
+
+
+def test_float32_and_the_mean(make_case, pycocotools_run, strict_dtypes) -> None:
+    truth, found = integers(*make_case(5, images=IMAGES, objects=4))
+    got = evaluate(*padded(truth, found, np.float32), classes=3)
+    assert got.precision.dtype == jnp.float32
+    assert float(got.mean()) == pytest.approx(pycocotools_run(truth, found).stats[0], abs=1e-6)
+
+
+def test_weights_are_copies_of_images(make_case, pycocotools_run) -> None:
+    truth, found = integers(*make_case(8, images=IMAGES, objects=4))
+    weights = [2, 0, 1, 3]
+    copies: dict = {"categories": truth["categories"], "images": [], "annotations": []}
+    rows: list[dict] = []
+    for record, weight in zip(truth["images"], weights, strict=True):
+        for _ in range(weight):
+            new = len(copies["images"]) + 1
+            copies["images"].append({"id": new})
+            for a in truth["annotations"]:
+                if a["image_id"] == record["id"]:
+                    copies["annotations"].append({**a, "image_id": new, "id": len(copies["annotations"]) + 1})
+            rows += [{**d, "image_id": new} for d in found if d["image_id"] == record["id"]]
+    with jax.enable_x64(True):
+        columns = padded(truth, found, np.float64)
+        got = jax.jit(lambda t, d, w: accumulate(rank(judge(t, d)), object_counts(t, classes=3), w))(
+            *columns, jnp.asarray(weights, jnp.int32)
+        )
+        assert float(got.mean()) == pytest.approx(pycocotools_run(copies, rows).stats[0], abs=1e-9)
+
+
+def test_recall_points_are_reached_as_in_float64() -> None:
+    """For every number of objects up to 400: the first true positive whose rounded recall is at least the point."""
+    for n in range(1, 401):
+        recall = np.arange(n + 1) / n
+        expected = np.searchsorted(recall, RECALL_POINTS, side="left")
+        np.testing.assert_array_equal(_true_positives_for_recall(jnp.int32(n)), expected)
+
+
+def test_compiles_once(make_case) -> None:
+    """Other content, another cap and another area range are the same program."""
+    cases = [padded(*make_case(seed, images=IMAGES, objects=4), np.float32) for seed in (1, 2)]
+    first = evaluate(*cases[0], classes=3)
+    before = len(traces)
+    second = evaluate(*cases[1], classes=3, cap=7, area_range=AREAS[1])
+    assert len(traces) == before and first.mean() != second.mean()
+
+
+def test_classes_without_objects_are_nan_and_left_out() -> None:
+    box = jnp.array([[[0.0, 0.0, 10.0, 10.0]]])
+    one, yes = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
+    truth = PaddedTruth(box, one, jnp.full((1, 1), 100.0), ~yes, yes)
+    found = PaddedDetections(box, jnp.full((1, 1), 0.5), one, yes)
+    got = evaluate(truth, found, classes=2)
+    assert float(got.mean()) == 1.0 and bool(jnp.isnan(got.precision[:, 1]).all())
+    empty = evaluate(truth._replace(valid=~yes), found._replace(valid=~yes), classes=2)
+    assert bool(jnp.isnan(empty.mean()))
+    missed = evaluate(truth, found._replace(valid=~yes), classes=2)
+    assert float(missed.mean()) == 0.0

@@ -1,0 +1,138 @@
+"""The detectors of the zoo: what a description gives back, and the contract that engines rely on."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from yolojax import zoo
+from yolojax.errors import CheckpointError, ConfigError
+from yolojax.structures import Hyper, Targets
+
+NAMES = ("circle", "square", "star")
+CANVAS = (64, 96)
+SMALL = {
+    "compact": {"widths": (8, 8, 16, 16, 16), "depths": (0, 0, 1, 1, 0), "head_width": 8, "reg_max": 8},
+    "lesson": {
+        "widths": (8, 8, 16, 16, 16),
+        "depths": (0, 0, 1, 1, 0),
+        "neck_width": 8,
+        "anchors": (((10.0, 12.0), (20.0, 16.0)), ((30.0, 40.0), (60.0, 50.0))),
+    },
+}
+
+
+def targets(batch: int = 2) -> Targets:
+    boxes = jnp.broadcast_to(jnp.array([[8.0, 8, 40, 30], [50, 10, 90, 60], [0, 0, 1, 1]]), (batch, 3, 4))
+    flags = jnp.broadcast_to(jnp.array([True, True, False]), (batch, 3))
+    classes = jnp.broadcast_to(jnp.array([0, 2, 0], jnp.int32), (batch, 3))
+    return Targets(boxes, classes, flags, jnp.zeros((batch, 3), bool), jnp.zeros(batch, jnp.int32))
+
+
+@pytest.fixture(scope="module", params=sorted(SMALL))
+def detector(request):
+    return zoo.build(request.param, NAMES, CANVAS, **SMALL[request.param])
+
+
+@pytest.fixture(scope="module")
+def variables(detector):
+    return detector.init(jax.random.key(0))
+
+
+def test_parameters_lie_under_backbone_neck_head(variables):
+    assert set(variables["params"]) == {"backbone", "neck", "head"}
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+
+
+def test_contract_of_forward_loss_and_decode(detector, variables):
+    images = jax.random.uniform(jax.random.key(1), (2, *CANVAS, 3))
+
+    @jax.jit
+    def everything(variables, images):
+        outputs, state = detector.forward_train(variables, images, targets(), jax.random.key(2))
+        terms = detector.loss(outputs, targets(), Hyper()._replace(**detector.spec.hyper))
+        return detector.decode(detector.forward(variables, images)), terms, state
+
+    candidates, terms, state = everything(variables, images)
+    cells = sum((CANVAS[0] // s) * (CANVAS[1] // s) for s in detector.spec.strides)
+    per_cell = len(SMALL["lesson"]["anchors"][0]) if detector.spec.name == "lesson" else 1
+    assert candidates.boxes.shape == (2, cells * per_cell, 4)
+    assert candidates.scores.shape == (2, cells * per_cell, len(NAMES))
+    assert float(candidates.scores.min()) >= 0 and float(candidates.scores.max()) <= 1
+    assert bool(jnp.isfinite(candidates.boxes).all())
+    assert set(terms.sums) == set(terms.normalisers)
+    assert all(value.shape == (2,) and bool(jnp.isfinite(value).all()) for value in terms.sums.values())
+    assert set(state) == {"batch_stats"}
+    assert jax.tree.structure(state["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
+
+
+def test_folding_changes_no_output(detector, variables):
+    """With running statistics that differ from 0 and 1, or there would be nothing to fold."""
+    stats = jax.tree.map(lambda x: x + 0.3, variables["batch_stats"])
+    variables = {**variables, "batch_stats": stats}
+    images = jax.random.uniform(jax.random.key(3), (1, *CANVAS, 3))
+    folded, folded_variables = detector.fold(variables)
+    plain = jax.jit(detector.forward)(variables, images)
+    merged = jax.jit(folded.forward)(folded_variables, images)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), plain, merged)
+    assert not jax.tree.leaves(folded_variables.get("batch_stats", {}))
+    with pytest.raises(ConfigError, match="inference"):
+        folded.forward_train(folded_variables, images, targets(1), jax.random.key(0))
+
+
+def test_a_description_in_json_builds_the_same_detector(detector, variables):
+    description = json.loads(json.dumps(zoo.describe(detector.spec)))
+    again = zoo.from_description(description)
+    assert dataclasses.asdict(again.spec) == dataclasses.asdict(detector.spec)
+    shapes = jax.tree.map(lambda x: x.shape, variables)
+    assert jax.tree.map(lambda x: x.shape, jax.eval_shape(again.init, jax.random.key(0))) == shapes
+
+
+def test_compact_reads_its_own_gains():
+    assert zoo.build("compact", NAMES, CANVAS, **SMALL["compact"]).spec.hyper["lambda_coord"] == 7.5
+
+
+def test_lesson_finds_its_anchors_on_the_data():
+    rng = np.random.default_rng(0)
+    sizes = np.concatenate([rng.normal(m, 1.0, (50, 2)) for m in (8, 16, 24, 40, 60, 90)])
+    detector = zoo.build("lesson", NAMES, CANVAS, box_sizes=sizes.astype(np.float32))
+    anchors = np.array(detector.spec.options["anchors"])
+    assert anchors.shape == (2, 3, 2)
+    np.testing.assert_allclose(anchors.reshape(6, 2).mean(1), [8, 16, 24, 40, 60, 90], atol=1.0)
+
+
+@pytest.mark.parametrize("box", ["mse", "ciou"])
+@pytest.mark.parametrize("backbone", ["darknet", "resnet18"])
+def test_lesson_offers_both_backbones_and_box_losses(backbone, box):
+    options = {**SMALL["lesson"], "backbone": backbone, "box": box}
+    detector = zoo.build("lesson", NAMES, CANVAS, **options)
+    shapes = jax.eval_shape(detector.init, jax.random.key(0))
+    out = jax.eval_shape(detector.forward, shapes, jnp.zeros((1, *CANVAS, 3)))
+    assert [o.shape for o in out] == [(1, 4, 6, 2, 8), (1, 2, 3, 2, 8)]
+
+
+@pytest.mark.parametrize(
+    ("name", "canvas", "options", "message"),
+    [
+        ("compat", CANVAS, {}, "did you mean compact"),
+        ("zebra", CANVAS, {}, "known: compact, lesson"),
+        ("compact", (65, 96), {}, "multiples of the largest stride, 32"),
+        ("compact", CANVAS, {"depth": 3}, "depth"),
+        ("lesson", CANVAS, {}, "needs anchors"),
+        ("lesson", CANVAS, {"anchors": (((1.0, 1.0),), ())}, "equally many"),
+        ("lesson", CANVAS, {**SMALL["lesson"], "backbone": "vgg"}, "darknet or resnet18"),
+    ],
+)
+def test_what_cannot_be_built_is_named(name, canvas, options, message):
+    with pytest.raises(ConfigError, match=message):
+        zoo.build(name, NAMES, canvas, **options)
+
+
+def test_no_class_and_damaged_descriptions_are_refused():
+    with pytest.raises(ConfigError, match="at least one class"):
+        zoo.build("compact", (), CANVAS)
+    with pytest.raises(CheckpointError, match="name"):
+        zoo.from_description({"class_names": ["a"]})

@@ -1,0 +1,134 @@
+"""Greedy non-maximum suppression of fixed size: take the best box, strike out what overlaps it, repeat."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Bool, Float, Int
+
+from yolojax.errors import ConfigError
+from yolojax.nms.greedy_blocks import keep_by_blocks
+from yolojax.nms.greedy_tiles import keep_by_tiles
+from yolojax.nms.order import ascending_order, first_true, score_keys
+from yolojax.nms.rows import Rows
+
+
+class Kept(NamedTuple):
+    """What suppression keeps: indices into the input by falling score, and which of them exist.
+
+    Rows where ``valid`` is False come last and hold index 0.
+    """
+
+    indices: Int[Array, " K"]
+    valid: Bool[Array, " K"]
+
+
+def nms(
+    boxes: Float[Array, "N 4"],
+    scores: Float[Array, " N"],
+    iou_threshold: float | Float[Array, ""],
+    max_detections: int,
+    *,
+    valid: Bool[Array, " N"] | None = None,
+) -> Kept:
+    """Class-agnostic greedy suppression; the best ``max_detections`` of what it keeps.
+
+    A box is suppressed when its IoU with a kept box of higher score exceeds the threshold. An IoU that equals the
+    threshold suppresses nothing. Of equal scores the lower index goes first. A row with a NaN or infinite coordinate
+    or score is never kept and suppresses nothing.
+
+    May be compiled and mapped over images. On a CPU it computes the overlaps of every row with the rows kept before
+    it, and stops when ``max_detections`` are kept; elsewhere, of every row with all rows before it.
+
+    Args:
+      boxes: xyxy, any unit; not clipped.
+      scores: any real numbers.
+      iou_threshold: 0 to 1, traced: a new value does not recompile. It is compared in float32.
+      max_detections: ``K``, static; may exceed ``N``.
+      valid: rows to consider; all by default.
+
+    Raises:
+      ConfigError: if ``max_detections`` is below 1.
+    """
+    return _greedy(boxes, scores, None, iou_threshold, max_detections, valid)
+
+
+def batched_nms(
+    boxes: Float[Array, "N 4"],
+    scores: Float[Array, " N"],
+    classes: Int[Array, " N"],
+    iou_threshold: float | Float[Array, ""],
+    max_detections: int,
+    *,
+    valid: Bool[Array, " N"] | None = None,
+) -> Kept:
+    """Greedy suppression within each class; the best ``max_detections`` of what it keeps, over all classes.
+
+    As `nms`, but boxes of different ``classes`` (any integers) never suppress each other. They are told apart by
+    their class, not by moving boxes apart, so that no coordinate loses precision.
+    """
+    return _greedy(boxes, scores, classes, iou_threshold, max_detections, valid)
+
+
+def _greedy(boxes, scores, classes, iou_threshold, max_detections, valid) -> Kept:
+    if max_detections < 1:
+        raise ConfigError(f"max_detections is {max_detections}: at least one detection must be asked for")
+    usable = finite_rows(boxes, scores) if valid is None else finite_rows(boxes, scores) & valid
+    order = ascending_order(score_keys(scores, usable))
+    rows = Rows.of(boxes[order], None if classes is None else classes[order])
+    keep = keep_mask(rows, usable.sum(), iou_threshold, limit=max_detections, by_class=False)
+    positions, kept = first_true(keep, max_detections)
+    return Kept(jnp.where(kept, order[positions], 0) if len(order) else positions, kept)
+
+
+def finite_rows(boxes: Float[Array, "*n 4"], scores: Float[Array, "*n"]) -> Bool[Array, "*n"]:
+    """Rows without a NaN or an infinity."""
+    return jnp.isfinite(boxes).all(-1) & jnp.isfinite(scores)
+
+
+def keep_mask(
+    rows: Rows,
+    count: Int[Array, ""],
+    iou_threshold: float | Float[Array, ""],
+    *,
+    limit: int | None,
+    by_class: bool,
+) -> Bool[Array, " n"]:
+    """Which of the first ``count`` rows greedy suppression keeps, in the order given; exact on every platform.
+
+    With a ``limit`` it may stop once that many are kept. ``by_class`` promises rows sorted by class first, which saves
+    time on a CPU. Mapped over images, all of them are done in one program: one after another on a CPU, where a mapped
+    loop would run every image as long as the slowest, and side by side elsewhere.
+    """
+    if rows.x1.shape[0] == 0:
+        return jnp.zeros(0, bool)
+    count, threshold = jnp.asarray(count, jnp.int32)[None], jnp.asarray(iou_threshold, jnp.float32)[None]
+    return _mapped(limit, by_class)(rows.map(lambda x: x[None]), count, threshold)[0]
+
+
+def _mapped(limit: int | None, by_class: bool):
+    """The batched suppression, ``[B, n] -> [B, n]``, with the rule that maps it by growing its batch."""
+
+    @custom_vmap
+    def keep(rows: Rows, count: Int[Array, " B"], threshold: Float[Array, " B"]) -> Bool[Array, "B n"]:
+        one_by_one = partial(keep_by_tiles, limit=limit, by_class=by_class)
+        return lax.platform_dependent(
+            rows,
+            count,
+            threshold,
+            cpu=lambda *args: lax.map(lambda image: one_by_one(*image), args),
+            default=partial(keep_by_blocks, limit=limit),
+        )
+
+    @keep.def_vmap
+    def grow(size, mapped, *args):
+        args = jax.tree.map(lambda x, m: x if m else jnp.broadcast_to(x, (size, *x.shape)), args, tuple(mapped))
+        merged = keep(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), args))
+        return merged.reshape(size, -1, merged.shape[-1]), True
+
+    return keep

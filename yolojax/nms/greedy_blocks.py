@@ -1,0 +1,68 @@
+"""Exact greedy suppression for accelerators: few large steps, for a whole batch at once.
+
+Rows are taken in blocks. A block is first compared with every row kept before it; what is left is settled within the
+block by iterating ``keep = alive and not suppressed by keep`` from ``keep = alive``. Row j is right for good once all
+rows before it are, so the iteration reaches the greedy answer in at most as many rounds as a block has rows, and in
+practice in as many as the longest chain of boxes each suppressing the next (compare arXiv 2005.03572, section III-B).
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from yolojax.nms.rows import Rows, suppresses
+
+BLOCK = 256
+"""Rows to a block: a power of two that divides the work into few steps without idling on short lists."""
+
+_UNROLL = 4
+"""Rounds between two tests of convergence, since each test makes the host wait for the device."""
+
+
+def keep_by_blocks(
+    rows: Rows, count: Int[Array, " B"], threshold: Float[Array, " B"], *, limit: int | None
+) -> Bool[Array, "B n"]:
+    """Which of the first ``count`` rows of every image greedy suppression keeps.
+
+    Args:
+      rows: boxes in the order in which they are considered, ``[B, n]``.
+      count: how many rows an image has; those behind are padding.
+      threshold: float32; an IoU above it suppresses.
+      limit: stop when every image has kept at least this many; rows behind count as not kept.
+    """
+    batch, n = rows.x1.shape
+    size = min(BLOCK, max(n, 1))
+    padded = -(-n // size) * size
+    rows = rows.map(lambda x: jnp.pad(x, ((0, 0), (0, padded - n))))
+    earlier = jnp.arange(size)[:, None] < jnp.arange(size)
+    column, row = (lambda x: x[:, :, None]), (lambda x: x[:, None, :])
+    threshold = threshold[:, None, None]
+
+    def settle(state: tuple[Int[Array, ""], Bool[Array, "B p"]]):
+        i, keep = state
+        start = i * size
+        block = rows.map(lambda x: lax.dynamic_slice(x, (0, start), (batch, size)))
+        alive = start + jnp.arange(size) < count[:, None]
+        hit = suppresses(rows.map(column), block.map(row), threshold) & keep[:, :, None]
+        alive &= ~hit.any(1)
+        within = suppresses(block.map(column), block.map(row), threshold) & earlier
+        return i + 1, lax.dynamic_update_slice(keep, _fixed_point(within, alive), (0, start))
+
+    def unfinished(state: tuple[Int[Array, ""], Bool[Array, "B p"]]):
+        i, keep = state
+        going = i * size < count
+        if limit is not None:
+            going &= jnp.sum(keep, axis=1) < limit
+        return going.any()
+
+    return lax.while_loop(unfinished, settle, (jnp.int32(0), jnp.zeros((batch, padded), bool)))[1][:, :n]
+
+
+def _fixed_point(within: Bool[Array, "B t t"], alive: Bool[Array, "B t"]) -> Bool[Array, "B t"]:
+    def rounds(state):
+        keep, _ = state
+        for _ in range(_UNROLL):
+            previous, keep = keep, alive & ~(within & keep[:, :, None]).any(1)
+        return keep, jnp.any(previous != keep)
+
+    return lax.while_loop(lambda state: state[1], rounds, (alive, jnp.bool_(True)))[0]

@@ -1,0 +1,107 @@
+"""Exact greedy suppression for CPUs: tiles of rows against the list of the boxes kept so far.
+
+The textbook loop (keep a box, strike out what overlaps it) reads all rows for every kept box. Here the rows are taken
+32 at a time: each tile is compared with the boxes kept so far, 32 x 32 pairs at once, and then settled within itself
+by 32 steps on bit masks. Only pairs of a row and an earlier *kept* box are ever computed, and they fill vector lanes.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from yolojax.nms.rows import Rows, suppresses
+
+TILE = 32
+"""Rows to a tile: one bit each of a 32-bit mask, and the longest reduction that XLA:CPU fuses with its input."""
+
+
+_BIT = np.uint32(1) << np.arange(TILE, dtype=np.uint32)
+
+
+class _State(NamedTuple):
+    tile: Int[Array, ""]
+    kept: Rows
+    n_kept: Int[Array, ""]
+    keep: Bool[Array, " n"]
+
+
+def keep_by_tiles(
+    rows: Rows,
+    count: Int[Array, ""],
+    threshold: Float[Array, ""],
+    *,
+    limit: int | None,
+    by_class: bool,
+) -> Bool[Array, " n"]:
+    """Which of the first ``count`` rows greedy suppression keeps.
+
+    Args:
+      rows: boxes in the order in which they are considered, ``[n]``.
+      count: how many rows there are; those behind are padding.
+      threshold: float32; an IoU above it suppresses.
+      limit: stop when at least this many are kept; rows behind the last tile read count as not kept.
+      by_class: whether rows are sorted by class first. Then tiles of earlier classes need no comparison.
+    """
+    n = rows.x1.shape[0]
+    padded = -(-n // TILE) * TILE
+    rows = rows.map(lambda x: jnp.pad(x, (0, padded - n)))
+    earlier = jnp.arange(TILE)[:, None] < jnp.arange(TILE)
+
+    def settle(state: _State) -> _State:
+        start = state.tile * TILE
+        tile = rows.map(lambda x: lax.dynamic_slice(x, (start,), (TILE,)))
+        alive = start + jnp.arange(TILE) < count
+
+        def compare(carry):
+            i, alive = carry
+            block = state.kept.map(lambda x: lax.dynamic_slice(x, (i * TILE,), (TILE,)))
+            hit = suppresses(block.map(lambda x: x[:, None]), tile.map(lambda x: x[None]), threshold)
+            # Slots behind the end of the list hold empty boxes, which overlap nothing.
+            return i - 1, alive & ~hit.any(0)
+
+        def more(carry):
+            i, _ = carry
+            if not by_class:
+                return i >= 0
+            # The list is sorted by class as well: stop at the first block that ends before the tile's first class.
+            last = jnp.minimum((i + 1) * TILE, state.n_kept) - 1
+            return (i >= 0) & (state.kept.classes[jnp.maximum(last, 0)] >= tile.classes[0])
+
+        _, alive = lax.while_loop(more, compare, ((state.n_kept - 1) // TILE, alive))
+        within = suppresses(tile.map(lambda x: x[:, None]), tile.map(lambda x: x[None]), threshold) & earlier
+        kept_bits = _settle_within(within, alive)
+        kept_here = (kept_bits & _BIT) != 0
+
+        rank = lax.population_count(kept_bits & (_BIT - 1)).astype(jnp.int32)
+        slot = jnp.where(kept_here, state.n_kept + rank, padded)
+        kept = jax.tree.map(lambda old, new: old.at[slot].set(new, mode="drop", unique_indices=True), state.kept, tile)
+        keep = lax.dynamic_update_slice(state.keep, kept_here, (start,))
+        n_kept = state.n_kept + lax.population_count(kept_bits).astype(jnp.int32)
+        return _State(state.tile + 1, kept, n_kept, keep)
+
+    def unfinished(state: _State):
+        going = state.tile * TILE < count
+        return going if limit is None else going & (state.n_kept < limit)
+
+    start = _State(jnp.int32(0), rows.map(jnp.zeros_like), jnp.int32(0), jnp.zeros(padded, bool))
+    return lax.while_loop(unfinished, settle, start).keep[:n]
+
+
+def _settle_within(within: Bool[Array, "t t"], alive: Bool[Array, " t"]) -> UInt32[Array, ""]:
+    """Greedy suppression inside a tile, as a mask of one bit per row kept.
+
+    ``within[i, j]`` tells that row i, if kept, suppresses the later row j.
+    """
+    suppressors = jnp.sum(jnp.where(within, _BIT[:, None], 0), axis=0, dtype=jnp.uint32)
+    alive_bits = jnp.sum(jnp.where(alive, _BIT, 0), dtype=jnp.uint32)
+
+    # A loop, although it could be written out: XLA would repeat those steps inside every use of the result.
+    def step(row, kept):
+        free = (suppressors[row] & kept) == 0
+        return kept | jnp.where(free, alive_bits & jnp.asarray(_BIT)[row], jnp.uint32(0))
+
+    return lax.fori_loop(0, TILE, step, jnp.uint32(0))
