@@ -79,14 +79,17 @@ class LineReporter:
     def task(self, description: str, total: int) -> Iterator[Task]:
         """Lines for the time of a ``with`` block, and one at its end when the work took longer than `SHORT`."""
         started = last = time.monotonic()
-        latest: tuple[int, str] = (0, "")
+        first: tuple[float, int] | None = None
+        latest = 0, ""
 
         def advance(done: int, note: str = "") -> None:
-            nonlocal last, latest
+            nonlocal first, last, latest
             now, latest = time.monotonic(), (done, note)
-            if now - last >= LINE_EVERY and done < total:
+            if first is None:
+                first = now, done  # the rate counts from here: what came before was compilation
+            elif now - last >= LINE_EVERY and first[1] < done < total:
                 last = now
-                left = (now - started) * (total - done) / max(done, 1)
+                left = (now - first[0]) * (total - done) / (done - first[1])
                 self.say(_line(description, done, total, f"about {_clock(left)} left", note))
 
         yield advance

@@ -1,0 +1,264 @@
+"""Prediction: boxes in pixels of the photo, whatever its size and whichever photos it is batched with."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import yolojax
+from yolojax import zoo
+from yolojax.detector import Detector, DetectorSpec
+from yolojax.errors import CheckpointError, ConfigError, DataError
+from yolojax.geometry import Preprocess
+from yolojax.predict import Predictor, Result, load_detector
+from yolojax.structures import Candidates
+from yolojax.weights.released import save_released
+
+CANVAS = (64, 96)
+CLASSES = ("cell", "platelet", "other")
+
+
+def red_finder(preprocess: Preprocess) -> Detector:
+    """A detector that is right by construction: one box around whatever is red, scored by how red it is."""
+    spec = DetectorSpec("red finder", ("red",), CANVAS, (32,), preprocess)
+
+    def forward(variables, images):
+        rgb = images[..., ::-1] if preprocess.channels == "bgr" else images
+        return [rgb * (preprocess.scale / 255)]
+
+    def decode(outputs):
+        image = outputs[0]
+        red = (image[..., 0] > 0.6) & (image[..., 1] < 0.4)
+
+        def extent(any_red):  # first and last position that is red, [B] each
+            places = jnp.arange(any_red.shape[1])[None]
+            n = any_red.shape[1]
+            return jnp.where(any_red, places, n).min(1), jnp.where(any_red, places + 1, 0).max(1)
+
+        (x1, x2), (y1, y2) = extent(red.any(1)), extent(red.any(2))
+        box = jnp.stack([x1, y1, x2, y2], -1).astype(jnp.float32)
+        strength = jnp.where(red, image[..., 0], 0.0).max((1, 2))
+        return Candidates(box[:, None], strength[:, None, None])
+
+    detector = Detector(spec, lambda key: {}, forward, None, None, decode, lambda variables: (detector, variables))  # pyright: ignore[reportArgumentType]
+    return detector
+
+
+def photo(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    """A grey photo with a red rectangle."""
+    image = np.full((height, width, 3), 90, np.uint8)
+    x1, y1, x2, y2 = box
+    image[y1:y2, x1:x2] = (230, 20, 30)
+    return image
+
+
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        Preprocess(),
+        Preprocess(align="topleft", channels="bgr", scale=1.0),
+        Preprocess(resize="stretch"),
+    ],
+)
+def test_boxes_come_back_in_pixels_of_the_photo(preprocess):
+    predictor = Predictor(red_finder(preprocess), {})
+    cases = [
+        ((64, 96), (10, 20, 40, 50)),
+        ((128, 192), (20, 8, 100, 90)),
+        ((300, 100), (30, 100, 90, 260)),
+        ((33, 500), (100, 5, 460, 30)),
+        ((20, 30), (0, 0, 30, 20)),
+        ((1000, 90), (0, 300, 90, 1000)),
+    ]
+    for (height, width), box in cases:
+        result = predictor(photo(height, width, box))
+        assert result.size == (height, width) and result.names == ["red"] and result.truncated == 0
+        # To one canvas pixel: that is what the canvas can tell, in pixels of the photo.
+        pixel = np.array([max(height / CANVAS[0], width / CANVAS[1])] * 4)
+        if preprocess.resize == "stretch":
+            pixel = np.array([width / CANVAS[1], height / CANVAS[0]] * 2)
+        assert (np.abs(result.boxes[0] - box) <= pixel + 1e-3).all(), ((height, width), result.boxes)
+        assert (result.boxes[0] >= 0).all() and result.boxes[0, 2] <= width and result.boxes[0, 3] <= height
+
+
+def test_a_photo_lying_on_its_side_is_found_upright(tmp_path):
+    upright = photo(120, 60, (10, 20, 40, 110))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the stored pixels are to be turned by 90 degrees, clockwise
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "side.png", exif=exif)
+    result = Predictor(red_finder(Preprocess()), {})(tmp_path / "side.png")
+    assert result.size == (120, 60)
+    np.testing.assert_allclose(result.boxes[0], (10, 20, 40, 110), atol=2.0)
+
+
+def test_nothing_found_is_an_empty_result():
+    result = Predictor(red_finder(Preprocess()), {})(np.zeros((50, 40, 3), np.uint8))
+    assert result.boxes.shape == (0, 4) and result.scores.shape == result.classes.shape == (0,)
+    assert result.as_dict() == {"height": 50, "width": 40, "detections": [], "truncated": 0}
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory) -> Path:
+    """A small detector with arbitrary parameters, which finds many things everywhere, as a run leaves it."""
+    detector = zoo.build(
+        "compact", CLASSES, CANVAS, widths=(8, 8, 16, 16, 24), depths=(0, 1, 1, 1, 1), head_width=16, reg_max=8
+    )
+    variables = detector.init(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(variables)
+    rng = np.random.default_rng(0)
+    leaves = [np.asarray(x * rng.uniform(0.7, 1.3, x.shape) + 0.01, np.float32) for x in leaves]
+    variables = jax.tree.unflatten(tree, leaves)
+    for i in range(3):  # scores around one half
+        variables["params"]["head"][f"level{i}_predict_cls"]["bias"] = np.zeros(3, np.float32)
+    folder = tmp_path_factory.mktemp("run")
+    save_released(folder / "best", variables, {"detector": zoo.describe(detector.spec)})
+    return folder
+
+
+def photos(n: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(5)
+    sizes = [(64, 96), (100, 50), (37, 211), (96, 64), (400, 300)]
+    return [rng.integers(0, 256, (*sizes[i % 5], 3), np.uint8) for i in range(n)]
+
+
+def assert_same(a: Result, b: Result, tolerance: float) -> None:
+    assert (a.size, a.class_names, a.truncated) == (b.size, b.class_names, b.truncated)
+    np.testing.assert_array_equal(a.classes, b.classes)
+    np.testing.assert_allclose(a.scores, b.scores, atol=tolerance)
+    np.testing.assert_allclose(a.boxes, b.boxes, atol=100 * tolerance)
+
+
+def test_what_was_released_is_what_is_loaded(released):
+    detector, variables = load_detector(released)
+    assert detector.spec.class_names == CLASSES and detector.spec.canvas == CANVAS
+    expected = jax.eval_shape(detector.init, jax.random.key(0))
+    assert jax.tree.structure(variables) == jax.tree.structure(expected)
+    loaded, direct = yolojax.load(released), Predictor(detector, variables)
+    for image in photos(3):
+        a, b = loaded(image), direct(image)
+        assert len(a.scores) > 5
+        assert_same(a, b, 0.0)
+    assert_same(yolojax.load(released / "best")(photos(1)[0]), direct(photos(1)[0]), 0.0)
+
+
+def test_batches_do_not_change_results(released):
+    images = photos(5)
+    alone = [yolojax.load(released)(image) for image in images]
+    for batch_size in (2, 5):
+        together = list(yolojax.load(released, batch_size=batch_size).many(images))
+        assert len(together) == 5
+        for a, b in zip(alone, together, strict=True):
+            assert_same(a, b, 1e-5)
+
+
+def test_thresholds_change_without_compiling_again(released):
+    predictor, image = yolojax.load(released), photos(1)[0]
+    few, many = predictor(image, confidence=0.6), predictor(image, confidence=0.4)
+    loose = predictor(image, confidence=0.4, iou=0.9)
+    assert len(few.scores) < len(many.scores) <= len(loose.scores)
+    assert few.scores.min(initial=1) > 0.6 and many.scores.min() > 0.4
+    assert (np.diff(many.scores) <= 0).all()
+    np.testing.assert_array_equal(few.boxes, many.boxes[: len(few.boxes)])
+    assert predictor._run._cache_size() == 1
+
+
+def test_what_does_not_fit_is_counted(released):
+    image = photos(1)[0]
+    all_of_it = yolojax.load(released, max_detections=1000)(image, confidence=0.3)
+    few = yolojax.load(released, max_detections=3)(image, confidence=0.3)
+    assert all_of_it.truncated == 0
+    assert len(few.scores) == 3 and few.truncated == len(all_of_it.scores) - 3
+    np.testing.assert_array_equal(few.boxes, all_of_it.boxes[:3])
+
+
+def test_files_and_arrays_give_the_same(released, tmp_path):
+    image = photos(1)[0]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    predictor = yolojax.load(released)
+    assert_same(predictor(tmp_path / "a.png"), predictor(image), 0.0)
+    assert_same(predictor(str(tmp_path / "a.png")), predictor(image), 0.0)
+
+
+def test_results_as_json_and_as_a_picture(released):
+    image = photos(2)[1]
+    result = yolojax.load(released)(image)
+    told = json.loads(json.dumps(result.as_dict()))
+    assert (told["height"], told["width"]) == (100, 50) == result.size
+    for row, score, box, name in zip(told["detections"], result.scores, result.boxes, result.names, strict=True):
+        assert row["class"] == name == CLASSES[row["class_index"]]
+        assert row["score"] == float(score) and row["box"] == box.tolist()
+    drawn = result.draw(image)
+    assert drawn.dtype == np.uint8 and min(drawn.shape[:2]) >= 240
+    assert not np.array_equal(drawn, result._replace(boxes=result.boxes[:0], scores=result.scores[:0], classes=result.classes[:0]).draw(image))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+    ],
+)
+def test_arrays_that_are_no_photo_are_refused(image):
+    from yolojax.predict import as_rgb
+
+    with pytest.raises(ConfigError, match="give uint8 RGB"):
+        as_rgb(image)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "match"),
+    [
+        ({"confidence": 1.0}, "confidence = 1.0"),
+        ({"confidence": -0.1}, "confidence = -0.1"),
+        ({"confidence": float("nan")}, "confidence = nan"),
+        ({"iou": 0.0}, "iou = 0.0"),
+        ({"iou": 1.1}, "iou = 1.1"),
+    ],
+)
+def test_thresholds_out_of_range_are_refused_at_once(thresholds, match):
+    with pytest.raises(ConfigError, match=match):
+        Predictor(red_finder(Preprocess()), {}).many([], **thresholds)
+
+
+def test_sizes_out_of_range_are_refused():
+    for sizes in ({"max_detections": 0}, {"batch_size": 0}):
+        with pytest.raises(ConfigError, match="at least 1"):
+            Predictor(red_finder(Preprocess()), {}, **sizes)
+
+
+def test_files_that_are_no_photo_are_named(released, tmp_path):
+    (tmp_path / "text.jpg").write_text("not an image")
+    predictor = yolojax.load(released)
+    for name in ("text.jpg", "missing.jpg"):
+        with pytest.raises(DataError, match=name):
+            predictor(tmp_path / name)
+
+
+def test_folders_that_hold_no_detector_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no such folder"):
+        yolojax.load(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"holds no detector\.json"):
+        yolojax.load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="--resume"):
+        yolojax.load(tmp_path)
+
+
+def test_weights_of_another_detector_are_refused(released, tmp_path):
+    description = json.loads((released / "best" / "detector.json").read_text())
+    (tmp_path / "weights.safetensors").write_bytes((released / "best" / "weights.safetensors").read_bytes())
+    description["detector"]["options"]["head_width"] = 8
+    (tmp_path / "detector.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match=r"parameter .* is float32 of shape .* the detector needs"):
+        load_detector(tmp_path)
+    description["detector"]["options"]["head_widht"] = 8
+    (tmp_path / "detector.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="head_widht"):
+        load_detector(tmp_path)
