@@ -255,22 +255,24 @@ def cxcywh_to_xywh(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n 4"]:
     return jnp.concatenate([boxes[..., :2] - boxes[..., 2:] * 0.5, boxes[..., 2:]], axis=-1)
 
 
+def _extent(boxes: Float[Array, "*n 4"], size: tuple[int, int]) -> Float[Array, "*n 4"]:
+    h, w = size
+    return jnp.broadcast_to(jnp.array([w, h, w, h], jnp.float32), boxes.shape)
+
+
 def normalise_boxes(boxes: Float[Array, "*n 4"], size: tuple[int, int]) -> Float[Array, "*n 4"]:
     """Boxes in pixels of an image of ``size = (h, w)`` to fractions of it, in any format above; float32."""
-    h, w = size
-    return boxes.astype(jnp.float32) / jnp.array([w, h, w, h], jnp.float32)
+    return boxes.astype(jnp.float32) / _extent(boxes, size)
 
 
 def denormalise_boxes(boxes: Float[Array, "*n 4"], size: tuple[int, int]) -> Float[Array, "*n 4"]:
     """Boxes in fractions (0..1) of an image of ``size = (h, w)`` to pixels, in any format above; float32."""
-    h, w = size
-    return boxes.astype(jnp.float32) * jnp.array([w, h, w, h], jnp.float32)
+    return boxes.astype(jnp.float32) * _extent(boxes, size)
 
 
 def clip_boxes(boxes: Float[Array, "*n 4"], size: tuple[int, int]) -> Float[Array, "*n 4"]:
     """xyxy boxes in pixels, cut to an image of ``size = (h, w)``; a box that lies outside becomes empty; float32."""
-    h, w = size
-    return jnp.clip(boxes.astype(jnp.float32), 0.0, jnp.array([w, h, w, h], jnp.float32))
+    return jnp.clip(boxes.astype(jnp.float32), 0.0, _extent(boxes, size))
 
 
 def remove_small(boxes: Float[Array, "*n 4"], min_size: float | Float[Array, ""]) -> Bool[Array, "*n"]:
@@ -284,4 +286,5 @@ def scale_boxes(
 ) -> Float[Array, "*n 4"]:
     """Boxes of any format above, times ``scale``: one factor, or ``(vertical, horizontal)``; float32."""
     sy, sx = scale if isinstance(scale, tuple) else (scale, scale)
-    return boxes.astype(jnp.float32) * jnp.stack([jnp.asarray(s, jnp.float32) for s in (sx, sy, sx, sy)])
+    factors = jnp.stack([jnp.asarray(s, jnp.float32) for s in (sx, sy, sx, sy)])
+    return boxes.astype(jnp.float32) * jnp.broadcast_to(factors, boxes.shape)

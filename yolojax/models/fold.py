@@ -20,7 +20,12 @@ def _fold(params: dict[str, Any], stats: dict[str, Any], epsilon: float) -> dict
     if "conv" in params and "norm" in params:
         norm, running = params["norm"], stats["norm"]
         gain = norm["scale"] * lax.rsqrt(running["var"] + jnp.float32(epsilon))
-        return {"conv": {"kernel": params["conv"]["kernel"] * gain.reshape(1, 1, 1, -1), "bias": norm["bias"] - running["mean"] * gain}}
+        return {
+            "conv": {
+                "kernel": params["conv"]["kernel"] * gain.reshape(1, 1, 1, -1),
+                "bias": norm["bias"] - running["mean"] * gain,
+            }
+        }
     return {
         name: _fold(value, stats.get(name, {}), epsilon) if isinstance(value, dict) else value
         for name, value in params.items()

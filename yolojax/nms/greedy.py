@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from yolojax.errors import ConfigError
 from yolojax.nms.greedy_blocks import keep_by_blocks
-from yolojax.nms.greedy_tiles import keep_by_tiles
+from yolojax.nms.greedy_tiles import keep_by_tiles, keep_class_by_class
 from yolojax.nms.order import ascending_order, first_true, score_keys
 from yolojax.nms.rows import Rows
 
@@ -81,7 +81,7 @@ def _greedy(boxes, scores, classes, iou_threshold, max_detections, valid) -> Kep
     usable = finite_rows(boxes, scores) if valid is None else finite_rows(boxes, scores) & valid
     order = ascending_order(score_keys(scores, usable))
     rows = Rows.of(boxes[order], None if classes is None else classes[order])
-    keep = keep_mask(rows, usable.sum(), iou_threshold, limit=max_detections, by_class=False)
+    keep = keep_mask(rows, usable.sum(), iou_threshold, limit=max_detections)
     positions, kept = first_true(keep, max_detections)
     return Kept(jnp.where(kept, order[positions], 0) if len(order) else positions, kept)
 
@@ -96,32 +96,37 @@ def keep_mask(
     count: Int[Array, ""],
     iou_threshold: float | Float[Array, ""],
     *,
-    limit: int | None,
-    by_class: bool,
+    limit: int | None = None,
+    n_classes: int | None = None,
 ) -> Bool[Array, " n"]:
     """Which of the first ``count`` rows greedy suppression keeps, in the order given; exact on every platform.
 
-    With a ``limit`` it may stop once that many are kept. ``by_class`` promises rows sorted by class first, which saves
-    time on a CPU. Mapped over images, all of them are done in one program: one after another on a CPU, where a mapped
-    loop would run every image as long as the slowest, and side by side elsewhere.
+    With a ``limit`` it may stop once that many are kept. Without one, and with classes known to be
+    ``0 .. n_classes - 1``, a CPU takes one class after the other. Mapped over images, all of them are done in one
+    program: one after another on a CPU, where a mapped loop would run every image as long as the slowest, and side by
+    side elsewhere.
     """
     if rows.x1.shape[0] == 0:
         return jnp.zeros(0, bool)
     count, threshold = jnp.asarray(count, jnp.int32)[None], jnp.asarray(iou_threshold, jnp.float32)[None]
-    return _mapped(limit, by_class)(rows.map(lambda x: x[None]), count, threshold)[0]
+    return _batched(limit, n_classes)(rows.map(lambda x: x[None]), count, threshold)[0]
 
 
-def _mapped(limit: int | None, by_class: bool):
-    """The batched suppression, ``[B, n] -> [B, n]``, with the rule that maps it by growing its batch."""
+def _batched(limit: int | None, n_classes: int | None):
+    """The suppression of a batch, ``[B, n] -> [B, n]``, with the rule that maps it by growing the batch."""
+
+    if limit is None and n_classes is not None:
+        one_image = partial(keep_class_by_class, n_classes=n_classes)
+    else:
+        one_image = partial(keep_by_tiles, limit=limit, by_class=False)
 
     @custom_vmap
     def keep(rows: Rows, count: Int[Array, " B"], threshold: Float[Array, " B"]) -> Bool[Array, "B n"]:
-        one_by_one = partial(keep_by_tiles, limit=limit, by_class=by_class)
         return lax.platform_dependent(
             rows,
             count,
             threshold,
-            cpu=lambda *args: lax.map(lambda image: one_by_one(*image), args),
+            cpu=lambda *images: lax.map(lambda image: one_image(*image), images),
             default=partial(keep_by_blocks, limit=limit),
         )
 

@@ -34,7 +34,7 @@ def keep_by_blocks(
     size = min(BLOCK, max(n, 1))
     padded = -(-n // size) * size
     rows = rows.map(lambda x: jnp.pad(x, ((0, 0), (0, padded - n))))
-    earlier = jnp.arange(size)[:, None] < jnp.arange(size)
+    earlier = jnp.triu(jnp.ones((1, size, size), bool), 1)
     column, row = (lambda x: x[:, :, None]), (lambda x: x[:, None, :])
     threshold = threshold[:, None, None]
 
@@ -42,7 +42,7 @@ def keep_by_blocks(
         i, keep = state
         start = i * size
         block = rows.map(lambda x: lax.dynamic_slice(x, (0, start), (batch, size)))
-        alive = start + jnp.arange(size) < count[:, None]
+        alive = start + jnp.arange(size)[None] < count[:, None]
         hit = suppresses(rows.map(column), block.map(row), threshold) & keep[:, :, None]
         alive &= ~hit.any(1)
         within = suppresses(block.map(column), block.map(row), threshold) & earlier
@@ -59,10 +59,14 @@ def keep_by_blocks(
 
 
 def _fixed_point(within: Bool[Array, "B t t"], alive: Bool[Array, "B t"]) -> Bool[Array, "B t"]:
+    def round_(keep):
+        return alive & ~(within & keep[:, :, None]).any(1)
+
     def rounds(state):
-        keep, _ = state
-        for _ in range(_UNROLL):
-            previous, keep = keep, alive & ~(within & keep[:, :, None]).any(1)
+        previous, _ = state
+        for _ in range(_UNROLL - 1):
+            previous = round_(previous)
+        keep = round_(previous)
         return keep, jnp.any(previous != keep)
 
     return lax.while_loop(lambda state: state[1], rounds, (alive, jnp.bool_(True)))[0]

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from yolojax.nms.order import ascending_order
 from yolojax.nms.rows import Rows, suppresses
 
 TILE = 32
@@ -49,7 +50,7 @@ def keep_by_tiles(
     n = rows.x1.shape[0]
     padded = -(-n // TILE) * TILE
     rows = rows.map(lambda x: jnp.pad(x, (0, padded - n)))
-    earlier = jnp.arange(TILE)[:, None] < jnp.arange(TILE)
+    earlier = jnp.triu(jnp.ones((TILE, TILE), bool), 1)
 
     def settle(state: _State) -> _State:
         start = state.tile * TILE
@@ -65,7 +66,7 @@ def keep_by_tiles(
 
         def more(carry):
             i, _ = carry
-            if not by_class:
+            if not by_class or tile.classes is None or state.kept.classes is None:
                 return i >= 0
             # The list is sorted by class as well: stop at the first block that ends before the tile's first class.
             last = jnp.minimum((i + 1) * TILE, state.n_kept) - 1
@@ -89,6 +90,20 @@ def keep_by_tiles(
 
     start = _State(jnp.int32(0), rows.map(jnp.zeros_like), jnp.int32(0), jnp.zeros(padded, bool))
     return lax.while_loop(unfinished, settle, start).keep[:n]
+
+
+def keep_class_by_class(
+    rows: Rows, count: Int[Array, ""], threshold: Float[Array, ""], *, n_classes: int
+) -> Bool[Array, " n"]:
+    """As `keep_by_tiles` without a limit, for rows with classes ``0 .. n_classes - 1`` in any order.
+
+    Sorted by class for the time being, so that only pairs of one class are computed.
+    """
+    assert rows.classes is not None
+    alive = jnp.arange(rows.classes.shape[0]) < count
+    order = ascending_order(jnp.where(alive, rows.classes, n_classes).astype(jnp.uint32), n_classes.bit_length())
+    keep = keep_by_tiles(rows.map(lambda x: x[order]), count, threshold, limit=None, by_class=True)
+    return jnp.zeros_like(keep).at[order].set(keep, unique_indices=True)
 
 
 def _settle_within(within: Bool[Array, "t t"], alive: Bool[Array, " t"]) -> UInt32[Array, ""]:

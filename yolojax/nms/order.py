@@ -53,8 +53,27 @@ def _order_by_digits(keys: UInt32[Array, "*b n"], bits: int) -> Int[Array, "*b n
 
 
 def first_true(mask: Bool[Array, " n"], size: int) -> tuple[Int[Array, " {size}"], Bool[Array, " {size}"]]:
-    """The positions of the first ``size`` True entries, and which of them exist; the others are 0."""
-    rank = jnp.cumsum(mask) - 1
-    slot = jnp.where(mask & (rank < size), rank, size)
-    positions = jnp.zeros(size, jnp.int32).at[slot].set(jnp.arange(mask.shape[0], dtype=jnp.int32), mode="drop")
-    return positions, jnp.arange(size) <= (rank[-1] if mask.shape[0] else -1)
+    """The positions of the first ``size`` True entries, and which of those exist; missing ones are 0.
+
+    A running count over all entries is what such a search costs most by, so it counts words of 32 entries: the slot's
+    word is found by bisection and the entry within the word by halving.
+    """
+    slots = jnp.arange(size, dtype=jnp.int32)
+    if mask.shape[0] == 0:
+        return jnp.zeros_like(slots), jnp.zeros(size, bool)
+    words = jnp.pad(mask, (0, -mask.shape[0] % 32)).reshape(-1, 32)
+    bit = np.uint32(1) << np.arange(32, dtype=np.uint32)[None]
+    bits = jnp.sum(jnp.where(words, bit, 0), axis=1, dtype=jnp.uint32)
+    counts = lax.population_count(bits).astype(jnp.int32)
+    ends = jnp.cumsum(counts)
+    exists = slots < ends[-1]
+    word = jnp.minimum(jnp.searchsorted(ends, slots, side="right"), len(bits) - 1)
+    rest, skip = bits[word], slots - (ends - counts)[word]
+    position = word * 32
+    for width in (16, 8, 4, 2, 1):
+        below = lax.population_count(rest & np.uint32((1 << width) - 1)).astype(jnp.int32)
+        upper = skip >= below
+        position += jnp.where(upper, width, 0)
+        skip -= jnp.where(upper, below, 0)
+        rest = jnp.where(upper, rest >> width, rest)
+    return jnp.where(exists, position, 0), exists

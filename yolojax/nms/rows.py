@@ -27,7 +27,8 @@ class Rows(NamedTuple):
     @classmethod
     def of(cls, boxes: Float[Array, "*n 4"], classes: Int[Array, "*n"] | None) -> Rows:
         boxes = jnp.clip(boxes.astype(jnp.float32), -LARGEST, LARGEST)
-        return cls(*jnp.moveaxis(boxes, -1, 0), box_area(boxes), classes)
+        x1, y1, x2, y2 = jnp.moveaxis(boxes, -1, 0)
+        return cls(x1, y1, x2, y2, box_area(boxes), classes)
 
     def map(self, f) -> Rows:
         """``f`` of every array."""

@@ -72,7 +72,7 @@ def make_train_step(
         (loss, (terms, parts, new_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
             state.variables["params"]
         )
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
         optimiser = make_optimiser(config, total_steps, hyper)

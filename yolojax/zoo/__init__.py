@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -61,10 +62,11 @@ def build(
         levels, per_level = ANCHORED[name]
         anchors = deal_to_levels(kmeans_anchors(box_sizes, levels * per_level), levels)
         options = {**options, "anchors": np.round(anchors, 2).tolist()}
-    try:
-        return ARCHITECTURES[name](tuple(class_names), tuple(canvas), dtype=dtype, **options)
-    except TypeError as error:
-        raise ConfigError(f"{name}: {error}") from error
+    builder = ARCHITECTURES[name]
+    known = set(inspect.signature(builder).parameters) - {"class_names", "canvas", "dtype"}
+    if unknown := sorted(set(options) - known):
+        raise ConfigError(f"{name} has no option {unknown[0]}; it has {', '.join(sorted(known))}")
+    return builder(tuple(class_names), tuple(canvas), dtype=dtype, **options)
 
 
 def describe(spec: DetectorSpec) -> dict[str, Any]:

@@ -6,6 +6,7 @@ narrower stages, one branch of convolutions in the head instead of two by choice
 There is no published accuracy; `experiments/` records what it reaches here.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,9 +31,9 @@ def compact(
     class_names: tuple[str, ...],
     canvas: tuple[int, int],
     *,
-    widths: tuple[int, ...] = (16, 32, 64, 128, 192),
-    depths: tuple[int, ...] = (0, 1, 2, 2, 1),
-    neck_widths: tuple[int, ...] | None = None,
+    widths: Sequence[int] = (16, 32, 64, 128, 192),
+    depths: Sequence[int] = (0, 1, 2, 2, 1),
+    neck_widths: Sequence[int] | None = None,
     neck_depth: int = 1,
     head_width: int = 64,
     head_depth: int = 1,

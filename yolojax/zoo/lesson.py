@@ -6,7 +6,8 @@ gives ``tx, ty, tw, th, objectness, classes`` for each anchor, best-shape-IoU as
 objectness times class. There is no published accuracy.
 """
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,12 +33,12 @@ def lesson(
     class_names: tuple[str, ...],
     canvas: tuple[int, int],
     *,
-    anchors: tuple[tuple[tuple[float, float], ...], ...],
-    backbone: Literal["darknet", "resnet18"] = "darknet",
-    widths: tuple[int, ...] = (16, 32, 64, 128, 192),
-    depths: tuple[int, ...] = (0, 1, 1, 2, 1),
+    anchors: Sequence[Sequence[Sequence[float]]],
+    backbone: str = "darknet",
+    widths: Sequence[int] = (16, 32, 64, 128, 192),
+    depths: Sequence[int] = (0, 1, 1, 2, 1),
     neck_width: int = 96,
-    box: Literal["mse", "ciou"] = "ciou",
+    box: str = "ciou",
     momentum: float = 0.97,
     dtype: DTypeLike = "float32",
 ) -> Detector:
