@@ -101,7 +101,7 @@ class Predictor:
 
     def many(
         self,
-        images: Sequence[str | Path | UInt8[np.ndarray, "h w 3"]],
+        images: Sequence[str | Path | UInt8[np.ndarray, "_ _ 3"]],
         *,
         confidence: float = 0.25,
         iou: float = 0.45,
@@ -124,7 +124,7 @@ class Predictor:
         return self._many(images, jnp.float32(confidence), jnp.float32(iou))
 
     def _many(
-        self, images: Sequence[str | Path | UInt8[np.ndarray, "h w 3"]], confidence: jax.Array, iou: jax.Array
+        self, images: Sequence[str | Path | UInt8[np.ndarray, "_ _ 3"]], confidence: jax.Array, iou: jax.Array
     ) -> Iterator[Result]:
         canvas = np.full((self.batch_size, *self.spec.canvas, 3), self.spec.preprocess.pad, np.uint8)
         for start in range(0, len(images), self.batch_size):
