@@ -43,9 +43,9 @@ def bccd_config(data: str, seed: int) -> TrainConfig:
         model=ModelConfig(name="compact", size=320),
         augment=AugmentConfig(flip_vertical=0.5),
         optimiser=OptimiserConfig(),
-        epochs=60,
+        epochs=75,
         seed=seed,
-        validate_every=20,
+        validate_every=25,
         checkpoint_every=0,
     )
 

@@ -260,6 +260,6 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
         raise ConfigError(f"{name} = {value!r}: expected {wanted.__name__}, got {type(value).__name__}")
     if wanted is float and not math.isfinite(value):
         raise ConfigError(f"{name} = {value!r}: give a finite number")
-    if wanted is dict:
+    if isinstance(value, dict):
         return {_coerce(args[0], k, name): _coerce(args[1], v, f"{name}.{k}") for k, v in value.items()}
     return value

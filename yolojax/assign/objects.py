@@ -12,7 +12,7 @@ HARMLESS_BOX = (0.0, 0.0, 1.0, 1.0)
 
 
 class Objects(NamedTuple):
-    """Objects of a batch, sorted by content. ``index`` tells the row of the `Targets` that each came from.
+    """Objects of a batch, sorted by content. ``row`` tells the row of the `Targets` that each came from.
 
     ``assignable`` objects may own predictions: valid, not crowd, finite, with positive width and height. Boxes of
     padding rows are a harmless unit box and their class 0.
@@ -21,7 +21,7 @@ class Objects(NamedTuple):
     boxes: Float[Array, "B M 4"]
     classes: Int[Array, "B M"]
     assignable: Bool[Array, "B M"]
-    index: Int[Array, "B M"]
+    row: Int[Array, "B M"]
 
 
 def well_formed(boxes: Float[Array, "*batch 4"]) -> Bool[Array, "*batch"]:

@@ -59,7 +59,7 @@ def as_assignment(
     """The owners of `settle` as rows of the `Targets`; ``scores`` are 0 wherever a wish did not come true."""
     batch, m = place.shape[:2]
     positive = owner < m
-    rows = jnp.take_along_axis(objects.index, jnp.minimum(owner, m - 1), axis=1)
+    rows = jnp.take_along_axis(objects.row, jnp.minimum(owner, m - 1), axis=1)
     place, scores = place.reshape(batch, -1), scores.reshape(batch, -1)
     image = jnp.broadcast_to(jnp.arange(batch)[:, None], place.shape)
     by_prediction = jnp.zeros(owner.shape).at[image, place].max(scores)

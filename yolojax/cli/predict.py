@@ -64,7 +64,7 @@ class Predict:
             folder.mkdir(parents=True, exist_ok=True)
         with reporter.task("detecting", len(photos)) as advance:
             for photo, pixels, result in _detect(predictor, photos, self.confidence, self.iou):
-                if isinstance(result, DataError):
+                if isinstance(result, DataError) or pixels is None:
                     entries.append({"image": str(photo), "error": str(result)})
                     reporter.say(f"not read: {result}")
                 else:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float
 
 from yolojax.models.layers import ConvBNAct, Style
@@ -45,11 +46,21 @@ class CSPBlock(nn.Module):
         return ConvBNAct(self.features, 1, style=self.style, name="join")(jnp.concatenate(parts, axis=-1), train)
 
 
+def max_pool(
+    x: Float[Array, "B H W C"],
+    window: tuple[int, int],
+    strides: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+) -> Float[Array, "B h w C"]:
+    """Maximum over windows of ``(rows, columns)``; padding never wins."""
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), ((0, 0), *padding, (0, 0)))
+
+
 def max_pool_same(x: Float[Array, "B H W C"], size: int) -> Float[Array, "B H W C"]:
     """Maximum over a ``size x size`` window, stride 1, borders excluded: rows first, then columns."""
     reach = (size // 2, size // 2)
-    x = nn.max_pool(x, (size, 1), padding=(reach, (0, 0)))
-    return nn.max_pool(x, (1, size), padding=((0, 0), reach))
+    x = max_pool(x, (size, 1), (1, 1), (reach, (0, 0)))
+    return max_pool(x, (1, size), (1, 1), ((0, 0), reach))
 
 
 class SPPF(nn.Module):

@@ -3,6 +3,7 @@
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from yolojax.models.blocks import max_pool
 from yolojax.models.layers import ACTIVATIONS, ConvBNAct, Style
 
 
@@ -35,7 +36,7 @@ class ResNet18(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "B H W 3"], train: bool) -> tuple[Float[Array, "B _h _w _c"], ...]:
         x = ConvBNAct(64, 7, 2, style=self.style, name="stem")(images.astype(self.style.dtype), train)
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         features = []
         for i, width in enumerate((64, 128, 256, 512)):
             x = BasicBlock(width, 1 if i == 0 else 2, self.style, name=f"stage{i}_0")(x, train)

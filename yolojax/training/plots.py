@@ -50,8 +50,8 @@ def save_batch(path: Path, images: UInt8[np.ndarray, "B H W 3"], targets: Target
     """A training batch as the network sees it, after augmentation, with its boxes."""
     pictures = []
     for i, image in enumerate(images[:16]):
-        keep = np.asarray(targets.valid[i])
-        objects = draw.Objects(targets.boxes[i][keep], targets.classes[i][keep], crowd=targets.crowd[i][keep])
+        boxes, classes, valid, crowd = (np.asarray(rows[i]) for rows in targets[:4])
+        objects = draw.Objects(boxes[valid], classes[valid], crowd=crowd[valid])
         pictures.append(draw.draw_boxes(*draw.enlarge(image, objects, READABLE), names))
     save_png(path, draw.contact_sheet(pictures, columns=4))
 
