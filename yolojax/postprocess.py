@@ -63,7 +63,7 @@ def postprocess(
         raise ConfigError(f"suppression is {suppression!r}: choose 'nms' or 'none'")
 
     batch, n, n_classes = candidates.scores.shape
-    if n == 0 or n_classes == 0:
+    if 0 in (batch, n, n_classes):
         return _nothing(batch, max_detections)
     select = partial(
         _select, score_threshold=jnp.asarray(score_threshold, jnp.float32), best_class_only=not multi_label

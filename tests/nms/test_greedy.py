@@ -98,7 +98,7 @@ def test_identical_boxes_leave_the_best():
 
 
 def test_negative_zero_and_falling_below_zero():
-    boxes = jnp.arange(5.0)[:, None] * 100 + jnp.array([0.0, 0, 10, 10])
+    boxes = jnp.arange(5.0)[:, None] * 100 + jnp.array([[0.0, 0, 10, 10]])
     scores = jnp.array([-1.0, 0.0, -0.0, 2.0, -3.0])
     np.testing.assert_array_equal(kept(NMS(boxes, scores, 0.5, 5)), [3, 1, 2, 0, 4])
 
