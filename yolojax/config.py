@@ -118,7 +118,7 @@ class ValidationConfig:
     """How a detector is measured (COCO protocol).
 
     Attributes:
-      confidence: detections with a score at or below this are not counted.
+      confidence: detections with a lower score are not counted.
       iou: overlap above which non-maximum suppression removes the weaker box.
       max_detections: most detections kept for an image.
       batch_size: images per forward pass.

@@ -75,8 +75,16 @@ class Predictor:
             raise ConfigError(f"max_detections = {max_detections}, batch_size = {batch_size}: give at least 1 of each")
         self.spec = detector.spec
         self.batch_size = batch_size
-        self.detector, self.variables = detector.fold(variables)
-        folded = self.detector
+        folded = detector
+
+        def fold(variables: Variables) -> Variables:
+            nonlocal folded
+            folded, folded_variables = detector.fold(variables)
+            return folded_variables
+
+        # As one program: run operation by operation, it would compile something for the shape of every layer.
+        self.variables = jax.jit(fold)(variables)
+        self.detector = folded
 
         def run(
             variables: Variables, images: UInt8[Array, "B H W 3"], confidence: Float[Array, ""], iou: Float[Array, ""]
@@ -110,7 +118,7 @@ class Predictor:
 
         Args:
           images: files or RGB uint8 arrays, of any sizes.
-          confidence: detections must score more than this.
+          confidence: detections must score at least this.
           iou: of two boxes of a class that overlap more than this, the weaker is left out.
 
         Raises:

@@ -1,5 +1,6 @@
 """The one layer that detectors are made of: convolution, batch normalisation, activation."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from yolojax.models.convolution import convolve
 
@@ -23,8 +24,18 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "none": lambda x: x,
 }
 
-# PyTorch's default for convolutions, uniform with variance 1 / (3 fan_in), which published YOLO recipes assume.
-kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+def kernel_bound(shape: tuple[int, ...]) -> float:
+    """Kernels start uniform in plus or minus ``1 / sqrt(fan_in)``.
+
+    That is PyTorch's default for convolutions, which published YOLO recipes assume; the last axis is the output.
+    """
+    return 1 / math.sqrt(math.prod(shape[:-1]))
+
+
+def kernel_init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """One kernel by the law of `kernel_bound`; `init_variables` draws those of a whole network at once."""
+    return jax.random.uniform(key, shape, dtype, -1.0, 1.0) * kernel_bound(shape)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from yolojax.models.layers import Conv
+from yolojax.models.layers import Conv, kernel_bound
 
 
 class Network(nn.Module):
@@ -28,9 +28,34 @@ def init_variables(network: Network, key: PRNGKeyArray, canvas: tuple[int, int])
     Nothing is computed but the parameters. A part without parameters is an empty dict.
     """
     image = jax.ShapeDtypeStruct((1, *canvas, 3), jnp.float32)
-    variables = jax.jit(lambda key: network.lazy_init(key, image, train=True))(key)
+
+    @jax.jit
+    def init(key: PRNGKeyArray) -> dict[str, Any]:
+        variables = network.lazy_init(key, image, train=True)
+        return {**variables, "params": _draw_kernels(variables["params"], key)}
+
+    variables = init(key)
     params = {part: variables["params"].get(part, {}) for part in ("backbone", "neck", "head")}
     return {"params": params, "batch_stats": variables.get("batch_stats", {})}
+
+
+def _draw_kernels(params: dict[str, Any], key: PRNGKeyArray) -> dict[str, Any]:
+    """Every kernel drawn by the law of `kernel_init`, but all from one call of the generator.
+
+    XLA compiles the generator anew for every call: at one for each kernel that took 20 s of processor time for a small
+    detector, and takes a second so. What the modules drew themselves is then unused and never computed.
+    """
+    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    is_kernel = [path[-1].key == "kernel" for path, _ in leaves]
+    total = sum(x.size for (_, x), kernel in zip(leaves, is_kernel, strict=True) if kernel)
+    drawn, start, values = jax.random.uniform(key, (total,), minval=-1.0, maxval=1.0), 0, []
+    for (_, x), kernel in zip(leaves, is_kernel, strict=True):
+        if kernel:
+            values.append(drawn[start : start + x.size].reshape(x.shape) * kernel_bound(x.shape))
+            start += x.size
+        else:
+            values.append(x)
+    return jax.tree.unflatten(tree, values)
 
 
 def parameter_count(variables: dict[str, Any]) -> int:
