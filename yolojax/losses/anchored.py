@@ -125,7 +125,7 @@ def _image_of(place: Array) -> Array:
 
 def _rows_of(maps: Sequence[Array], place: Array) -> Float[Array, "B M D"]:
     """Predictions at flat places, gathered level by level: no copy of all maps in one array is made."""
-    rows, start = 0.0, 0
+    rows, start = jnp.zeros((*place.shape, maps[0].shape[-1])), 0
     for m in maps:
         flat = m.reshape(m.shape[0], -1, m.shape[-1])
         inside = (place >= start) & (place < start + flat.shape[1])
