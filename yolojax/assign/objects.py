@@ -12,7 +12,7 @@ HARMLESS_BOX = (0.0, 0.0, 1.0, 1.0)
 
 
 class Objects(NamedTuple):
-    """Objects of a batch, sorted by content. ``row`` tells the row of the `Targets` that each came from.
+    """Objects of a batch, sorted by content. ``rows`` tells the row of the `Targets` that each came from.
 
     ``assignable`` objects may own predictions: valid, not crowd, finite, with positive width and height. Boxes of
     padding rows are a harmless unit box and their class 0.
@@ -21,7 +21,7 @@ class Objects(NamedTuple):
     boxes: Float[Array, "B M 4"]
     classes: Int[Array, "B M"]
     assignable: Bool[Array, "B M"]
-    row: Int[Array, "B M"]
+    rows: Int[Array, "B M"]
 
 
 def well_formed(boxes: Float[Array, "*batch 4"]) -> Bool[Array, "*batch"]:
@@ -52,11 +52,11 @@ def sort_by_content(targets: Targets) -> Objects:
     assignable = clean.valid & ~targets.crowd
     x1, y1, x2, y2 = (clean.boxes[..., i] for i in range(4))
     # lexsort: the last key is the most significant one.
-    index = jnp.lexsort((clean.classes, y2, x2, y1, x1, (x2 - x1) * (y2 - y1), ~assignable), axis=-1)
-    index = index.astype(jnp.int32)
+    rows = jnp.lexsort((clean.classes, y2, x2, y1, x1, (x2 - x1) * (y2 - y1), ~assignable), axis=-1)
+    rows = rows.astype(jnp.int32)
     return Objects(
-        jnp.take_along_axis(clean.boxes, index[..., None], axis=1),
-        jnp.take_along_axis(clean.classes, index, axis=1),
-        jnp.take_along_axis(assignable, index, axis=1),
-        index,
+        jnp.take_along_axis(clean.boxes, rows[..., None], axis=1),
+        jnp.take_along_axis(clean.classes, rows, axis=1),
+        jnp.take_along_axis(assignable, rows, axis=1),
+        rows,
     )

@@ -22,7 +22,7 @@ def one_to_one_assign(cost: Float[Array, "B M N"], targets: Targets) -> Predicti
 
     objects = sort_by_content(targets)
     m, n = cost.shape[1:]
-    cost = jnp.take_along_axis(jax.lax.stop_gradient(cost.astype(jnp.float32)), objects.row[..., None], axis=1)
+    cost = jnp.take_along_axis(jax.lax.stop_gradient(cost.astype(jnp.float32)), objects.rows[..., None], axis=1)
     known = objects.assignable[..., None] & jnp.isfinite(cost)
     largest = jnp.max(jnp.where(known, cost, -jnp.inf), axis=(1, 2), keepdims=True)
     largest = jnp.where(jnp.isfinite(largest), largest, 0.0)

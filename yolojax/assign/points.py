@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -39,15 +38,19 @@ def settle(
     wishes came true. Only the wishes are touched, never an array of ``M`` by ``n``.
     """
     batch, m, k = place.shape
-    # A maximum and the comparison with it must see the very same bits, not two fusions of the same formula.
-    preference = jax.lax.optimization_barrier(jnp.where(wanted, preference, -jnp.inf)).reshape(batch, -1)
-    wanted, place = wanted.reshape(batch, -1), place.reshape(batch, -1)
-    image = jnp.broadcast_to(jnp.arange(batch)[:, None], place.shape)
-    object_ = jnp.broadcast_to(jnp.repeat(jnp.arange(m, dtype=jnp.int32), k)[None, :], place.shape)
-    highest = jnp.full((batch, n), -jnp.inf).at[image, place].max(preference)
-    first = wanted & (preference == highest[image, place])
-    owner = jnp.full((batch, n), m, jnp.int32).at[image, place].min(jnp.where(first, object_, m))
-    return owner, (first & (owner[image, place] == object_)).reshape(batch, m, k)
+    # A sort, and not a scattered maximum that is compared with afterwards: the compiler may compute a preference twice
+    # with different rounding, and then nobody would equal the maximum.
+    claimed = jnp.where(wanted, place, n).reshape(batch, -1)
+    claimant = jnp.broadcast_to(jnp.repeat(jnp.arange(m, dtype=jnp.int32), k)[None, :], claimed.shape)
+    order = jnp.lexsort((claimant, -preference.reshape(batch, -1), claimed), axis=-1)
+    claimed_in_order = jnp.take_along_axis(claimed, order, axis=1)
+    before = jnp.concatenate([jnp.full((batch, 1), -1, claimed.dtype), claimed_in_order[:, :-1]], axis=1)
+    first = (claimed_in_order != before) & (claimed_in_order < n)
+
+    image = jnp.broadcast_to(jnp.arange(batch)[:, None], claimed.shape)
+    wins = jnp.zeros(claimed.shape, bool).at[image, order].set(first)
+    owner = jnp.full((batch, n), m, jnp.int32).at[image, jnp.where(wins, claimed, n)].set(claimant, mode="drop")
+    return owner, wins.reshape(batch, m, k)
 
 
 def as_assignment(
@@ -59,7 +62,7 @@ def as_assignment(
     """The owners of `settle` as rows of the `Targets`; ``scores`` are 0 wherever a wish did not come true."""
     batch, m = place.shape[:2]
     positive = owner < m
-    rows = jnp.take_along_axis(objects.row, jnp.minimum(owner, m - 1), axis=1)
+    rows = jnp.take_along_axis(objects.rows, jnp.minimum(owner, m - 1), axis=1)
     place, scores = place.reshape(batch, -1), scores.reshape(batch, -1)
     image = jnp.broadcast_to(jnp.arange(batch)[:, None], place.shape)
     by_prediction = jnp.zeros(owner.shape).at[image, place].max(scores)
