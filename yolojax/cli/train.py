@@ -167,7 +167,9 @@ def _fit(config: TrainConfig, out: Path, *, resume: bool = False) -> int:
     from yolojax.eval.table import format_result
     from yolojax.training.checkpoint import complete_checkpoints
     from yolojax.training.fit import fit
+    from yolojax.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     try:
         run = fit(config, out, resume=resume, reporter=make_reporter())
     except KeyboardInterrupt:

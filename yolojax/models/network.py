@@ -32,7 +32,7 @@ def init_variables(network: Network, key: PRNGKeyArray, canvas: tuple[int, int])
     @jax.jit
     def init(key: PRNGKeyArray) -> dict[str, Any]:
         variables = network.lazy_init(key, image, train=True)
-        return {**variables, "params": _draw_kernels(variables["params"], key)}
+        return {**variables, "params": _draw_kernels(dict(variables["params"]), key)}
 
     variables = init(key)
     params = {part: variables["params"].get(part, {}) for part in ("backbone", "neck", "head")}
