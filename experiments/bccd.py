@@ -10,7 +10,7 @@ evaluated on the test images once, by pycocotools, at confidence .001, NMS .7 an
 chosen on the test images.
 
 Command:   python -m experiments.bccd --data PATH/TO/BCCD [--seeds 0 1 2]
-Expected:  about 14 minutes a seed on two cores; see experiments/results/bccd/README.md for what was recorded.
+Expected:  about 11 minutes a seed on two cores; see experiments/results/bccd/README.md for what was recorded.
 Quick:     python -m experiments.bccd --quick    (one epoch on generated images: the machinery only)
 """
 
@@ -43,9 +43,9 @@ def bccd_config(data: str, seed: int) -> TrainConfig:
         model=ModelConfig(name="compact", size=320),
         augment=AugmentConfig(flip_vertical=0.5),
         optimiser=OptimiserConfig(),
-        epochs=75,
+        epochs=50,
         seed=seed,
-        validate_every=25,
+        validate_every=10,
         checkpoint_every=0,
     )
 
