@@ -1,1 +1,23 @@
 """Flax modules: the only package that imports flax. Backbones, necks, heads and what they are made of."""
+
+from yolojax.models.backbones import DarknetTiny
+from yolojax.models.fold import fold_batch_norm
+from yolojax.models.heads import AnchorFreeHead, YOLOHead
+from yolojax.models.layers import Style
+from yolojax.models.necks import FPN, PAN
+from yolojax.models.network import Network, init_variables, parameter_count
+from yolojax.models.resnet import ResNet18
+
+__all__ = [
+    "FPN",
+    "PAN",
+    "AnchorFreeHead",
+    "DarknetTiny",
+    "Network",
+    "ResNet18",
+    "Style",
+    "YOLOHead",
+    "fold_batch_norm",
+    "init_variables",
+    "parameter_count",
+]
