@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,21 +10,11 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
-from yolojax.errors import ConfigError
 from yolojax.nms.greedy_blocks import keep_by_blocks
 from yolojax.nms.greedy_tiles import keep_by_tiles, keep_class_by_class
+from yolojax.nms.kept import Kept, Rescored, usable_rows
 from yolojax.nms.order import ascending_order, first_true, score_keys
-from yolojax.nms.rows import Rows
-
-
-class Kept(NamedTuple):
-    """What suppression keeps: indices into the input by falling score, and which of them exist.
-
-    Rows where ``valid`` is False come last and hold index 0.
-    """
-
-    indices: Int[Array, " K"]
-    valid: Bool[Array, " K"]
+from yolojax.nms.rows import Overlap, Rows, overlaps_by_area, overlaps_by_distance
 
 
 def nms(
@@ -75,29 +64,68 @@ def batched_nms(
     return _greedy(boxes, scores, classes, iou_threshold, max_detections, valid)
 
 
-def _greedy(boxes, scores, classes, iou_threshold, max_detections, valid) -> Kept:
-    if max_detections < 1:
-        raise ConfigError(f"max_detections is {max_detections}: at least one detection must be asked for")
-    usable = finite_rows(boxes, scores) if valid is None else finite_rows(boxes, scores) & valid
+def greedy_nms(
+    boxes: Float[Array, "N 4"],
+    scores: Float[Array, " N"],
+    classes: Int[Array, " N"] | None,
+    max_detections: int,
+    *,
+    iou_threshold: float | Float[Array, ""],
+    valid: Bool[Array, " N"] | None = None,
+) -> Rescored:
+    """`nms` or `batched_nms` behind the common interface, `yolojax.nms.Suppression`."""
+    kept = _greedy(boxes, scores, classes, iou_threshold, max_detections, valid)
+    return _with_scores(kept, scores)
+
+
+def diou_nms(
+    boxes: Float[Array, "N 4"],
+    scores: Float[Array, " N"],
+    classes: Int[Array, " N"] | None,
+    max_detections: int,
+    *,
+    diou_threshold: float | Float[Array, ""],
+    valid: Bool[Array, " N"] | None = None,
+) -> Rescored:
+    """Greedy suppression by DIoU, which spares boxes whose centres lie apart (DIoU-NMS, arXiv 1911.08287).
+
+    A box goes when ``IoU - d^2 / c^2`` with a better box exceeds ``diou_threshold`` (0 to 1): ``d`` is the distance of
+    the centres and ``c`` the diagonal of the smallest box around both. The paper also drops a box on the threshold.
+    """
+    kept = _greedy(boxes, scores, classes, diou_threshold, max_detections, valid, overlaps=overlaps_by_distance)
+    return _with_scores(kept, scores)
+
+
+def _greedy(
+    boxes: Float[Array, "N 4"],
+    scores: Float[Array, " N"],
+    classes: Int[Array, " N"] | None,
+    threshold: float | Float[Array, ""],
+    max_detections: int,
+    valid: Bool[Array, " N"] | None,
+    overlaps: Overlap = overlaps_by_area,
+) -> Kept:
+    usable = usable_rows(boxes, scores, valid, max_detections)
     order = ascending_order(score_keys(scores, usable))
     rows = Rows.of(boxes[order], None if classes is None else classes[order])
-    keep = keep_mask(rows, usable.sum(), iou_threshold, limit=max_detections)
+    keep = keep_mask(rows, usable.sum(), threshold, limit=max_detections, overlaps=overlaps)
     positions, kept = first_true(keep, max_detections)
     return Kept(jnp.where(kept, order[positions], 0) if len(order) else positions, kept)
 
 
-def finite_rows(boxes: Float[Array, "*n 4"], scores: Float[Array, "*n"]) -> Bool[Array, "*n"]:
-    """Rows without a NaN or an infinity."""
-    return jnp.isfinite(boxes).all(-1) & jnp.isfinite(scores)
+def _with_scores(kept: Kept, scores: Float[Array, " N"]) -> Rescored:
+    found = scores[kept.indices].astype(jnp.float32) if len(scores) else jnp.zeros(len(kept.indices))
+    return Rescored(*kept, jnp.where(kept.valid, found, 0.0))
 
 
 def keep_mask(
     rows: Rows,
     count: Int[Array, ""],
-    iou_threshold: float | Float[Array, ""],
+    threshold: float | Float[Array, ""],
     *,
     limit: int | None = None,
     n_classes: int | None = None,
+    overlaps: Overlap = overlaps_by_area,
 ) -> Bool[Array, " n"]:
     """Which of the first ``count`` rows greedy suppression keeps, in the order given; exact on every platform.
 
@@ -108,17 +136,17 @@ def keep_mask(
     """
     if rows.x1.shape[0] == 0:
         return jnp.zeros(0, bool)
-    count, threshold = jnp.asarray(count, jnp.int32)[None], jnp.asarray(iou_threshold, jnp.float32)[None]
-    return _batched(limit, n_classes)(rows.map(lambda x: x[None]), count, threshold)[0]
+    count, threshold = jnp.asarray(count, jnp.int32)[None], jnp.asarray(threshold, jnp.float32)[None]
+    return _batched(limit, n_classes, overlaps)(rows.map(lambda x: x[None]), count, threshold)[0]
 
 
-def _batched(limit: int | None, n_classes: int | None):
+def _batched(limit: int | None, n_classes: int | None, overlaps: Overlap):
     """The suppression of a batch, ``[B, n] -> [B, n]``, with the rule that maps it by growing the batch."""
 
     if limit is None and n_classes is not None:
-        one_image = partial(keep_class_by_class, n_classes=n_classes)
+        one_image = partial(keep_class_by_class, n_classes=n_classes, overlaps=overlaps)
     else:
-        one_image = partial(keep_by_tiles, limit=limit, by_class=False)
+        one_image = partial(keep_by_tiles, limit=limit, by_class=False, overlaps=overlaps)
 
     @custom_vmap
     def keep(rows: Rows, count: Int[Array, " B"], threshold: Float[Array, " B"]) -> Bool[Array, "B n"]:
@@ -127,7 +155,7 @@ def _batched(limit: int | None, n_classes: int | None):
             count,
             threshold,
             cpu=lambda *images: lax.map(lambda image: one_image(*image), images),
-            default=partial(keep_by_blocks, limit=limit),
+            default=partial(keep_by_blocks, limit=limit, overlaps=overlaps),
         )
 
     @keep.def_vmap

@@ -3,14 +3,15 @@
 Rows are taken in blocks. A block is first compared with every row kept before it; what is left is settled within the
 block by iterating ``keep = alive and not suppressed by keep`` from ``keep = alive``. Row j is right for good once all
 rows before it are, so the iteration reaches the greedy answer in at most as many rounds as a block has rows, and in
-practice in as many as the longest chain of boxes each suppressing the next (compare arXiv 2005.03572, section III-B).
+practice in as many as the longest chain of boxes each suppressing the next (Cluster-NMS, arXiv 2005.03572,
+does so with all rows at once).
 """
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from yolojax.nms.rows import Rows, suppresses
+from yolojax.nms.rows import Overlap, Rows, overlaps_by_area, suppresses
 
 BLOCK = 256
 """Rows to a block: a power of two that divides the work into few steps without idling on short lists."""
@@ -20,14 +21,19 @@ _UNROLL = 4
 
 
 def keep_by_blocks(
-    rows: Rows, count: Int[Array, " B"], threshold: Float[Array, " B"], *, limit: int | None
+    rows: Rows,
+    count: Int[Array, " B"],
+    threshold: Float[Array, " B"],
+    *,
+    limit: int | None,
+    overlaps: Overlap = overlaps_by_area,
 ) -> Bool[Array, "B n"]:
     """Which of the first ``count`` rows of every image greedy suppression keeps.
 
     Args:
       rows: boxes in the order in which they are considered, ``[B, n]``.
       count: how many rows an image has; those behind are padding.
-      threshold: float32; an IoU above it suppresses.
+      threshold: float32; an overlap above it suppresses.
       limit: stop when every image has kept at least this many; rows behind count as not kept.
     """
     batch, n = rows.x1.shape
@@ -43,9 +49,9 @@ def keep_by_blocks(
         start = i * size
         block = rows.map(lambda x: lax.dynamic_slice(x, (0, start), (batch, size)))
         alive = start + jnp.arange(size)[None] < count[:, None]
-        hit = suppresses(rows.map(column), block.map(row), threshold) & keep[:, :, None]
+        hit = suppresses(rows.map(column), block.map(row), threshold, overlaps) & keep[:, :, None]
         alive &= ~hit.any(1)
-        within = suppresses(block.map(column), block.map(row), threshold) & earlier
+        within = suppresses(block.map(column), block.map(row), threshold, overlaps) & earlier
         return i + 1, lax.dynamic_update_slice(keep, _fixed_point(within, alive), (0, start))
 
     def unfinished(state: tuple[Int[Array, ""], Bool[Array, "B p"]]):

@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from yolojax.nms.order import ascending_order
-from yolojax.nms.rows import Rows, suppresses
+from yolojax.nms.rows import Overlap, Rows, overlaps_by_area, suppresses
 
 TILE = 32
 """Rows to a tile: one bit each of a 32-bit mask, and the longest reduction that XLA:CPU fuses with its input."""
@@ -37,13 +37,14 @@ def keep_by_tiles(
     *,
     limit: int | None,
     by_class: bool,
+    overlaps: Overlap = overlaps_by_area,
 ) -> Bool[Array, " n"]:
     """Which of the first ``count`` rows greedy suppression keeps.
 
     Args:
       rows: boxes in the order in which they are considered, ``[n]``.
       count: how many rows there are; those behind are padding.
-      threshold: float32; an IoU above it suppresses.
+      threshold: float32; an overlap above it suppresses.
       limit: stop when at least this many are kept; rows behind the last tile read count as not kept.
       by_class: whether rows are sorted by class first. Then tiles of earlier classes need no comparison.
     """
@@ -60,7 +61,7 @@ def keep_by_tiles(
         def compare(carry):
             i, alive = carry
             block = state.kept.map(lambda x: lax.dynamic_slice(x, (i * TILE,), (TILE,)))
-            hit = suppresses(block.map(lambda x: x[:, None]), tile.map(lambda x: x[None]), threshold)
+            hit = suppresses(block.map(lambda x: x[:, None]), tile.map(lambda x: x[None]), threshold, overlaps)
             # Slots behind the end of the list hold empty boxes, which overlap nothing.
             return i - 1, alive & ~hit.any(0)
 
@@ -73,7 +74,7 @@ def keep_by_tiles(
             return (i >= 0) & (state.kept.classes[jnp.maximum(last, 0)] >= tile.classes[0])
 
         _, alive = lax.while_loop(more, compare, ((state.n_kept - 1) // TILE, alive))
-        within = suppresses(tile.map(lambda x: x[:, None]), tile.map(lambda x: x[None]), threshold) & earlier
+        within = suppresses(tile.map(lambda x: x[:, None]), tile.map(lambda x: x[None]), threshold, overlaps) & earlier
         kept_bits = _settle_within(within, alive)
         kept_here = (kept_bits & _BIT) != 0
 
@@ -93,7 +94,12 @@ def keep_by_tiles(
 
 
 def keep_class_by_class(
-    rows: Rows, count: Int[Array, ""], threshold: Float[Array, ""], *, n_classes: int
+    rows: Rows,
+    count: Int[Array, ""],
+    threshold: Float[Array, ""],
+    *,
+    n_classes: int,
+    overlaps: Overlap = overlaps_by_area,
 ) -> Bool[Array, " n"]:
     """As `keep_by_tiles` without a limit, for rows with classes ``0 .. n_classes - 1`` in any order.
 
@@ -102,7 +108,7 @@ def keep_class_by_class(
     assert rows.classes is not None
     alive = jnp.arange(rows.classes.shape[0]) < count
     order = ascending_order(jnp.where(alive, rows.classes, n_classes).astype(jnp.uint32), n_classes.bit_length())
-    keep = keep_by_tiles(rows.map(lambda x: x[order]), count, threshold, limit=None, by_class=True)
+    keep = keep_by_tiles(rows.map(lambda x: x[order]), count, threshold, limit=None, by_class=True, overlaps=overlaps)
     return jnp.zeros_like(keep).at[order].set(keep, unique_indices=True)
 
 

@@ -1,8 +1,8 @@
-"""Candidates sorted for greedy suppression, one array per coordinate, and the overlap test on them."""
+"""Candidates sorted for greedy suppression, one array per coordinate, and the overlap tests on them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,17 +35,50 @@ class Rows(NamedTuple):
         return jax.tree.map(f, self)
 
 
-def suppresses(a: Rows, b: Rows, threshold: Float[Array, "*t"]) -> Bool[Array, "*n"]:
-    """Whether ``IoU(a, b) > threshold``, and the classes agree; arguments broadcast. Coordinates must be finite.
+@runtime_checkable
+class Overlap(Protocol):
+    """Whether a pair overlaps by more than the threshold. Classes apart; arguments broadcast."""
+
+    def __call__(self, a: Rows, b: Rows, threshold: Float[Array, "*_b"]) -> Bool[Array, "*_b"]: ...
+
+
+def suppresses(a: Rows, b: Rows, threshold: Float[Array, "*_b"], overlaps: Overlap) -> Bool[Array, "*_b"]:
+    """Whether each pair overlaps too much and is of one class; arguments broadcast. Coordinates must be finite."""
+    over = overlaps(a, b, threshold)
+    return over if a.classes is None else over & (a.classes == b.classes)
+
+
+def overlaps_by_area(a: Rows, b: Rows, threshold: Float[Array, "*_b"]) -> Bool[Array, "*_b"]:
+    """``IoU > threshold``.
 
     The arithmetic is that of `yolojax.boxes.box_iou` on areas computed beforehand: a correctly rounded quotient, so
     that an IoU that equals the threshold as a number also equals it in float32 and suppresses nothing.
     """
-    # Selects instead of jnp.minimum and jnp.maximum, which take half as long again on a CPU to pass on NaN.
-    width = jnp.where(a.x2 < b.x2, a.x2, b.x2) - jnp.where(a.x1 > b.x1, a.x1, b.x1)
-    height = jnp.where(a.y2 < b.y2, a.y2, b.y2) - jnp.where(a.y1 > b.y1, a.y1, b.y1)
-    # This one also keeps compilers from fusing the product into the difference below (see yolojax.boxes).
+    return _iou(a, b) > threshold
+
+
+def overlaps_by_distance(a: Rows, b: Rows, threshold: Float[Array, "*_b"]) -> Bool[Array, "*_b"]:
+    """``DIoU > threshold``: IoU less the squared distance of the centres over the squared diagonal of the hull."""
+    dx, dy = a.x1 - b.x1 + (a.x2 - b.x2), a.y1 - b.y1 + (a.y2 - b.y2)
+    width, height = _larger(a.x2, b.x2) - _smaller(a.x1, b.x1), _larger(a.y2, b.y2) - _smaller(a.y1, b.y1)
+    diagonal = width * width + height * height
+    return _iou(a, b) - 0.25 * (dx * dx + dy * dy) / jnp.where(diagonal > 0, diagonal, 1.0) > threshold
+
+
+def _iou(a: Rows, b: Rows) -> Float[Array, "*_b"]:
+    width, height = _smaller(a.x2, b.x2) - _larger(a.x1, b.x1), _smaller(a.y2, b.y2) - _larger(a.y1, b.y1)
+    # The select keeps compilers from fusing the product into the difference below (see yolojax.boxes).
     inter = jnp.where((width > 0) & (height > 0), width * height, 0.0)
     union = a.area + b.area - inter
-    over = inter / jnp.where(union > 0, union, 1.0) > threshold
-    return over if a.classes is None else over & (a.classes == b.classes)
+    return inter / jnp.where(union > 0, union, 1.0)
+
+
+# Selects instead of jnp.minimum and jnp.maximum, which take half as long again on a CPU to pass on NaN.
+
+
+def _smaller(a: Float[Array, "*_b"], b: Float[Array, "*_b"]) -> Float[Array, "*_b"]:
+    return jnp.where(a < b, a, b)
+
+
+def _larger(a: Float[Array, "*_b"], b: Float[Array, "*_b"]) -> Float[Array, "*_b"]:
+    return jnp.where(a > b, a, b)
