@@ -85,5 +85,12 @@ def upsample_nearest(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
     return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
+def space_to_depth(x: Float[Array, "B H W C"], block: int = 2) -> Float[Array, "B h w c"]:
+    """Every ``block x block`` square of pixels becomes one, its channels in the order row, column, channel."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // block, block, width // block, block, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // block, width // block, block * block * channels)
+
+
 Features = Sequence[Float[Array, "B _h _w _c"]]
 """Feature maps of one batch, finest first."""

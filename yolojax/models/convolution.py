@@ -11,6 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from yolojax.models.winograd import winograd
+
+# Below, its transforms cost more than they save.
+WINOGRAD_CHANNELS = 32
+
 
 def plain(
     x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw i O"], stride: int = 1, groups: int = 1
@@ -55,6 +60,8 @@ def convolve(
     size = kernel.shape[:2]
     if size == (1, 1) and stride == 1:
         return pointwise(x, kernel)
+    if size == (3, 3) and stride == 1 and min(kernel.shape[2:]) >= WINOGRAD_CHANNELS:
+        return winograd(x, kernel)
     if stride == 2 and size[0] % 2 == size[1] % 2 == 1 and x.shape[1] % 2 == x.shape[2] % 2 == 0:
         return strided_by_columns(x, kernel)
     return plain(x, kernel, stride)
