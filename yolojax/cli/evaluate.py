@@ -90,7 +90,7 @@ class Eval:
       out: folder for metrics.json.
     """
 
-    truth: Annotated[Positional[Path], arg(metavar="TRUTH")]
+    truth: Annotated[Positional[str], arg(metavar="TRUTH")]
     detections: Annotated[Positional[Path], arg(metavar="DETECTIONS")]
     split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: all of it)")] = None
     confidence: float = 0.25
@@ -109,7 +109,7 @@ class Eval:
         from yolojax.eval.files import write_metrics
         from yolojax.eval.table import format_result
 
-        is_json = self.truth.suffix.lower() == ".json"
+        is_json = self.truth.lower().endswith(".json")
         if is_json and self.split is not None:
             raise ConfigError(f"--split {self.split}: {self.truth} is one file; leave --split out")
         result = evaluate_coco(

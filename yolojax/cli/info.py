@@ -37,7 +37,7 @@ class Info:
             f"{spec.preprocess.channels.upper()}",
             "strides": ", ".join(map(str, spec.strides)),
             "parameters": f"{zoo.parameter_count(variables):,}",
-            "work": f"{zoo.forward_flops(detector) / 1e9:.2f} GFLOPs a photo (multiply and add are two)",
+            "work": f"{zoo.forward_flops(detector) / 1e9:.3g} GFLOPs a photo (multiply and add are two)",
             "trained": f"{training['step']} steps" if "step" in training else "not recorded",
             "measured": ", ".join(f"{k} {v:.3f}" for k, v in measured.items() if v is not None) or "not recorded",
             "written by": ", ".join(f"{k} {v}" for k, v in versions.items()) or "not recorded",

@@ -108,7 +108,7 @@ class Train:
                 name=self.model,
                 size=self.size,
                 rectangular=not self.square,
-                options=_pairs("option", self.option),
+                options=_values("option", self.option),
             ),
             hyper=_numbers("hyper", self.hyper),
             **{
@@ -188,23 +188,34 @@ def _option_name(field_name: str) -> str:
     return "DATA" if field_name == "data" else f"--{field_name.replace('_', '-')}"
 
 
-def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, Any]:
-    """``NAME=VALUE`` by name; a value is read as JSON where it is JSON, else as text."""
-    values: dict[str, Any] = {}
+def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals):
             raise ConfigError(f"--{option} {text}: give NAME=VALUE")
-        try:
-            values[name] = json.loads(value)
-        except ValueError:
-            values[name] = value
+        pairs[name] = value
+    return pairs
+
+
+def _values(option: str, texts: tuple[str, ...]) -> dict[str, Any]:
+    """Values by name: JSON where it is JSON, else numbers, else text."""
+    values: dict[str, Any] = {}
+    for name, text in _pairs(option, texts).items():
+        for read in (json.loads, float, str):
+            try:
+                values[name] = read(text)
+                break
+            except ValueError:
+                continue
     return values
 
 
 def _numbers(option: str, texts: tuple[str, ...]) -> dict[str, float]:
-    values = _pairs(option, texts)
-    for name, value in values.items():
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ConfigError(f"--{option} {name}={value}: give a number")
-    return {name: float(value) for name, value in values.items()}
+    numbers: dict[str, float] = {}
+    for name, text in _pairs(option, texts).items():
+        try:
+            numbers[name] = float(text)
+        except ValueError:
+            raise ConfigError(f"--{option} {name}={text}: give a number") from None
+    return numbers

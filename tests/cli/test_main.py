@@ -1,0 +1,136 @@
+"""What all commands have in common: help, wrong arguments, errors in one line, exit codes."""
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+from yolojax import __version__
+from yolojax.cli import Command, main
+from yolojax.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ("demo", "train", "val", "predict", "eval", "diagnose", "data", "anchors", "info")
+NUMBERS = ["--precision", ".8", "--recall", ".7", "--ap50", ".7", "--ap", ".5"]
+
+
+def test_help_names_every_command(yolojax):
+    ended = yolojax("--help")
+    assert ended.code == 0 and ended.err == ""
+    for name in COMMANDS:
+        assert f"• {name} " in ended.out
+    assert yolojax().out == ended.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_every_command_is_explained(command, yolojax):
+    """By a text of its own, with a default unless it is required or off until it is given."""
+    ended = yolojax(command, "--help")
+    assert ended.code == 0
+    member = next(c for c, n in zip(typing.get_args(Command), COMMANDS, strict=True) if n == command)
+
+    def documented(cls: type) -> None:
+        for field in dataclasses.fields(cls):
+            assert f"      {field.name}: " in cls.__doc__, (cls, field.name)
+            if dataclasses.is_dataclass(field.default_factory):
+                documented(field.default_factory)
+
+    documented(typing.get_args(member)[0])
+    options = re.split(r"\n│ (?=--)", ended.out.split("show this help message and exit")[1])[1:]
+    for option in options:
+        text = " ".join(option.replace("│", " ").split())
+        assert len(text.split()) > 3, text
+        assert "{None}" not in text, text
+
+
+def test_version(yolojax):
+    assert yolojax("--version") == (0, f"yolojax {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["frain"], "train"),
+        (["train", "shapes", "--epoch", "3"], "--epochs"),
+        (["train", "shapes", "--epochs", "many"], "--epochs"),
+        (["predict", "photo.jpg"], "--model"),
+        (["train", "shapes", "--compute", "float8"], "bfloat16"),
+    ],
+)
+def test_wrong_arguments_are_explained(arguments, said, yolojax):
+    ended = yolojax(*arguments)
+    assert ended.code == 2 and ended.out == ""
+    assert said in ended.err and "Traceback" not in ended.err
+
+
+def test_an_error_is_one_line_and_code_2(yolojax, monkeypatch):
+    def refuse(**_):
+        raise DataError("labels.json: line 3\n  is cut off; write the file anew")
+
+    monkeypatch.setattr("yolojax.eval.diagnosis.diagnose", refuse)
+    assert yolojax("diagnose", *NUMBERS) == (
+        2,
+        "",
+        "yolojax: error: labels.json: line 3 is cut off; write the file anew\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/data/x"), "/data/x: Permission denied; give another path"),
+        (OSError(28, "No space left on device"), "a file: No space left on device; give another path or free space"),
+    ],
+)
+def test_a_file_system_that_refuses_is_one_line_and_code_2(error, said, yolojax, monkeypatch):
+    def refuse(**_):
+        raise error
+
+    monkeypatch.setattr("yolojax.eval.diagnosis.diagnose", refuse)
+    ended = yolojax("diagnose", *NUMBERS)
+    assert ended.code == 2 and ended.err.count("\n") == 1 and said in ended.err
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    def fail(**_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("yolojax.eval.diagnosis.diagnose", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["diagnose", *NUMBERS])
+
+
+def test_an_interrupt_is_a_line_and_code_130(yolojax, monkeypatch):
+    def interrupt(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("yolojax.eval.diagnosis.diagnose", interrupt)
+    assert yolojax("diagnose", *NUMBERS) == (130, "", "yolojax: interrupted\n")
+
+
+def start(*arguments: str, **streams: object) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "yolojax", *arguments], cwd=ROOT, text=True, **streams)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    process = start("diagnose", *NUMBERS, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait(timeout=120) == 141
+
+
+def test_an_interrupted_process_says_so(tmp_path):
+    """A pipe that nobody writes to keeps the command waiting until it is interrupted."""
+    os.mkfifo(tmp_path / "truth.json")
+    process = start("eval", str(tmp_path / "truth.json"), "none.json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with (tmp_path / "truth.json").open("w"):  # opens as soon as the command has opened it for reading
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err) == (130, "", "yolojax: interrupted\n")
