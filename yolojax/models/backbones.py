@@ -8,14 +8,14 @@ from yolojax.models.layers import ConvBNAct, Style
 
 
 class DarknetTiny(nn.Module):
-    """A small Darknet: stages of blocks, each at half the resolution of the one before; gives features from stride 8 on.
+    """A small Darknet: stages of blocks, each at half the resolution of the one before; features from stride 8 on.
 
     ``widths[i]`` and ``depths[i]`` are the channels and the number of blocks at stride ``2 ** (i + 1)``; a width of 0
-    skips that stride. A stage begins with a 3x3 convolution of stride 2, or, if ``merge``, with a rearrangement of pixels
-    into channels and a 1x1 convolution (patch merging, arXiv 2103.14030), which is a non-overlapping 2x2 convolution.
-    ``csp`` joins the bottlenecks of a stage in a `CSPBlock`; otherwise they follow one another as residual blocks
-    (arXiv 1804.02767, here with two 3x3 convolutions each). ``levels`` keeps only so many of
-    the coarsest features.
+    skips that stride. A stage begins with a 3x3 convolution of stride 2, or, if ``merge``, with a rearrangement of
+    pixels into channels and a 1x1 convolution (patch merging, arXiv 2103.14030), which is a non-overlapping 2x2
+    convolution. ``csp`` joins the bottlenecks of a stage in a `CSPBlock`; otherwise they follow one another as residual
+    blocks (arXiv 1804.02767, here with two 3x3 convolutions each). ``levels`` keeps only so many of the coarsest
+    features.
     """
 
     widths: tuple[int, ...] = (16, 32, 64, 128, 256)

@@ -10,8 +10,6 @@ they gain. All tiles of one transform row ``a`` are one array ``[6, T, C]``, ``T
 makes good loops of a stack of 6 and poor ones of a stack of 36.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,9 +31,9 @@ INPUT_TRANSFORM = np.array(
     ],
     np.float32,
 )
-KERNEL_TRANSFORM = (
-    np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32) / np.float32(24)
-)
+KERNEL_TRANSFORM = np.array(
+    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], np.float32
+) / np.float32(24)
 OUTPUT_TRANSFORM = np.array(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float32
 )
@@ -104,9 +102,7 @@ def transform_input_adjoint(
     """The transpose of `transform_input`: tiles are put back and added where they overlap."""
     tiles = _as_tiles(planes, shape)
     rows = _windows_adjoint([combine(a, tiles) for a in INPUT_TRANSFORM.T], 2)
-    out = [
-        _join(_windows_adjoint([combine(b, list(row)) for b in INPUT_TRANSFORM.T], 2), 2) for row in rows
-    ]
+    out = [_join(_windows_adjoint([combine(b, list(row)) for b in INPUT_TRANSFORM.T], 2), 2) for row in rows]
     return _join(out, 1)[:, : shape[1], : shape[2]]
 
 

@@ -33,6 +33,8 @@ def compact(
     *,
     widths: Sequence[int] = (16, 32, 64, 128, 192),
     depths: Sequence[int] = (0, 1, 2, 2, 1),
+    csp: bool = True,
+    merge: bool = False,
     neck_widths: Sequence[int] | None = None,
     neck_depth: int = 1,
     head_width: int = 64,
@@ -51,6 +53,8 @@ def compact(
       canvas: ``(height, width)`` in pixels, multiples of the largest stride.
       widths: channels at strides 2, 4, 8, ...; five end at stride 32, four at stride 16. Levels start at stride 8.
       depths: bottlenecks of each stage.
+      csp: join the bottlenecks of a stage as YOLOv8 does; otherwise plain residual blocks.
+      merge: halve the resolution by rearranging pixels into channels instead of by strided convolutions.
       neck_widths: channels of each level in the neck; by default the backbone's.
       neck_depth: bottlenecks of each joining block of the neck.
       head_width: channels of the head's convolutions.
@@ -69,6 +73,8 @@ def compact(
     options: dict[str, Any] = {
         "widths": widths,
         "depths": depths,
+        "csp": csp,
+        "merge": merge,
         "neck_widths": neck_widths,
         "neck_depth": neck_depth,
         "head_width": head_width,
@@ -83,7 +89,7 @@ def compact(
 
     def make_network(style: Style) -> Network:
         return Network(
-            DarknetTiny(widths, depths, style=style),
+            DarknetTiny(widths, depths, csp, merge, style=style),
             PAN(neck_widths, neck_depth, style=style),
             AnchorFreeHead(
                 len(class_names),
