@@ -117,6 +117,10 @@ def evaluate(
     detector, variables = model if isinstance(model, tuple) else load_detector(model)
     if not isinstance(data, Dataset):
         data = open_dataset(data, split, class_names=detector.spec.class_names)
+    if data.skip_bad:
+        raise ConfigError("a data set opened with skip_bad cannot be measured on: leaving out images would flatter")
+    if data.summary.findings:
+        reporter.say(data.summary.text(limit=3))
     check_classes(detector, data)
     with reporter.task("reading images", len(data)) as advance:
         cache = build_cache(

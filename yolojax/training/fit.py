@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from yolojax import zoo
 from yolojax.augment import Augmentation
-from yolojax.config import TrainConfig, check, to_json
+from yolojax.config import TrainConfig, check, from_dict, to_json
 from yolojax.data import CanvasCache, sample_indices
 from yolojax.data.check import check_dataset, plot_labels
 from yolojax.detector import Detector, Variables
@@ -31,7 +31,7 @@ from yolojax.training.log import EpochLog, checked, validation_note
 from yolojax.training.optimiser import make_schedule
 from yolojax.training.progress import Quiet, Reporter
 from yolojax.training.release import release
-from yolojax.training.rundir import RunDirectory
+from yolojax.training.rundir import RunDirectory, read_config
 from yolojax.training.splits import open_splits
 from yolojax.training.start import start_from
 from yolojax.training.state import TrainState, make_state
@@ -65,7 +65,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
 
     Raises:
       ConfigError, DataError, CheckpointError: wrong settings, data or files, named.
-      NonFiniteError: the loss or its gradient stopped being finite; the last finite state is in the checkpoints.
+      NonFiniteError: the loss or its gradient stopped being finite.
     """
     started = time.monotonic()
     config, out, reporter = check(config), Path(out), reporter or Quiet()
@@ -126,21 +126,26 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
 
     # State: fresh, from given weights, or from a checkpoint.
     fresh = lambda: make_state(detector, config.optimiser, total_steps, jax.random.fold_in(seed, 0))  # noqa: E731
-    facts: dict[str, Any] = {"best_AP": None, "seconds": 0.0}
+    facts: dict[str, Any] = {"best_AP": None, "seconds": 0.0, "data": train_set.fingerprint()}
     if resume:
+        if from_dict(read_config(out)) != config:
+            raise ConfigError(f"{out} was started with other settings than these; resume with its own config.json")
         state, facts, passed_over = restore_newest(out / "checkpoints", jax.eval_shape(fresh))
         for line in passed_over:
             reporter.say(f"passed over a damaged checkpoint: {line}")
+        if facts["data"] != train_set.fingerprint():
+            raise DataError(f"the training images or their objects have changed since {out} was started; start again")
         run = RunDirectory.reopen(out, int(state.step))
         reporter.say(f"resuming {out} after step {int(state.step)} of {total_steps}")
     else:
-        run = RunDirectory.create(out, to_json(config))
         state = fresh()
         if config.init is not None:
             state, remarks = start_from(Path(config.init), state, config.optimiser, total_steps)
             for line in remarks:
                 reporter.say(line)
-        save_inputs(run.folder, config, with_mosaic, train_cache, detector, seed)
+        run = RunDirectory.create(out, to_json(config))
+        first = plain if config.augment.mosaic_off == 1 else with_mosaic
+        save_inputs(run.folder, config, first, train_cache, detector, seed)
     state = jax.device_put(state, replicated)
 
     # Loop: the host runs one step ahead of the device and reads each report while the next step computes.
@@ -153,7 +158,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
 
     def save(state: TrainState) -> None:
         save_checkpoint(
-            run.folder / "checkpoints", int(state.step), state, {"best_AP": best, "seconds": seconds["train"]}
+            run.folder / "checkpoints", int(state.step), state, {**facts, "best_AP": best, "seconds": seconds["train"]}
         )
 
     with reporter.task("training", total_steps) as advance:
@@ -165,7 +170,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
             log.waiting += time.monotonic() - waited
             state, report = train_step(state, batch, hyper)
             if pending is not None:
-                log.add(*checked(*pending, train_cache))
+                log.add(checked(*pending, train_cache))
             pending = (step, batch, report)
             step += 1
             if step % steps_per_epoch and step != total_steps:
@@ -173,7 +178,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
                     advance(step, log.note())
                 continue
 
-            log.add(*checked(*pending, train_cache))
+            log.add(checked(*pending, train_cache))
             pending = None
             epoch = step // steps_per_epoch
             seconds["train"] += time.monotonic() - clock
@@ -182,7 +187,6 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
             row |= log.row(time.monotonic() - clock)
             last = step == total_steps
             if last:  # the weights are safe before anything is measured
-                save(state)
                 if config.select == "last" or val_cache is None:
                     release(run.folder / "best", detector, state.ema, config, row, train_set, val_set)
                 seconds["until_weights"] = time.monotonic() - started
@@ -201,7 +205,8 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
             advance(step, log.note() + validation_note(row))
             log = EpochLog()
             run.add(row)
-            if every(epoch, config.checkpoint_every) and not last:
+            # The last checkpoint comes after all else: whoever resumes from it finds the run complete.
+            if last or every(epoch, config.checkpoint_every):
                 save(state)
             clock = time.monotonic()
 
@@ -259,7 +264,7 @@ def save_inputs(
 ) -> None:
     """``labels.png`` and the first training batch as the network will see it."""
     plot_labels(cache.dataset, check_dataset(cache.dataset, decode=False), folder / "labels.png")
-    batch = cache.batch(sample_indices(config.seed, 0, min(16, config.batch_size), len(cache)))
+    batch = cache.batch(sample_indices(config.seed, 0, config.batch_size, len(cache)))
     key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(seed, 1), 0), 0)
     images, targets = jax.jit(augmentation)(key, jnp.asarray(batch.images), jax.tree.map(jnp.asarray, batch.targets))
     plots.save_batch(

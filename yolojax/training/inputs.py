@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from yolojax.config import TrainConfig
-from yolojax.data import CanvasCache, Dataset, build_cache, padded_objects
+from yolojax.data import CanvasCache, Dataset, Summary, build_cache, padded_objects
 from yolojax.detector import Detector
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess, fit_to_canvas
@@ -24,9 +24,9 @@ def choose_canvas(config: TrainConfig, dataset: Dataset) -> tuple[int, int]:
     ratios = {round(r.size[0] / r.size[1], 2) for r in dataset.records}
     if not config.model.rectangular or len(ratios) != 1:
         return size, size
-    (ratio,) = ratios
-    short = min(size, 32 * max(1, -(-round(size * min(ratio, 1 / ratio)) // 32)))
-    return (short, size) if ratio < 1 else (size, short)
+    height, width = dataset.records[0].size
+    short = min(size, 32 * max(1, -(-round(size * min(height, width) / max(height, width)) // 32)))
+    return (short, size) if height < width else (size, short)
 
 
 def box_sizes_on_canvas(dataset: Dataset, canvas: tuple[int, int]) -> Float[np.ndarray, "n 2"]:
@@ -51,6 +51,9 @@ def make_cache(dataset: Dataset, detector: Detector, cap: int | None, mosaic: bo
             max_objects=padding,
             progress=lambda done, _: advance(done),
         )
+    late = cache.dataset.summary.findings[len(dataset.summary.findings) :]
+    if late:
+        reporter.say(Summary(late).text(limit=3))
     if dropped := int(cache.targets.dropped.sum()):
         reporter.say(f"{dropped} objects did not fit the padding of {padding}; raise data.max_objects to keep them")
     return cache

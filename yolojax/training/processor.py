@@ -1,7 +1,8 @@
 """What makes training on a processor faster, set once at the start of a program.
 
-Freed memory stays in the process: XLA's CPU runtime returns its scratch memory (hundreds of megabytes) to the operating system after every step and takes
-it back for the next one; each page then faults again. On two cores that was a third of a step of 0.95 s.
+Freed memory stays in the process: XLA's CPU runtime returns its scratch memory (hundreds of megabytes) to the operating
+system after every step and takes it back for the next one; each page then faults again. On two cores that was a third
+of a step of 0.95 s.
 
 Every core is a device of its own: the ordinary program for several devices then gives each core a part of the batch,
 which keeps cores busier than the threads inside single operations do.
@@ -42,8 +43,14 @@ def devices_for(batch_size: int) -> int:
 
 
 def prepare_processor(batch_size: int) -> None:
-    """Both of the above; call it before anything asks jax for its devices. An accelerator is not affected."""
+    """Both of the above; call it before anything asks jax for its devices. An accelerator is not affected.
+
+    Where jax is running already, it keeps the devices it has.
+    """
     import jax
 
     keep_freed_memory()
-    jax.config.update("jax_num_cpu_devices", devices_for(batch_size))
+    try:
+        jax.config.update("jax_num_cpu_devices", devices_for(batch_size))
+    except RuntimeError:  # raised once devices exist
+        return
