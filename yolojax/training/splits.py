@@ -22,7 +22,8 @@ def open_splits(config: DataConfig) -> tuple[Dataset, Dataset | None]:
     val_split = config.val_split or split_named("val", available)
     if train_split is None and available:
         raise ConfigError(
-            f"{config.path}: none of its splits ({', '.join(available)}) is clearly the training split; give --train-split"
+            f"{config.path}: none of its splits ({', '.join(available)}) is clearly the one to train on; "
+            "give --train-split"
         )
     if config.val_split is not None and val_split == train_split:
         raise ConfigError(
