@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from yolojax.data.classes import class_lookup, unknown_class
 from yolojax.data.coco import find_coco, open_coco_folder, read_coco
 from yolojax.data.dataset import Dataset
-from yolojax.data.paths import class_lookup, unknown_class
 from yolojax.data.shapes import SPLITS, open_shapes
 from yolojax.data.summary import Finding, Summary
 from yolojax.data.voc import find_voc, read_voc, voc_splits
