@@ -93,7 +93,9 @@ class Anchors:
         print("stride  boxes  median IoU  above .5  anchors (width x height, pixels)")
         for level in design.levels:
             shapes = "  ".join(f"{w:.0f}x{h:.0f}" for w, h in level.anchors)
-            print(f"{level.stride:6d}  {level.boxes:5d}  {level.median_iou:10.3f}  {level.recall:8.1%}  {shapes}")
+            median = "n/a" if level.median_iou is None else f"{level.median_iou:.3f}"
+            recall = "n/a" if level.recall is None else f"{level.recall:.1%}"
+            print(f"{level.stride:6d}  {level.boxes:5d}  {median:>10}  {recall:>8}  {shapes}")
         print()
         if design.warning:
             print(f"warning: {design.warning}")

@@ -138,6 +138,8 @@ def _categories(content: dict[str, Any], path: Path) -> dict[int, str]:
             raise DataError(f"{where}: name is {name!r}; every category needs a name")
         if category_id in categories:
             raise DataError(f"{where}: id {category_id} belongs to {categories[category_id]!r} already; use another")
+        if name in categories.values():
+            raise DataError(f"{where}: the name {name!r} belongs to another category already; rename or merge them")
         categories[category_id] = name
     return categories
 
