@@ -232,8 +232,8 @@ def _recommend(levels: tuple[LevelDesign, ...], boxes: int, dropped: int) -> str
     if poor:
         worst = min(poor, key=lambda level: level.recall or 0.0)
         return (
-            f"Add an anchor to each level: at stride {worst.stride} only {worst.recall or 0.0:.0%} of the boxes have one "
-            f"of IoU above {GOOD_IOU:g}."
+            f"Add an anchor to each level: at stride {worst.stride} only {worst.recall or 0.0:.0%} of the boxes "
+            f"have one of IoU above {GOOD_IOU:g}."
         )
     return "Use these anchors."
 
