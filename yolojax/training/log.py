@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax.data import CanvasCache
+from yolojax.data import Canvases
 from yolojax.errors import NonFiniteError
 from yolojax.structures import Batch
 from yolojax.training.step import StepReport
@@ -48,14 +48,14 @@ class EpochLog:
         return row
 
 
-def checked(step: int, batch: Batch, report: StepReport, cache: CanvasCache) -> StepReport:
+def checked(step: int, batch: Batch, report: StepReport, canvases: Canvases) -> StepReport:
     """The report on the host; raises `NonFiniteError` naming step, parts and images when it is not finite."""
     report = jax.device_get(report)
     if bool(report.finite):
         return report
     parts = [f"{name} = {float(value)}" for name, value in report.parts.items() if not np.isfinite(value)]
     culprits = np.flatnonzero(~np.isfinite(report.image_loss))
-    names = {r.image_id: r.file_name for r in cache.dataset.records}
+    names = {r.image_id: r.file_name for r in canvases.dataset.records}
     images = [names[int(batch.image_id[i])] for i in culprits]
     where = f"in {', '.join(parts)} of {', '.join(images)}" if images else "in the gradient, while the loss is finite"
     raise NonFiniteError(
