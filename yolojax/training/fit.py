@@ -131,7 +131,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
     fresh = lambda: make_state(detector, config.optimiser, total_steps, jax.random.fold_in(seed, 0))  # noqa: E731
     facts: dict[str, Any] = {"best_AP": None, "seconds": 0.0, "data": train_set.fingerprint()}
     if resume:
-        if from_dict(read_config(out)) != config:
+        if to_json(from_dict(read_config(out))) != to_json(config):
             raise ConfigError(f"{out} was started with other settings than these; resume with its own config.json")
         state, facts, passed_over = restore_newest(out / "checkpoints", jax.eval_shape(fresh))
         for line in passed_over:
