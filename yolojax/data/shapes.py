@@ -3,12 +3,12 @@
 It lets every part be tried, trained and tested without a download: any number of images from a seed, in memory, and
 image ``i`` of a split depends on nothing but ``(seed, split, size, i)``.
 
-- Six classes, each stretched (sides up to 1:1.7) and turned by any angle, coloured and striped at random; from .12 to
+- Six classes, each stretched (sides up to 1:1.7) and turned by any angle, coloured and striped at random; from .15 to
   .5 of the image's shorter side.
 - Backgrounds are smooth noise of several scales with pixel noise, and strokes that belong to no class. One image in
   ten has no object.
-- Later figures lie over earlier ones and the image cuts figures off at its edge, but at least .6 of every figure's area
-  stays visible.
+- Later figures lie over earlier ones and the image cuts figures off at its edge, but of every figure at least .75 of
+  its area stays visible.
 - A box encloses what is visible of its figure. Figures are drawn on a grid four times as fine as the pixels (that is
   the antialiasing) and boxes read off that grid, so they are exact to a quarter of a pixel.
 """
@@ -24,10 +24,10 @@ from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.errors import DataError
 
 CLASS_NAMES = ("cross", "ellipse", "rectangle", "ring", "star", "triangle")
-MIN_VISIBLE = 0.6
-SIZES = (0.12, 0.5)
+MIN_VISIBLE = 0.75
+SIZES = (0.15, 0.5)
 LARGEST_ASPECT = 1.7
-MOST_OBJECTS = 7
+MOST_OBJECTS = 6
 BACKGROUND_SHARE = 0.1
 
 _FINE = 4
@@ -35,6 +35,7 @@ _STREAMS = {"train": 0, "val": 1, "test": 2}
 SPLITS = tuple(_STREAMS)
 _DEFAULT_COUNTS = {"train": 500, "val": 100, "test": 100}
 _ATTEMPTS = 12
+_CONTRAST = 200.0  # summed over the three channels, of 765
 
 
 class Figure(NamedTuple):
@@ -255,9 +256,10 @@ def _paint(rng: np.random.Generator, picture: Float[np.ndarray, "h w 3"], figure
     cover = padded.reshape(bottom - top, _FINE, right - left, _FINE).mean((1, 3))[:, :, None]
     below = picture[top:bottom, left:right]
     beneath = (below * cover).sum((0, 1)) / cover.sum()
-    candidates = rng.uniform(0, 255, (6, 3)).astype(np.float32)
+    candidates = rng.uniform(0, 255, (8, 3)).astype(np.float32)
     distance = np.abs(candidates - beneath).sum(1)
-    colour = candidates[np.argmax(distance > 150)] if (distance > 150).any() else candidates[np.argmax(distance)]
+    apart = distance > _CONTRAST
+    colour = candidates[np.argmax(apart) if apart.any() else np.argmax(distance)]
     ys, xs = np.mgrid[top:bottom, left:right].astype(np.float32)
     angle, period = rng.uniform(0, np.pi), rng.uniform(3, 14)
     stripes = np.sin((xs * np.cos(angle) + ys * np.sin(angle)) * (2 * np.pi / period))[:, :, None]
