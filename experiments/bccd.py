@@ -10,7 +10,7 @@ evaluated on the test images once, by pycocotools, at confidence .001, NMS .7 an
 chosen on the test images.
 
 Command:   python -m experiments.bccd --data PATH/TO/BCCD [--seeds 0 1 2]
-Expected:  about 11 minutes a seed on two cores; see experiments/results/bccd/README.md for what was recorded.
+Expected:  about 7 minutes a seed on two cores; see experiments/results/bccd/README.md for what was recorded.
 Quick:     python -m experiments.bccd --quick    (one epoch on generated images: the machinery only)
 """
 
@@ -43,7 +43,7 @@ def bccd_config(data: str, seed: int) -> TrainConfig:
         model=ModelConfig(name="compact", size=320),
         augment=AugmentConfig(flip_vertical=0.5),
         optimiser=OptimiserConfig(),
-        epochs=50,
+        epochs=40,
         seed=seed,
         validate_every=10,
         checkpoint_every=0,
@@ -66,9 +66,10 @@ def quick_config(seed: int) -> TrainConfig:
 
 def run_one(seed: int, data: str | None, spawned: float, folder: Path) -> None:
     """Train and test one seed; writes ``outcome.json`` into ``folder``. Runs in a process of its own."""
-    from yolojax.training.memory import keep_freed_memory
+    from yolojax.training.processor import prepare_processor
 
-    keep_freed_memory()
+    config = quick_config(seed) if data is None else bccd_config(data, seed)
+    prepare_processor(config.batch_size)
     from yolojax.training.evaluation import evaluate
     from yolojax.training.fit import fit
     from yolojax.training.progress import Quiet
@@ -77,7 +78,6 @@ def run_one(seed: int, data: str | None, spawned: float, folder: Path) -> None:
         def say(self, line: str) -> None:
             print(line, flush=True)
 
-    config = quick_config(seed) if data is None else bccd_config(data, seed)
     start_up = time.time() - spawned
     run = fit(config, folder / "run", reporter=Lines())
     test_path, test_split = ("shapes:test?count=16", None) if data is None else (data, "test")
@@ -107,12 +107,13 @@ def write_results(outcomes: list[dict[str, Any]], config: TrainConfig, quick: bo
     """Summary as JSON, Markdown and a plot; returns the summary."""
     import jax
 
+    platform = jax.devices()[0].platform
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(config, data=replace(config.data, path="BCCD"), seed=0)
     summary = {
         "command": "python -m experiments.bccd " + ("--quick" if quick else "--data PATH/TO/BCCD"),
         "date": time.strftime("%Y-%m-%d"),
-        "hardware": f"{os.cpu_count()} processor cores, no accelerator",
+        "hardware": f"{os.cpu_count()} processor cores" if platform == "cpu" else platform,
         "jax": jax.__version__,
         "budget_seconds": BUDGET,
         "peer": PEER,

@@ -115,7 +115,7 @@ class LevelDesign:
       stride: of the level, in canvas pixels.
       anchors: ``(width, height)`` in canvas pixels, by rising area.
       boxes: how many boxes have their best anchor here.
-      median_iou: median over those boxes of the IoU with the best anchor; NaN without boxes, as the next two.
+      median_iou: median over those boxes of the IoU with the best anchor; None without boxes, as the next two.
       recall: share of them with a best IoU above 0.5.
       area_coverage: share of them with an area from a quarter of the smallest anchor's to four times the largest's.
       retune: recall under 0.9.
@@ -124,9 +124,9 @@ class LevelDesign:
     stride: int
     anchors: tuple[tuple[float, float], ...]
     boxes: int
-    median_iou: float
-    recall: float
-    area_coverage: float
+    median_iou: float | None
+    recall: float | None
+    area_coverage: float | None
     retune: bool
 
 
@@ -204,7 +204,7 @@ def design_anchors(
 def _describe(stride: int, anchors: Anchors, sizes: Sizes, best_iou: Float[np.ndarray, " n"]) -> LevelDesign:
     shapes = tuple((float(w), float(h)) for w, h in anchors)
     if not len(sizes):
-        return LevelDesign(stride, shapes, 0, np.nan, np.nan, np.nan, retune=False)
+        return LevelDesign(stride, shapes, 0, None, None, None, retune=False)
     areas, reach = sizes.prod(-1), anchors.prod(-1)
     covered = (areas >= reach.min() / AREA_REACH) & (areas <= reach.max() * AREA_REACH)
     recall = float((best_iou > GOOD_IOU).mean())
@@ -230,10 +230,10 @@ def _recommend(levels: tuple[LevelDesign, ...], boxes: int, dropped: int) -> str
         return f"Enlarge the canvas: {share:.0%} of the boxes have a side under {SMALLEST_BOX:g} pixels on this one."
     poor = [level for level in levels if level.retune]
     if poor:
-        worst = min(poor, key=lambda level: level.recall)
+        worst = min(poor, key=lambda level: level.recall or 0.0)
         return (
-            f"Add an anchor to each level: at stride {worst.stride} only {worst.recall:.0%} of the boxes have one of "
-            f"IoU above {GOOD_IOU:g}."
+            f"Add an anchor to each level: at stride {worst.stride} only {worst.recall or 0.0:.0%} of the boxes "
+            f"have one of IoU above {GOOD_IOU:g}."
         )
     return "Use these anchors."
 

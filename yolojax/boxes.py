@@ -111,7 +111,9 @@ def _diou(a: _Sides, b: _Sides) -> Array:
 def _aspect_angle(box: _Sides) -> Array:
     """``arctan(width / height)``, 0 for a point, through a quotient that never exceeds 1."""
     wide = box.width > box.height
-    angle = jnp.arctan(_ratio(jnp.minimum(box.width, box.height), jnp.maximum(box.width, box.height)))
+    # Chosen by `where`: at a tie `minimum` and `maximum` halve the gradient, and square boxes would learn no shape.
+    short, long = jnp.where(wide, box.height, box.width), jnp.where(wide, box.width, box.height)
+    angle = jnp.arctan(_ratio(short, long))
     return jnp.where(wide, math.pi / 2 - angle, angle)
 
 

@@ -1,4 +1,4 @@
-"""Where a photo lies on the canvas: one pure geometry, read alike by training, validation, prediction and export.
+"""Where a photo lies on the canvas: one pure geometry, read alike by training, validation and prediction.
 
 `fit_to_canvas` computes the rounded integer sizes once; both directions of the box mapping use those rounded sizes per
 axis, so that `to_original` is the exact inverse of `to_canvas`.

@@ -44,7 +44,7 @@ def oracle(targets, lab):
     return owner, margin
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_equals_algorithm_1(case, seed, lab):
     targets = lab.scene(np.random.default_rng(seed), case, B, M, C, (40, 48))
     owner, margin = oracle(targets, lab)

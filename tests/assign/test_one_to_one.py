@@ -27,8 +27,8 @@ def best_matching(cost, rows):
     return total, dict(zip(chosen, columns, strict=True))
 
 
-@pytest.mark.parametrize("n", [6, 4, 2])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n", [6, 2])
+@pytest.mark.parametrize("seed", range(2))
 def test_least_total_cost(case, n, seed, lab):
     rng = np.random.default_rng(seed)
     targets = lab.scene(rng, case, B, M, C, (40, 48))

@@ -42,7 +42,7 @@ def oracle(targets, lab):
     return owner
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_equals_the_loop(case, seed, lab):
     targets = lab.scene(np.random.default_rng(seed), case, B, M, C, (40, 48))
     owner = oracle(targets, lab)

@@ -58,7 +58,7 @@ def inputs(seed, case, lab):
     return boxes, cls, rng.normal(0, 2, (B, N)).astype(np.float32), targets
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_equals_the_loop_of_the_papers(case, seed, lab):
     boxes, cls, obj, targets = inputs(seed, case, lab)
     owner, score = oracle(boxes, cls, obj, targets, lab)

@@ -49,6 +49,15 @@ def test_yolo_images_without_labels_are_background_and_labels_without_images_are
     assert data.summary.counts() == {"orphan": 1}
 
 
+def test_yolo_images_that_share_a_label_file_are_named(tmp_path):
+    root = yolo(tmp_path, "0 0.5 0.5 0.5 0.5\n")
+    other = root / "images" / "train" / "a.bmp"
+    Image.fromarray(np.zeros((10, 20, 3), np.uint8)).save(other)
+    data = open_dataset(root)
+    assert data.object_count == 2 and data.summary.counts() == {"note": 1}
+    assert data.summary.of("note")[0].where == str(root / "images" / "train" / "a.png")
+
+
 @pytest.mark.parametrize("names", [["cat", "dog"], {0: "cat", 1: "dog"}])
 def test_yolo_names_as_list_or_mapping(tmp_path, names):
     root = yolo(tmp_path, "1 0.5 0.5 0.5 0.5\n")

@@ -54,7 +54,7 @@ drawn_object = st.tuples(coordinate, coordinate, side, side, st.integers(0, C - 
 scenes = st.lists(drawn_object, min_size=B * M, max_size=B * M).map(
     lambda objects: as_targets(np.array(objects, np.float64).reshape(B, M, 7))
 )
-fast = settings(max_examples=30, deadline=None)
+fast = settings(max_examples=20, deadline=None)
 every_assigner = pytest.mark.parametrize("assign", ASSIGNERS.values(), ids=ASSIGNERS)
 
 

@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 
 from yolojax.assign import assign_targets
-from yolojax.coding import encode
-from yolojax.losses import decoded_complete_iou_loss, squared_offset_loss, yolo_loss
+from yolojax.coding import decode, encode
+from yolojax.losses import (
+    binary_cross_entropy,
+    decoded_complete_iou_loss,
+    squared_offset_loss,
+    with_class_weights,
+    yolo_loss,
+)
 from yolojax.structures import Hyper, Level, Targets, hyper_as_arrays
 
 LEVELS = (Level(4, 5, 8), Level(2, 3, 16))
@@ -118,7 +124,7 @@ def compiled(part, wants="loss"):
 
 
 @pytest.mark.parametrize("part", ["mse", "ciou"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_equals_its_definition(part, seed):
     maps, targets = scene(seed)
     terms = compiled(part)(maps, targets, HYPER)
@@ -144,7 +150,7 @@ def test_gradient_equals_finite_differences(part):
     checked = 0
     for level in range(2):
         positive = assigned.positive[level]
-        for place in [*np.argwhere(positive)[:2], *np.argwhere(~positive)[:2]]:
+        for place in [*np.argwhere(positive)[:2], *np.argwhere(~positive)[:1]]:
             for channel in rng.choice(5 + C, 4, replace=False):
                 values = []
                 for step in (1e-5, -1e-5):
@@ -193,8 +199,12 @@ def test_finite_whatever_the_objects(part, box):
 
 def test_raising_the_ignore_threshold_ignores_fewer_and_compiles_once():
     maps, targets = scene()
-    loss = jax.jit(lambda h: yolo_loss(maps, LEVELS, jnp.asarray(ANCHORS), targets, h))
-    ignored = [loss(HYPER._replace(ignore_iou=jnp.float32(t))).counts["ignored"].sum() for t in (0.1, 0.4, 1.0)]
+    # A function of its own, so that nothing but these calls is in its cache; arrays are arguments, since the compiler
+    # spends a long time on folding constants.
+    loss = jax.jit(lambda maps, targets, hyper: yolo_loss(maps, LEVELS, jnp.asarray(ANCHORS), targets, hyper))
+    ignored = [
+        loss(maps, targets, HYPER._replace(ignore_iou=jnp.float32(t))).counts["ignored"].sum() for t in (0.1, 0.4, 1.0)
+    ]
     assert ignored[0] > ignored[1] > ignored[2]
     assert loss._cache_size() == 1
 
@@ -219,3 +229,25 @@ def test_a_perfect_prediction_costs_next_to_nothing():
         _, parts = compiled(part)(tuple(maps), targets, HYPER).reduce()
         # What centres outside of the canvas cannot reach stays in the box part only.
         assert parts["obj"] + parts["noobj"] + parts["cls"] < 1e-5
+
+
+def test_class_loss_box_part_and_decoder_are_choices():
+    maps, targets = scene()
+    plain = compiled("ciou")(maps, targets, HYPER)
+    scaled = functools.partial(decode, scale_x_y=1.0)
+    weighted = with_class_weights(binary_cross_entropy, jnp.array([2.0, 2.0, 2.0]))
+    box_part = functools.partial(decoded_complete_iou_loss, scale_x_y=1.2)
+
+    @jax.jit
+    def chosen(maps, targets):
+        anchors = jnp.asarray(ANCHORS)
+        one = yolo_loss(maps, LEVELS, anchors, targets, HYPER, box_part=box_part, class_loss=weighted, decoder=scaled)
+        nowhere = lambda *a: decode(*a) + 1e4  # noqa: E731
+        return one, yolo_loss(maps, LEVELS, anchors, targets, HYPER, box_part=box_part, decoder=nowhere)
+
+    one, other = chosen(maps, targets)
+    np.testing.assert_allclose(one.sums["cls"], 2 * plain.sums["cls"], rtol=1e-6)
+    np.testing.assert_array_equal(one.counts["ignored"], plain.counts["ignored"])
+    np.testing.assert_array_equal(one.sums["box"], other.sums["box"])
+    assert (np.asarray(one.sums["box"]) != np.asarray(plain.sums["box"]))[:2].all()
+    assert plain.counts["ignored"].sum() > 0 and other.counts["ignored"].sum() == 0

@@ -91,6 +91,13 @@ def test_a_description_in_json_builds_the_same_detector(detector, variables):
     assert jax.tree.map(lambda x: x.shape, jax.eval_shape(again.init, jax.random.key(0))) == shapes
 
 
+def test_a_description_that_this_version_would_read_otherwise_is_refused(detector):
+    description = json.loads(json.dumps(zoo.describe(detector.spec)))
+    description["preprocess"]["channels"] = "bgr"
+    with pytest.raises(CheckpointError, match="preprocess"):
+        zoo.from_description(description)
+
+
 def test_compact_reads_its_own_gains():
     assert zoo.build("compact", NAMES, CANVAS, **SMALL["compact"]).spec.hyper["lambda_coord"] == 7.5
 
@@ -124,6 +131,11 @@ def test_lesson_offers_both_backbones_and_box_losses(backbone, box):
         ("lesson", CANVAS, {}, "needs anchors"),
         ("lesson", CANVAS, {"anchors": (((1.0, 1.0),), ())}, "equally many"),
         ("lesson", CANVAS, {**SMALL["lesson"], "backbone": "vgg"}, "darknet or resnet18"),
+        ("lesson", CANVAS, {**SMALL["lesson"], "widths": (8, 8, 8, 8), "depths": (0, 0, 0, 0)}, "give five of each"),
+        ("lesson", CANVAS, {**SMALL["lesson"], "anchors": ()}, "one to three levels"),
+        ("compact", CANVAS, {"widths": (8, 8)}, "cannot be built with widths"),
+        ("compact", CANVAS, {**SMALL["compact"], "depths": (1,)}, "cannot be built with"),
+        ("compact", CANVAS, {**SMALL["compact"], "activation": "step"}, "cannot be built with"),
     ],
 )
 def test_what_cannot_be_built_is_named(name, canvas, options, message):

@@ -29,11 +29,14 @@ class Data:
     path: Annotated[Positional[str], arg(metavar="DATA")]
     split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: all of it)")] = None
     images: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
-    out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: nothing is written)")] = None
+    out: Annotated[
+        Path | None,
+        arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/check, runs/check2, ...)"),
+    ] = None
 
     def run(self) -> int:
         """Check; prints the report, and the exit code is 2 when something could not be used."""
-        out = choose_folder(self.out, self.out) if self.out is not None else None
+        out = choose_folder(self.out, Path("runs/check"))
 
         from yolojax.cli.progress import make_reporter
         from yolojax.data import open_dataset
@@ -43,9 +46,8 @@ class Data:
         with make_reporter().task("reading images", len(dataset)) as advance:
             report = check_dataset(dataset, progress=lambda done, _: advance(done))
         print(report.text())
-        if out is not None:
-            written = write_report(dataset, report, out)
-            print(f"\n{out}: {', '.join(path.name for path in written)}")
+        written = write_report(dataset, report, out)
+        print(f"\n{out}: {', '.join(path.name for path in written)}")
         return 2 if report.errors else 0
 
 
@@ -93,7 +95,9 @@ class Anchors:
         print("stride  boxes  median IoU  above .5  anchors (width x height, pixels)")
         for level in design.levels:
             shapes = "  ".join(f"{w:.0f}x{h:.0f}" for w, h in level.anchors)
-            print(f"{level.stride:6d}  {level.boxes:5d}  {level.median_iou:10.3f}  {level.recall:8.1%}  {shapes}")
+            median = "n/a" if level.median_iou is None else f"{level.median_iou:.3f}"
+            recall = "n/a" if level.recall is None else f"{level.recall:.1%}"
+            print(f"{level.stride:6d}  {level.boxes:5d}  {median:>10}  {recall:>8}  {shapes}")
         print()
         if design.warning:
             print(f"warning: {design.warning}")

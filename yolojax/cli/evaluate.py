@@ -79,7 +79,7 @@ class Eval:
 
     Attributes:
       truth: ground truth: a COCO JSON file, or a data set in any layout that train takes.
-      detections: a COCO result list (JSON), or an array file of detections.
+      detections: a COCO result list (JSON).
       split: part of the data set, where the ground truth is not a COCO JSON file.
       confidence: score from which a detection counts for precision and recall; AP and AR read all detections.
       dense: count up to 1000 detections of a class on an image instead of COCO's 100.

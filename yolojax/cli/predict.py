@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from yolojax.cli.folders import choose_folder
 from yolojax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Predict:
         if not self.images:
             raise ConfigError("which photos? give files or folders, as in: yolojax predict photo.jpg --model runs/demo")
         photos = list_photos(self.images)
-        folder = self.out if self.json or self.out is not None else Path("predictions")
+        folder = None if self.json and self.out is None else choose_folder(self.out, Path("predictions"))
 
         from PIL import Image
 

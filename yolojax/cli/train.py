@@ -167,9 +167,9 @@ def _fit(config: TrainConfig, out: Path, *, resume: bool = False) -> int:
     from yolojax.eval.table import format_result
     from yolojax.training.checkpoint import complete_checkpoints
     from yolojax.training.fit import fit
-    from yolojax.training.memory import keep_freed_memory
+    from yolojax.training.processor import prepare_processor
 
-    keep_freed_memory()
+    prepare_processor(config.batch_size)
     try:
         run = fit(config, out, resume=resume, reporter=make_reporter())
     except KeyboardInterrupt:

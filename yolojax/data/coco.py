@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from yolojax.data.classes import class_lookup, unknown_class
 from yolojax.data.dataset import CocoSource, Dataset, ImageRecord
 from yolojax.data.objects import RawObject, RecordBuilder
-from yolojax.data.paths import choose_split, class_lookup, inside, read_text, unknown_class
+from yolojax.data.paths import choose_split, inside, read_text
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError
 
@@ -137,6 +138,8 @@ def _categories(content: dict[str, Any], path: Path) -> dict[int, str]:
             raise DataError(f"{where}: name is {name!r}; every category needs a name")
         if category_id in categories:
             raise DataError(f"{where}: id {category_id} belongs to {categories[category_id]!r} already; use another")
+        if name in categories.values():
+            raise DataError(f"{where}: the name {name!r} belongs to another category already; rename or merge them")
         categories[category_id] = name
     return categories
 

@@ -124,7 +124,8 @@ class Dataset:
 
         Boxes are ``[x, y, width, height]``. From COCO JSON come the entries of the file themselves (own boxes, areas,
         ``iscrowd`` and segmentation), with missing ``area`` and ``iscrowd`` filled in; annotations that were dropped on
-        reading stay out. A difficult object is an ordinary one here and carries ``difficult: 1`` besides. The
+        reading stay out. A difficult object is an ordinary one for COCO's metric; it carries
+        ``ignore: 1`` besides, which VOC's metric reads (`yolojax.eval.voc`). The
         dictionaries are fresh at the top level: a reader may add keys.
         """
         source = self.coco
@@ -156,5 +157,5 @@ class Dataset:
         if self.coco is not None:
             entry |= self.coco.annotations[annotation_id]
         elif record.difficult[i]:
-            entry["difficult"] = 1
+            entry |= {"difficult": 1, "ignore": 1}
         return entry | {"id": annotation_id}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from yolojax.data.classes import class_lookup, unknown_class
 from yolojax.data.coco import find_coco, open_coco_folder, read_coco
 from yolojax.data.dataset import Dataset
-from yolojax.data.paths import class_lookup, unknown_class
 from yolojax.data.shapes import SPLITS, open_shapes
 from yolojax.data.summary import Finding, Summary
 from yolojax.data.voc import find_voc, read_voc, voc_splits
@@ -62,6 +62,10 @@ def open_dataset(
         raise DataError(f"{place}: no such file or folder; {_EXPECTED}")
     if place.is_file():
         if place.suffix.lower() == ".json":
+            if split is not None:
+                raise DataError(
+                    f"{place}: one JSON file has no split {split!r}; give its folder, or leave the split out"
+                )
             dataset = read_coco(place, split, class_names, folder, skip_bad)
         elif place.suffix.lower() in (".yaml", ".yml"):
             dataset = read_yolo(place, split, class_names, folder, skip_bad)
@@ -113,7 +117,8 @@ def _open_folder(
 def list_splits(path: str | Path) -> tuple[str, ...]:
     """The names that `open_dataset` accepts as ``split`` for a path; empty when the data set has no parts."""
     if _is_shapes(path):
-        return SPLITS
+        named = str(path).removeprefix("shapes").removeprefix(":").partition("?")[0]
+        return (named,) if named else SPLITS
     place = Path(path).expanduser()
     if place.is_file():
         return tuple(yolo_splits(place)) if place.suffix.lower() in (".yaml", ".yml") else ()

@@ -107,6 +107,8 @@ def open_shapes(address: str, split: str | None = None) -> Dataset:
     anything else.
     """
     name, _, query = address.removeprefix("shapes").removeprefix(":").partition("?")
+    if name and split and name != split:
+        raise DataError(f"{address}: names the split {name!r}, but {split!r} is asked for; leave one of them out")
     split = name or split or "train"
     try:
         pairs = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))

@@ -1,7 +1,7 @@
 """Batches from data sets that do not fit into memory: images are decoded on demand, and ahead of their use."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -67,7 +67,7 @@ def stream_canvases(
     return CanvasStream(**lay_out(dataset, canvas, preprocess, max_objects), pool=pool)
 
 
-def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     """The same items in the same order, each computed in a thread while up to ``depth`` earlier ones are in use.
 
     An exception comes out where its item would have.
@@ -77,7 +77,7 @@ def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[T]:
     return _prefetched(items, depth)
 
 
-def _prefetched(items: Iterator[T], depth: int) -> Iterator[T]:
+def _prefetched(items: Iterator[T], depth: int) -> Generator[T, None, None]:
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="yolojax-prefetch") as pool:
         ahead = deque(pool.submit(next, items, end) for _ in range(depth))

@@ -13,10 +13,11 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse as parse_xml
 
+from yolojax.data.classes import class_lookup, unknown_class
 from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.images import IMAGE_SUFFIXES
 from yolojax.data.objects import RawObject, RecordBuilder, finite_number
-from yolojax.data.paths import choose_split, class_lookup, find_folder, images_below, inside, read_text, unknown_class
+from yolojax.data.paths import choose_split, find_folder, images_below, inside, read_text
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
+from yolojax.data.classes import class_lookup, unknown_class
 from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.objects import RawObject, RecordBuilder, finite_number
-from yolojax.data.paths import choose_split, class_lookup, images_below, inside, read_text, unknown_class
+from yolojax.data.paths import choose_split, images_below, inside, read_text
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError
 
@@ -65,6 +66,8 @@ def read_yolo(
     labels: set[Path] = set()
     for image in found:
         label = _label_of(image, root)
+        if label in labels:
+            notebook.add("note", str(image), f"shares its label file {label} with an image of another suffix")
         labels.add(label)
         with notebook.guard(str(image)):
             size, upright = builder.open_image(image, None, str(image))

@@ -147,7 +147,8 @@ def winograd(x: Float[Array, "B H W I"], kernel: Float[Array, "3 3 I O"]) -> Flo
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[list[Array], Array]]:
     planes, kernels = transform_input(x), transform_kernel(kernel)
     products = [_products(planes[a], kernels[a], (2, 1)) for a in range(REACH)]
-    return transform_output(products, (*x.shape[:3], kernel.shape[3])), (planes, kernels)
+    batch, height, width = x.shape[:3]
+    return transform_output(products, (batch, height, width, kernel.shape[3])), (planes, kernels)
 
 
 def _vjp_forward(x, kernel):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from yolojax.config import ValidationConfig
-from yolojax.data import CanvasCache, Dataset, build_cache, evaluation_batches, open_dataset
+from yolojax.data import Canvases, Dataset, evaluation_batches, open_dataset
 from yolojax.detector import Detector, Variables, prepare_images
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult, evaluate_coco
@@ -20,6 +20,7 @@ from yolojax.eval.files import detections_to_coco
 from yolojax.geometry import fit_to_canvas, to_original
 from yolojax.postprocess import postprocess
 from yolojax.structures import Detections
+from yolojax.training.inputs import lay_out_images
 from yolojax.training.progress import Quiet, Reporter
 
 DetectBatch = Callable[
@@ -57,11 +58,11 @@ def make_detect_batch(detector: Detector, max_detections: int) -> DetectBatch:
     return jax.jit(detect)
 
 
-def evaluate_cache(
+def evaluate_canvases(
     detect: DetectBatch,
     detector: Detector,
     variables: Variables,
-    cache: CanvasCache,
+    canvases: Canvases,
     validation: ValidationConfig,
     reporter: Reporter,
 ) -> Evaluation:
@@ -69,25 +70,25 @@ def evaluate_cache(
     rows: list[dict[str, Any]] = []
     truncated = truncated_candidates = done = 0
     confidence, iou = jnp.float32(validation.confidence), jnp.float32(validation.iou)
-    with reporter.task("evaluating", len(cache)) as advance:
-        for batch in evaluation_batches(cache, validation.batch_size):
+    with reporter.task("evaluating", len(canvases)) as advance:
+        for batch in evaluation_batches(canvases, validation.batch_size):
             found = jax.device_get(detect(variables, batch.images, confidence, iou))
             for row in np.flatnonzero(batch.image_valid):
-                record = cache.dataset.records[done]
-                placement = fit_to_canvas(record.size, cache.canvas, cache.preprocess)
+                record = canvases.dataset.records[done]
+                placement = fit_to_canvas(record.size, canvases.canvas, canvases.preprocess)
                 keep = found.valid[row]
                 rows += detections_to_coco(
                     record.image_id,
                     to_original(found.boxes[row][keep], record.size, placement),
                     found.scores[row][keep],
                     found.classes[row][keep],
-                    cache.dataset.category_ids,
+                    canvases.dataset.category_ids,
                 )
                 truncated += int(found.truncated[row])
                 truncated_candidates += int(found.truncated_candidates[row])
                 done += 1
             advance(done)
-    return Evaluation(evaluate_coco(cache.dataset.to_coco(), rows), rows, truncated, truncated_candidates)
+    return Evaluation(evaluate_coco(canvases.dataset.to_coco(), rows), rows, truncated, truncated_candidates)
 
 
 def evaluate(
@@ -117,13 +118,14 @@ def evaluate(
     detector, variables = model if isinstance(model, tuple) else load_detector(model)
     if not isinstance(data, Dataset):
         data = open_dataset(data, split, class_names=detector.spec.class_names)
+    if data.skip_bad:
+        raise ConfigError("a data set opened with skip_bad cannot be measured on: leaving out images would flatter")
+    if data.summary.findings:
+        reporter.say(data.summary.text(limit=3))
     check_classes(detector, data)
-    with reporter.task("reading images", len(data)) as advance:
-        cache = build_cache(
-            data, detector.spec.canvas, detector.spec.preprocess, progress=lambda done, _: advance(done)
-        )
+    canvases = lay_out_images(data, detector.spec, reporter)
     detect = make_detect_batch(detector, validation.max_detections)
-    return evaluate_cache(detect, detector, variables, cache, validation, reporter)
+    return evaluate_canvases(detect, detector, variables, canvases, validation, reporter)
 
 
 def check_classes(detector: Detector, dataset: Dataset) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from yolojax import zoo
 from yolojax.augment import Augmentation
-from yolojax.config import TrainConfig, check, to_json
-from yolojax.data import CanvasCache, sample_indices
+from yolojax.config import TrainConfig, check, from_dict, to_json
+from yolojax.data import Canvases, prefetch, sample_indices, training_batches
 from yolojax.data.check import check_dataset, plot_labels
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
@@ -25,13 +26,13 @@ from yolojax.structures import Batch, Hyper, hyper_as_arrays
 from yolojax.training import plots
 from yolojax.training.augmentation import make_augmentations
 from yolojax.training.checkpoint import restore_newest, save_checkpoint
-from yolojax.training.evaluation import Evaluation, evaluate_cache, make_detect_batch
-from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, make_cache
+from yolojax.training.evaluation import Evaluation, evaluate_canvases, make_detect_batch
+from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, lay_out_images
 from yolojax.training.log import EpochLog, checked, validation_note
 from yolojax.training.optimiser import make_schedule
 from yolojax.training.progress import Quiet, Reporter
 from yolojax.training.release import release
-from yolojax.training.rundir import RunDirectory
+from yolojax.training.rundir import RunDirectory, read_config
 from yolojax.training.splits import open_splits
 from yolojax.training.start import start_from
 from yolojax.training.state import TrainState, make_state
@@ -65,7 +66,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
 
     Raises:
       ConfigError, DataError, CheckpointError: wrong settings, data or files, named.
-      NonFiniteError: the loss or its gradient stopped being finite; the last finite state is in the checkpoints.
+      NonFiniteError: the loss or its gradient stopped being finite.
     """
     started = time.monotonic()
     config, out, reporter = check(config), Path(out), reporter or Quiet()
@@ -88,8 +89,10 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
         box_sizes=box_sizes_on_canvas(train_set, canvas),
         **config.model.options,
     )
-    train_cache = make_cache(train_set, detector, config.data.max_objects, bool(config.augment.mosaic), reporter)
-    val_cache = make_cache(val_set, detector, None, False, reporter) if val_set is not None else None
+    train_images = lay_out_images(
+        train_set, detector.spec, reporter, cap=config.data.max_objects, mosaic=bool(config.augment.mosaic)
+    )
+    val_images = lay_out_images(val_set, detector.spec, reporter) if val_set is not None else None
 
     # Devices: one program over all of them; the state is replicated, a batch is split.
     devices = jax.devices()
@@ -99,7 +102,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
     replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
 
     # Program: one compiled step for the whole run.
-    steps_per_epoch = max(1, round(len(train_cache) / config.batch_size))
+    steps_per_epoch = max(1, round(len(train_images) / config.batch_size))
     total_steps = config.epochs * steps_per_epoch
     seed = jax.random.key(config.seed)
     hyper = make_hyper(config, detector)
@@ -126,21 +129,26 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
 
     # State: fresh, from given weights, or from a checkpoint.
     fresh = lambda: make_state(detector, config.optimiser, total_steps, jax.random.fold_in(seed, 0))  # noqa: E731
-    facts: dict[str, Any] = {"best_AP": None, "seconds": 0.0}
+    facts: dict[str, Any] = {"best_AP": None, "seconds": 0.0, "data": train_set.fingerprint()}
     if resume:
+        if to_json(from_dict(read_config(out))) != to_json(config):
+            raise ConfigError(f"{out} was started with other settings than these; resume with its own config.json")
         state, facts, passed_over = restore_newest(out / "checkpoints", jax.eval_shape(fresh))
         for line in passed_over:
             reporter.say(f"passed over a damaged checkpoint: {line}")
+        if facts["data"] != train_set.fingerprint():
+            raise DataError(f"the training images or their objects have changed since {out} was started; start again")
         run = RunDirectory.reopen(out, int(state.step))
         reporter.say(f"resuming {out} after step {int(state.step)} of {total_steps}")
     else:
-        run = RunDirectory.create(out, to_json(config))
         state = fresh()
         if config.init is not None:
             state, remarks = start_from(Path(config.init), state, config.optimiser, total_steps)
             for line in remarks:
                 reporter.say(line)
-        save_inputs(run.folder, config, with_mosaic, train_cache, detector, seed)
+        run = RunDirectory.create(out, to_json(config))
+        first = plain if config.augment.mosaic_off == 1 else with_mosaic
+        save_inputs(run.folder, config, first, train_images, detector, seed)
     state = jax.device_put(state, replicated)
 
     # Loop: the host runs one step ahead of the device and reads each report while the next step computes.
@@ -153,19 +161,20 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
 
     def save(state: TrainState) -> None:
         save_checkpoint(
-            run.folder / "checkpoints", int(state.step), state, {"best_AP": best, "seconds": seconds["train"]}
+            run.folder / "checkpoints", int(state.step), state, {**facts, "best_AP": best, "seconds": seconds["train"]}
         )
 
-    with reporter.task("training", total_steps) as advance:
+    batches = prefetch(training_batches(train_images, config.seed, config.batch_size, first_step=step))
+    with reporter.task("training", total_steps) as advance, closing(batches):
         pending: tuple[int, Batch, StepReport] | None = None
         clock = time.monotonic()
         while step < total_steps:
             waited = time.monotonic()
-            batch = train_cache.batch(sample_indices(config.seed, step, config.batch_size, len(train_cache)))
+            batch = next(batches)
             log.waiting += time.monotonic() - waited
             state, report = train_step(state, batch, hyper)
             if pending is not None:
-                log.add(*checked(*pending, train_cache))
+                log.add(checked(*pending, train_images))
             pending = (step, batch, report)
             step += 1
             if step % steps_per_epoch and step != total_steps:
@@ -173,7 +182,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
                     advance(step, log.note())
                 continue
 
-            log.add(*checked(*pending, train_cache))
+            log.add(checked(*pending, train_images))
             pending = None
             epoch = step // steps_per_epoch
             seconds["train"] += time.monotonic() - clock
@@ -182,13 +191,12 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
             row |= log.row(time.monotonic() - clock)
             last = step == total_steps
             if last:  # the weights are safe before anything is measured
-                save(state)
-                if config.select == "last" or val_cache is None:
+                if config.select == "last" or val_images is None:
                     release(run.folder / "best", detector, state.ema, config, row, train_set, val_set)
                 seconds["until_weights"] = time.monotonic() - started
-            if val_cache is not None and (last or every(epoch, config.validate_every)):
+            if val_images is not None and (last or every(epoch, config.validate_every)):
                 mark = time.monotonic()
-                result = evaluate_cache(detect, detector, state.ema, val_cache, config.validation, reporter)
+                result = evaluate_canvases(detect, detector, state.ema, val_images, config.validation, reporter)
                 seconds["validate"] += time.monotonic() - mark
                 row |= {f"val/{name}": getattr(result.result, name) for name in VALIDATION_COLUMNS}
                 score = result.result.AP
@@ -201,25 +209,26 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
             advance(step, log.note() + validation_note(row))
             log = EpochLog()
             run.add(row)
-            if every(epoch, config.checkpoint_every) and not last:
+            # The last checkpoint comes after all else: whoever resumes from it finds the run complete.
+            if last or every(epoch, config.checkpoint_every):
                 save(state)
             clock = time.monotonic()
 
     # Release: the EMA parameters, their evaluation, and pictures.
     jax.block_until_ready(state.step)
     variables = state.ema
-    if config.select == "best" and val_cache is not None:
+    if config.select == "best" and val_images is not None:
         from yolojax.predict import load_detector
 
         _, variables = load_detector(run.folder / "best")
-        result = evaluate_cache(detect, detector, variables, val_cache, config.validation, reporter)
+        result = evaluate_canvases(detect, detector, variables, val_images, config.validation, reporter)
     plots.save_curves(run.folder / "results.png", run.rows)
-    if result is None and val_cache is not None:  # resumed after the last step
-        result = evaluate_cache(detect, detector, variables, val_cache, config.validation, reporter)
-    if result is not None and val_cache is not None:
+    if result is None and val_images is not None:  # resumed after the last step
+        result = evaluate_canvases(detect, detector, variables, val_images, config.validation, reporter)
+    if result is not None and val_images is not None:
         write_json(run.folder / "detections.json", result.detections)
         write_metrics(run.folder / "report" / "metrics.json", result.result)
-        plots.save_predictions(run.folder / "val_predictions.png", val_cache.dataset, result.detections)
+        plots.save_predictions(run.folder / "val_predictions.png", val_images.dataset, result.detections)
     reporter.say(
         f"{programs['train']} training program compiled, {max(programs['train'] - 1, 0)} recompilations; "
         f"{seconds['train']:.0f} s of training"
@@ -253,13 +262,13 @@ def save_inputs(
     folder: Path,
     config: TrainConfig,
     augmentation: Augmentation,
-    cache: CanvasCache,
+    canvases: Canvases,
     detector: Detector,
     seed: jax.Array,
 ) -> None:
     """``labels.png`` and the first training batch as the network will see it."""
-    plot_labels(cache.dataset, check_dataset(cache.dataset, decode=False), folder / "labels.png")
-    batch = cache.batch(sample_indices(config.seed, 0, min(16, config.batch_size), len(cache)))
+    plot_labels(canvases.dataset, check_dataset(canvases.dataset, decode=False), folder / "labels.png")
+    batch = canvases.batch(sample_indices(config.seed, 0, config.batch_size, len(canvases)))
     key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(seed, 1), 0), 0)
     images, targets = jax.jit(augmentation)(key, jnp.asarray(batch.images), jax.tree.map(jnp.asarray, batch.targets))
     plots.save_batch(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from jaxtyping import Float
 
 from yolojax.config import TrainConfig
-from yolojax.data import CanvasCache, Dataset, build_cache, padded_objects
-from yolojax.detector import Detector
+from yolojax.data import Canvases, Dataset, Summary, build_cache, padded_objects, stream_canvases
+from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess, fit_to_canvas
 from yolojax.training.progress import Reporter
@@ -24,9 +26,9 @@ def choose_canvas(config: TrainConfig, dataset: Dataset) -> tuple[int, int]:
     ratios = {round(r.size[0] / r.size[1], 2) for r in dataset.records}
     if not config.model.rectangular or len(ratios) != 1:
         return size, size
-    (ratio,) = ratios
-    short = min(size, 32 * max(1, -(-round(size * min(ratio, 1 / ratio)) // 32)))
-    return (short, size) if ratio < 1 else (size, short)
+    height, width = dataset.records[0].size
+    short = min(size, 32 * max(1, -(-round(size * min(height, width) / max(height, width)) // 32)))
+    return (short, size) if height < width else (size, short)
 
 
 def box_sizes_on_canvas(dataset: Dataset, canvas: tuple[int, int]) -> Float[np.ndarray, "n 2"]:
@@ -39,18 +41,40 @@ def box_sizes_on_canvas(dataset: Dataset, canvas: tuple[int, int]) -> Float[np.n
     return np.concatenate(sizes)
 
 
-def make_cache(dataset: Dataset, detector: Detector, cap: int | None, mosaic: bool, reporter: Reporter) -> CanvasCache:
-    """All images on their canvases; a mosaic of four is given room for twice the objects of the fullest image."""
-    padding = padded_objects(dataset)
-    padding = min(cap, 2 * padding if mosaic else padding) if cap is not None else (2 * padding if mosaic else padding)
-    with reporter.task("reading images", len(dataset)) as advance:
-        cache = build_cache(
-            dataset,
-            detector.spec.canvas,
-            detector.spec.preprocess,
-            max_objects=padding,
-            progress=lambda done, _: advance(done),
-        )
-    if dropped := int(cache.targets.dropped.sum()):
+def lay_out_images(
+    dataset: Dataset, spec: DetectorSpec, reporter: Reporter, *, cap: int | None = None, mosaic: bool = False
+) -> Canvases:
+    """All images of a data set on the detector's canvas: decoded once into memory where they fit, else as needed.
+
+    Args:
+      dataset: the images.
+      spec: of the detector; gives canvas and preprocessing.
+      reporter: where progress goes, and what happened to images and objects.
+      cap: most objects an image is padded to; None holds the fullest image.
+      mosaic: whether four images will become one, which then gets room for twice the objects of the fullest.
+    """
+    padding = padded_objects(dataset) * (2 if mosaic else 1)
+    padding = padding if cap is None else min(cap, padding)
+    size = len(dataset) * spec.canvas[0] * spec.canvas[1] * 3
+    if size > memory_for_images():
+        reporter.say(f"{size / 1e9:.0f} GB of images do not fit into half of the memory: decoding them as needed")
+        canvases: Canvases = stream_canvases(dataset, spec.canvas, spec.preprocess, max_objects=padding)
+    else:
+        with reporter.task("reading images", len(dataset)) as advance:
+            canvases = build_cache(
+                dataset, spec.canvas, spec.preprocess, max_objects=padding, progress=lambda done, _: advance(done)
+            )
+    late = canvases.dataset.summary.findings[len(dataset.summary.findings) :]
+    if late:
+        reporter.say(Summary(late).text(limit=3))
+    if dropped := int(np.sum(canvases.targets.dropped)):
         reporter.say(f"{dropped} objects did not fit the padding of {padding}; raise data.max_objects to keep them")
-    return cache
+    return canvases
+
+
+def memory_for_images() -> int:
+    """Half of this machine's memory in bytes; a generous guess where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        return 8 * 2**30

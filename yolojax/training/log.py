@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax.data import CanvasCache
+from yolojax.data import Canvases
 from yolojax.errors import NonFiniteError
 from yolojax.structures import Batch
 from yolojax.training.step import StepReport
@@ -23,7 +23,7 @@ class EpochLog:
         self.waiting = 0.0
         self.sums: defaultdict[str, float] = defaultdict(float)
 
-    def add(self, report: StepReport, dropped: int) -> None:
+    def add(self, report: StepReport) -> None:
         self.steps += 1
         self.images += report.image_loss.shape[0]
         self.sums["loss"] += float(report.loss)
@@ -32,7 +32,6 @@ class EpochLog:
             self.sums[name] += float(value)
         for name, value in report.counts.items():
             self.sums[f"count/{name}"] += float(value)
-        self.sums["count/dropped"] += dropped
 
     def note(self) -> str:
         return f"loss {self.sums['loss'] / max(self.steps, 1):.3f}"
@@ -49,19 +48,19 @@ class EpochLog:
         return row
 
 
-def checked(step: int, batch: Batch, report: StepReport, cache: CanvasCache) -> tuple[StepReport, int]:
+def checked(step: int, batch: Batch, report: StepReport, canvases: Canvases) -> StepReport:
     """The report on the host; raises `NonFiniteError` naming step, parts and images when it is not finite."""
     report = jax.device_get(report)
     if bool(report.finite):
-        return report, int(batch.targets.dropped.sum())
+        return report
     parts = [f"{name} = {float(value)}" for name, value in report.parts.items() if not np.isfinite(value)]
     culprits = np.flatnonzero(~np.isfinite(report.image_loss))
-    names = {r.image_id: r.file_name for r in cache.dataset.records}
+    names = {r.image_id: r.file_name for r in canvases.dataset.records}
     images = [names[int(batch.image_id[i])] for i in culprits]
     where = f"in {', '.join(parts)} of {', '.join(images)}" if images else "in the gradient, while the loss is finite"
     raise NonFiniteError(
-        f"step {step}: not finite {where}; the state before this step is kept: lower optimiser.learning_rate or "
-        "optimiser.clip_norm and resume from the last checkpoint"
+        f"step {step}: not finite {where}; start again with a lower optimiser.learning_rate or optimiser.clip_norm, or "
+        "look at the images named"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +63,19 @@ class RunDirectory:
             raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}; free space and resume") from error
 
     def _rewrite(self) -> None:
-        (self.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        temporary = self.folder / "metrics.tmp"
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        os.replace(temporary, self.folder / "metrics.jsonl")
         self._write_csv()
 
     def _write_csv(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        with (self.folder / "results.csv").open("w", newline="") as handle:
+        temporary = self.folder / "results.tmp"
+        with temporary.open("w", newline="") as handle:
             writer = csv.DictWriter(handle, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
+        os.replace(temporary, self.folder / "results.csv")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

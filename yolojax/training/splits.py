@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from yolojax.config import DataConfig
 from yolojax.data import Dataset, list_splits, open_dataset
+from yolojax.errors import ConfigError
 
 
 def open_splits(config: DataConfig) -> tuple[Dataset, Dataset | None]:
@@ -11,10 +12,23 @@ def open_splits(config: DataConfig) -> tuple[Dataset, Dataset | None]:
 
     A data set without splits is trained on as a whole. Validation images are never skipped: leaving out what cannot be
     read would flatter the result.
+
+    Raises:
+      ConfigError: when no split is clearly the training split, or when the two are the same images.
+      DataError: when one of them cannot be read.
     """
     available = list_splits(config.path)
     train_split = config.train_split or split_named("train", available)
     val_split = config.val_split or split_named("val", available)
+    if train_split is None and available:
+        raise ConfigError(
+            f"{config.path}: none of its splits ({', '.join(available)}) is clearly the one to train on; "
+            "give --train-split"
+        )
+    if config.val_split is not None and val_split == train_split:
+        raise ConfigError(
+            f"{config.path}: training and validation would both be on {train_split!r}; give another --val-split"
+        )
     train = open_dataset(config.path, train_split, skip_bad=config.skip_bad)
     if val_split is None or val_split == train_split:
         return train, None

@@ -27,7 +27,9 @@ def start_from(
         raise CheckpointError(f"{path}: no weights there; give a run directory or a .safetensors file")
     given, own = flatten(load_weights(candidate)), flatten(state.variables)
     taken = {
-        name: jnp.asarray(value) for name, value in given.items() if name in own and own[name].shape == value.shape
+        name: jnp.asarray(value, own[name].dtype)
+        for name, value in given.items()
+        if name in own and own[name].shape == value.shape
     }
     if not taken:
         raise CheckpointError(f"{candidate}: no parameter matches this detector by name and shape")

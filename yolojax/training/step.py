@@ -17,7 +17,11 @@ from yolojax.training.state import TrainState
 
 
 class StepReport(NamedTuple):
-    """What one step tells. ``image_loss`` is each image's share, which names the culprit when ``finite`` is False."""
+    """What one step tells.
+
+    ``counts["dropped"]`` are objects beyond the padding, those of a mosaic included; ``image_loss`` is each image's
+    share, which names the culprit when ``finite`` is False.
+    """
 
     loss: Float[Array, ""]
     parts: dict[str, Float[Array, ""]]
@@ -85,7 +89,10 @@ def make_train_step(
         report = StepReport(
             loss=loss,
             parts=parts,
-            counts={name: jnp.sum(value) for name, value in terms.counts.items()},
+            counts={
+                **{name: jnp.sum(value) for name, value in terms.counts.items()},
+                "dropped": jnp.sum(batch.targets.dropped).astype(jnp.float32),
+            },
             gradient_norm=norm,
             finite=finite,
             image_loss=sum(terms.sums.values(), start=jnp.zeros(batch.images.shape[0])),

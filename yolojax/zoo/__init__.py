@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import json
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import DTypeLike, Float
 
@@ -66,7 +68,13 @@ def build(
     known = set(inspect.signature(builder).parameters) - {"class_names", "canvas", "dtype"}
     if unknown := sorted(set(options) - known):
         raise ConfigError(f"{name} has no option {unknown[0]}; it has {', '.join(sorted(known))}")
-    return builder(tuple(class_names), tuple(canvas), dtype=dtype, **options)
+    try:
+        detector = builder(tuple(class_names), tuple(canvas), dtype=dtype, **options)
+        jax.eval_shape(detector.init, jax.random.key(0))
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        given = ", ".join(f"{key} = {value!r}" for key, value in options.items())
+        raise ConfigError(f"{name} cannot be built with {given}: {type(error).__name__}: {error}") from error
+    return detector
 
 
 def describe(spec: DetectorSpec) -> dict[str, Any]:
@@ -86,4 +94,11 @@ def from_description(description: dict[str, Any], *, dtype: DTypeLike = "float32
         )
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"the description does not make a detector: {error}") from error
+    made = json.loads(json.dumps(describe(detector.spec)))
+    for key in sorted(set(made) | set(description)):
+        if made.get(key) != json.loads(json.dumps(description.get(key))):
+            raise CheckpointError(
+                f"the description says {key} = {description.get(key)!r}, this version of yolojax makes it "
+                f"{made.get(key)!r}; use the version that wrote it"
+            )
     return detector

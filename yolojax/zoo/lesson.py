@@ -58,9 +58,13 @@ def lesson(
       dtype: of the network's computation.
     """
     anchors = tuple(tuple((float(w), float(h)) for w, h in level) for level in anchors)
-    levels, per_level = len(anchors), len(anchors[0])
+    levels, per_level = len(anchors), len(anchors[0]) if anchors else 0
     if not 1 <= levels <= 3 or any(len(level) != per_level for level in anchors):
         raise ConfigError(f"anchors: give one to three levels with equally many each, not {[len(a) for a in anchors]}")
+    if len(widths) != 5 or len(depths) != 5:
+        raise ConfigError(
+            f"widths and depths: give five of each, for strides 2 to 32, not {len(widths)} and {len(depths)}"
+        )
     if backbone not in ("darknet", "resnet18") or box not in BOX_PARTS:
         raise ConfigError(f"backbone {backbone!r}, box {box!r}: give darknet or resnet18, and mse or ciou")
     strides = (8, 16, 32)[3 - levels :]
