@@ -7,11 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.cli.small_run import DATA, SMALL
 from yolojax.cli import main
-
-DATA = "shapes:?count=8&size=64"
-SMALL = ["--size", "64", "--batch-size", "4", "--validation.batch-size", "8", "--augment.hue", "0"]
-SMALL += ["--option", "widths=[8,8,16,16]", "depths=[0,1,1,1]", "head_width=16", "reg_max=8"]
 
 
 class Ended(NamedTuple):

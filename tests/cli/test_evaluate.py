@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.cli.conftest import DATA
+from tests.cli.small_run import DATA
 from yolojax.data import open_dataset
 from yolojax.eval.coco import METRICS
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import DATA, SMALL
+from tests.cli.small_run import DATA, SMALL
 from yolojax.cli import parse
 from yolojax.cli.train import Demo, Train
 from yolojax.config import TrainConfig, demo_config, from_dict
