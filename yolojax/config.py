@@ -171,9 +171,16 @@ def demo_config(seed: int = 0) -> TrainConfig:
     """The preset of ``yolojax demo``: generated images, a small detector, a few minutes on two processor cores."""
     return TrainConfig(
         data=DataConfig(path="shapes"),
-        model=ModelConfig(name="compact", size=160),
-        epochs=30,
-        batch_size=16,
+        model=ModelConfig(
+            name="compact",
+            size=160,
+            options={"widths": [16, 24, 48, 96, 128], "depths": [0, 1, 1, 1, 1], "head_width": 48},
+        ),
+        # Figures have no upright and any colour: flips are true to them, and colours need no help.
+        augment=AugmentConfig(flip_vertical=0.5, scale_min=0.8, scale_max=1.25, hue=0.0, saturation=0.0, value=0.0),
+        epochs=45,
+        batch_size=8,
+        validate_every=15,
         seed=seed,
     )
 
