@@ -178,9 +178,9 @@ def demo_config(seed: int = 0) -> TrainConfig:
         ),
         # Figures have no upright and any colour: flips are true to them, and colours need no help.
         augment=AugmentConfig(flip_vertical=0.5, scale_min=0.8, scale_max=1.25, hue=0.0, saturation=0.0, value=0.0),
-        epochs=45,
+        epochs=22,
         batch_size=8,
-        validate_every=15,
+        validate_every=0,
         seed=seed,
     )
 
