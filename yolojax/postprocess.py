@@ -171,10 +171,10 @@ def _finish(
 def _nothing(batch: int, k: int) -> Detections:
     zero = jnp.zeros(batch, jnp.int32)
     return Detections(
-        jnp.zeros((batch, k, 4)),
-        jnp.zeros((batch, k)),
-        jnp.full((batch, k), -1),
-        jnp.zeros((batch, k), bool),
-        zero,
-        zero,
+        boxes=jnp.zeros((batch, k, 4), jnp.float32),
+        scores=jnp.zeros((batch, k), jnp.float32),
+        classes=jnp.full((batch, k), -1, jnp.int32),
+        valid=jnp.zeros((batch, k), bool),
+        truncated_candidates=zero,
+        truncated=zero,
     )

@@ -3,9 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from yolojax.boxes import box_iou
 from yolojax.nms import batched_nms, greedy_nms, nms, soft_nms_gaussian
@@ -163,6 +166,34 @@ def test_compiled_once_for_a_shape_whatever_the_threshold():
     for seed, threshold in enumerate((0.1, 0.5, 0.9)):
         f(*example(seed)[:2], threshold)
     assert f._cache_size() == 1
+
+
+def test_split_over_devices_equals_whole():
+    """Inside `jax.shard_map`, which tells values that differ between devices from constants."""
+    if len(jax.devices()) < 2:
+        pytest.skip("needs two devices")
+    images = [jnp.stack(x) for x in zip(*(example(s) for s in range(4)), strict=True)]
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    f = jax.vmap(lambda b, s, c: batched_nms(b, s, c, 0.4, 40))
+    split = jax.jit(jax.shard_map(f, mesh=mesh, in_specs=P("data"), out_specs=P("data")))(*images)
+    for a, b in zip(split, jax.jit(f)(*images), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_kept_rows_pass_a_gradient_on_and_the_choice_of_them_has_none():
+    boxes, scores, _ = example(1)
+
+    @jax.jit
+    def gradient(boxes, scores):
+        def loss(boxes, scores):
+            kept = nms(boxes, scores, 0.4, 40)
+            return jnp.sum(jnp.where(kept.valid, scores[kept.indices], 0.0)), kept
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(boxes, scores)
+
+    (by_boxes, by_scores), (indices, valid) = gradient(boxes, scores)
+    assert not by_boxes.any()
+    np.testing.assert_array_equal(by_scores, np.isin(np.arange(40), indices[valid]).astype(np.float32))
 
 
 def test_bfloat16_in_float32_out():

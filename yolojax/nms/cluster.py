@@ -72,5 +72,5 @@ def cluster_nms(
         update = usable[order] & ~(over & keep[:, None]).any(0)
         return update, jnp.any(update != keep)
 
-    keep, _ = lax.while_loop(lambda state: state[1], again, (usable[order], jnp.bool_(True)))
+    keep, _ = lax.while_loop(lambda state: state[1], again, (usable[order], jnp.ones_like(usable, shape=())))
     return best_first(order, scores[order], keep, max_detections)

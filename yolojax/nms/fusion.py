@@ -62,13 +62,13 @@ def weighted_box_fusion(
       ConfigError: if ``max_detections`` is below 1.
     """
     sets = boxes.shape[0]
-    weights = jnp.ones(sets) if weights is None else weights.astype(jnp.float32)
+    weights = jnp.ones(sets, jnp.float32) if weights is None else weights.astype(jnp.float32)
     scores = (scores.astype(jnp.float32) * weights[:, None]).reshape(-1)
     boxes, classes = boxes.astype(jnp.float32).reshape(-1, 4), classes.reshape(-1)
     usable = usable_rows(boxes, scores, None if valid is None else valid.reshape(-1), max_detections)
     if len(scores) == 0:
         k = max_detections
-        return Fused(jnp.zeros((k, 4)), jnp.zeros(k), jnp.full(k, -1), jnp.zeros(k, bool))
+        return Fused(jnp.zeros((k, 4), jnp.float32), jnp.zeros(k, jnp.float32), jnp.full(k, -1), jnp.zeros(k, bool))
     order = ascending_order(score_keys(scores, usable))
     boxes, scores, classes, count = boxes[order], scores[order], classes[order], usable.sum()
     rows = jnp.arange(len(order))
@@ -90,7 +90,7 @@ def weighted_box_fusion(
             clusters.score.at[at].set(total),
             clusters.members.at[at].add(1.0),
             clusters.classes.at[at].set(classes[i]),
-            clusters.size + ~joins,
+            clusters.size + (~joins).astype(jnp.int32),
         )
 
     empty = _Clusters(
@@ -99,9 +99,9 @@ def weighted_box_fusion(
         jnp.zeros_like(scores),
         jnp.zeros_like(scores),
         jnp.zeros_like(classes),
-        jnp.int32(0),
+        jnp.zeros_like(count, dtype=jnp.int32),
     )
-    _, clusters = lax.while_loop(lambda state: state[0] < count, join, (jnp.int32(0), empty))
+    _, clusters = lax.while_loop(lambda state: state[0] < count, join, (empty.size, empty))
     share = jnp.minimum(clusters.members, sets) / weights.sum()
     fused = clusters.score / jnp.maximum(clusters.members, 1.0) * share
     best = best_first(rows, fused, rows < clusters.size, max_detections)

@@ -114,7 +114,7 @@ def _greedy(
 
 
 def _with_scores(kept: Kept, scores: Float[Array, " N"]) -> Rescored:
-    found = scores[kept.indices].astype(jnp.float32) if len(scores) else jnp.zeros(len(kept.indices))
+    found = scores[kept.indices].astype(jnp.float32) if len(scores) else jnp.zeros(len(kept.indices), jnp.float32)
     return Rescored(*kept, jnp.where(kept.valid, found, 0.0))
 
 
@@ -136,7 +136,7 @@ def keep_mask(
     """
     if rows.x1.shape[0] == 0:
         return jnp.zeros(0, bool)
-    count, threshold = jnp.asarray(count, jnp.int32)[None], jnp.asarray(threshold, jnp.float32)[None]
+    count, threshold = jnp.asarray(count, jnp.int32)[None], lax.stop_gradient(jnp.asarray(threshold, jnp.float32))[None]
     return _batched(limit, n_classes, overlaps)(rows.map(lambda x: x[None]), count, threshold)[0]
 
 

@@ -36,7 +36,7 @@ def keep_by_blocks(
       threshold: float32; an overlap above it suppresses.
       limit: stop when every image has kept at least this many; rows behind count as not kept.
     """
-    batch, n = rows.x1.shape
+    n = rows.x1.shape[1]
     size = min(BLOCK, max(n, 1))
     padded = -(-n // size) * size
     rows = rows.map(lambda x: jnp.pad(x, ((0, 0), (0, padded - n))))
@@ -47,12 +47,12 @@ def keep_by_blocks(
     def settle(state: tuple[Int[Array, ""], Bool[Array, "B p"]]):
         i, keep = state
         start = i * size
-        block = rows.map(lambda x: lax.dynamic_slice(x, (0, start), (batch, size)))
+        block = rows.map(lambda x: lax.dynamic_slice_in_dim(x, start, size, 1))
         alive = start + jnp.arange(size)[None] < count[:, None]
         hit = suppresses(rows.map(column), block.map(row), threshold, overlaps) & keep[:, :, None]
         alive &= ~hit.any(1)
         within = suppresses(block.map(column), block.map(row), threshold, overlaps) & earlier
-        return i + 1, lax.dynamic_update_slice(keep, _fixed_point(within, alive), (0, start))
+        return i + 1, lax.dynamic_update_slice_in_dim(keep, _fixed_point(within, alive), start, 1)
 
     def unfinished(state: tuple[Int[Array, ""], Bool[Array, "B p"]]):
         i, keep = state
@@ -61,7 +61,8 @@ def keep_by_blocks(
             going &= jnp.sum(keep, axis=1) < limit
         return going.any()
 
-    return lax.while_loop(unfinished, settle, (jnp.int32(0), jnp.zeros((batch, padded), bool)))[1][:, :n]
+    start = jnp.zeros_like(count, shape=()), jnp.zeros_like(rows.x1, dtype=bool)
+    return lax.while_loop(unfinished, settle, start)[1][:, :n]
 
 
 def _fixed_point(within: Bool[Array, "B t t"], alive: Bool[Array, "B t"]) -> Bool[Array, "B t"]:
@@ -75,4 +76,4 @@ def _fixed_point(within: Bool[Array, "B t t"], alive: Bool[Array, "B t"]) -> Boo
         keep = round_(previous)
         return keep, jnp.any(previous != keep)
 
-    return lax.while_loop(lambda state: state[1], rounds, (alive, jnp.bool_(True)))[0]
+    return lax.while_loop(lambda state: state[1], rounds, (alive, jnp.ones_like(alive, shape=())))[0]

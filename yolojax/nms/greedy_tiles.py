@@ -89,7 +89,8 @@ def keep_by_tiles(
         going = state.tile * TILE < count
         return going if limit is None else going & (state.n_kept < limit)
 
-    start = _State(jnp.int32(0), rows.map(jnp.zeros_like), jnp.int32(0), jnp.zeros(padded, bool))
+    zero = jnp.zeros_like(count)
+    start = _State(zero, rows.map(jnp.zeros_like), zero, jnp.zeros_like(rows.x1, dtype=bool))
     return lax.while_loop(unfinished, settle, start).keep[:n]
 
 
@@ -125,4 +126,4 @@ def _settle_within(within: Bool[Array, "t t"], alive: Bool[Array, " t"]) -> UInt
         free = (suppressors[row] & kept) == 0
         return kept | jnp.where(free, alive_bits & jnp.asarray(_BIT)[row], jnp.uint32(0))
 
-    return lax.fori_loop(0, TILE, step, jnp.uint32(0))
+    return lax.fori_loop(0, TILE, step, jnp.zeros_like(alive_bits))

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from yolojax.boxes import LARGEST, box_area
@@ -26,7 +27,8 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, boxes: Float[Array, "*n 4"], classes: Int[Array, "*n"] | None) -> Rows:
-        boxes = jnp.clip(boxes.astype(jnp.float32), -LARGEST, LARGEST)
+        # Which boxes are kept has no gradient; loops could not pass one back.
+        boxes = jnp.clip(lax.stop_gradient(boxes).astype(jnp.float32), -LARGEST, LARGEST)
         x1, y1, x2, y2 = jnp.moveaxis(boxes, -1, 0)
         return cls(x1, y1, x2, y2, box_area(boxes), classes)
 

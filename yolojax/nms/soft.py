@@ -67,7 +67,7 @@ def _take_and_weaken(
 ) -> Rescored:
     usable = usable_rows(boxes, scores, valid, max_detections)
     k = max_detections
-    nothing = Rescored(jnp.zeros(k, jnp.int32), jnp.zeros(k, bool), jnp.zeros(k))
+    nothing = Rescored(*(jnp.zeros_like(usable, shape=k, dtype=t) for t in (jnp.int32, bool, jnp.float32)))
     if len(scores) == 0:
         return nothing
     # Rows taken or not usable hold minus one, below any score; a product with 0 must not make a NaN of them.
@@ -91,4 +91,4 @@ def _take_and_weaken(
         i, left, _ = state
         return (i < k) & jnp.any(left >= 0)
 
-    return lax.while_loop(more, take, (jnp.int32(0), left, nothing))[2]
+    return lax.while_loop(more, take, (jnp.zeros_like(nothing.indices, shape=()), left, nothing))[2]
