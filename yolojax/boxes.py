@@ -113,7 +113,8 @@ def _aspect_angle(box: _Sides) -> Array:
     wide = box.width > box.height
     # Chosen by `where`: at a tie `minimum` and `maximum` halve the gradient, and square boxes would learn no shape.
     short, long = jnp.where(wide, box.height, box.width), jnp.where(wide, box.width, box.height)
-    angle = jnp.arctan(_ratio(short, long))
+    # A NaN side fails the comparison and counts as no extent.
+    angle = jnp.arctan(_ratio(jnp.where(box.width + box.height > 0, short, 0.0), long))
     return jnp.where(wide, math.pi / 2 - angle, angle)
 
 

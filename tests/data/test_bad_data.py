@@ -278,7 +278,7 @@ def test_coco_malformed_annotations(coco, key, value, says):
         (lambda c: c["images"][1].update(id=1), f"has the id 1 of {FIRST}.png"),
         (lambda c: c["images"].append({**c["images"][0], "id": 77}), f"{FIRST}.png has the ids 1 and 77"),
         (lambda c: c["categories"].append({"id": 1, "name": "z"}), "id 1 belongs to 'cross' already"),
-        (lambda c: c["categories"].append({"id": 9, "name": "star"}), "classes listed more than once: star"),
+        (lambda c: c["categories"].append({"id": 9, "name": "star"}), "belongs to another category already"),
         (lambda c: c["categories"].append({"id": 9}), "category number 7: name is None"),
     ],
 )
