@@ -89,7 +89,7 @@ def test_drawings_of_the_same_name_do_not_overwrite_each_other(trained, folder, 
         (["photos", "--model", "RUN", "--confidence", "2"], "confidence = 2.0"),
         (["photos", "--model", "RUN", "--iou", "0"], "iou = 0.0"),
         (["photos", "--model", "RUN", "--max-detections", "0"], "max_detections = 0"),
-        (["photos", "--model", "RUN", "--out", "photos/notes.txt"], "photos/notes.txt: File exists"),
+        (["photos", "--model", "RUN", "--out", "photos/notes.txt"], "photos/notes.txt exists already"),
     ],
 )
 def test_errors_are_one_line(arguments, said, trained, folder, yolojax, tmp_path):
