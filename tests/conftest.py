@@ -15,7 +15,12 @@ jax.config.update("jax_num_cpu_devices", 2)
 # An operand of lower rank (other than a scalar) must be broadcast by hand: silent [N] + [M, N] hides shape mistakes.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+
+# The same examples in every run, so that a merge never fails by chance.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 DATA_VARIABLE = "YOLOJAX_TEST_DATA"
 
