@@ -2,7 +2,7 @@
 
 On an accelerator a convolution is left to the compiler. XLA on CPU has a good matrix product and a poor convolution,
 above all its gradients, so there `convolve` rewrites a convolution as matrix products where that was measured to be
-faster (``experiments/convolution_speed.py``). Padding is symmetric, ``k // 2`` on every side, as in Darknet and
+faster. Padding is symmetric, ``k // 2`` on every side, as in Darknet and
 PyTorch; ``SAME`` would pad a stride-2 convolution on one side only and shift published weights by a pixel.
 """
 
