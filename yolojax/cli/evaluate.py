@@ -33,7 +33,9 @@ class Val:
     data: Annotated[
         str | None, arg(metavar="DATA", help_behavior_hint="(default: the run's own validation images)")
     ] = None
-    split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: all of DATA)")] = None
+    split: Annotated[
+        str | None, arg(metavar="NAME", help_behavior_hint="(default: val, or all of DATA where there are no parts)")
+    ] = None
     out: Annotated[
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/val, runs/val2, ...)")
     ] = None
@@ -48,10 +50,15 @@ class Val:
         from yolojax.eval.table import format_result
         from yolojax.predict import load_detector
         from yolojax.training.evaluation import evaluate
+        from yolojax.training.splits import validation_split
 
         model = load_detector(self.model)
+        reporter = make_reporter()
+        split = self.split if self.split is not None or self.data is None else validation_split(self.data)
+        if split is not None and self.split is None:
+            reporter.say(f"measuring on the part {split} of {self.data}")
         data = self.data if self.data is not None else self._own_validation_images()
-        found = evaluate(model, data, self.split, validation=self.validation, reporter=make_reporter())
+        found = evaluate(model, data, split, validation=self.validation, reporter=reporter)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "detections.json", found.detections)
         write_metrics(out / "metrics.json", found.result)
