@@ -174,8 +174,8 @@ def demo_config(seed: int = 0) -> TrainConfig:
         model=ModelConfig(
             name="compact",
             size=160,
-            # No layer works at half resolution, where channels are few and a processor is slow; figures of 24 to 80 pixels
-            # need no stride of 32.
+            # No layer works at half resolution, where channels are few and a processor is slow; figures of 24 to 80
+            # pixels need no stride of 32.
             options={
                 "widths": [0, 32, 64, 128],
                 "depths": [0, 1, 1, 1],

@@ -19,10 +19,11 @@ from yolojax.errors import CheckpointError, ConfigError
 from yolojax.zoo.compact import compact
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.size import forward_flops, parameter_count
+from yolojax.zoo.yolov8 import yolov8
 
 __all__ = ["ANCHORED", "ARCHITECTURES", "build", "describe", "forward_flops", "from_description", "parameter_count"]
 
-ARCHITECTURES: dict[str, Callable[..., Detector]] = {"compact": compact, "lesson": lesson}
+ARCHITECTURES: dict[str, Callable[..., Detector]] = {"compact": compact, "lesson": lesson, "yolov8": yolov8}
 """Builders by name: ``builder(class_names, canvas, *, dtype, **options) -> Detector``."""
 
 ANCHORED = {"lesson": (2, 3)}
