@@ -17,12 +17,23 @@ from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.zoo.compact import compact
+from yolojax.zoo.darknet import darknet, from_darknet, to_darknet
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.size import forward_flops, parameter_count
 
-__all__ = ["ANCHORED", "ARCHITECTURES", "build", "describe", "forward_flops", "from_description", "parameter_count"]
+__all__ = [
+    "ANCHORED",
+    "ARCHITECTURES",
+    "build",
+    "describe",
+    "forward_flops",
+    "from_darknet",
+    "from_description",
+    "parameter_count",
+    "to_darknet",
+]
 
-ARCHITECTURES: dict[str, Callable[..., Detector]] = {"compact": compact, "lesson": lesson}
+ARCHITECTURES: dict[str, Callable[..., Detector]] = {"compact": compact, "darknet": darknet, "lesson": lesson}
 """Builders by name: ``builder(class_names, canvas, *, dtype, **options) -> Detector``."""
 
 ANCHORED = {"lesson": (2, 3)}
