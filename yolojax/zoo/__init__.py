@@ -19,7 +19,11 @@ from yolojax.errors import CheckpointError, ConfigError
 from yolojax.zoo.compact import compact
 from yolojax.zoo.darknet import darknet, from_darknet, to_darknet
 from yolojax.zoo.lesson import lesson
+from yolojax.zoo.published import load_darknet, save_darknet
 from yolojax.zoo.size import forward_flops, parameter_count
+from yolojax.zoo.yolov2 import yolov2
+from yolojax.zoo.yolov3 import yolov3, yolov3_tiny
+from yolojax.zoo.yolov4 import yolov4, yolov4_tiny
 
 __all__ = [
     "ANCHORED",
@@ -29,11 +33,22 @@ __all__ = [
     "forward_flops",
     "from_darknet",
     "from_description",
+    "load_darknet",
     "parameter_count",
+    "save_darknet",
     "to_darknet",
 ]
 
-ARCHITECTURES: dict[str, Callable[..., Detector]] = {"compact": compact, "darknet": darknet, "lesson": lesson}
+ARCHITECTURES: dict[str, Callable[..., Detector]] = {
+    "compact": compact,
+    "darknet": darknet,
+    "lesson": lesson,
+    "yolov2": yolov2,
+    "yolov3": yolov3,
+    "yolov3-tiny": yolov3_tiny,
+    "yolov4": yolov4,
+    "yolov4-tiny": yolov4_tiny,
+}
 """Builders by name: ``builder(class_names, canvas, *, dtype, **options) -> Detector``."""
 
 ANCHORED = {"lesson": (2, 3)}
