@@ -57,7 +57,7 @@ class Writer:
         return "\n".join(self.lines)
 
 
-def yolov2(size=(416, 416), width=1.0, classes=80) -> str:
+def yolov2(size=(416, 416), width=1.0, classes=80, thresh=0.6) -> str:
     w = Writer(size, width, classes)
     for i, channels in enumerate(
         ([32], [64], [128, 64, 128], [256, 128, 256], [512, 256] * 2 + [512], [1024, 512] * 2 + [1024])
@@ -83,7 +83,7 @@ def yolov2(size=(416, 416), width=1.0, classes=80) -> str:
     w.route(-1, -4)
     w.conv(1024, 3)
     w.predict(5)
-    w.add("region", anchors=YOLOV2_ANCHORS, bias_match=1, classes=classes, coords=4, num=5, softmax=1, thresh=0.6)
+    w.add("region", anchors=YOLOV2_ANCHORS, bias_match=1, classes=classes, coords=4, num=5, softmax=1, thresh=thresh)
     return w.text()
 
 
@@ -254,7 +254,7 @@ def new_coordinates(size=(32, 64), classes=20) -> str:
 
 
 NARROW = {
-    "yolov2": yolov2((64, 96), 1 / 64, 20),
+    "yolov2": yolov2((64, 96), 1 / 64, 20, 0.001),
     "yolov3": yolov3((64, 96), 1 / 32, 20, (1, 2, 1, 1, 1)),
     "yolov3-tiny": yolov3_tiny((64, 64), 1 / 16, 3),
     "yolov4": yolov4((64, 96), 1 / 32, 3, (1, 2, 1, 1, 1)),

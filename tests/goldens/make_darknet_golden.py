@@ -1,13 +1,14 @@
 """Writes darknet_opencv.npz: what OpenCV computes for the networks of tests/darknet_cases.py.
 
-Run from the root of a checkout, with numpy, jaxtyping and opencv-python-headless==4.14.0.94 (OpenCV 5 reads no Darknet):
+Run from the root of a checkout, with numpy, jaxtyping and opencv-python-headless==4.14.0.94
+(OpenCV 5 reads no Darknet files):
 
     python tests/goldens/make_darknet_golden.py
 
 For each network: ``NAME/head0`` and so on, the output of the convolution before each prediction layer (in the order of
 the cfg, ``[channels, h, w]``; before its activation where that is logistic), ``NAME/rows0``, the prediction layer's
-own rows ``(cx, cy, w, h, objectness, class scores)``, relative to the canvas, scores at most .2 (v2: .6) set to 0, and
-``NAME/sha256`` of the weight file. BatchNorm there is sqrt(var + 1e-6).
+own rows ``(cx, cy, w, h, objectness, class scores)``, relative to the canvas, scores at most .2 (v2: .001) set to 0,
+and ``NAME/sha256`` of the weight file. BatchNorm there is sqrt(var + 1e-6).
 """
 
 import hashlib

@@ -10,7 +10,6 @@ import pytest
 
 from tests.darknet_cases import NARROW, random_image, random_weights
 from yolojax import zoo
-from yolojax.errors import CheckpointError
 from yolojax.models.darknet import by_stride
 from yolojax.weights.darknet import Header, parse_cfg, stored_arrays, write_weights
 

@@ -64,8 +64,8 @@ def backbone_length(cfg: Cfg) -> int:
 
     The last stage begins with the last strided layer before anything is upsampled or predicted. It ends with its last
     shortcut, or where the branches around its shortcuts are joined by a route and the convolution after it (cross-stage
-    partial). Without shortcuts it ends with its first convolution of the most channels, or the last of as many where 3x3
-    and 1x1 alternate and do not lead straight into a prediction. So Darknet-19 has 23 layers, Darknet-53 75,
+    partial). Without shortcuts it ends with its first convolution of the most channels, or the last of as many where
+    3x3 and 1x1 alternate and do not lead straight into a prediction. So Darknet-19 has 23 layers, Darknet-53 75,
     CSPDarknet-53 105, the backbone of YOLOv3-tiny 13.
     """
     layers = cfg.layers

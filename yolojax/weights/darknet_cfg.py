@@ -27,6 +27,7 @@ from yolojax.weights.darknet_layers import (
     Shortcut,
     Upsample,
     Yolo,
+    sources_of,
     title,
 )
 from yolojax.weights.darknet_options import Options
@@ -73,6 +74,11 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
         options = Options(section, source)
         layers.append(_SECTIONS[section.name](options, number, layers))
         options.finish()
+        if number and isinstance(layers[-2], Yolo | Region) and number - 1 in sources_of(tuple(layers), number):
+            raise ConfigError(
+                f"{source}: line {section.line}: layer {number} [{section.name}] would read the boxes of layer "
+                f"{number - 1}; put a [route] before it that names what it reads"
+            )
     cfg = Cfg(width, height, letter_box, tuple(layers))
     if not cfg.detections:
         raise ConfigError(f"{source}: has no [yolo] or [region] layer; a detector needs one")

@@ -20,8 +20,12 @@ from yolojax.models.network import Network
 from yolojax.models.yolo_necks import ConvYOLOHead, TinyNeck, YOLOv3Neck
 from yolojax.zoo.anchored import anchored_detector
 
-ANCHORS = (((10, 13), (16, 30), (33, 23)), ((30, 61), (62, 45), (59, 119)), ((116, 90), (156, 198), (373, 326)))
-TINY_ANCHORS = (((10, 14), (23, 27), (37, 58)), ((81, 82), (135, 169), (344, 319)))
+ANCHORS = (
+    ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
+    ((30.0, 61.0), (62.0, 45.0), (59.0, 119.0)),
+    ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
+)
+TINY_ANCHORS = (((10.0, 14.0), (23.0, 27.0), (37.0, 58.0)), ((81.0, 82.0), (135.0, 169.0), (344.0, 319.0)))
 """Of COCO, in canvas pixels, finest level first."""
 
 DARKNET_ORDER = (

@@ -20,8 +20,12 @@ from yolojax.models.network import Network
 from yolojax.models.yolo_necks import ConvYOLOHead, TinyNeck, YOLOv4Neck
 from yolojax.zoo.anchored import anchored_detector
 
-ANCHORS = (((12, 16), (19, 36), (40, 28)), ((36, 75), (76, 55), (72, 146)), ((142, 110), (192, 243), (459, 401)))
-TINY_ANCHORS = (((23, 27), (37, 58), (81, 82)), ((81, 82), (135, 169), (344, 319)))
+ANCHORS = (
+    ((12.0, 16.0), (19.0, 36.0), (40.0, 28.0)),
+    ((36.0, 75.0), (76.0, 55.0), (72.0, 146.0)),
+    ((142.0, 110.0), (192.0, 243.0), (459.0, 401.0)),
+)
+TINY_ANCHORS = (((23.0, 27.0), (37.0, 58.0), (81.0, 82.0)), ((81.0, 82.0), (135.0, 169.0), (344.0, 319.0)))
 """Of COCO, in canvas pixels, finest level first. In tiny both levels have (81, 82), as published."""
 
 SCALES = (1.2, 1.1, 1.05)
