@@ -19,10 +19,32 @@ from yolojax.errors import CheckpointError, ConfigError
 from yolojax.zoo.compact import compact
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.size import forward_flops, parameter_count
+from yolojax.zoo.statistics import measure_statistics
+from yolojax.zoo.yolox import from_yolox, yolox, yolox_l, yolox_m, yolox_nano, yolox_s, yolox_tiny, yolox_x
 
-__all__ = ["ANCHORED", "ARCHITECTURES", "build", "describe", "forward_flops", "from_description", "parameter_count"]
+__all__ = [
+    "ANCHORED",
+    "ARCHITECTURES",
+    "build",
+    "describe",
+    "forward_flops",
+    "from_description",
+    "from_yolox",
+    "measure_statistics",
+    "parameter_count",
+]
 
-ARCHITECTURES: dict[str, Callable[..., Detector]] = {"compact": compact, "lesson": lesson}
+ARCHITECTURES: dict[str, Callable[..., Detector]] = {
+    "compact": compact,
+    "lesson": lesson,
+    "yolox": yolox,
+    "yolox-nano": yolox_nano,
+    "yolox-tiny": yolox_tiny,
+    "yolox-s": yolox_s,
+    "yolox-m": yolox_m,
+    "yolox-l": yolox_l,
+    "yolox-x": yolox_x,
+}
 """Builders by name: ``builder(class_names, canvas, *, dtype, **options) -> Detector``."""
 
 ANCHORED = {"lesson": (2, 3)}
