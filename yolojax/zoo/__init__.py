@@ -17,6 +17,7 @@ from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.zoo.compact import compact
+from yolojax.zoo.darknet import darknet, from_darknet, to_darknet
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.size import forward_flops, parameter_count
 from yolojax.zoo.statistics import measure_statistics
@@ -28,14 +29,17 @@ __all__ = [
     "build",
     "describe",
     "forward_flops",
+    "from_darknet",
     "from_description",
     "from_yolox",
     "measure_statistics",
     "parameter_count",
+    "to_darknet",
 ]
 
 ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "compact": compact,
+    "darknet": darknet,
     "lesson": lesson,
     "yolox": yolox,
     "yolox-nano": yolox_nano,
