@@ -22,6 +22,7 @@ SMALL = {
         "neck_width": 8,
         "anchors": (((10.0, 12.0), (20.0, 16.0)), ((30.0, 40.0), (60.0, 50.0))),
     },
+    "yolox": {"width": 1 / 32},
 }
 
 
@@ -93,7 +94,7 @@ def test_a_description_in_json_builds_the_same_detector(detector, variables):
 
 def test_a_description_that_this_version_would_read_otherwise_is_refused(detector):
     description = json.loads(json.dumps(zoo.describe(detector.spec)))
-    description["preprocess"]["channels"] = "bgr"
+    description["preprocess"]["pad"] = 0
     with pytest.raises(CheckpointError, match="preprocess"):
         zoo.from_description(description)
 
