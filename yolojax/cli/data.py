@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from yolojax.cli.folders import choose_folder
-from yolojax.errors import ConfigError
 
 
 @dataclass(frozen=True)
