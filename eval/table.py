@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from yolojax.eval.coco import CocoResult, Counters
+from yolojax.eval.coco import CocoResult
+from yolojax.eval.counters import Counters
 
 
 def format_number(value: float | None) -> str:

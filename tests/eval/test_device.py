@@ -9,18 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolojax.eval.device import (
-    ANY_AREA,
-    RECALL_POINTS,
-    PaddedDetections,
-    PaddedTruth,
-    _true_positives_for_recall,
-    accumulate,
-    average_precision,
-    judge,
-    object_counts,
-    rank,
-)
+from yolojax.eval.accumulate import RECALL_POINTS, _true_positives_for_recall, accumulate, rank
+from yolojax.eval.coco import METRICS, evaluate_coco
+from yolojax.eval.device import ANY_AREA, PaddedDetections, PaddedTruth, average_precision, judge, object_counts
+from yolojax.eval.device_numbers import device_numbers
+from yolojax.eval.inputs import read_detections, read_ground_truth
 
 AREAS = ((0.0, 1e10), (0.0, 1024.0), (1024.0, 9216.0), (9216.0, 1e10))
 IMAGES, M, K = 4, 14, 40
@@ -125,10 +118,35 @@ def test_weights_are_copies_of_images(make_case, pycocotools_run) -> None:
             rows += [{**d, "image_id": new} for d in found if d["image_id"] == record["id"]]
     with jax.enable_x64(True):
         columns = padded(truth, found, np.float64)
-        got = jax.jit(lambda t, d, w: accumulate(rank(judge(t, d)), object_counts(t, classes=3), w))(
-            *columns, jnp.asarray(weights, jnp.int32)
-        )
-        assert float(got.mean()) == pytest.approx(pycocotools_run(copies, rows).stats[0], abs=1e-9)
+        area = np.array([ANY_AREA])
+
+        def weighted(t, d, w):
+            judged = judge(t, d, area_ranges=area)
+            return accumulate(rank(*judged), object_counts(t, classes=3, area_ranges=area), w)
+
+        got = jax.jit(weighted)(*columns, jnp.asarray(weights, jnp.int32))
+        assert float(jnp.nanmean(got.precision)) == pytest.approx(pycocotools_run(copies, rows).stats[0], abs=1e-9)
+
+
+def test_twelve_numbers_in_float32(make_case) -> None:
+    """The way from columns (padded, compacted, all areas and caps at once) gives pycocotools' twelve numbers."""
+    for seed in (11, 12):
+        truth, found = make_case(seed, images=IMAGES, objects=4, crowd=0.2, ties=seed == 12)
+        result = evaluate_coco(truth, found)
+        columns = read_ground_truth(truth)
+        got = device_numbers(columns, read_detections(found, columns))
+        assert set(got) == set(METRICS)
+        for name in METRICS:
+            expected = getattr(result, name)
+            assert np.isnan(got[name]) if expected is None else got[name] == pytest.approx(expected, abs=1e-6), name
+
+
+def test_vmaps_over_data_sets(make_case) -> None:
+    cases = [padded(*make_case(seed, images=IMAGES, objects=4), np.float32) for seed in (1, 2)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
+    together = jax.jit(jax.vmap(lambda t, d: average_precision(t, d, classes=3).mean()))(*stacked)
+    alone = [float(evaluate(*case, classes=3).mean()) for case in cases]
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
 
 
 def test_recall_points_are_reached_as_in_float64() -> None:
