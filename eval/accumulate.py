@@ -85,19 +85,21 @@ def accumulate(ranked: Ranked, objects: Int[Array, "A I C"], weights: Int[Array,
     misses = false[:, :, 1:] - false[:, :, start][:, :, own]
     misses += (other[:, ranked.others_before] - other[:, other_start][:, own])[:, None]
     precision = hits.astype(real) / jnp.maximum(hits + misses, 1).astype(real)
-    best_from_here = jnp.pad(_cummax_to_class_end(precision, ranked.classes), ((0, 0), (0, 0), (0, 1)))
-
-    needed = jax.vmap(jax.vmap(_true_positives_for_recall))(total)  # [A, C, R]
-    goal = true_before[..., None] + needed[:, None]  # [A, T, C, R]
-    find = jax.vmap(jax.vmap(lambda count, wanted: jnp.searchsorted(count, wanted, side="left")))
-    row = find(true[:, :, 1:], goal.reshape(*goal.shape[:2], -1)).reshape(goal.shape)
-    row = jnp.maximum(row, start[None, None, :, None])  # recall 0 is reached at the start
-    row = jnp.where(row < end[None, None, :, None], row, precision.shape[2])  # where precision is 0: not reached
-    reached = jnp.take_along_axis(best_from_here, row.reshape(*goal.shape[:2], -1), axis=2).reshape(goal.shape)
+    best_from_here = _cummax_to_class_end(precision, ranked.classes)
+    # Each true positive answers for the recall points that it is the first to reach (recall 0 is the first one's too).
+    of_class = total[:, own][:, None]
+    weight = jnp.where(ranked.hit, weights[ranked.images][None, None, :], 0)
+    points = _recall_points_within(hits, of_class) - _recall_points_within(hits - weight, of_class)
+    area = jax.ops.segment_sum(
+        jnp.moveaxis(best_from_here * points.astype(real), 2, 0),
+        ranked.classes,
+        num_segments=total.shape[1],
+        indices_are_sorted=True,
+    )
     found = (true[:, :, end] - true_before).astype(real)
     absent = (total == 0)[:, None]
     return Accumulated(
-        jnp.where(absent, jnp.nan, jnp.mean(reached, axis=3)),
+        jnp.where(absent, jnp.nan, jnp.moveaxis(area, 0, 2) / len(RECALL_POINTS)),
         jnp.where(absent, jnp.nan, found / jnp.maximum(total, 1).astype(real)[:, None]),
         total,
     )
@@ -143,13 +145,14 @@ def _cummax_to_class_end(values: Float[Array, "A T P"], classes: Int[Array, " P"
     return jax.lax.associative_scan(merge, (values, kinds), reverse=True, axis=2)[0]
 
 
-def _true_positives_for_recall(positives: Int[Array, ""]) -> Int[Array, " R"]:
-    """Least number of true positives whose recall reaches each recall point, as float64 would have it.
+def _recall_points_within(hits: Int[Array, "..."], objects: Int[Array, "..."]) -> Int[Array, "..."]:
+    """How many of the recall points ``hits`` true positives among ``objects`` reach, as float64 would have it; 0 of 0.
 
-    ``t / n >= r[k]`` compares rounded numbers: where ``t / n`` is exactly ``k / 100`` the outcome depends on ``k``
-    alone (the grid's .35 is above 35 / 100, for one). In whole numbers it is the same in every precision.
+    ``hits / objects >= RECALL_POINTS[k]`` compares rounded numbers: where ``hits / objects`` is exactly ``k / 100`` the
+    outcome depends on ``k`` alone (the grid's .35 is above 35 / 100, for one). In whole numbers it is the same in every
+    precision.
     """
-    percent = jnp.arange(len(RECALL_POINTS), dtype=positives.dtype)
-    rounded_up = np.arange(len(RECALL_POINTS)) / 100 < RECALL_POINTS
-    product = percent * positives
-    return -(-product // 100) + jnp.where((product % 100 == 0) & rounded_up, 1, 0)
+    rounded_up = jnp.asarray(np.arange(len(RECALL_POINTS)) / 100 < RECALL_POINTS)
+    whole = jnp.minimum(100 * hits // jnp.maximum(objects, 1), 100)
+    exact = 100 * hits == whole * objects
+    return jnp.where(hits > 0, whole + 1 - (exact & rounded_up[whole]).astype(whole.dtype), 0)

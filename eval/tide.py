@@ -122,9 +122,11 @@ def classify_errors(
     foreground: float = 0.5,
     background: float = 0.1,
 ) -> tuple[Int64[np.ndarray, " D"], Int64[np.ndarray, " D"]]:
-    """Index into `KINDS` of each ``false`` positive (-1: none), and the object that it would have been right about.
+    """Index into `KINDS` of each ``false`` positive (-1: none), and the object that it is about.
 
-    The kind does not depend on a confidence threshold: it follows from the objects alone.
+    That is the nearest of its class for misplaced and duplicate detections, the nearest of another class for
+    misclassified ones and both, and without meaning for background. The kind does not depend on a confidence
+    threshold: it follows from the objects alone.
     """
     kinds, points_at = np.full(len(false), -1, np.int64), np.zeros(len(false), np.int64)
     objects_of = groups(np.where(truth.crowd, -1, truth.images))
@@ -145,8 +147,8 @@ def classify_errors(
             ("background", table.max(axis=1) <= background),
         )
         kinds[rows] = np.select([test for _, test in tests], [KINDS.index(k) for k, _ in tests], KINDS.index("both"))
-        misplaced = kinds[rows] == KINDS.index("localisation")
-        points_at[rows] = objects[np.where(misplaced, own.argmax(axis=1), other.argmax(axis=1))]
+        of_own = np.isin(kinds[rows], [KINDS.index("localisation"), KINDS.index("duplicate")])
+        points_at[rows] = objects[np.where(of_own, own.argmax(axis=1), other.argmax(axis=1))]
     return kinds, points_at
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolojax.eval.accumulate import RECALL_POINTS, _true_positives_for_recall, accumulate, rank
+from yolojax.eval.accumulate import RECALL_POINTS, _recall_points_within, accumulate, rank
 from yolojax.eval.coco import METRICS, evaluate_coco
 from yolojax.eval.device import ANY_AREA, PaddedDetections, PaddedTruth, average_precision, judge, object_counts
 from yolojax.eval.device_numbers import device_numbers
@@ -150,11 +150,12 @@ def test_vmaps_over_data_sets(make_case) -> None:
 
 
 def test_recall_points_are_reached_as_in_float64() -> None:
-    """For every number of objects up to 400: the first true positive whose rounded recall is at least the point."""
-    for n in range(1, 401):
-        recall = np.arange(n + 1) / n
-        expected = np.searchsorted(recall, RECALL_POINTS, side="left")
-        np.testing.assert_array_equal(_true_positives_for_recall(jnp.int32(n)), expected)
+    """For every number of objects up to 400, and of true positives among them."""
+    n, hits = np.meshgrid(np.arange(1, 401), np.arange(401), indexing="ij")
+    recall = hits / n
+    expected = np.where(hits > 0, np.searchsorted(RECALL_POINTS, recall.ravel(), side="right").reshape(n.shape), 0)
+    got = _recall_points_within(jnp.asarray(hits, jnp.int32), jnp.asarray(n, jnp.int32))
+    np.testing.assert_array_equal(np.asarray(got)[hits <= n], expected[hits <= n])
 
 
 def test_compiles_once(make_case) -> None:
