@@ -1,6 +1,6 @@
 """Makes the pictures of ``docs/from_scratch.md``: runs the page's own blocks and draws what they computed.
 
-``python docs/from_scratch/make_pictures.py``; a minute on two cores, 350 further training steps included.
+``python docs/from_scratch/make_pictures.py``; a minute on two cores, 600 further training steps included.
 """
 
 import re
@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes, enlarge
 
 FOLDER = Path(__file__).parent
-LATER = 400
+LATER = 600
 
 
 def run_page() -> SimpleNamespace:
@@ -129,7 +129,7 @@ def train_on(page: SimpleNamespace) -> Any:
 
 
 def detections(page: SimpleNamespace, later: Any) -> None:
-    chosen = sorted(range(16), key=lambda i: -len(page.dataset.records[i].boxes))[1:4]
+    chosen = sorted(range(8), key=lambda i: -len(page.dataset.records[i].boxes))[1:4]
     rows = []
     for title, variables in (("truth", None), ("30 steps", page.variables), (f"{LATER} steps", later)):
         found = page.detect(variables, jnp.asarray(page.pixels)) if variables is not None else None
@@ -137,7 +137,7 @@ def detections(page: SimpleNamespace, later: Any) -> None:
             record = page.dataset.records[i]
             objects = Objects(record.boxes, record.classes, None)
             if found is not None:
-                keep = np.asarray(found.valid[i] & (found.scores[i] > 0.1))
+                keep = np.asarray(found.valid[i] & (found.scores[i] > 0.25))
                 objects = Objects(*(np.asarray(x[i])[keep] for x in (found.boxes, found.classes, found.scores)))
             large = draw_boxes(*enlarge(record.pixels(), objects, 280), page.names)
             rows.append(caption(large, f"{title}: {len(objects.boxes)}"))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from experiments.small import QUICK, images, lesson_detector, take
+from yolojax.coding import encode
 from yolojax.detector import prepare_images
-from yolojax.structures import Hyper, hyper_as_arrays
+from yolojax.structures import Hyper, Targets, hyper_as_arrays
 from yolojax.training.per_example import per_example_gradient_norm, per_example_loss, per_object_loss
 
 HYPER = hyper_as_arrays(Hyper())
@@ -72,24 +73,16 @@ def test_object_loss_is_the_difference_that_leaving_it_out_makes(case):
 def test_a_label_that_the_network_contradicts_stands_out():
     """On raw predictions that show one object clearly, a second label elsewhere costs, and the true one pays."""
     detector = lesson_detector(QUICK)
-    from yolojax.coding import encode
-    from yolojax.structures import Targets
-
     anchors = jnp.asarray(detector.spec.options["anchors"], jnp.float32)
-    box = jnp.array([6.0, 8.0, 20.0, 22.0])
-    raw = encode(box, jnp.zeros(2), 32, anchors[0, 0])
-    confident = jnp.concatenate([raw, jnp.array([6.0, 8.0, -8.0])])
-    silent = jnp.concatenate([raw, jnp.array([-6.0, 0.0, 0.0])])
-    # The figure's own anchor is confident, the other one silent: labels of the two shapes meet one each.
+    seen, invented = (jnp.concatenate([corner, corner + anchors[0, i]]) for i, corner in enumerate(jnp.eye(2) * 9))
+    raw = encode(seen, jnp.zeros(2), 32, anchors[0, 0])
+    # The anchor of the figure's shape is confident, the other one silent: labels of the two shapes meet one each.
+    confident, silent = (jnp.concatenate([raw, jnp.array(rest)]) for rest in ([6.0, 8.0, -8.0], [-6.0, 0.0, 0.0]))
     outputs = (jnp.stack([confident, silent])[None, None, None],)
-    other = jnp.concatenate([box[:2], box[:2] + anchors[0, 1]])
-    like = jnp.concatenate([box[:2], box[:2] + anchors[0, 0]])
+    of_two, none = jnp.ones((1, 2), bool), jnp.zeros((1, 2), bool)
     targets = Targets(
-        jnp.stack([like, other])[None],
-        jnp.zeros((1, 2), jnp.int32),
-        jnp.ones((1, 2), bool),
-        jnp.zeros((1, 2), bool),
-        jnp.zeros(1, jnp.int32),
+        jnp.stack([seen, invented])[None], jnp.zeros((1, 2), jnp.int32), of_two, none, jnp.zeros(1, jnp.int32)
     )
-    true, false = per_object_loss(detector, outputs, targets, HYPER)[0]
-    assert true < 0 < false
+    good, bad = per_object_loss(detector, outputs, targets, HYPER)[0]
+    # As a negative the confident one would cost .5 * 6; as a positive the silent one costs 6, its class 2 log 2.
+    assert good == pytest.approx(-0.5 * 6.0, abs=0.02) and bad > 6 + 2 * np.log(2) - 0.1
