@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from experiments.any_assigner import ASSIGNERS, with_assigner
-from experiments.record import figure, interval, paired, run_study, table
+from experiments.record import figure, interval, paired, resumable, run_study, table
 from experiments.small import Trainer, ap_by_iou, images, lesson_detector, scale_of
 
 REFERENCE = "task-aligned"
@@ -37,16 +37,15 @@ def measure(args: argparse.Namespace) -> Record:
     scale = scale_of(args)
     trainer = Trainer(with_assigner(lesson_detector(scale, per_level=1), 0), scale, with_assigner)
     learn, test = images(scale.train, scale.side), images(scale.test, scale.side, "test")
-    runs = []
+    run, runs = resumable(args, "assigners"), []
     for seed in range(scale.seeds):
         for choice, name in enumerate(ASSIGNERS):
-            if args.quick and seed and choice:
-                continue
-            by_iou = ap_by_iou(trainer.evaluate(trainer.train(seed, learn, choice=choice), test))
-            runs.append({"seed": seed, "assigner": name, "by_iou": by_iou, "positives": trainer.positives})
-            print(
-                f"seed {seed} {name}: AP {np.mean(by_iou):.3f}, {trainer.positives:.1f} positives an image", flush=True
-            )
+
+            def compute(seed: int = seed, choice: int = choice) -> Record:
+                by_iou = ap_by_iou(trainer.evaluate(trainer.train(seed, learn, choice=choice), test))
+                return {"by_iou": by_iou, "positives": trainer.positives}
+
+            runs.append(run({"seed": seed, "assigner": name}, compute))
     return {"scale": scale.facts(), "runs": runs}
 
 
@@ -55,9 +54,7 @@ def aps(record: Record, name: str, at: slice = slice(None)) -> list[float]:
 
 
 def against(record: Record, name: str) -> Any:
-    ours, theirs = aps(record, name), aps(record, REFERENCE)
-    n = min(len(ours), len(theirs))
-    return paired(ours[:n], theirs[:n])
+    return paired(aps(record, name), aps(record, REFERENCE))
 
 
 def conclude(record: Record) -> str:

@@ -177,8 +177,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         sys.exit()
 
 
-def main(argv: list[str] | None = None) -> None:
-    run_study(sys.modules[__name__], argv, add=add, check=check)
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    return run_study(sys.modules[__name__], argv, add=add, check=check)
 
 
 if __name__ == "__main__":

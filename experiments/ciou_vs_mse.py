@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.record import figure, interval, paired, run_study, table, verdict
+from experiments.record import figure, interval, paired, resumable, run_study, table, verdict
 from experiments.small import BOX_LOSSES, ap_by_iou, images, lesson_trainer, scale_of
 
 WEIGHTS = (2.0, 5.0, 15.0)
@@ -37,15 +37,17 @@ def measure(args: argparse.Namespace) -> Record:
     learn, choose, test = (images(n, scale.side, s) for n, s in ((scale.train, "train"), (100, "val"), (200, "test")))
     if args.quick:
         learn, choose, test = (images(scale.test, scale.side, split) for split in ("train", "val", "test"))
-    runs = []
+    run, runs = resumable(args, "ciou_vs_mse"), []
     for seed in range(scale.seeds):
         for choice, name in enumerate(BOX_LOSSES[:2] if args.quick else BOX_LOSSES):
             for weight in WEIGHTS[:1] if args.quick else WEIGHTS:
-                variables = trainer.train(seed, learn, choice=choice, lambda_coord=weight)
-                by_iou = ap_by_iou(trainer.evaluate(variables, test))
-                chosen_by = trainer.evaluate(variables, choose).result.AP
-                runs.append({"seed": seed, "loss": name, "weight": weight, "val_AP": chosen_by, "by_iou": by_iou})
-                print(f"seed {seed} {name} {weight:g}: val AP {chosen_by:.3f}, AP {np.mean(by_iou):.3f}", flush=True)
+
+                def compute(seed: int = seed, choice: int = choice, weight: float = weight) -> Record:
+                    variables = trainer.train(seed, learn, choice=choice, lambda_coord=weight)
+                    chosen_by = trainer.evaluate(variables, choose).result.AP
+                    return {"val_AP": chosen_by, "by_iou": ap_by_iou(trainer.evaluate(variables, test))}
+
+                runs.append(run({"seed": seed, "loss": name, "weight": weight}, compute))
     return {"scale": scale.facts(), "runs": runs}
 
 

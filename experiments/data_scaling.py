@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.record import figure, interval, paired, run_study, table
+from experiments.record import figure, interval, paired, resumable, run_study, table
 from experiments.small import CIOU, images, lesson_trainer, scale_of
 
 COUNTS = (25, 50, 100, 200, 400)
@@ -33,12 +33,16 @@ def measure(args: argparse.Namespace) -> Record:
     trainer = lesson_trainer(scale)
     counts = (scale.train // 2, scale.train) if args.quick else COUNTS
     learn, test = images(counts[-1], scale.side), images(scale.test, scale.side, "test")
-    runs = []
+    run, runs = resumable(args, "data_scaling"), []
     for seed in range(scale.seeds):
         for count in counts:
-            result = trainer.evaluate(trainer.train(seed, learn, subset=range(count), choice=CIOU), test).result
-            runs.append({"seed": seed, "images": count, "AP": result.AP, "AP50": result.AP50, "AP75": result.AP75})
-            print(f"seed {seed}, {count} images: AP {result.AP:.3f}", flush=True)
+
+            def compute(seed: int = seed, count: int = count) -> Record:
+                variables = trainer.train(seed, learn, subset=range(count), choice=CIOU)
+                result = trainer.evaluate(variables, test).result
+                return {name: getattr(result, name) for name in ("AP", "AP50", "AP75")}
+
+            runs.append(run({"seed": seed, "images": count}, compute))
     return {"scale": scale.facts() | {"steps": scale.steps}, "runs": runs}
 
 

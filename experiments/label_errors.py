@@ -28,8 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.record import figure, interval, run_study, table
-from experiments.small import CIOU, any_box_loss, images, lesson_trainer, scale_of
+from experiments.record import figure, interval, resumable, run_study, table
+from experiments.small import CIOU, CLASSES, Trainer, any_box_loss, images, lesson_trainer, scale_of
 from experiments.spoilt_labels import KINDS, spoil
 from yolojax.detector import prepare_images
 from yolojax.training.per_example import per_example_gradient_norm, per_example_loss, per_object_loss
@@ -50,7 +50,7 @@ def precision_at(scores: np.ndarray, wrong: np.ndarray, k: int) -> float:
 def measure(args: argparse.Namespace) -> Record:
     full = scale_of(args)
     learn = images(full.train, full.side)
-    runs = []
+    run, runs = resumable(args, "label_errors"), []
     for epochs in (full.epochs,) if args.quick else (full.epochs // 3, full.epochs):
         scale = dataclasses.replace(full, epochs=epochs)
         trainer = lesson_trainer(scale)
@@ -67,8 +67,8 @@ def measure(args: argparse.Namespace) -> Record:
                 "head": per_example_gradient_norm(*of, parts=("head",)),
             }
 
-        for seed in range(scale.seeds):
-            spoilt, kinds, missing = spoil(learn.targets, len(detector.spec.class_names), scale.side, seed)
+        def compute(seed: int, trainer: Trainer = trainer, score: Any = score) -> Record:
+            spoilt, kinds, missing = spoil(learn.targets, len(CLASSES), full.side, seed)
             variables = trainer.train(seed, learn, targets=spoilt, choice=CIOU)
             traced = jax.tree.map(jnp.asarray, spoilt)
             found = jax.device_get(score(variables, jnp.asarray(learn.images), traced))
@@ -76,18 +76,18 @@ def measure(args: argparse.Namespace) -> Record:
             order = np.argsort(-rows, kind="stable")
             suspicious = (kinds >= 0).any(axis=1) | (missing > 0)
             k, of_images = int((wrong >= 0).sum()), int(suspicious.sum())
-            run = {"epochs": epochs, "seed": seed, "objects": len(rows), "spoilt": k, "images_with": of_images}
-            run["chance"] = {"object": k / len(rows), "image": of_images / len(suspicious)}
-            run["at_10"] = precision_at(rows, wrong >= 0, 10)
-            run["curve"] = (np.cumsum(wrong[order] >= 0) / np.arange(1, len(rows) + 1))[:100].round(4).tolist()
             first = wrong[order][:k]
-            run["recall"] = {
-                n: float((first == i).sum() / (wrong == i).sum()) for i, n in enumerate(KINDS) if n != "missing"
+            there = {n: i for i, n in enumerate(KINDS) if n != "missing"}
+            at_k = {"object": precision_at(rows, wrong >= 0, k)}
+            return {
+                "chance": {"object": k / len(rows), "image": of_images / len(suspicious)},
+                "at_10": precision_at(rows, wrong >= 0, 10),
+                "at_k": at_k | {n: precision_at(found[n], suspicious, of_images) for n in RANKINGS if n != "object"},
+                "recall": {n: float((first == i).sum() / (wrong == i).sum()) for n, i in there.items()},
+                "curve": (np.cumsum(wrong[order] >= 0) / np.arange(1, len(rows) + 1))[:100].round(4).tolist(),
             }
-            run["at_k"] = {"object": precision_at(rows, wrong >= 0, k)}
-            run["at_k"] |= {n: precision_at(found[n], suspicious, of_images) for n in ("loss", "gradient", "head")}
-            runs.append(run)
-            print({key: run[key] for key in ("epochs", "seed", "at_10", "at_k", "recall")}, flush=True)
+
+        runs += [run({"epochs": epochs, "seed": seed}, partial(compute, seed)) for seed in range(scale.seeds)]
     return {"scale": full.facts(), "runs": runs}
 
 

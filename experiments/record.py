@@ -23,6 +23,7 @@ import json
 import os
 import platform
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +35,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+UNFINISHED = "runs.jsonl"
 SECTIONS = ("Question:", "Method:", "Command:", "Expected:")
 
 Record = dict[str, Any]
@@ -99,6 +101,30 @@ def arguments(doc: str, name: str) -> argparse.ArgumentParser:
     return parser
 
 
+def resumable(args: argparse.Namespace, name: str) -> Callable[[Record, Callable[[], Record]], Record]:
+    """``run(key, compute)``: the run with these settings, computed unless an interrupted call of this study did so.
+
+    Finished runs are kept in ``runs.jsonl`` beside the record until the record is written. Quick runs are not kept.
+    """
+    file = (args.out or RESULTS / name) / UNFINISHED
+    known = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() and not args.quick else []
+
+    def run(key: Record, compute: Callable[[], Record]) -> Record:
+        for old in known:
+            if old["key"] == key:
+                return {**key, **old["found"]}
+        found = compute()
+        if not args.quick:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a") as out:
+                out.write(json.dumps({"key": key, "found": found}, allow_nan=False) + "\n")
+        print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in {**key, **found}.items()))
+        sys.stdout.flush()
+        return {**key, **found}
+
+    return run
+
+
 def run_study(
     module: ModuleType,
     argv: Sequence[str] | None = None,
@@ -140,6 +166,7 @@ def write(folder: Path, record: Record, module: ModuleType) -> None:
     """``results.json``, ``README.md`` and the picture, which bears the folder's name."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+    (folder / UNFINISHED).unlink(missing_ok=True)
     module.draw(record).savefig(folder / "plot.png", dpi=110)
     (folder / "README.md").write_text(render(record, module))
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.record import figure, interval, run_study, table
+from experiments.record import figure, interval, resumable, run_study, table
 from experiments.small import CIOU, images, lesson_trainer, scale_of
 from yolojax.eval.bootstrap import bootstrap
 from yolojax.eval.coco import read_both
@@ -39,19 +39,16 @@ def measure(args: argparse.Namespace) -> Record:
     scale = scale_of(args)
     trainer = lesson_trainer(scale)
     learn, test = images(scale.train, scale.side), images(scale.test, scale.side, "test")
-    runs = []
-    for seed in range(2 if args.quick else SEEDS):
+
+    def compute(seed: int) -> Record:
         found = trainer.evaluate(trainer.train(seed, learn, choice=CIOU), test)
         columns = read_both(test.dataset.to_coco(), found.detections)
         drawn = bootstrap(*columns, samples=4 if args.quick else DRAWS).values
-        runs.append(
-            {
-                "seed": seed,
-                **{name: getattr(found.result, name) for name in NAMES},
-                "standard_error": {name: float(np.nanstd(drawn[name], ddof=1)) for name in NAMES},
-            }
-        )
-        print(f"seed {seed}: AP {runs[-1]['AP']:.3f}, images {runs[-1]['standard_error']['AP']:.3f}", flush=True)
+        error = {name: float(np.nanstd(drawn[name], ddof=1)) for name in NAMES}
+        return {**{name: getattr(found.result, name) for name in NAMES}, "standard_error": error}
+
+    run = resumable(args, "seeds")
+    runs = [run({"seed": seed}, partial(compute, seed)) for seed in range(2 if args.quick else SEEDS)]
     return {"scale": scale.facts() | {"seeds": len(runs)}, "runs": runs}
 
 
