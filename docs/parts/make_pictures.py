@@ -34,16 +34,17 @@ def outline(axes, box, colour, strength, width=2.0):
 def draw_suppression():
     """Detections around two squares that overlap: what each kind leaves, the darker the higher its score."""
     rng = np.random.default_rng(3)
-    truth = np.array([[30.0, 40, 110, 120], [75, 60, 155, 140], [190, 30, 240, 170]])
+    truth = np.array([[30.0, 40, 110, 120], [55, 50, 135, 130], [190, 30, 240, 170]])  # the first two: IoU .43
     of = np.repeat(np.arange(3), 7)
-    spread = rng.normal(0, 1, (21, 4)) * 6
+    spread = rng.normal(0, 1, (21, 4)) * 5
+    spread[::7] = 0
     boxes = jnp.asarray(truth[of] + spread, jnp.float32)
     scores = jnp.asarray(np.clip(0.95 - 0.025 * np.abs(spread).sum(1), 0.1, 1), jnp.float32)
     kinds = {
         "detections": None,
-        "greedy, IoU > .35": partial(nms.greedy_nms, iou_threshold=0.35),
-        "DIoU > .35": partial(nms.diou_nms, diou_threshold=0.35),
-        "fast NMS, IoU > .35": partial(nms.fast_nms, iou_threshold=0.35),
+        "greedy, IoU > .4": partial(nms.greedy_nms, iou_threshold=0.4),
+        "DIoU > .4": partial(nms.diou_nms, diou_threshold=0.4),
+        "fast NMS, IoU > .4": partial(nms.fast_nms, iou_threshold=0.4),
         "soft, linear": nms.soft_nms_linear,
         "soft, Gaussian": nms.soft_nms_gaussian,
         "matrix, Gaussian": nms.matrix_nms_gaussian,
@@ -58,12 +59,12 @@ def draw_suppression():
         if name.startswith("fusion"):
             thirds = boxes.reshape(3, 7, 4)[:, :3], scores.reshape(3, 7)[:, :3]
             thirds = tuple(jnp.swapaxes(x, 0, 1) for x in thirds)
-            fused = nms.weighted_box_fusion(*thirds, jnp.zeros((3, 3), jnp.int32), 0.35, 9)
+            fused = nms.weighted_box_fusion(*thirds, jnp.zeros((3, 3), jnp.int32), 0.4, 9)
             shown, strength = fused.boxes, fused.scores
         count = int((np.asarray(strength) > 0).sum())
         for box, score in sorted(zip(np.asarray(shown), np.asarray(strength), strict=True), key=lambda row: row[1]):
             if score > 0:
-                outline(axes, box, "C0", min(1.0, score**1.5))
+                outline(axes, box, "C0", np.clip(score, 0.12, 1.0))
         for box in truth:
             outline(axes, box, "C3", 0.8, 0.8)
         axes.set(title=f"{name}: {count}", xlim=(0, 260), ylim=(200, 0), aspect="equal", xticks=[], yticks=[])
