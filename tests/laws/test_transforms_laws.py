@@ -195,9 +195,22 @@ def assert_same(got, expected, message=""):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5, err_msg=message)
 
 
-@pytest.mark.parametrize("parts", [ELEMENTWISE, ASSIGNERS | COMPOSED], ids=["elementwise", "assigners and losses"])
+EAGER = (
+    "boxes.complete_box_iou",
+    "boxes.paired_scylla_box_iou",
+    "boxes.crowd_iou",
+    "coding.decode",
+    "coding.encode_squared",
+    "coding.decode_distributions",
+    "losses.focal_loss",
+    "losses.distribution_focal_loss",
+)
+"""One of each kind: uncompiled, every operation is dispatched by itself."""
+
+
+@pytest.mark.parametrize("parts", [ELEMENTWISE, ASSIGNERS], ids=["elementwise", "assigners"])
 def test_compiled_once_mapped_like_a_loop_and_equal_to_eager(parts):
-    """Suppression has the same laws in a file of its own."""
+    """Suppression and composed losses have the same laws in files of their own."""
     first, second = inputs(1), inputs(2)
     compiled = jax.jit(all_of(parts))
     expected = [compiled(x) for x in (first, second)]
@@ -206,9 +219,8 @@ def test_compiled_once_mapped_like_a_loop_and_equal_to_eager(parts):
     for i in range(2):
         for name in parts:
             assert_same(jax.tree.map(lambda a, i=i: a[i], mapped[name]), expected[i][name], name)
-    if parts is ELEMENTWISE:
-        for name, f in parts.items():
-            assert_same(f(first), expected[0][name], name)
+    for name in set(EAGER) & set(parts):
+        assert_same(parts[name](first), expected[0][name], name)
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -223,13 +235,16 @@ def test_bfloat16_in_float32_out(name):
 
 
 def test_second_derivatives_of_box_losses():
-    """Newton's method and Hessian-vector products: right on ordinary boxes, finite on any."""
+    """Newton's method and Hessian-vector products: right on ordinary boxes, finite on empty, inverted and huge ones.
+
+    (Beside a side of 1e-20 they would be of the order of 1e40, which float32 does not hold.)
+    """
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 20, (2, 12, 2))
     a, b = np.concatenate([low, low + rng.uniform(8, 30, (2, 12, 2))], -1).astype(np.float32)
     direction = rng.normal(0, 1, a.shape).astype(np.float32)
     special = np.array(
-        [[0, 0, 0, 0], [9, 9, 3, 3], [5, 5, 25, 35], [-1e9, -1e9, 1e9, 1e9], [4, 4, 4, 9], [0, 0, 1e-20, 1]], np.float32
+        [[0, 0, 0, 0], [9, 9, 3, 3], [5, 5, 25, 35], [-1e9, -1e9, 1e9, 1e9], [4, 4, 4, 9], [0, 0, 1e-3, 1]], np.float32
     )
     i, j = np.divmod(np.arange(36), 6)
 
