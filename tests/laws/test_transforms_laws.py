@@ -48,6 +48,7 @@ def inputs(seed):
         "cost": normal(2, M, N),
         "positive": jnp.asarray(rng.random((2, N)) < 0.3),
         "box_maps": [normal(2, v.h, v.w, 4 * BINS) for v in LEVELS],
+        "raw_maps": [normal(2, v.h, v.w, 4) for v in LEVELS],
         "class_maps": [normal(2, v.h, v.w, C) for v in LEVELS],
         "anchored_maps": [normal(2, v.h, v.w, 2, 5 + C) for v in LEVELS],
     }
@@ -139,6 +140,9 @@ ASSIGNERS = {
 COMPOSED = {
     "losses.anchor_free_loss": lambda x: losses.anchor_free_loss(
         x["box_maps"], x["class_maps"], LEVELS, x["targets"], HYPER
+    ),
+    "losses.decoupled_loss": lambda x: losses.decoupled_loss(
+        x["raw_maps"], [m[..., :1] for m in x["class_maps"]], x["class_maps"], LEVELS, x["targets"], HYPER
     ),
     "losses.yolo_loss": lambda x: losses.yolo_loss(x["anchored_maps"], LEVELS, ANCHORS, x["targets"], HYPER),
 }
