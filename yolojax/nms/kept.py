@@ -46,7 +46,7 @@ class Suppression(Protocol):
 
 
 def check_classes(classes: Int[Array, " _n"] | None, scores: Float[Array, " N"]) -> None:
-    """Raises `ConfigError` unless there is a class for every score: a gather beyond the end would repeat the last one."""
+    """Raises `ConfigError` unless every score has a class: a gather beyond the end would repeat the last one."""
     if classes is not None and classes.shape != scores.shape:
         raise ConfigError(f"classes of shape {classes.shape} for scores of shape {scores.shape}: give one to each box")
 
