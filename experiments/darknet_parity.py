@@ -29,7 +29,6 @@ import numpy as np
 
 from yolojax import zoo
 from yolojax.config import ValidationConfig
-from yolojax.data import open_dataset
 from yolojax.data.images import read_image
 from yolojax.detector import Detector, Variables, prepare_images
 from yolojax.postprocess import postprocess
@@ -39,11 +38,10 @@ MODELS = ("yolo-fastest-1.1", "yolo-fastest-1.1-xl")
 PHOTOS = ("dog.jpg", "horses.jpg", "person.jpg")
 
 
-def load(root: Path, model: str, *, epsilon: float = 1e-6, names: Any = None) -> tuple[Detector, Variables]:
-    """One of the two published detectors."""
+def load(root: Path, model: str, *, epsilon: float = 1e-6) -> tuple[Detector, Variables]:
+    """One of the two published detectors, with COCO's own class names (the file ``coco.names`` has others)."""
     folder = root / "weights" / "yolo-fastest-1.1_coco"
-    names = folder / "coco.names" if names is None else names
-    return zoo.from_darknet(folder / f"{model}.cfg", folder / f"{model}.weights", names=names, epsilon=epsilon)
+    return zoo.from_darknet(folder / f"{model}.cfg", folder / f"{model}.weights", epsilon=epsilon)
 
 
 def opencv_resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -119,9 +117,9 @@ def average_precision(root: Path, model: str, *, epsilon: float = 1e-6) -> dict[
     """COCO AP and AP50 on the 128 images by the protocol of the recorded numbers, and the recorded ones."""
     from yolojax.training.evaluation import evaluate
 
-    dataset = open_dataset(str(root / "data" / "coco128_train"))
     protocol = ValidationConfig(confidence=0.001, iou=0.45, max_detections=100)
-    result = evaluate(load(root, model, epsilon=epsilon, names=dataset.class_names), dataset, validation=protocol)
+    data = root / "data" / "coco128_train"
+    result = evaluate(load(root, model, epsilon=epsilon), data, validation=protocol)
     recorded = json.loads((root / "peers" / "ap_train128.json").read_text())[f"{model}_train128"]["stats"]["train128"]
     assert result.result.AP is not None and result.result.AP50 is not None
     return {"AP": result.result.AP, "AP50": result.result.AP50, "peer_AP": recorded[0], "peer_AP50": recorded[1]}

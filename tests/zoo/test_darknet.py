@@ -19,6 +19,7 @@ from yolojax.predict import load_detector
 from yolojax.structures import Hyper, Targets
 from yolojax.weights.darknet import Header, parse_cfg, read_cfg, read_weights, stored_arrays, write_weights
 from yolojax.weights.released import save_released
+from yolojax.zoo.coco import COCO_CLASSES
 
 NAMES = ("circle", "square", "star")
 
@@ -224,3 +225,20 @@ def test_a_level_with_fewer_anchors_takes_part_in_the_loss(loaded):
     expected = softplus(maps[0][0, 1, 1, 0, 4]) + softplus(maps[1][0, 2, 4, 1, 4])
     np.testing.assert_allclose(terms.sums["obj"][0], expected, rtol=1e-5)
     assert float(terms.counts["positives"][0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "canvas", "size"),
+    [
+        ("yolov2", 608, 203_934_260 - 16),
+        pytest.param("yolov3", 416, 248_007_048 - 20, marks=pytest.mark.slow),
+        ("yolov3-tiny", 416, 35_434_956 - 20),
+        pytest.param("yolov4", 608, 257_717_640 - 20, marks=pytest.mark.slow),
+        ("yolov4-tiny", 416, 24_251_276 - 20),
+    ],
+)
+def test_the_zoos_networks_have_as_many_values_as_the_published_files(name, canvas, size):
+    """Bytes without the header."""
+    detector = zoo.ARCHITECTURES[name](COCO_CLASSES, (canvas, canvas))
+    values = jax.tree.leaves(jax.eval_shape(detector.init, jax.random.key(0)))
+    assert 4 * sum(x.size for x in values) == size

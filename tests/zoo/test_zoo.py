@@ -148,7 +148,7 @@ def test_lesson_offers_both_backbones_and_box_losses(backbone, box):
     ("name", "canvas", "options", "message"),
     [
         ("compat", CANVAS, {}, "did you mean compact"),
-        ("zebra", CANVAS, {}, "known: compact, lesson"),
+        ("zebra", CANVAS, {}, "known: compact, .*lesson"),
         ("compact", (65, 96), {}, "multiples of the largest stride, 32"),
         ("compact", CANVAS, {"depth": 3}, "depth"),
         ("lesson", CANVAS, {}, "needs anchors"),

@@ -70,7 +70,9 @@ def backbone_length(cfg: Cfg) -> int:
     """
     layers = cfg.layers
     stop = next(i for i, layer in enumerate(layers) if isinstance(layer, Upsample | Yolo | Region))
-    strided = [i for i in range(stop) if isinstance(layers[i], Convolutional | Maxpool) and layers[i].stride > 1]
+    strided = [
+        i for i, layer in enumerate(layers[:stop]) if isinstance(layer, Convolutional | Maxpool) and layer.stride > 1
+    ]
     first = strided[-1] if strided else 0
     shortcuts = [i for i in range(first, stop) if isinstance(layers[i], Shortcut)]
     if not shortcuts:
@@ -224,7 +226,7 @@ class DarknetPart(nn.Module):
                 if layer.stride == 1 and layer.size % 2 and layer.padding == layer.size - 1:
                     return max_pool_same(x, layer.size)
                 reach = (layer.padding // 2, layer.padding - layer.padding // 2)
-                return max_pool(x, (layer.size,) * 2, (layer.stride,) * 2, (reach, reach))
+                return max_pool(x, (layer.size, layer.size), (layer.stride, layer.stride), (reach, reach))
             case Avgpool():
                 return jnp.mean(x, (1, 2), keepdims=True)
             case Reorg():

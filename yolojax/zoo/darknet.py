@@ -49,6 +49,7 @@ from yolojax.weights.darknet_write import with_classes
 from yolojax.weights.released import fit_tree
 from yolojax.zoo.anchored import AnchoredLevel, anchored_detection
 from yolojax.zoo.assemble import assemble
+from yolojax.zoo.coco import COCO_CLASSES
 
 
 def darknet(
@@ -80,7 +81,7 @@ def darknet(
     length = backbone_length(network) if backbone_layers is None else backbone_layers
     if not 1 <= length <= len(network.layers):
         raise ConfigError(f"backbone_layers = {length}: give 1 to {len(network.layers)}, the layers of the cfg")
-    return _build(tuple(class_names), network, tuple(canvas), length, epsilon, momentum, dtype)
+    return _build(tuple(class_names), network, (canvas[0], canvas[1]), length, epsilon, momentum, dtype)
 
 
 def from_darknet(
@@ -99,7 +100,8 @@ def from_darknet(
     Args:
       cfg: the ``.cfg`` file.
       weights: the ``.weights`` file that belongs to it.
-      names: class names, or the ``.names`` file that lists them; without it they are ``class0``, ``class1``, ...
+      names: class names, or the ``.names`` file that lists them. Without it 80 classes are taken for COCO's, others are
+        ``class0``, ``class1``, ...
       size: side of the square canvas, or ``(height, width)``, instead of the file's.
       backbone_layers, epsilon, momentum, dtype: see `darknet`.
 
@@ -109,7 +111,8 @@ def from_darknet(
     """
     network = read_cfg(cfg)
     if names is None:
-        names = tuple(f"class{i}" for i in range(network.classes))
+        coco = network.classes == len(COCO_CLASSES)
+        names = COCO_CLASSES if coco else tuple(f"class{i}" for i in range(network.classes))
     class_names = read_names(names) if isinstance(names, str | Path) else tuple(names)
     if len(class_names) != network.classes:
         raise ConfigError(f"{cfg} has {network.classes} classes, but {len(class_names)} class names are given")
