@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
 from yolojax.models.blocks import max_pool, max_pool_same
 from yolojax.models.convolution_order import arrays_at, put_arrays
@@ -132,6 +132,20 @@ def reorg(x: Float[Array, "B H W C"], stride: int) -> Float[Array, "B h w c"]:
     return x.transpose(0, 2, 3, 1)
 
 
+def drop(x: Float[Array, "*n"], probability: float, seed: UInt32[Array, ""]) -> Float[Array, "*n"]:
+    """Dropout: values become 0 with ``probability``, the others grow by ``1 / (1 - probability)``.
+
+    Which ones is a hash of their position (the finaliser of MurmurHash3) that ``seed`` shifts: a handful of operations,
+    where a counter-based generator takes a second to compile for each layer.
+    """
+    bits = jax.lax.iota(jnp.uint32, x.size) * jnp.uint32(0x9E3779B9) + seed
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        bits = (bits ^ (bits >> shift)) * jnp.uint32(factor)
+    bits = (bits ^ (bits >> 16)).reshape(x.shape)
+    keep = bits >= jnp.uint32(min(round(probability * 2**32), 2**32 - 1))
+    return jnp.where(keep, x * jnp.asarray(1 / (1 - probability), x.dtype), jnp.zeros((), x.dtype))
+
+
 class Convolution(nn.Module):
     """A ``[convolutional]`` layer; without ``activate`` its activation is left to whoever reads it."""
 
@@ -201,9 +215,18 @@ class DarknetPart(nn.Module):
     @nn.compact
     def __call__(self, inputs: Float[Array, "B H W 3"] | Maps, train: bool) -> Maps:
         known = dict(inputs) if isinstance(inputs, dict) else {-1: inputs.astype(self.style.dtype)}
+        dropping = [number for number in self.numbers if isinstance(self.layers[number], Dropout)]
+        seeds: dict[int, UInt32[Array, ""]] = {}
+        if train and dropping and not self.is_initializing():
+            # One call of the generator for all layers: XLA compiles it anew for every call, which is slow.
+            seeds = dict(zip(dropping, jax.random.bits(self.make_rng("dropout"), (len(dropping),)), strict=True))
         for number in self.numbers:
+            layer = self.layers[number]
             sources = [known[source] for source in sources_of(self.layers, number)]
-            known[number] = self._apply(self.layers[number], number, sources, train)
+            if isinstance(layer, Dropout):
+                known[number] = drop(sources[0], layer.probability, seeds[number]) if number in seeds else sources[0]
+            else:
+                known[number] = self._apply(layer, number, sources, train)
         return {number: known[number] for number in self.passed}
 
     def _apply(self, layer: Layer, number: int, inputs: list[Array], train: bool) -> Array:
@@ -231,10 +254,6 @@ class DarknetPart(nn.Module):
                 return jnp.mean(x, (1, 2), keepdims=True)
             case Reorg():
                 return reorg(x, layer.stride)
-            case Dropout():
-                return nn.Dropout(layer.probability, name=f"dropout{number}")(
-                    x, deterministic=not train or self.is_initializing()
-                )
             case ScaleChannels() | Sam():
                 return ACTIVATIONS[OUR_NAMES[layer.activation]](x * inputs[1])
             case _:
