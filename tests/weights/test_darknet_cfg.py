@@ -113,6 +113,7 @@ def test_other_numbers_of_classes():
         ("size=3", "size=gross", "line 8: .*size='gross': give a whole number"),
         ("size=3", "size=-3", "line 8: .*size='-3': give a whole number from 1 to 127"),
         ("size=3", "size=99999999999", "line 8: .*from 1 to 127"),
+        ("size=3", "size=1_1", "line 8: .*give a whole number"),
         ("size=3", "size=3.5", "line 8: .*give a whole number"),
         ("size=3", "size=3\nsize=5", "line 9: size='5' contradicts size='3' of line 8"),
         ("size=3", "sise=3", r"line 8: \[convolutional\] has no key 'sise'; did you mean size"),

@@ -14,7 +14,7 @@ from tests.darknet_cases import Writer
 from yolojax import zoo
 from yolojax.detector import Detector
 from yolojax.errors import CheckpointError, ConfigError
-from yolojax.models.darknet import backbone_length, split_parts
+from yolojax.models.darknet_parts import backbone_length, split_parts
 from yolojax.predict import load_detector
 from yolojax.structures import Hyper, Targets
 from yolojax.weights.darknet import Header, parse_cfg, read_cfg, read_weights, stored_arrays, write_weights

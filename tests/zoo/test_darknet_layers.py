@@ -7,14 +7,8 @@ import pytest
 
 from tests import darknet_reference
 from tests.darknet_cases import Writer, random_image, random_weights
-from yolojax.models.darknet import (
-    backbone_length,
-    darknet_network,
-    drop,
-    reorg,
-    split_parts,
-    variables_from_arrays,
-)
+from yolojax.models.darknet import darknet_network, drop, reorg, variables_from_arrays
+from yolojax.models.darknet_parts import backbone_length, split_parts
 from yolojax.models.layers import Style
 from yolojax.weights.darknet import parse_cfg, stored_arrays
 

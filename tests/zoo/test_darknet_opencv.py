@@ -11,7 +11,7 @@ import pytest
 
 from tests.darknet_cases import NARROW, random_image, random_weights
 from yolojax import zoo
-from yolojax.models.darknet import by_stride
+from yolojax.models.darknet_parts import by_stride
 from yolojax.weights.darknet import Header, parse_cfg, stored_arrays, write_weights
 
 GOLDEN = Path(__file__).parent.parent / "goldens" / "darknet_opencv.npz"

@@ -16,6 +16,7 @@ from jaxtyping import DTypeLike, Float
 from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.compact import compact
 from yolojax.zoo.darknet import darknet, from_darknet, to_darknet
 from yolojax.zoo.lesson import lesson
@@ -31,6 +32,7 @@ from yolojax.zoo.yolox import from_yolox, yolox, yolox_l, yolox_m, yolox_nano, y
 __all__ = [
     "ANCHORED",
     "ARCHITECTURES",
+    "COCO_CLASSES",
     "build",
     "describe",
     "forward_flops",

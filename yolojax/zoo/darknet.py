@@ -22,15 +22,8 @@ from jaxtyping import DTypeLike
 from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import Preprocess
-from yolojax.models.darknet import (
-    Parts,
-    arrays_from_variables,
-    backbone_length,
-    by_stride,
-    darknet_network,
-    split_parts,
-    variables_from_arrays,
-)
+from yolojax.models.darknet import arrays_from_variables, darknet_network, variables_from_arrays
+from yolojax.models.darknet_parts import Parts, backbone_length, by_stride, split_parts
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.weights.darknet import (
@@ -69,7 +62,7 @@ def darknet(
       canvas: ``(height, width)`` in pixels, whatever the file says.
       cfg: the text of the file.
       backbone_layers: how many of the first layers are the backbone; by default what
-        `yolojax.models.darknet.backbone_length` finds.
+        `yolojax.models.darknet_parts.backbone_length` finds.
       epsilon: of batch normalisation: 1e-5 in Darknet, 1e-6 in OpenCV.
       momentum: of the running BatchNorm statistics.
       dtype: of the network's computation.
