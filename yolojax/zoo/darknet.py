@@ -2,7 +2,8 @@
 
 YOLOv2 to v4, v7-tiny, Yolo-Fastest, MobileNet-YOLO and others come as a pair of files; `from_darknet` makes a detector
 and its variables of them, `to_darknet` writes such a pair. Accuracy is the published one, on Darknet's own
-preprocessing: the photo stretched to the canvas (letterboxed where the file says ``letter_box=1``), RGB, 0..1.
+preprocessing: the photo stretched to the canvas (letterboxed where the file says ``letter_box=1``) by OpenCV's bilinear
+filter, RGB, 0..1.
 
 The file's layers become a backbone, a neck and a head (`yolojax.models.darknet`). What a file says about Darknet's
 training does not enter: the loss is that of `anchored_detection`, with the file's ``iou_loss`` and ``ignore_thresh``.
@@ -194,7 +195,7 @@ def _build(
         class_names,
         canvas,
         tuple(level.stride for level in levels),
-        Preprocess(resize="letterbox", pad=128) if cfg.letter_box else Preprocess(resize="stretch"),
+        Preprocess("letterbox" if cfg.letter_box else "stretch", pad=128, filter="bilinear"),
         hyper={"ignore_iou": ignore},
         options=options,
     )
