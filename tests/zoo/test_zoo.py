@@ -99,6 +99,28 @@ def test_a_description_that_this_version_would_read_otherwise_is_refused(detecto
         zoo.from_description(description)
 
 
+@pytest.mark.parametrize(
+    ("scale", "parameters", "gflops"),
+    [
+        ("n", 3_157_200, 8.7),
+        ("s", 11_166_560, 28.6),
+        ("m", 25_902_640, 78.9),
+        ("l", 43_691_520, 165.2),
+        ("x", 68_229_648, 257.8),
+    ],
+)
+def test_yolov8_has_the_published_size(scale, parameters, gflops):
+    """The published counts include the 16 constants of the expectation over bins, which are no parameters here."""
+    detector = zoo.build("yolov8", tuple(map(str, range(80))), (640, 640), scale=scale)
+    assert zoo.parameter_count(jax.eval_shape(detector.init, jax.random.key(0))) == parameters - 16
+    assert zoo.forward_flops(detector) / 1e9 == pytest.approx(gflops, abs=0.06)
+
+
+def test_yolov8_has_no_other_scale():
+    with pytest.raises(ConfigError, match="no scale 'k'; it has n, s, m, l, x"):
+        zoo.build("yolov8", NAMES, CANVAS, scale="k")
+
+
 def test_compact_reads_its_own_gains():
     assert zoo.build("compact", NAMES, CANVAS, **SMALL["compact"]).spec.hyper["lambda_coord"] == 7.5
 

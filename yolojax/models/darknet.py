@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from yolojax.models.blocks import max_pool, max_pool_same
+from yolojax.models.convolution_order import arrays_at, put_arrays
 from yolojax.models.layers import ACTIVATIONS, BatchNorm, Conv, Style
 from yolojax.models.network import Network
 from yolojax.weights.darknet import Cfg, layer_shapes
@@ -62,7 +64,8 @@ def backbone_length(cfg: Cfg) -> int:
 
     The last stage begins with the last strided layer before anything is upsampled or predicted. It ends with its last
     shortcut, or where the branches around its shortcuts are joined by a route and the convolution after it (cross-stage
-    partial); without shortcuts, with its first convolution of the most channels. So Darknet-53 has 75 layers,
+    partial). Without shortcuts it ends with its first convolution of the most channels, or the last of as many where
+    3x3 and 1x1 alternate and do not lead straight into a prediction. So Darknet-19 has 23 layers, Darknet-53 75,
     CSPDarknet-53 105, the backbone of YOLOv3-tiny 13.
     """
     layers = cfg.layers
@@ -71,14 +74,30 @@ def backbone_length(cfg: Cfg) -> int:
     first = strided[-1] if strided else 0
     shortcuts = [i for i in range(first, stop) if isinstance(layers[i], Shortcut)]
     if not shortcuts:
-        wide = [layer.filters if isinstance(layer, Convolutional) else 0 for layer in layers[first:stop]]
-        return first + wide.index(max(wide)) + 1 if wide else stop
+        return _end_of_run(layers, first, stop)
     end = shortcuts[-1]
     for i in range(end + 1, stop):
         layer = layers[i]
         if isinstance(layer, Route) and len(layer.sources) > 1 and first <= min(layer.sources) < end:
             return i + 2 if isinstance(layers[i + 1], Convolutional) else i + 1
     return end + 1
+
+
+def _end_of_run(layers: tuple[Layer, ...], first: int, stop: int) -> int:
+    """The end of the backbone among layers ``first`` to ``stop``, of which none is a shortcut."""
+    last = stop - 1 if isinstance(layers[stop], Yolo | Region) else stop  # without the prediction itself
+    channels = {i: layer.filters for i in range(first, last) if isinstance(layer := layers[i], Convolutional)}
+    if not channels:
+        return stop
+    widest = end = max(channels, key=lambda i: (channels[i], -i))
+    while end + 2 < last and _alternates(layers[end], layers[end + 1], layers[end + 2]):
+        end += 2
+    return (widest if end + 1 == last < stop else end) + 1
+
+
+def _alternates(a: Layer, between: Layer, b: Layer) -> bool:
+    pointwise = isinstance(between, Convolutional) and between.size == 1
+    return pointwise and isinstance(a, Convolutional) and a == replace(b, line=a.line)
 
 
 def split_parts(cfg: Cfg, length: int) -> Parts:
@@ -272,41 +291,25 @@ def darknet_network(cfg: Cfg, parts: Parts, style: Style) -> Network:
 
 def variables_from_arrays(parts: Parts, arrays: Mapping[int, Mapping[str, np.ndarray]]) -> dict[str, Any]:
     """The variables of `darknet_network` from the arrays of a ``.weights`` file (`yolojax.weights.darknet`)."""
-    params: dict[str, Any] = {part: {} for part in Parts._fields}
-    stats: dict[str, Any] = {part: {} for part in Parts._fields}
+    variables: dict[str, Any] = {"params": {part: {} for part in Parts._fields}, "batch_stats": {}}
     for part, numbers in parts._asdict().items():
         for number in numbers:
-            stored = arrays.get(number)
-            if stored is None:
-                continue
+            stored = arrays.get(number, {})
             if "factors" in stored:
-                params[part][f"shortcut{number}"] = {"factors": stored["factors"]}
-                continue
-            kernel = np.ascontiguousarray(stored["kernel"].transpose(2, 3, 1, 0))
-            if "scale" in stored:
-                layer = {"conv": {"kernel": kernel}, "norm": {"scale": stored["scale"], "bias": stored["bias"]}}
-                stats[part][f"conv{number}"] = {"norm": {"mean": stored["mean"], "var": stored["var"]}}
-            else:
-                layer = {"conv": {"kernel": kernel, "bias": stored["bias"]}}
-            params[part][f"conv{number}"] = layer
-    return {"params": params, "batch_stats": {part: own for part, own in stats.items() if own}}
+                variables["params"][part][f"shortcut{number}"] = {"factors": stored["factors"]}
+            elif stored:
+                put_arrays(variables, (part, f"conv{number}", "conv"), stored)
+    return variables
 
 
 def arrays_from_variables(parts: Parts, variables: Mapping[str, Any]) -> dict[int, dict[str, np.ndarray]]:
     """The inverse of `variables_from_arrays`."""
     arrays: dict[int, dict[str, np.ndarray]] = {}
     for part, numbers in parts._asdict().items():
-        params, stats = variables["params"][part], variables["batch_stats"].get(part, {})
+        params = variables["params"][part]
         for number in numbers:
             if f"shortcut{number}" in params:
                 arrays[number] = {"factors": np.asarray(params[f"shortcut{number}"]["factors"])}
-            if f"conv{number}" in params:
-                own = params[f"conv{number}"]
-                stored = {"kernel": np.asarray(own["conv"]["kernel"]).transpose(3, 2, 0, 1)}
-                if "norm" in own:
-                    stored |= {name: np.asarray(own["norm"][name]) for name in ("bias", "scale")}
-                    stored |= {name: np.asarray(stats[f"conv{number}"]["norm"][name]) for name in ("mean", "var")}
-                else:
-                    stored["bias"] = np.asarray(own["conv"]["bias"])
-                arrays[number] = stored
+            elif f"conv{number}" in params:
+                arrays[number] = arrays_at(variables, (part, f"conv{number}", "conv"))
     return arrays

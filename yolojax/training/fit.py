@@ -21,10 +21,10 @@ from yolojax.data.check import check_dataset, plot_labels
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
 from yolojax.eval.coco import CocoResult
-from yolojax.eval.files import write_json, write_metrics
+from yolojax.eval.files import write_json
 from yolojax.structures import Batch, Hyper, hyper_as_arrays
 from yolojax.training import plots
-from yolojax.training.augmentation import make_augmentations
+from yolojax.training.augmentation import make_augmentations, mixes_images, room_for_objects
 from yolojax.training.checkpoint import restore_newest, save_checkpoint
 from yolojax.training.evaluation import Evaluation, evaluate_canvases, make_detect_batch
 from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, lay_out_images
@@ -32,6 +32,7 @@ from yolojax.training.log import EpochLog, checked, validation_note
 from yolojax.training.optimiser import make_schedule
 from yolojax.training.progress import Quiet, Reporter
 from yolojax.training.release import release
+from yolojax.training.report import write_evaluation_report
 from yolojax.training.rundir import RunDirectory, read_config
 from yolojax.training.splits import open_splits
 from yolojax.training.start import start_from
@@ -90,7 +91,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
         **config.model.options,
     )
     train_images = lay_out_images(
-        train_set, detector.spec, reporter, cap=config.data.max_objects, mosaic=bool(config.augment.mosaic)
+        train_set, detector.spec, reporter, cap=config.data.max_objects, room=room_for_objects(config.augment)
     )
     val_images = lay_out_images(val_set, detector.spec, reporter) if val_set is not None else None
 
@@ -114,8 +115,8 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
         total_steps,
         with_mosaic,
         jax.random.fold_in(seed, 1),
-        plain_from=round(total_steps * (1 - config.augment.mosaic_off)) if config.augment.mosaic else None,
-        plain_augmentation=plain if config.augment.mosaic else None,
+        plain_from=round(total_steps * (1 - config.augment.mosaic_off)) if mixes_images(config.augment) else None,
+        plain_augmentation=plain if mixes_images(config.augment) else None,
     )
 
     def traced_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, StepReport]:
@@ -227,7 +228,11 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
         result = evaluate_canvases(detect, detector, variables, val_images, config.validation, reporter)
     if result is not None and val_images is not None:
         write_json(run.folder / "detections.json", result.detections)
-        write_metrics(run.folder / "report" / "metrics.json", result.result)
+        origin = {"model": config.model.name, "seed": config.seed, "settings": "config.json beside this folder"}
+        title = f"{run.folder.resolve().name}: validation images"
+        write_evaluation_report(
+            run.folder / "report", result, val_images.dataset, title=title, provenance=origin, reporter=reporter
+        )
         plots.save_predictions(run.folder / "val_predictions.png", val_images.dataset, result.detections)
     reporter.say(
         f"{programs['train']} training program compiled, {max(programs['train'] - 1, 0)} recompilations; "

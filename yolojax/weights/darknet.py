@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,8 +41,10 @@ __all__ = [
     "parse_cfg",
     "read_cfg",
     "read_names",
+    "read_stored",
     "read_weights",
     "stored_arrays",
+    "write_stored",
     "write_weights",
 ]
 
@@ -107,6 +109,16 @@ def read_weights(path: str | Path, cfg: Cfg, *, upto: int | None = None) -> Weig
       upto: the file holds only the layers before this one, as published backbones do (``darknet53.conv.74``: 74).
 
     Raises:
+      CheckpointError: as `read_stored`.
+    """
+    stored = [one for one in stored_arrays(cfg) if upto is None or one.layer < upto]
+    return read_stored(path, stored, lambda number: title(cfg.layers[number], number))
+
+
+def read_stored(path: str | Path, stored: Sequence[Stored], title_of: Callable[[int], str]) -> Weights:
+    """The arrays of a ``.weights`` file that holds exactly ``stored``; ``title_of`` names a layer in messages.
+
+    Raises:
       CheckpointError: the file cannot be read; it is shorter than the network (naming the layer that ran short) or
         longer (saying by how much); a value is not finite or a variance is negative (naming the layer).
     """
@@ -116,30 +128,29 @@ def read_weights(path: str | Path, cfg: Cfg, *, upto: int | None = None) -> Weig
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); give a Darknet .weights file") from error
     header, start = _read_header(content, path)
     layers: LayerArrays = {}
-    for number, name, shape in stored_arrays(cfg):
-        if upto is not None and number >= upto:
-            break
-        where, count = title(cfg.layers[number], number), math.prod(shape)
+    for number, name, shape in stored:
+        count = math.prod(shape)
         end = start + 4 * count
         if end > len(content):
             have = (len(content) - start) // 4
-            whole = f"; its first {number} layers are whole: a backbone?" if have == 0 and name == "bias" else ""
+            whole = f" (its layers before {number} are whole: a backbone?)" if not have and name == "bias" else ""
             raise CheckpointError(
-                f"{path}: ends in {where}: {have} of the {count} values of {name} are there{whole}; the file is cut "
-                "short or belongs to another .cfg"
+                f"{path}: ends in {title_of(number)}: {have} of the {count} values of {name} are there{whole}; the "
+                "file is cut short or belongs to another network"
             )
         values = np.frombuffer(content, "<f4", count, start).astype(np.float32).reshape(shape)
-        if not np.isfinite(values).all() or (name == "var" and values.min() < 0):
-            kind = "negative" if np.isfinite(values).all() else "not finite"
+        finite = bool(np.isfinite(values).all())
+        if not finite or (name == "var" and values.min() < 0):
             raise CheckpointError(
-                f"{path}: {where}: {name} holds values that are {kind}; the file is damaged or belongs to another .cfg"
+                f"{path}: {title_of(number)}: {name} holds values that are {'negative' if finite else 'not finite'}; "
+                "the file is damaged or belongs to another network"
             )
         layers.setdefault(number, {})[name] = values
         start = end
     if left := len(content) - start:
         raise CheckpointError(
             f"{path}: {left} bytes ({left / 4:g} values) are left over after the last layer; the file belongs to "
-            "another .cfg"
+            "another network"
         )
     return Weights(header, layers)
 
@@ -147,23 +158,33 @@ def read_weights(path: str | Path, cfg: Cfg, *, upto: int | None = None) -> Weig
 def write_weights(
     path: str | Path, cfg: Cfg, layers: Mapping[int, Mapping[str, Float32[np.ndarray, ...]]], header: Header
 ) -> None:
-    """Write a ``.weights`` file; what `read_weights` gave is written back byte by byte.
+    """Write a ``.weights`` file; what `read_weights` gave is written back byte by byte. Raises as `write_stored`."""
+    write_stored(path, stored_arrays(cfg), lambda number: title(cfg.layers[number], number), layers, header)
+
+
+def write_stored(
+    path: str | Path,
+    stored: Sequence[Stored],
+    title_of: Callable[[int], str],
+    layers: Mapping[int, Mapping[str, Float32[np.ndarray, ...]]],
+    header: Header,
+) -> None:
+    """The inverse of `read_stored`.
 
     Raises `CheckpointError` when an array is missing, too many, of another shape or not float32, or when the file
     cannot be written; then there is no file, or the old one.
     """
-    stored = stored_arrays(cfg)
     expected = {(number, name) for number, name, _ in stored}
     for number, arrays in layers.items():
         for name in arrays:
             if (number, name) not in expected:
-                raise CheckpointError(f"layer {number} has no array {name!r}; the arrays belong to another .cfg")
+                raise CheckpointError(f"layer {number} has no array {name!r}; the arrays belong to another network")
     parts = [struct.pack(header.format, *header)]
     for number, name, shape in stored:
         values = layers.get(number, {}).get(name)
-        where = f"{title(cfg.layers[number], number)}: {name}"
+        where = f"{title_of(number)}: {name}"
         if values is None:
-            raise CheckpointError(f"{where} is missing; the arrays belong to another .cfg")
+            raise CheckpointError(f"{where} is missing; the arrays belong to another network")
         if values.shape != shape or values.dtype != np.float32:
             raise CheckpointError(f"{where} is {values.dtype} of shape {values.shape}, not float32 of shape {shape}")
         parts.append(np.ascontiguousarray(values, "<f4").tobytes())

@@ -27,6 +27,7 @@ from yolojax.weights.darknet_layers import (
     Shortcut,
     Upsample,
     Yolo,
+    sources_of,
     title,
 )
 from yolojax.weights.darknet_options import Options
@@ -73,6 +74,11 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
         options = Options(section, source)
         layers.append(_SECTIONS[section.name](options, number, layers))
         options.finish()
+        if number and isinstance(layers[-2], Yolo | Region) and number - 1 in sources_of(tuple(layers), number):
+            raise ConfigError(
+                f"{source}: line {section.line}: layer {number} [{section.name}] would read the boxes of layer "
+                f"{number - 1}; put a [route] before it that names what it reads"
+            )
     cfg = Cfg(width, height, letter_box, tuple(layers))
     if not cfg.detections:
         raise ConfigError(f"{source}: has no [yolo] or [region] layer; a detector needs one")
@@ -164,7 +170,7 @@ def _route(options: Options, number: int, layers: list[Layer]) -> Route:
 
 
 def _upsample(options: Options, number: int, layers: list[Layer]) -> Upsample:
-    return Upsample(options.section.line, options.integer("stride", 2, 1, 64), options.real("scale", 1, -1e6, 1e6))
+    return Upsample(options.section.line, options.integer("stride", 2, 1, 64), options.real("scale", 1.0, -1e6, 1e6))
 
 
 def _maxpool(options: Options, number: int, layers: list[Layer]) -> Maxpool:
@@ -185,7 +191,7 @@ def _reorg(options: Options, number: int, layers: list[Layer]) -> Reorg:
 
 def _dropout(options: Options, number: int, layers: list[Layer]) -> Dropout:
     options.unsupported(dropblock=0, dropblock_size_rel=0, dropblock_size_abs=0)
-    return Dropout(options.section.line, options.real("probability", 0.2, 0, 0.999))
+    return Dropout(options.section.line, options.real("probability", 0.2, 0.0, 0.999))
 
 
 def _scale_channels(options: Options, number: int, layers: list[Layer]) -> ScaleChannels:
@@ -217,11 +223,11 @@ def _yolo(options: Options, number: int, layers: list[Layer]) -> Yolo:
     losses = {name: name for name in ("mse", "iou", "giou", "diou", "ciou")}
     layer = Yolo(
         line=options.section.line,
-        anchors=_anchors(options, options.integers("mask"), 10 * LARGEST_SIDE),
+        anchors=_anchors(options, options.integers("mask"), 10.0 * LARGEST_SIDE),
         classes=options.integer("classes", 20, 1, MOST_CLASSES),
-        scale_x_y=options.real("scale_x_y", 1, 0.01, 100),
+        scale_x_y=options.real("scale_x_y", 1.0, 0.01, 100.0),
         new_coords=options.flag("new_coords"),
-        ignore_thresh=options.real("ignore_thresh", 0.5, 0, 1),
+        ignore_thresh=options.real("ignore_thresh", 0.5, 0.0, 1.0),
         iou_loss=options.choice("iou_loss", "mse", losses),
     )
     before = layers[-1] if layers else None
@@ -237,10 +243,10 @@ def _region(options: Options, number: int, layers: list[Layer]) -> Region:
             raise options.fail(key, "a tree of classes is not supported")
     return Region(
         line=options.section.line,
-        anchors=_anchors(options, None, LARGEST_SIDE),
+        anchors=_anchors(options, None, float(LARGEST_SIDE)),
         classes=options.integer("classes", 20, 1, MOST_CLASSES),
         softmax=options.flag("softmax"),
-        ignore_thresh=options.real("thresh", 0.5, 0, 1),
+        ignore_thresh=options.real("thresh", 0.5, 0.0, 1.0),
     )
 
 

@@ -93,11 +93,11 @@ class Options:
         """Whole numbers, separated by commas; None without the key."""
         return self._list(key, int, "whole numbers separated by commas")
 
-    def unsupported(self, **values: float) -> None:
+    def unsupported(self, **values: int) -> None:
         """Keys that would change the network in a way that is not built here, with the values that do not."""
         for key, neutral in values.items():
-            if self.real(key, neutral, -math.inf, math.inf) != neutral:
-                raise self.fail(key, f"not supported; only {key}={neutral:g} is")
+            if self.real(key, float(neutral), -math.inf, math.inf) != neutral:
+                raise self.fail(key, f"not supported; only {key}={neutral} is")
 
     def finish(self) -> None:
         """Raises `ConfigError` for the first key that is neither read nor one of training."""

@@ -1,18 +1,21 @@
-"""What the prediction maps of YOLOv2, v3 and v4 mean: their decoder and their loss, from the anchors of each level."""
+"""What the prediction maps of YOLOv2, v3 and v4 mean: decoder, loss and detector from the anchors of each level."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from yolojax.coding import anchor_grid, decode, decode_squared, flatten_levels
-from yolojax.detector import Decode, Loss, Outputs
+from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs
 from yolojax.errors import ConfigError
 from yolojax.losses import binary_cross_entropy, complete_box_iou_loss, squared_offset_loss, yolo_loss
 from yolojax.losses.box import box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from yolojax.models.layers import Style
+from yolojax.models.network import Network
 from yolojax.structures import Candidates, Hyper, Level, LossTerms, Targets
+from yolojax.zoo.assemble import assemble, check_canvas
 
 BOX_LOSSES = {
     "iou": box_iou_loss,
@@ -118,3 +121,34 @@ def anchored_detection(
         return Candidates(jnp.concatenate(boxes, axis=1), jnp.concatenate(scores, axis=1))
 
     return loss, decode_outputs
+
+
+def anchored_detector(
+    spec: DetectorSpec,
+    anchors: Sequence[Sequence[Sequence[float]]],
+    make_network: Callable[[Style], Network],
+    *,
+    momentum: float,
+    dtype: DTypeLike,
+    box: str,
+    scales: Sequence[float] | None = None,
+    softmax: bool = False,
+) -> Detector:
+    """A detector of Darknet's family: its anchors (canvas pixels) one level after another, finest first.
+
+    ``scales`` are the ``scale_x_y`` of the levels, 1 by default. Raises `ConfigError` when the anchors are not as many
+    for each of ``spec.strides``, or the canvas does not fit.
+    """
+    check_canvas(spec.canvas, 32)
+    if len(anchors) != len(spec.strides) or len({len(level) for level in anchors}) != 1 or not anchors[0]:
+        raise ConfigError(
+            f"anchors: {spec.name} has {len(spec.strides)} levels, each with equally many, not "
+            f"{[len(level) for level in anchors]}"
+        )
+    levels = [
+        AnchoredLevel(stride, tuple((float(w), float(h)) for w, h in level), scale)
+        for stride, level, scale in zip(spec.strides, anchors, scales or [1.0] * len(anchors), strict=True)
+    ]
+    loss, decode_outputs = anchored_detection(levels, box=box, softmax=softmax)
+    style = Style("leaky_relu", momentum=momentum, epsilon=1e-5, dtype=dtype)
+    return assemble(spec, make_network, style, loss, decode_outputs)

@@ -149,7 +149,8 @@ def to_darknet(
     if detector.spec.name != "darknet":
         raise ConfigError(f"{detector.spec.name} comes from no cfg; only a darknet detector can be written as one")
     options = detector.spec.options
-    network = parse_cfg(options["cfg"])
+    height, width = detector.spec.canvas
+    network = replace(parse_cfg(options["cfg"]), height=height, width=width)
     arrays = arrays_from_variables(split_parts(network, options["backbone_layers"]), jax.device_get(variables))
     write_weights(weights, network, arrays, header or Header())
     try:
@@ -167,7 +168,6 @@ def _build(
     momentum: float,
     dtype: DTypeLike,
 ) -> Detector:
-    cfg = replace(cfg, width=canvas[1], height=canvas[0])
     shapes = layer_shapes(cfg, canvas)
     levels: list[AnchoredLevel] = []
     box, ignore, softmax = "mse", 0.5, False
