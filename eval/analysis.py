@@ -99,11 +99,11 @@ def analyse(
     if samples < 0 or samples == 1:
         raise ConfigError(f"samples = {samples}: intervals need at least two resamples; 0 leaves them out")
     truth, found = read_both(ground_truth, detections, ignore_means=ignore_means, unknown=unknown, ties=ties)
-    if result is None:
-        result = evaluate_columns(truth, found, confidence=confidence, caps=caps, backend=backend)
     matches = match_detections(truth, found, 0.5)
+    if result is None:
+        result = evaluate_columns(truth, found, confidence=confidence, caps=caps, backend=backend, matches=matches)
     kinds, points_at = classify_errors(truth, found, ~matches.ignored & (matches.object_of < 0))
-    confusion = confusion_matrix(truth, found, confidence=result.at_confidence.confidence)
+    confusion = confusion_matrix(truth, found, confidence=result.at_confidence.confidence, matches=matches)
     return Analysis(
         truth=truth,
         found=found,
@@ -111,7 +111,7 @@ def analyse(
         matches=matches,
         kinds=kinds,
         points_at=points_at,
-        errors=tide_errors(truth, found),
+        errors=tide_errors(truth, found, matches=matches),
         confusion=confusion,
         scores=calibration(found, matches),
         reading=diagnose_result(result, confusion) if result.AP is not None else None,

@@ -96,13 +96,13 @@ def render_markdown(analysis: Analysis, facts: dict[str, Any], title: str) -> st
 
 def plain(text: str) -> str:
     """A text that Markdown shows as it is: on one line, with nothing in it that would be markup, table or HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$!])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$!])", r"\\\1", " ".join(text.split()))
 
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{plain(k)} {plain(v)}" for k, v in value.items())
-    return plain(value)
+        return ", ".join(f"{plain(k)} {plain(str(v))}" for k, v in value.items())
+    return plain(str(value))
 
 
 def _interval(interval: dict[str, float] | None, form: str = ".3f") -> str:

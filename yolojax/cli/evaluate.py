@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from yolojax.cli.folders import choose_folder
 from yolojax.cli.provenance import command_line, described
 from yolojax.config import ValidationConfig, from_dict
-from yolojax.errors import ConfigError
+from yolojax.errors import ConfigError, ResultError
 
 if TYPE_CHECKING:
     from yolojax.data import Dataset
@@ -139,6 +139,11 @@ class Eval:
         is_json = self.truth.lower().endswith(".json")
         if is_json and self.split is not None:
             raise ConfigError(f"--split {self.split}: {self.truth} is one file; leave --split out")
+        for file in (self.detections, self.compare):
+            if file is not None and not file.is_file():
+                raise ResultError(f"cannot read {file}: there is no such file")
+        if self.images is not None and not self.images.is_dir():
+            raise ConfigError(f"--images {self.images}: no such folder")
         if self.compare is not None and not self.samples:
             raise ConfigError("--compare needs resamples; leave --samples 0 out")
 
