@@ -14,7 +14,8 @@ import tyro
 from tyro.conf import subcommand
 
 from yolojax import __version__
-from yolojax.cli.data import Anchors, Data
+from yolojax.cli.anchors import Anchors
+from yolojax.cli.data import Data
 from yolojax.cli.diagnose import Diagnose
 from yolojax.cli.evaluate import Eval, Val
 from yolojax.cli.info import Info

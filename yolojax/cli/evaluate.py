@@ -35,7 +35,9 @@ class Val:
     data: Annotated[
         str | None, arg(metavar="DATA", help_behavior_hint="(default: the run's own validation images)")
     ] = None
-    split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: all of DATA)")] = None
+    split: Annotated[
+        str | None, arg(metavar="NAME", help_behavior_hint="(default: val, or all of DATA where there are no parts)")
+    ] = None
     samples: int = 1000
     out: Annotated[
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/val, runs/val2, ...)")
@@ -53,14 +55,17 @@ class Val:
         from yolojax.predict import load_detector
         from yolojax.training.evaluation import evaluate
         from yolojax.training.report import write_evaluation_report
+        from yolojax.training.splits import validation_split
 
         check_samples(self.samples)
         model, reporter = load_detector(self.model), make_reporter()
-        data = (
-            open_dataset(self.data, self.split, class_names=model[0].spec.class_names)
-            if self.data is not None
-            else self._own_validation_images()
-        )
+        if self.data is None:
+            data = self._own_validation_images()
+        else:
+            split = self.split or validation_split(self.data)
+            if split is not None and self.split is None:
+                reporter.say(f"measuring on the part {split} of {self.data}")
+            data = open_dataset(self.data, split, class_names=model[0].spec.class_names)
         found = evaluate(model, data, validation=self.validation, reporter=reporter)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "detections.json", found.detections)

@@ -13,12 +13,12 @@ from jaxtyping import Array, Float, UInt8
 
 from yolojax.config import ValidationConfig
 from yolojax.data import Canvases, Dataset, evaluation_batches, open_dataset
-from yolojax.detector import Detector, Variables, prepare_images
+from yolojax.detect import detect
+from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult, evaluate_coco
 from yolojax.eval.files import detections_to_coco
-from yolojax.geometry import fit_to_canvas, to_original
-from yolojax.postprocess import postprocess
+from yolojax.geometry import batch_to_original
 from yolojax.structures import Detections
 from yolojax.training.inputs import lay_out_images
 from yolojax.training.progress import Quiet, Reporter
@@ -41,25 +41,17 @@ class Evaluation(NamedTuple):
 def make_detect_batch(detector: Detector, max_detections: int) -> DetectBatch:
     """A compiled function of variables, a uint8 canvas batch, confidence and IoU; BatchNorm is folded inside it."""
 
-    def detect(
+    def detect_batch(
         variables: Variables, images: UInt8[Array, "B H W 3"], confidence: Float[Array, ""], iou: Float[Array, ""]
     ) -> Detections:
         folded, folded_variables = detector.fold(variables)
-        outputs = folded.forward(folded_variables, prepare_images(images, folded.spec.preprocess))
-        return postprocess(
-            folded.decode(outputs),
-            confidence,
-            iou,
-            max_detections=max_detections,
-            suppression=folded.spec.suppression,
-            multi_label=folded.spec.multi_label,
-        )
+        return detect(folded, folded_variables, images, confidence, iou, max_detections=max_detections)
 
-    return jax.jit(detect)
+    return jax.jit(detect_batch)
 
 
 def evaluate_canvases(
-    detect: DetectBatch,
+    detect_batch: DetectBatch,
     detector: Detector,
     variables: Variables,
     canvases: Canvases,
@@ -72,14 +64,13 @@ def evaluate_canvases(
     confidence, iou = jnp.float32(validation.confidence), jnp.float32(validation.iou)
     with reporter.task("evaluating", len(canvases)) as advance:
         for batch in evaluation_batches(canvases, validation.batch_size):
-            found = jax.device_get(detect(variables, batch.images, confidence, iou))
+            found = jax.device_get(detect_batch(variables, batch.images, confidence, iou))
+            boxes = batch_to_original(found.boxes, np.asarray(batch.content), np.asarray(batch.original_size))
             for row in np.flatnonzero(batch.image_valid):
-                record = canvases.dataset.records[done]
-                placement = fit_to_canvas(record.size, canvases.canvas, canvases.preprocess)
                 keep = found.valid[row]
                 rows += detections_to_coco(
-                    record.image_id,
-                    to_original(found.boxes[row][keep], record.size, placement),
+                    canvases.dataset.records[done].image_id,
+                    boxes[row][keep],
                     found.scores[row][keep],
                     found.classes[row][keep],
                     canvases.dataset.category_ids,
@@ -124,8 +115,8 @@ def evaluate(
         reporter.say(data.summary.text(limit=3))
     check_classes(detector, data)
     canvases = lay_out_images(data, detector.spec, reporter)
-    detect = make_detect_batch(detector, validation.max_detections)
-    return evaluate_canvases(detect, detector, variables, canvases, validation, reporter)
+    detect_batch = make_detect_batch(detector, validation.max_detections)
+    return evaluate_canvases(detect_batch, detector, variables, canvases, validation, reporter)
 
 
 def check_classes(detector: Detector, dataset: Dataset) -> None:

@@ -24,7 +24,7 @@ from yolojax.eval.coco import CocoResult
 from yolojax.eval.files import write_json
 from yolojax.structures import Batch, Hyper, hyper_as_arrays
 from yolojax.training import plots
-from yolojax.training.augmentation import make_augmentations
+from yolojax.training.augmentation import make_augmentations, mixes_images, room_for_objects
 from yolojax.training.checkpoint import restore_newest, save_checkpoint
 from yolojax.training.evaluation import Evaluation, evaluate_canvases, make_detect_batch
 from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, lay_out_images
@@ -91,7 +91,7 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
         **config.model.options,
     )
     train_images = lay_out_images(
-        train_set, detector.spec, reporter, cap=config.data.max_objects, mosaic=bool(config.augment.mosaic)
+        train_set, detector.spec, reporter, cap=config.data.max_objects, room=room_for_objects(config.augment)
     )
     val_images = lay_out_images(val_set, detector.spec, reporter) if val_set is not None else None
 
@@ -115,8 +115,8 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
         total_steps,
         with_mosaic,
         jax.random.fold_in(seed, 1),
-        plain_from=round(total_steps * (1 - config.augment.mosaic_off)) if config.augment.mosaic else None,
-        plain_augmentation=plain if config.augment.mosaic else None,
+        plain_from=round(total_steps * (1 - config.augment.mosaic_off)) if mixes_images(config.augment) else None,
+        plain_augmentation=plain if mixes_images(config.augment) else None,
     )
 
     def traced_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, StepReport]:
