@@ -112,6 +112,7 @@ class Eval:
       dense: count up to 1000 detections of a class on an image instead of COCO's 100.
       unknown: detections on unknown images or classes: refuse the file, or leave them out and count them.
       ignore: objects with the flag ignore: ordinary ones (COCO's numbers), or neither object nor background.
+      voc: print Pascal VOC's AP as well (IoU .5, difficult objects ignored), all-point and 11-point.
       ties: order of equal scores: as listed (COCO's numbers), or by content, so that the order of the list is without
         effect.
       backend: hotcoco gives the same numbers sooner; it is an optional extra.
@@ -131,6 +132,7 @@ class Eval:
     dense: bool = False
     unknown: Literal["refuse", "count"] = "refuse"
     ignore: Literal["ordinary", "crowd"] = "ordinary"
+    voc: bool = False
     ties: Literal["listed", "canonical"] = "listed"
     backend: Literal["pycocotools", "hotcoco"] = "pycocotools"
     samples: int = 1000
@@ -170,6 +172,7 @@ class Eval:
         }
         if out is None and self.compare is None:
             print(format_result(evaluate_coco(truth, self.detections, **options)))
+            self._print_voc(truth)
             return 0
 
         from yolojax.eval.analysis import analyse, compare
@@ -189,6 +192,7 @@ class Eval:
             record_of = {record.image_id: record for record in dataset.records}
             photo = lambda image_id: record_of[image_id].pixels()  # noqa: E731
         print(format_result(analysis.result))
+        self._print_voc(truth)
         if comparison is not None:
             print(f"\n{format_comparison(comparison)}")
         if analysis.reading is not None:
@@ -206,6 +210,21 @@ class Eval:
             )
             print(f"\n{out}: index.html, report.md, metrics.json")
         return 0
+
+    def _print_voc(self, truth: Any) -> None:
+        if not self.voc:
+            return
+        from yolojax.eval.table import format_number
+        from yolojax.eval.voc import evaluate_voc
+
+        all_points, eleven = (
+            evaluate_voc(truth, self.detections, interpolation=rule, unknown=self.unknown).mAP
+            for rule in ("all_points", "eleven_points")
+        )
+        print(
+            f"\nPascal VOC mAP at IoU .50: {format_number(all_points)} (all points), "
+            f"{format_number(eleven)} (11 points)"
+        )
 
 
 def check_samples(samples: int) -> None:
