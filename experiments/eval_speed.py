@@ -8,8 +8,8 @@ bench_gt.json and bench_dt.json). *In memory*: pycocotools from its two indexed 
 from two sets of NumPy columns (boxes, scores, classes, images, areas) to the twelve numbers, padding, transfer and the
 sorting on the host included; the first call, which compiles, apart. *From files*: everything from reading the JSON on,
 in a process that has its libraries loaded and its programs compiled. Every program's numbers are compared with those of
-pycocotools: the backends must be equal to the bit, the float32 evaluation to 1e-4. Rounds after the first are repeated
-and their median taken, except for pycocotools, which runs once.
+pycocotools: the backends must be equal to the bit, the float32 evaluation to 1e-4. From memory ours is the median of
+three calls after the first; the others run once.
 
 Command:   python -m experiments.eval_speed --case FOLDER
 Expected:  about three minutes on two idle cores; see experiments/results/eval_speed/README.md.
@@ -115,13 +115,13 @@ def hotcoco_numbers(folder: Path) -> list[float]:
 
 
 def timed(call: Callable[[], Any], rounds: int) -> tuple[float, float, Any]:
-    """Seconds of the first call, the median of those that follow, and the last answer."""
+    """Seconds of the first call, the median of those that follow (of it alone, where none do), and the last answer."""
     taken, answer = [], None
     for _ in range(rounds + 1):
         start = time.perf_counter()
         answer = call()
         taken.append(time.perf_counter() - start)
-    return taken[0], statistics.median(taken[1:]), answer
+    return taken[0], statistics.median(taken[1:] or taken), answer
 
 
 def study(folder: Path, rounds: int, samples: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -146,27 +146,28 @@ def study(folder: Path, rounds: int, samples: int, say: Callable[[str], None]) -
     add("pycocotools", "memory", evaluating, reference.tolist())
     add("yolojax, compiled", "memory", again, numbers, first=round(first, 3), ratio=round(evaluating / again, 1))
     add("pycocotools", "files", reading + evaluating, reference.tolist())
-    _, seconds, numbers = timed(lambda: ours(read_both(folder / TRUTH, folder / FOUND)), 1)
+    _, seconds, numbers = timed(lambda: ours(read_both(folder / TRUTH, folder / FOUND)), 0)
     add("yolojax, compiled", "files", seconds, numbers)
     for name, call in (("faster-coco-eval", faster_coco_eval_numbers), ("hotcoco", hotcoco_numbers)):
         try:
-            _, seconds, numbers = timed(lambda call=call: call(folder), 1)
+            _, seconds, numbers = timed(lambda call=call: call(folder), 0)
         except ImportError:
             say(f"{name} is not installed")
             continue
         add(name, "files", seconds, numbers)
         if name == "hotcoco":
             evaluated = lambda: evaluate_coco(folder / TRUTH, folder / FOUND, backend="hotcoco")  # noqa: E731
-            _, seconds, result = timed(evaluated, 1)
+            _, seconds, result = timed(evaluated, 0)
             add(
                 "yolojax, evaluate_coco with hotcoco (guards, classes, precision and recall besides)",
                 "files",
                 seconds,
                 [getattr(result, name) for name in METRICS],
             )
-    start = time.perf_counter()
-    bootstrap(truth, found, samples=samples)
-    per_sample = (time.perf_counter() - start) / samples
+    bootstrap(truth, found, samples=2)  # compiles
+    _, few, _ = timed(lambda: bootstrap(truth, found, samples=20), 0)
+    _, many, _ = timed(lambda: bootstrap(truth, found, samples=20 + samples), 0)
+    per_sample = (many - few) / samples
     say(f"bootstrap: {per_sample * 1e3:.0f} ms a resample")
     return {
         "images": len(truth.image_ids),
@@ -212,7 +213,7 @@ def main() -> int:
         folder = args.case or Path(scratch)
         if args.case is None:
             write_small_case(folder)
-        found = study(folder, 2 if args.quick else 5, 20 if args.quick else 100, lambda line: print(line, flush=True))
+        found = study(folder, 2 if args.quick else 3, 20 if args.quick else 60, lambda line: print(line, flush=True))
     versions = {"jax": jax.__version__}
     for name in ("pycocotools", "hotcoco", "faster-coco-eval"):
         with contextlib.suppress(metadata.PackageNotFoundError):
