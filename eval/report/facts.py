@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-import yolojax
 from yolojax.errors import DataError
 from yolojax.eval.analysis import Analysis, Comparison
 from yolojax.eval.bootstrap import RESAMPLED, Interval
@@ -150,11 +149,11 @@ def comparison_facts(comparison: Comparison) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of Python and of the libraries that decide a number."""
-    found = {"yolojax": yolojax.__version__, "python": platform.python_version()}
-    for name in ("pycocotools", "hotcoco", "numpy", "jax", "jaxlib"):
+    found = {"python": platform.python_version()}
+    for name in ("yolojax", "pycocotools", "hotcoco", "numpy", "jax", "jaxlib"):
         try:
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # hotcoco is optional
+        except metadata.PackageNotFoundError:  # hotcoco is optional, and a checkout is not installed
             continue
     return found
 

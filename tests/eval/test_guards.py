@@ -305,8 +305,7 @@ def test_results_may_name_images_and_classes() -> None:
 
 
 def test_a_perfect_score_is_that_of_pycocotools_to_the_last_digit(pycocotools_run) -> None:
-    boxes = [[30.0 * k, 0.0, 20.0, 20.0] for k in range(7)]
-    truth, rows = one_image(*boxes), [detection(b, 0.9 - k / 100) for k, b in enumerate(boxes)]
+    truth, rows = one_image(BOX), [detection(BOX)]
     result = evaluate_coco(truth, rows)
     assert result.AP == pycocotools_run(truth, rows).stats[0] == 0.9999999999999998
 

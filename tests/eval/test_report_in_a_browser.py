@@ -1,5 +1,6 @@
 """The page in headless Chromium: it opens, its controls do what they say, and nothing breaks out of it."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,8 @@ def test_five_thousand_images_open_at_once(browser: Browser, make_case, tmp_path
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (240, 320, 3), np.uint8)
     truth, found = make_case(1, images=5000, classes=1, objects=1)
-    write_report(tmp_path, analyse(truth, found, samples=0), photo=lambda _: noise)
+    backend = "hotcoco" if find_spec("hotcoco") else "pycocotools"  # the same numbers sooner
+    write_report(tmp_path, analyse(truth, found, samples=0, backend=backend), photo=lambda _: noise)
     assert (tmp_path / "index.html").stat().st_size < 16e6
     seconds = browser.open(tmp_path / "index.html")
     assert seconds < 3 and browser.problems == []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from yolojax import __version__
 from yolojax.cli.folders import choose_folder
 from yolojax.cli.provenance import command_line, described
 from yolojax.config import ValidationConfig, from_dict
@@ -26,9 +27,8 @@ class Val:
       model: a run directory, or a folder that holds a released detector.
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
-      samples: bootstrap resamples for the intervals of the report; 0 for none.
       out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.
-      validation: How detections are made.
+      validation: How detections are made and measured.
     """
 
     model: Annotated[Path, arg(metavar="RUN")]
@@ -38,7 +38,6 @@ class Val:
     split: Annotated[
         str | None, arg(metavar="NAME", help_behavior_hint="(default: val, or all of DATA where there are no parts)")
     ] = None
-    samples: int = 1000
     out: Annotated[
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/val, runs/val2, ...)")
     ] = None
@@ -57,7 +56,7 @@ class Val:
         from yolojax.training.report import write_evaluation_report
         from yolojax.training.splits import validation_split
 
-        check_samples(self.samples)
+        check_samples(self.validation.samples)
         model, reporter = load_detector(self.model), make_reporter()
         if self.data is None:
             data = self._own_validation_images()
@@ -76,7 +75,7 @@ class Val:
             title=f"{self.model.resolve().name} on {data.root.name if data.root else 'generated data'}"
             + (f" ({data.split})" if data.split else ""),
             provenance={"command": command_line(), "model": str(self.model), "data": self.data or "the run's own"},
-            samples=self.samples,
+            samples=self.validation.samples,
             reporter=reporter,
         )
         print(format_result(found.result))
@@ -205,6 +204,7 @@ class Eval:
             }
             if self.compare is not None:
                 origin["compare"] = described(self.compare)
+            origin["program"] = f"yolojax {__version__}"
             write_report(
                 out, analysis, comparison=comparison, photo=photo, provenance=origin, title=self.detections.stem
             )
