@@ -65,7 +65,7 @@ class Comparison:
     """Two lists of detections on the same images, from the same resamples: each number, and each class's AP."""
 
     numbers: dict[str, Difference]
-    classes: dict[str, Difference]
+    classes: tuple[tuple[str, Difference], ...]
     other: Analysis
 
 
@@ -141,10 +141,10 @@ def compare(first: Analysis, second: Analysis) -> Comparison:
         raise ConfigError("two evaluations can be compared on the same images and classes only")
     if a is None or b is None or (a.samples, a.seed) != (b.samples, b.seed):
         raise ConfigError("a comparison needs both evaluations resampled, as often and from the same seed")
-    classes = {
-        one.name: difference(one.AP, two.AP, a.class_AP[:, k], b.class_AP[:, k])
+    classes = tuple(
+        (one.name, difference(one.AP, two.AP, a.class_AP[:, k], b.class_AP[:, k]))
         for k, (one, two) in enumerate(zip(first.result.classes, second.result.classes, strict=True))
-    }
+    )
     numbers = {
         name: difference(first.value(name), second.value(name), a.values[name], b.values[name]) for name in RESAMPLED
     }

@@ -35,18 +35,16 @@ def report_facts(
 ) -> dict[str, Any]:
     """The content of `metrics.json`: COCO's twelve first, then all that explains them."""
     resampled = analysis.resampled
+    measured = metrics(analysis.result)
+    for k, row in enumerate(measured["classes"]):
+        row["interval"] = interval_values(analysis.class_interval(k))
     return {
-        **metrics(analysis.result),
+        **measured,
         "f1": analysis.value("f1"),
         "diagnosis": None
         if analysis.reading is None
         else {k: getattr(analysis.reading, k) for k in ("rule", "diagnosis", "next")},
         "intervals": {name: interval_values(analysis.interval(name)) for name in RESAMPLED} if resampled else {},
-        "class_intervals": {
-            one.name: interval_values(analysis.class_interval(k)) for k, one in enumerate(analysis.result.classes)
-        }
-        if resampled
-        else {},
         "resamples": {"count": resampled.samples, "seed": resampled.seed, "level": 0.95} if resampled else None,
         "sizes": size_rows(analysis),
         "errors": error_rows(analysis),
@@ -131,7 +129,6 @@ def data_facts(truth: GroundTruth) -> dict[str, Any]:
         "objects_per_image": _quantiles(per_image),
         "box_width": _quantiles(sides[:, 0]),
         "box_height": _quantiles(sides[:, 1]),
-        "objects_of_class": {name: int(n) for name, n in zip(truth.category_names, per_class, strict=True)},
     }
 
 
@@ -143,7 +140,7 @@ def comparison_facts(comparison: Comparison) -> dict[str, Any]:
 
     return {
         "numbers": [row(name, d) for name, d in comparison.numbers.items()],
-        "classes": [row(name, d) for name, d in comparison.classes.items()],
+        "classes": [row(name, d) for name, d in comparison.classes],
     }
 
 

@@ -72,10 +72,10 @@ def render_markdown(analysis: Analysis, facts: dict[str, Any], title: str) -> st
                 str(c.objects),
                 str(c.detections),
                 format_number(c.AP),
-                _interval(facts["class_intervals"].get(c.name)),
+                _interval(row["interval"]),
             ]
             + [format_number(v) for v in (c.AP50, c.AP75, c.AR, c.at_confidence.precision, c.at_confidence.recall)]
-            for c in analysis.result.classes
+            for c, row in zip(analysis.result.classes, facts["classes"], strict=True)
         ],
     )
     shares = facts["confusions"]["shares"][:10]

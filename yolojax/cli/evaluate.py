@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from yolojax import __version__
 from yolojax.cli.folders import choose_folder
 from yolojax.cli.provenance import command_line, described
-from yolojax.config import ValidationConfig, from_dict
+from yolojax.config import TrainConfig, ValidationConfig, check, from_dict
 from yolojax.errors import ConfigError, ResultError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Val:
         from yolojax.training.report import write_evaluation_report
         from yolojax.training.splits import validation_split
 
-        check_samples(self.validation.samples)
+        check(TrainConfig(validation=self.validation))
         model, reporter = load_detector(self.model), make_reporter()
         if self.data is None:
             data = self._own_validation_images()
@@ -141,7 +141,8 @@ class Eval:
     def run(self) -> int:
         """Measure; prints the table and, with a folder or a comparison, the two lines of the diagnosis."""
         out = choose_folder(self.out, self.out) if self.out is not None else None
-        check_samples(self.samples)
+        if self.samples < 0 or self.samples == 1:
+            raise ConfigError(f"--samples {self.samples}: intervals need at least two resamples; 0 leaves them out")
         is_json = self.truth.lower().endswith(".json")
         if is_json and self.split is not None:
             raise ConfigError(f"--split {self.split}: {self.truth} is one file; leave --split out")
@@ -225,9 +226,3 @@ class Eval:
             f"\nPascal VOC mAP at IoU .50: {format_number(all_points)} (all points), "
             f"{format_number(eleven)} (11 points)"
         )
-
-
-def check_samples(samples: int) -> None:
-    """Raises `ConfigError` for a number of resamples that gives no interval; before any work is done."""
-    if samples < 0 or samples == 1:
-        raise ConfigError(f"--samples {samples}: intervals need at least two resamples; 0 leaves them out")
