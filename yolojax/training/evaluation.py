@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, UInt8
 
 from yolojax.config import ValidationConfig
 from yolojax.data import Canvases, Dataset, evaluation_batches, open_dataset
-from yolojax.detector import Detector, Variables, prepare_images
+from yolojax.detector import Detector, Outputs, Variables, prepare_images
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult, evaluate_coco
 from yolojax.eval.files import detections_to_coco
 from yolojax.geometry import fit_to_canvas, to_original
 from yolojax.postprocess import postprocess
 from yolojax.structures import Detections
+from yolojax.training.by_image import by_image
+from yolojax.training.feeding import local_rows, onto_devices
 from yolojax.training.inputs import lay_out_images
 from yolojax.training.progress import Quiet, Reporter
 
@@ -38,24 +41,36 @@ class Evaluation(NamedTuple):
     truncated_candidates: int
 
 
-def make_detect_batch(detector: Detector, max_detections: int) -> DetectBatch:
-    """A compiled function of variables, a uint8 canvas batch, confidence and IoU; BatchNorm is folded inside it."""
+def make_detect_batch(detector: Detector, max_detections: int, split: NamedSharding | None = None) -> DetectBatch:
+    """A compiled function of variables, a uint8 canvas batch, confidence and IoU; BatchNorm is folded inside it.
+
+    With ``split`` every device detects on its part of the batch, of which there must then be equally many images for
+    each; the detections are collected on all.
+    """
+
+    def finish(outputs: Outputs, confidence: Float[Array, ""], iou: Float[Array, ""]) -> Detections:
+        return postprocess(
+            detector.decode(outputs),
+            confidence,
+            iou,
+            max_detections=max_detections,
+            suppression=detector.spec.suppression,
+            multi_label=detector.spec.multi_label,
+        )
 
     def detect(
         variables: Variables, images: UInt8[Array, "B H W 3"], confidence: Float[Array, ""], iou: Float[Array, ""]
     ) -> Detections:
         folded, folded_variables = detector.fold(variables)
         outputs = folded.forward(folded_variables, prepare_images(images, folded.spec.preprocess))
-        return postprocess(
-            folded.decode(outputs),
-            confidence,
-            iou,
-            max_detections=max_detections,
-            suppression=folded.spec.suppression,
-            multi_label=folded.spec.multi_label,
-        )
+        if split is None or split.mesh.size == 1:
+            return finish(outputs, confidence, iou)
+        return by_image(finish, split, shared=2)(outputs, confidence, iou)
 
-    return jax.jit(detect)
+    if split is None:
+        return jax.jit(detect)
+    everywhere = NamedSharding(split.mesh, PartitionSpec())
+    return jax.jit(detect, in_shardings=(everywhere, split, everywhere, everywhere), out_shardings=everywhere)
 
 
 def evaluate_canvases(
@@ -65,15 +80,20 @@ def evaluate_canvases(
     canvases: Canvases,
     validation: ValidationConfig,
     reporter: Reporter,
+    split: NamedSharding | None = None,
 ) -> Evaluation:
-    """Evaluate on images that are already on their canvases; the ground truth is in original pixels."""
+    """Evaluate on images that are already on their canvases; the ground truth is in original pixels.
+
+    ``split`` is that of `make_detect_batch`. Each process then reads only the images that its own devices look at;
+    every process gets all detections, and the same numbers.
+    """
     rows: list[dict[str, Any]] = []
     truncated = truncated_candidates = done = 0
     confidence, iou = jnp.float32(validation.confidence), jnp.float32(validation.iou)
     with reporter.task("evaluating", len(canvases)) as advance:
-        for batch in evaluation_batches(canvases, validation.batch_size):
-            found = jax.device_get(detect(variables, batch.images, confidence, iou))
-            for row in np.flatnonzero(batch.image_valid):
+        for images, image_valid in _evaluation_images(canvases, validation.batch_size, split):
+            found = jax.device_get(detect(variables, images, confidence, iou))
+            for row in np.flatnonzero(image_valid):
                 record = canvases.dataset.records[done]
                 placement = fit_to_canvas(record.size, canvases.canvas, canvases.preprocess)
                 keep = found.valid[row]
@@ -89,6 +109,22 @@ def evaluate_canvases(
                 done += 1
             advance(done)
     return Evaluation(evaluate_coco(canvases.dataset.to_coco(), rows), rows, truncated, truncated_candidates)
+
+
+def _evaluation_images(
+    canvases: Canvases, batch_size: int, split: NamedSharding | None
+) -> Iterator[tuple[Any, Bool[np.ndarray, " B"]]]:
+    """The images of every batch of an evaluation on the devices, and which of its rows count."""
+    if split is None:
+        for batch in evaluation_batches(canvases, batch_size):
+            yield batch.images, np.asarray(batch.image_valid)
+        return
+    size = -(-batch_size // split.mesh.size) * split.mesh.size
+    mine = local_rows(split, size)
+    for start in range(0, len(canvases), size):
+        places = np.arange(start, start + size)
+        images, _ = canvases.load(np.minimum(places, len(canvases) - 1)[mine])
+        yield onto_devices(images, split, size), places < len(canvases)
 
 
 def evaluate(
