@@ -27,13 +27,15 @@ Ties = Literal["listed", "canonical"]
 class GroundTruth:
     """Objects of a data set, in columns; images and categories are indices into the sorted ids.
 
-    ``boxes`` are xywh in pixels. ``areas`` are the data set's own (of the mask, in COCO), which decide what is small,
+    ``sizes`` are ``(height, width)`` of the images, 0 where the data set does not state them. ``boxes`` are xywh in
+    pixels. ``areas`` are the data set's own (of the mask, in COCO), which decide what is small,
     medium and large, and the box's only where the data set gives none. ``crowd`` regions are neither object nor
     background. ``repairs`` counts what was renumbered, filled in or left out.
     """
 
     image_ids: tuple[Any, ...]
     file_names: tuple[str, ...]
+    sizes: Int64[np.ndarray, "I 2"]
     category_ids: tuple[Any, ...]
     category_names: tuple[str, ...]
     images: Int64[np.ndarray, " G"]
@@ -110,6 +112,7 @@ def read_ground_truth(
     return GroundTruth(
         image_ids=tuple(image_of),
         file_names=tuple(str(r.get("file_name", r["id"])) for r in image_of.values()),
+        sizes=np.array([[_side(r, "height"), _side(r, "width")] for r in image_of.values()], np.int64).reshape(-1, 2),
         category_ids=tuple(category_of),
         category_names=tuple(str(r.get("name", r["id"])) for r in category_of.values()),
         images=image_index[known],
@@ -218,6 +221,12 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
         return {key: by_id[key] for key in sorted(by_id)}
     except TypeError as reason:
         raise DataError(f"{where}{kind} ids of different types cannot be put in order: {reason}") from reason
+
+
+def _side(record: Record, key: str) -> int:
+    """Height or width of an image, 0 where it is missing or no number; only pictures need it, no metric does."""
+    value = record.get(key)
+    return value if isinstance(value, int) and 0 < value < 2**31 else 0
 
 
 def _index(keys: Sequence[Any], ids: Mapping[Any, Any] | Sequence[Any]) -> np.ndarray:

@@ -122,7 +122,9 @@ def _outline(
 
 
 def _font(h: int, w: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return _font_of_size(int(np.clip(min(h, w) / 30, 9, 22)))
+    """A font that can still be read when the whole picture is shown on a screen, however many pixels it has."""
+    shown = min((h * w) ** 0.5, 3 * min(h, w))  # a strip is shown as wide as a square
+    return _font_of_size(int(max(np.clip(min(h, w) / 30, 9, 22), shown / 45)))
 
 
 @functools.cache

@@ -49,6 +49,26 @@ def test_val_on_other_data(trained, yolojax):
     assert ended.code == 2 and "--out here exists already" in ended.err
 
 
+def test_val_takes_the_validation_part_of_other_data_and_says_so(trained, yolojax, tmp_path):
+    ended = yolojax("val", "--model", trained, "--data", "shapes:?count=3&size=64", "--out", "there")
+    assert ended.code == 0 and "measuring on the part val" in ended.err
+    ids = {d["image_id"] for d in json.loads((tmp_path / "there" / "detections.json").read_text())}
+    named = yolojax("val", "--model", trained, "--data", "shapes:?count=3&size=64", "--split", "val", "--out", "named")
+    assert named.code == 0 and "measuring on" not in named.err
+    same = json.loads((tmp_path / "named" / "detections.json").read_text())
+    assert {d["image_id"] for d in same} == ids and same == json.loads(
+        (tmp_path / "there" / "detections.json").read_text()
+    )
+
+
+def test_val_asks_which_part_where_none_is_for_validation(trained, yolojax, tmp_path):
+    (tmp_path / "set" / "annotations").mkdir(parents=True)
+    for part in ("first", "second"):
+        (tmp_path / "set" / "annotations" / f"instances_{part}.json").write_text("{}")
+    ended = yolojax("val", "--model", trained, "--data", "set")
+    assert ended.code == 2 and "first, second" in ended.err and "--split" in ended.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -9,18 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolojax.eval.device import (
-    ANY_AREA,
-    RECALL_POINTS,
-    PaddedDetections,
-    PaddedTruth,
-    _true_positives_for_recall,
-    accumulate,
-    average_precision,
-    judge,
-    object_counts,
-    rank,
-)
+from yolojax.eval.accumulate import RECALL_POINTS, _recall_points_within, accumulate, rank
+from yolojax.eval.coco import METRICS, evaluate_coco
+from yolojax.eval.device import ANY_AREA, PaddedDetections, PaddedTruth, average_precision, judge, object_counts
+from yolojax.eval.device_numbers import device_numbers
+from yolojax.eval.inputs import read_detections, read_ground_truth
 
 AREAS = ((0.0, 1e10), (0.0, 1024.0), (1024.0, 9216.0), (9216.0, 1e10))
 IMAGES, M, K = 4, 14, 40
@@ -125,18 +118,44 @@ def test_weights_are_copies_of_images(make_case, pycocotools_run) -> None:
             rows += [{**d, "image_id": new} for d in found if d["image_id"] == record["id"]]
     with jax.enable_x64(True):
         columns = padded(truth, found, np.float64)
-        got = jax.jit(lambda t, d, w: accumulate(rank(judge(t, d)), object_counts(t, classes=3), w))(
-            *columns, jnp.asarray(weights, jnp.int32)
-        )
-        assert float(got.mean()) == pytest.approx(pycocotools_run(copies, rows).stats[0], abs=1e-9)
+        area = np.array([ANY_AREA])
+
+        def weighted(t, d, w):
+            judged = judge(t, d, area_ranges=area)
+            return accumulate(rank(*judged), object_counts(t, classes=3, area_ranges=area), w)
+
+        got = jax.jit(weighted)(*columns, jnp.asarray(weights, jnp.int32))
+        assert float(jnp.nanmean(got.precision)) == pytest.approx(pycocotools_run(copies, rows).stats[0], abs=1e-9)
+
+
+def test_twelve_numbers_in_float32(make_case) -> None:
+    """The way from columns (padded, compacted, all areas and caps at once) gives pycocotools' twelve numbers."""
+    for seed in (11, 12):
+        truth, found = make_case(seed, images=IMAGES, objects=4, crowd=0.2, ties=seed == 12)
+        result = evaluate_coco(truth, found)
+        columns = read_ground_truth(truth)
+        got = device_numbers(columns, read_detections(found, columns))
+        assert set(got) == set(METRICS)
+        for name in METRICS:
+            expected = getattr(result, name)
+            assert np.isnan(got[name]) if expected is None else got[name] == pytest.approx(expected, abs=1e-6), name
+
+
+def test_vmaps_over_data_sets(make_case) -> None:
+    cases = [padded(*make_case(seed, images=IMAGES, objects=4), np.float32) for seed in (1, 2)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
+    together = jax.jit(jax.vmap(lambda t, d: average_precision(t, d, classes=3).mean()))(*stacked)
+    alone = [float(evaluate(*case, classes=3).mean()) for case in cases]
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
 
 
 def test_recall_points_are_reached_as_in_float64() -> None:
-    """For every number of objects up to 400: the first true positive whose rounded recall is at least the point."""
-    for n in range(1, 401):
-        recall = np.arange(n + 1) / n
-        expected = np.searchsorted(recall, RECALL_POINTS, side="left")
-        np.testing.assert_array_equal(_true_positives_for_recall(jnp.int32(n)), expected)
+    """For every number of objects up to 400, and of true positives among them."""
+    n, hits = np.meshgrid(np.arange(1, 401), np.arange(401), indexing="ij")
+    recall = hits / n
+    expected = np.where(hits > 0, np.searchsorted(RECALL_POINTS, recall.ravel(), side="right").reshape(n.shape), 0)
+    got = _recall_points_within(jnp.asarray(hits, jnp.int32), jnp.asarray(n, jnp.int32))
+    np.testing.assert_array_equal(np.asarray(got)[hits <= n], expected[hits <= n])
 
 
 def test_compiles_once(make_case) -> None:

@@ -1,18 +1,22 @@
 """Flax modules: the only package that imports flax. Backbones, necks, heads and what they are made of."""
 
 from yolojax.models.backbones import DarknetTiny
-from yolojax.models.fold import fold_batch_norm
+from yolojax.models.fold import fold_batch_norm, unfold_batch_norm
 from yolojax.models.heads import AnchorFreeHead, YOLOHead
 from yolojax.models.layers import Style
 from yolojax.models.necks import FPN, PAN
 from yolojax.models.network import Network, init_variables, parameter_count
 from yolojax.models.resnet import ResNet18
+from yolojax.models.yolox import PAFPN, CSPDarknet, DecoupledHead
 
 __all__ = [
     "FPN",
+    "PAFPN",
     "PAN",
     "AnchorFreeHead",
+    "CSPDarknet",
     "DarknetTiny",
+    "DecoupledHead",
     "Network",
     "ResNet18",
     "Style",
@@ -20,4 +24,5 @@ __all__ = [
     "fold_batch_norm",
     "init_variables",
     "parameter_count",
+    "unfold_batch_norm",
 ]

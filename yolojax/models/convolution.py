@@ -18,15 +18,20 @@ WINOGRAD_CHANNELS = 32
 
 
 def plain(
-    x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw i O"], stride: int = 1, groups: int = 1
+    x: Float[Array, "B H W I"],
+    kernel: Float[Array, "kh kw i O"],
+    stride: int = 1,
+    groups: int = 1,
+    padding: int | None = None,
 ) -> Float[Array, "B h w O"]:
-    """The reference lowering: one ``lax.conv_general_dilated``."""
+    """The reference lowering: one ``lax.conv_general_dilated``. ``padding`` other than ``k // 2`` is in pixels."""
     kh, kw = kernel.shape[:2]
+    rows, columns = (kh // 2, kw // 2) if padding is None else (padding, padding)
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(stride, stride),
-        padding=((kh // 2, kh // 2), (kw // 2, kw // 2)),
+        padding=((rows, rows), (columns, columns)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )

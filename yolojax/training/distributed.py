@@ -98,5 +98,5 @@ def noticing_lost_processes(advice: str) -> Iterator[None]:
             raise
         first_line = str(error).strip().splitlines()[0]
         raise LostProcessError(
-            f"process {jax.process_index()} of {jax.process_count()} lost another one of the job ({first_line}); {advice}"
+            f"process {jax.process_index()} of {jax.process_count()} lost another of the job ({first_line}); {advice}"
         ) from error

@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from yolojax.config import ValidationConfig
-from yolojax.data import Canvases, Dataset, evaluation_batches, open_dataset
-from yolojax.detector import Detector, Outputs, Variables, prepare_images
+from yolojax.data import Canvases, Dataset, open_dataset
+from yolojax.detect import detect
+from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult, evaluate_coco
 from yolojax.eval.files import detections_to_coco
-from yolojax.geometry import fit_to_canvas, to_original
-from yolojax.postprocess import postprocess
+from yolojax.geometry import batch_to_original
 from yolojax.structures import Detections
 from yolojax.training.by_image import by_image
 from yolojax.training.feeding import local_rows, onto_devices
@@ -48,33 +48,25 @@ def make_detect_batch(detector: Detector, max_detections: int, split: NamedShard
     each; the detections are collected on all.
     """
 
-    def finish(outputs: Outputs, confidence: Float[Array, ""], iou: Float[Array, ""]) -> Detections:
-        return postprocess(
-            detector.decode(outputs),
-            confidence,
-            iou,
-            max_detections=max_detections,
-            suppression=detector.spec.suppression,
-            multi_label=detector.spec.multi_label,
-        )
-
-    def detect(
+    def detect_batch(
         variables: Variables, images: UInt8[Array, "B H W 3"], confidence: Float[Array, ""], iou: Float[Array, ""]
     ) -> Detections:
         folded, folded_variables = detector.fold(variables)
-        outputs = folded.forward(folded_variables, prepare_images(images, folded.spec.preprocess))
-        if split is None or split.mesh.size == 1:
-            return finish(outputs, confidence, iou)
-        return by_image(finish, split, shared=2)(outputs, confidence, iou)
+
+        def detect_images(images: Array, variables: Variables, confidence: Array, iou: Array) -> Detections:
+            return detect(folded, variables, images, confidence, iou, max_detections=max_detections)
+
+        own = detect_images if split is None else by_image(detect_images, split, shared=3)
+        return own(images, folded_variables, confidence, iou)
 
     if split is None:
-        return jax.jit(detect)
+        return jax.jit(detect_batch)
     everywhere = NamedSharding(split.mesh, PartitionSpec())
-    return jax.jit(detect, in_shardings=(everywhere, split, everywhere, everywhere), out_shardings=everywhere)
+    return jax.jit(detect_batch, in_shardings=(everywhere, split, everywhere, everywhere), out_shardings=everywhere)
 
 
 def evaluate_canvases(
-    detect: DetectBatch,
+    detect_batch: DetectBatch,
     detector: Detector,
     variables: Variables,
     canvases: Canvases,
@@ -91,15 +83,15 @@ def evaluate_canvases(
     truncated = truncated_candidates = done = 0
     confidence, iou = jnp.float32(validation.confidence), jnp.float32(validation.iou)
     with reporter.task("evaluating", len(canvases)) as advance:
-        for images, image_valid in _evaluation_images(canvases, validation.batch_size, split):
-            found = jax.device_get(detect(variables, images, confidence, iou))
-            for row in np.flatnonzero(image_valid):
-                record = canvases.dataset.records[done]
-                placement = fit_to_canvas(record.size, canvases.canvas, canvases.preprocess)
+        for images, places in _evaluation_images(canvases, validation.batch_size, split):
+            found = jax.device_get(detect_batch(variables, images, confidence, iou))
+            known = np.minimum(places, len(canvases) - 1)
+            boxes = batch_to_original(found.boxes, canvases.content[known], canvases.sizes[known])
+            for row in np.flatnonzero(places < len(canvases)):
                 keep = found.valid[row]
                 rows += detections_to_coco(
-                    record.image_id,
-                    to_original(found.boxes[row][keep], record.size, placement),
+                    canvases.dataset.records[done].image_id,
+                    boxes[row][keep],
                     found.scores[row][keep],
                     found.classes[row][keep],
                     canvases.dataset.category_ids,
@@ -113,18 +105,14 @@ def evaluate_canvases(
 
 def _evaluation_images(
     canvases: Canvases, batch_size: int, split: NamedSharding | None
-) -> Iterator[tuple[Any, Bool[np.ndarray, " B"]]]:
-    """The images of every batch of an evaluation on the devices, and which of its rows count."""
-    if split is None:
-        for batch in evaluation_batches(canvases, batch_size):
-            yield batch.images, np.asarray(batch.image_valid)
-        return
-    size = -(-batch_size // split.mesh.size) * split.mesh.size
-    mine = local_rows(split, size)
+) -> Iterator[tuple[Any, Int[np.ndarray, " B"]]]:
+    """The images of every batch of an evaluation, and their places; places beyond the last image only fill up."""
+    size = batch_size if split is None else -(-batch_size // split.mesh.size) * split.mesh.size
+    mine = np.arange(size) if split is None else local_rows(split, size)
     for start in range(0, len(canvases), size):
         places = np.arange(start, start + size)
         images, _ = canvases.load(np.minimum(places, len(canvases) - 1)[mine])
-        yield onto_devices(images, split, size), places < len(canvases)
+        yield images if split is None else onto_devices(images, split, size), places
 
 
 def evaluate(
@@ -160,8 +148,8 @@ def evaluate(
         reporter.say(data.summary.text(limit=3))
     check_classes(detector, data)
     canvases = lay_out_images(data, detector.spec, reporter)
-    detect = make_detect_batch(detector, validation.max_detections)
-    return evaluate_canvases(detect, detector, variables, canvases, validation, reporter)
+    detect_batch = make_detect_batch(detector, validation.max_detections)
+    return evaluate_canvases(detect_batch, detector, variables, canvases, validation, reporter)
 
 
 def check_classes(detector: Detector, dataset: Dataset) -> None:

@@ -21,7 +21,7 @@ from yolojax.data.check import check_dataset, plot_labels
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
 from yolojax.eval.coco import CocoResult
-from yolojax.eval.files import write_json, write_metrics
+from yolojax.eval.files import write_json
 from yolojax.structures import Batch, Hyper, hyper_as_arrays
 from yolojax.training import plots
 from yolojax.training.augmentation import make_augmentations, mixes_images, room_for_objects
@@ -32,6 +32,7 @@ from yolojax.training.log import EpochLog, checked, validation_note
 from yolojax.training.optimiser import make_schedule
 from yolojax.training.progress import Quiet, Reporter
 from yolojax.training.release import release
+from yolojax.training.report import write_evaluation_report
 from yolojax.training.rundir import RunDirectory, read_config
 from yolojax.training.splits import open_splits
 from yolojax.training.start import start_from
@@ -227,7 +228,11 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
         result = evaluate_canvases(detect, detector, variables, val_images, config.validation, reporter)
     if result is not None and val_images is not None:
         write_json(run.folder / "detections.json", result.detections)
-        write_metrics(run.folder / "report" / "metrics.json", result.result)
+        origin = {"model": config.model.name, "seed": config.seed, "settings": "config.json beside this folder"}
+        title = f"{run.folder.resolve().name}: validation images"
+        write_evaluation_report(
+            run.folder / "report", result, val_images.dataset, title=title, provenance=origin, reporter=reporter
+        )
         plots.save_predictions(run.folder / "val_predictions.png", val_images.dataset, result.detections)
     reporter.say(
         f"{programs['train']} training program compiled, {max(programs['train'] - 1, 0)} recompilations; "

@@ -1,7 +1,7 @@
 """The directory a training run leaves behind, with the names the field already knows.
 
 config.json  metrics.jsonl  results.csv  results.png  labels.png  train_batch0.png  val_predictions.png
-detections.json  checkpoints/  best/  report/metrics.json
+detections.json  checkpoints/  best/  report/index.html  report/report.md  report/metrics.json
 """
 
 from __future__ import annotations
