@@ -167,7 +167,7 @@ def as_rgb(image: str | Path | np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def released_folder(path: str | Path) -> Path:
-    """The folder that holds ``detector.json``: the path itself, or ``best/`` of a run directory.
+    """The folder that holds a released detector: the path itself, or ``best/`` of a run directory.
 
     Raises `CheckpointError` when there is none.
     """
@@ -175,7 +175,7 @@ def released_folder(path: str | Path) -> Path:
     if not folder.exists():
         raise CheckpointError(f"{folder}: no such folder; give a run directory such as runs/demo")
     for candidate in (folder / "best", folder):
-        if (candidate / "detector.json").is_file():
+        if (candidate / "weights.safetensors").is_file() or (candidate / "detector.json").is_file():
             return candidate
     if (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: this run has no detector yet; finish it with yolojax train --resume {folder}")

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, PRNGKeyArray, UInt8
 from PIL import Image
 
 from yolojax import draw
-from yolojax.data import Dataset
+from yolojax.augment import Augmentation
+from yolojax.data import Canvases, Dataset
+from yolojax.data.check import check_dataset, plot_labels
 from yolojax.structures import Targets
 
 READABLE = 240
@@ -44,6 +48,17 @@ def save_curves(path: Path, rows: list[dict[str, Any]]) -> None:
         axis.set_xlabel("epoch", fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
+
+
+def save_inputs(
+    folder: Path, canvases: Canvases, augmentation: Augmentation, key: PRNGKeyArray, indices: Int[np.ndarray, " B"]
+) -> None:
+    """``labels.png`` and, augmented, the batch of these images."""
+    plot_labels(canvases.dataset, check_dataset(canvases.dataset, decode=False), folder / "labels.png")
+    batch = canvases.batch(indices)
+    images, targets = jax.jit(augmentation)(key, jnp.asarray(batch.images), jax.tree.map(jnp.asarray, batch.targets))
+    names = canvases.dataset.class_names
+    save_batch(folder / "train_batch0.png", np.asarray(images), jax.device_get(targets), names)
 
 
 def save_batch(path: Path, images: UInt8[np.ndarray, "B H W 3"], targets: Targets, names: tuple[str, ...]) -> None:
