@@ -27,3 +27,7 @@ class LostProcessError(YolojaxError):
 
 class ResultError(YolojaxError):
     """A detection result cannot be evaluated: not finite, malformed, or about unknown images or classes."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: the run saved where it was and stopped. Like Ctrl-C, this is no failure of the program."""

@@ -7,6 +7,7 @@ detections.json  checkpoints/  best/  report/index.html  report/report.md  repor
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from pathlib import Path
@@ -31,7 +32,7 @@ class RunDirectory:
             )
         try:
             (folder / "report").mkdir(parents=True, exist_ok=True)
-            (folder / "config.json").write_text(config_json)
+            _write_whole(folder / "config.json", config_json)
         except OSError as error:
             raise ConfigError(f"cannot write to {folder} ({error.strerror}); give another --out") from error
         return cls(folder)
@@ -58,24 +59,36 @@ class RunDirectory:
         try:
             with (self.folder / "metrics.jsonl").open("a") as handle:
                 handle.write(json.dumps(row) + "\n")
+                handle.flush()
+                os.fsync(handle.fileno())  # a checkpoint that survives a power cut must find its row
             self._write_csv()
         except OSError as error:
             raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}; free space and resume") from error
 
     def _rewrite(self) -> None:
-        temporary = self.folder / "metrics.tmp"
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        os.replace(temporary, self.folder / "metrics.jsonl")
-        self._write_csv()
+        try:
+            _write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+            self._write_csv()
+        except OSError as error:
+            raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}; free space and resume") from error
 
     def _write_csv(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        temporary = self.folder / "results.tmp"
-        with temporary.open("w", newline="") as handle:
-            writer = csv.DictWriter(handle, columns, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(temporary, self.folder / "results.csv")
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        _write_whole(self.folder / "results.csv", text.getvalue())
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """A reader, or a run that is taken up again, finds the old file or the new one."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", newline="") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
