@@ -9,9 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from yolojax.errors import ConfigError, LostProcessError
+
+if TYPE_CHECKING:
+    from jax.sharding import Sharding
+    from jaxtyping import PyTree
 
 
 class Job(NamedTuple):
@@ -44,6 +48,11 @@ def job_of_environment() -> Job | None:
             "give HOST:PORT, and a process from 0 to below the number of processes"
         )
     return job
+
+
+def in_a_job(distributed: bool) -> bool:
+    """Whether this process is one of several, or was told so."""
+    return distributed or job_of_environment() is not None
 
 
 def join(distributed: bool) -> None:
@@ -100,3 +109,37 @@ def noticing_lost_processes(advice: str) -> Iterator[None]:
         raise LostProcessError(
             f"process {jax.process_index()} of {jax.process_count()} lost another of the job ({first_line}); {advice}"
         ) from error
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is up in any process; all must ask at the same point of the program."""
+    import jax
+    import numpy as np
+
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental.multihost_utils import process_allgather
+
+    return bool(np.asarray(process_allgather(np.array(flag))).any())
+
+
+def first_of(value: float) -> float:
+    """The first process's value, for what depends on a clock; all must ask at the same point of the program."""
+    import jax
+    import numpy as np
+
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    return float(np.asarray(broadcast_one_to_all(np.array(value, np.float32))))
+
+
+def replicate(tree: PyTree, replicated: Sharding) -> PyTree:
+    """The same arrays, which every process holds, on all devices of all processes."""
+    import jax
+    import numpy as np
+
+    if jax.process_count() > 1:
+        tree = jax.tree.map(np.asarray, tree)
+    return jax.device_put(tree, replicated)

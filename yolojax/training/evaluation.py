@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
@@ -27,7 +26,7 @@ from yolojax.training.inputs import lay_out_images
 from yolojax.training.progress import Quiet, Reporter
 
 DetectBatch = Callable[
-    [Variables, UInt8[Array, "B H W 3"], Float[Array, ""], Float[Array, ""]],
+    [Variables, UInt8[Array, "B H W 3"], float | np.float32, float | np.float32],
     Detections,
 ]
 
@@ -81,7 +80,7 @@ def evaluate_canvases(
     """
     rows: list[dict[str, Any]] = []
     truncated = truncated_candidates = done = 0
-    confidence, iou = jnp.float32(validation.confidence), jnp.float32(validation.iou)
+    confidence, iou = np.float32(validation.confidence), np.float32(validation.iou)
     with reporter.task("evaluating", len(canvases)) as advance:
         for images, places in _evaluation_images(canvases, validation.batch_size, split):
             found = jax.device_get(detect_batch(variables, images, confidence, iou))

@@ -26,14 +26,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from yolojax import zoo
 from yolojax.config import TrainConfig, check
-from yolojax.data import CanvasCache, Canvases, Sampler
+from yolojax.data import CanvasCache, Canvases, Dataset, Sampler
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
 from yolojax.eval.coco import CocoResult
 from yolojax.structures import Batch, Hyper, Targets
 from yolojax.training.augmentation import make_augmentations, mixes_images, room_for_objects
 from yolojax.training.evaluation import evaluate_canvases, make_detect_batch
-from yolojax.training.fit import make_hyper
+from yolojax.training.hyper import make_hyper
 from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, lay_out_images, make_sampler
 from yolojax.training.progress import Quiet, Reporter
 from yolojax.training.splits import open_splits
@@ -228,6 +228,8 @@ def sweep(
       ConfigError: no trial, an unknown hyper-parameter, a width that the strategy cannot have.
     """
     config, reporter, trials = check(config), reporter or Quiet(), tuple(trials)
+    if config.batch_size == "auto":
+        raise ConfigError("batch_size = 'auto': a sweep needs a number")
     if not trials:
         raise ConfigError("a sweep needs at least one trial; see yolojax.training.sweep.grid")
     chosen = choose_strategy() if strategy == "auto" else strategy
@@ -238,18 +240,10 @@ def sweep(
         raise ConfigError(f"sweep width = {width}: give at least 1")
 
     # Data and detector, as `fit` has them.
-    train_set, val_set = open_splits(config.data)
+    train_set, val_set = open_splits(config.data, config.seed)
     if not train_set.object_count:
         raise DataError("the training images hold no object at all; there is nothing to learn from")
-    canvas = choose_canvas(config, train_set)
-    detector = zoo.build(
-        config.model.name,
-        train_set.class_names,
-        canvas,
-        dtype=config.compute,
-        box_sizes=box_sizes_on_canvas(train_set, canvas),
-        **config.model.options,
-    )
+    detector = build(config, train_set)
     hypers = [make_hyper(replace(config, hyper={**config.hyper, **trial.hyper}), detector) for trial in trials]
     layout = {"cap": config.data.max_objects, "room": room_for_objects(config.augment), "cache": "memory"}
     train_images = lay_out_images(train_set, detector.spec, reporter, **layout)
@@ -259,7 +253,7 @@ def sweep(
 
     # Training, one group of runs after the other by one program. The last group is filled up with runs that are not
     # looked at, because a smaller one would need a program of its own.
-    run = GroupRunner(make_train(step_maker(config, detector, total_steps)), chosen, train_images)
+    run = GroupRunner(make_train(step_maker(config, detector)), chosen, train_images)
     losses: list[Float[np.ndarray, " T"]] = []
     variables: list[Variables] = []
     fresh = jax.jit(lambda key: make_state(detector, config.optimiser, total_steps, jax.random.fold_in(key, 0)))
@@ -299,20 +293,33 @@ def sweep(
     return Sweep(trials, detector, np.stack(losses), tuple(variables), tuple(results), chosen, seconds)
 
 
-def step_maker(config: TrainConfig, detector: Detector, total_steps: int) -> Callable[[PRNGKeyArray], TrainStep]:
-    """The training step that `fit` would make, as a function of its key."""
+def build(config: TrainConfig, train_set: Dataset) -> Detector:
+    """The detector that `fit` would make of these settings for these images."""
+    canvas = choose_canvas(config, train_set)
+    return zoo.build(
+        config.model.name,
+        train_set.class_names,
+        canvas,
+        dtype=config.compute,
+        box_sizes=box_sizes_on_canvas(train_set, canvas),
+        **config.model.options,
+    )
+
+
+def step_maker(config: TrainConfig, detector: Detector) -> Callable[[PRNGKeyArray], TrainStep]:
+    """The training step that `fit` would make of these settings, as a function of its key."""
     augmentation, plain = make_augmentations(config.augment)
-    mixes = mixes_images(config.augment)
 
     def step_of(key: PRNGKeyArray) -> TrainStep:
         return make_train_step(
             detector,
             config.optimiser,
-            total_steps,
             augmentation,
             key,
-            plain_from=round(total_steps * (1 - config.augment.mosaic_off)) if mixes else None,
-            plain_augmentation=plain if mixes else None,
+            plain_augmentation=plain if mixes_images(config.augment) else None,
+            plain_share=config.augment.mosaic_off,
+            accumulate=config.accumulate,
+            freeze=config.freeze,
         )
 
     return step_of
