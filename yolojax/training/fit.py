@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -222,7 +222,8 @@ def fit(
         wait_for_all("checkpoint")
 
     def must_stop() -> bool:  # all processes at the same step
-        return any_process(stop.requested) if jax.process_count() == 1 or step % CHECK_EVERY == 0 else False
+        ask = jax.process_count() == 1 or step % CHECK_EVERY == 0
+        return ask and any_process(stop.requested)
 
     def tell(kind: EventKind, row: dict[str, Any]) -> bool:
         event = Event(kind, run.folder, step, total_steps, row, state)
@@ -257,10 +258,8 @@ def fit(
                 tick()
                 epoch, last = -(-step // steps_per_epoch), step == total_steps
                 row = {"epoch": epoch, "step": step, "seconds": round(course.train_seconds, 2)}
-                row |= {
-                    "learning_rate": float(learning_rate(step - 1, total_steps)),
-                    **course.log.row(config.model.training_sizes),
-                }
+                row |= {"learning_rate": float(learning_rate(step - 1, total_steps))}
+                row |= course.log.row(config.model.training_sizes)
                 if (memory := device_memory()) is not None:
                     row["device_memory"] = memory
                 if last and config.select == "last":  # the weights are safe before anything is measured
@@ -269,7 +268,8 @@ def fit(
                 if val_images is not None and (last or every(epoch, config.validate_every)):
                     kinds = {"ema": state.ema} | ({"raw": state.variables} if config.validate_raw else {})
                     try:
-                        with stop.at_once():
+                        # One of several processes that stopped at once would leave the others waiting.
+                        with stop.at_once() if jax.process_count() == 1 else nullcontext():
                             found = {kind: measure(variables, val_images) for kind, variables in kinds.items()}
                     except KeyboardInterrupt:
                         if stop.requested:
@@ -313,7 +313,7 @@ def fit(
     # Release: the parameters that were chosen, their evaluation, and pictures.
     variables = state.ema
     if config.select == "best" and val_images is not None and is_released(out / FOLDERS["ema"], course.best.get("ema")):
-        _, variables = load_detector(out)
+        variables = replicate(load_detector(out)[1], devices.replicated)
         measured = measured if measured is not None and measured[0] == course.best["ema"].step else None
     else:
         publish(run.folder / FOLDERS["ema"], variables=variables, row=run.rows[-1])
