@@ -165,8 +165,8 @@ def study(folder: Path, rounds: int, samples: int, say: Callable[[str], None]) -
                 [getattr(result, name) for name in METRICS],
             )
     bootstrap(truth, found, samples=2)  # compiles
-    _, few, _ = timed(lambda: bootstrap(truth, found, samples=20), 0)
-    _, many, _ = timed(lambda: bootstrap(truth, found, samples=20 + samples), 0)
+    _, few, _ = timed(lambda: bootstrap(truth, found, samples=10), 0)
+    _, many, _ = timed(lambda: bootstrap(truth, found, samples=10 + samples), 0)
     per_sample = (many - few) / samples
     say(f"bootstrap: {per_sample * 1e3:.0f} ms a resample")
     return {
@@ -213,7 +213,7 @@ def main() -> int:
         folder = args.case or Path(scratch)
         if args.case is None:
             write_small_case(folder)
-        found = study(folder, 2 if args.quick else 3, 20 if args.quick else 60, lambda line: print(line, flush=True))
+        found = study(folder, 2 if args.quick else 3, 20 if args.quick else 30, lambda line: print(line, flush=True))
     versions = {"jax": jax.__version__}
     for name in ("pycocotools", "hotcoco", "faster-coco-eval"):
         with contextlib.suppress(metadata.PackageNotFoundError):
