@@ -24,14 +24,15 @@ class Val:
     """Measure a detector on a data set: COCO's twelve numbers, precision and recall.
 
     Attributes:
-      model: a run directory, or a folder that holds a released detector.
+      model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
+        weights, or the .cfg and .weights of a Darknet (with its .names, so that classes have names).
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
       out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.
       validation: How detections are made and measured.
     """
 
-    model: Annotated[Path, arg(metavar="RUN")]
+    model: Annotated[tuple[Path, ...], arg(metavar="RUN|FILE ...")]
     data: Annotated[
         str | None, arg(metavar="DATA", help_behavior_hint="(default: the run's own validation images)")
     ] = None
@@ -57,7 +58,7 @@ class Val:
         from yolojax.training.splits import validation_split
 
         check(TrainConfig(validation=self.validation))
-        model, reporter = load_detector(self.model), make_reporter()
+        model, reporter = load_detector(*self.model), make_reporter()
         if self.data is None:
             data = self._own_validation_images()
         else:
@@ -72,9 +73,13 @@ class Val:
             out,
             found,
             data,
-            title=f"{self.model.resolve().name} on {data.root.name if data.root else 'generated data'}"
+            title=f"{self.model[0].resolve().name} on {data.root.name if data.root else 'generated data'}"
             + (f" ({data.split})" if data.split else ""),
-            provenance={"command": command_line(), "model": str(self.model), "data": self.data or "the run's own"},
+            provenance={
+                "command": command_line(),
+                "model": " ".join(map(str, self.model)),
+                "data": self.data or "the run's own",
+            },
             samples=self.validation.samples,
             reporter=reporter,
         )
@@ -85,14 +90,17 @@ class Val:
         return 0
 
     def _own_validation_images(self) -> Dataset:
+        from yolojax.loading import load_origin
         from yolojax.training.rundir import read_config
         from yolojax.training.splits import open_splits
 
         if self.split is not None:
             raise ConfigError("--split is a part of --data; give both or neither")
-        _, own = open_splits(from_dict(read_config(self.model)).data)
+        if not load_origin(*self.model):
+            raise ConfigError(f"{self.model[0]} is no run of ours; give --data to say what to measure it on")
+        _, own = open_splits(from_dict(read_config(self.model[0])).data)
         if own is None:
-            raise ConfigError(f"{self.model} was trained without validation images; give --data")
+            raise ConfigError(f"{self.model[0]} was trained without validation images; give --data")
         return own
 
 
