@@ -58,7 +58,11 @@ def write_small_case(folder: Path, images: int = 50, classes: int = 5, seed: int
 
     for image in range(1, images + 1):
         for _ in range(rng.poisson(7)):
-            one = {"id": len(objects) + 1, "image_id": image, "category_id": int(rng.integers(1, classes + 1))}
+            one: dict[str, Any] = {
+                "id": len(objects) + 1,
+                "image_id": image,
+                "category_id": int(rng.integers(1, classes + 1)),
+            }
             one |= {"bbox": box(), "iscrowd": int(rng.random() < 0.01)}
             objects.append(one | {"area": one["bbox"][2] * one["bbox"][3] * 0.6})
             near = (np.array(one["bbox"]) + rng.normal(0, 2, 4)).clip(1).tolist()
