@@ -41,7 +41,7 @@ def match_columns(truth: GroundTruth, detections: ScoredBoxes, cap: int = 100) -
     """Pad, match in one compiled program, and set apart the detections that overlap no object of their class."""
     columns = pad_columns(truth, detections)
     judged, objects = _judge(*columns, cap, classes=_roomy(len(truth.category_ids)))
-    return Matched(_compact(Judged(*(np.asarray(field) for field in judged))), objects)
+    return Matched(_compact(*(np.asarray(field) for field in judged)), objects)
 
 
 def numbers(matched: Matched, weights: Int[Array, " I"], caps: tuple[int, int] = (1, 10)) -> Numbers:
@@ -84,12 +84,15 @@ def _judge(
     return judge(truth, detections, cap=cap), object_counts(truth, classes=classes, area_ranges=AREA_RANGES)
 
 
-def _compact(judged: Judged) -> Ranked:
-    """One list by class and falling score, with the rows that miss at every threshold alike set apart; for the host."""
-    areas, thresholds = judged.hit.shape[:2]
-    hit, miss = (flags.reshape(areas, thresholds, -1) for flags in (judged.hit, judged.miss))
-    images = np.repeat(np.arange(judged.scores.shape[0], dtype=np.int32), judged.scores.shape[1])
-    scores, classes, place = (field.reshape(-1) for field in (judged.scores, judged.classes, judged.place))
+def _compact(scores: np.ndarray, classes: np.ndarray, place: np.ndarray, hit: np.ndarray, miss: np.ndarray) -> Ranked:
+    """The fields of `Judged` as one list by class and falling score, for the host.
+
+    Rows that miss at every threshold alike are set apart.
+    """
+    areas, thresholds = hit.shape[:2]
+    hit, miss = (flags.reshape(areas, thresholds, -1) for flags in (hit, miss))
+    images = np.repeat(np.arange(scores.shape[0], dtype=np.int32), scores.shape[1])
+    scores, classes, place = (field.reshape(-1) for field in (scores, classes, place))
     varies = hit.any(axis=(0, 1)) | (miss != miss[:, :1]).any(axis=(0, 1))
     kept = np.flatnonzero(varies | miss[:, 0].any(axis=0))
     order = kept[np.lexsort((-scores[kept], classes[kept]))]

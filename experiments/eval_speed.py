@@ -58,7 +58,11 @@ def write_small_case(folder: Path, images: int = 50, classes: int = 5, seed: int
 
     for image in range(1, images + 1):
         for _ in range(rng.poisson(7)):
-            one = {"id": len(objects) + 1, "image_id": image, "category_id": int(rng.integers(1, classes + 1))}
+            one: dict[str, Any] = {
+                "id": len(objects) + 1,
+                "image_id": image,
+                "category_id": int(rng.integers(1, classes + 1)),
+            }
             one |= {"bbox": box(), "iscrowd": int(rng.random() < 0.01)}
             objects.append(one | {"area": one["bbox"][2] * one["bbox"][3] * 0.6})
             near = (np.array(one["bbox"]) + rng.normal(0, 2, 4)).clip(1).tolist()
@@ -165,8 +169,8 @@ def study(folder: Path, rounds: int, samples: int, say: Callable[[str], None]) -
                 [getattr(result, name) for name in METRICS],
             )
     bootstrap(truth, found, samples=2)  # compiles
-    _, few, _ = timed(lambda: bootstrap(truth, found, samples=20), 0)
-    _, many, _ = timed(lambda: bootstrap(truth, found, samples=20 + samples), 0)
+    _, few, _ = timed(lambda: bootstrap(truth, found, samples=10), 0)
+    _, many, _ = timed(lambda: bootstrap(truth, found, samples=10 + samples), 0)
     per_sample = (many - few) / samples
     say(f"bootstrap: {per_sample * 1e3:.0f} ms a resample")
     return {
@@ -213,7 +217,7 @@ def main() -> int:
         folder = args.case or Path(scratch)
         if args.case is None:
             write_small_case(folder)
-        found = study(folder, 2 if args.quick else 3, 20 if args.quick else 60, lambda line: print(line, flush=True))
+        found = study(folder, 2 if args.quick else 3, 20 if args.quick else 30, lambda line: print(line, flush=True))
     versions = {"jax": jax.__version__}
     for name in ("pycocotools", "hotcoco", "faster-coco-eval"):
         with contextlib.suppress(metadata.PackageNotFoundError):
