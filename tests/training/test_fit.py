@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 import yolojax
-from yolojax.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig
+from yolojax.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, ValidationConfig
 from yolojax.data import open_dataset
 from yolojax.errors import CheckpointError, ConfigError, NonFiniteError
 from yolojax.training.evaluation import evaluate
@@ -21,6 +21,7 @@ CONFIG = TrainConfig(
     augment=AugmentConfig(mosaic=0.5, mosaic_off=0.34, flip_vertical=0.5),
     epochs=3,
     batch_size=8,
+    validation=ValidationConfig(samples=20),
     validate_every=2,
     checkpoint_every=1,
 )
