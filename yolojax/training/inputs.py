@@ -28,6 +28,7 @@ from yolojax.data import (
     uniform_sampler,
     weighted_sampler,
 )
+from yolojax.data.cache import free_memory
 from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess, fit_to_canvas
@@ -131,3 +132,8 @@ def make_sampler(config: TrainConfig, dataset: Dataset, batch_size: int) -> Samp
     if config.data.sampling == "repeat-factor":
         return weighted_sampler(repeat_factor_weights(dataset, config.data.repeat_threshold), batch_size)
     return uniform_sampler(len(dataset), batch_size)
+
+
+def memory_for_images() -> int:
+    """Half of the free memory of this machine, in bytes."""
+    return free_memory() // 2
