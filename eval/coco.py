@@ -7,6 +7,7 @@ from jaxtyping import Float64
 
 from yolojax.errors import ConfigError
 from yolojax.eval.backends import AREAS, Backend, PrecisionTables, precision_tables
+from yolojax.eval.counters import Counters, count_findings
 from yolojax.eval.inputs import (
     DetectionSource,
     GroundTruth,
@@ -59,47 +60,6 @@ class Curves:
     def at_iou(self, iou: float) -> Float64[np.ndarray, "R K"]:
         """Precision curves at the nearest IoU threshold (they are floats: .75 is not found by equality)."""
         return self.precision[nearest(self.iou_thresholds, iou)]
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What the guards found. None of it stops an evaluation; all of it may explain a number.
-
-    Attributes:
-      images, objects, crowd_regions, detections: what was evaluated.
-      renumbered_ids: annotations whose id was missing, 0 or repeated (pycocotools would score those wrongly).
-      filled_areas, filled_iscrowd: annotations without these fields: the box's area, and 0, were taken.
-      ignore_flags: annotations flagged ``ignore`` but not ``iscrowd``.
-      unknown_annotations, unknown_images, unknown_categories: rows left out, the latter two by their id.
-      images_over_cap, detections_over_cap: where an image has more detections of a class than the largest cap, which
-        drops the lowest.
-      images_beyond_cap: images with more *objects* of a class than the largest cap: recall 1 is out of reach.
-      tied_share: share of detections whose score another one of the same class has too, so that AP depends on their
-        order (see `evaluate_coco`); scores computed in low precision make ties.
-      empty_boxes: detections of zero width or height; they can match nothing.
-      scores_outside_unit_interval: scores below 0 or above 1; the confidence threshold then means little.
-      false_positives_without_objects: classes without a single object, with their false positives, which cost nothing
-        in AP.
-    """
-
-    images: int
-    objects: int
-    crowd_regions: int
-    detections: int
-    renumbered_ids: int
-    filled_areas: int
-    filled_iscrowd: int
-    ignore_flags: int
-    unknown_annotations: int
-    unknown_images: dict[str, int]
-    unknown_categories: dict[str, int]
-    images_over_cap: int
-    detections_over_cap: int
-    images_beyond_cap: int
-    tied_share: float
-    empty_boxes: int
-    scores_outside_unit_interval: int
-    false_positives_without_objects: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -169,14 +129,41 @@ def evaluate_coco(
       DataError, ResultError: on input that cannot be evaluated; the message names file, image and row.
       ConfigError: on caps or a backend that cannot be used.
     """
-    if len(caps) != 3 or min(caps) < 1 or list(caps) != sorted(set(caps)):
-        raise ConfigError(f"caps must be three rising numbers of at least 1, such as {COCO_CAPS}, not {caps}")
+    truth, found = read_both(ground_truth, detections, ignore_means=ignore_means, unknown=unknown, ties=ties)
+    return evaluate_columns(truth, found, confidence=confidence, caps=caps, backend=backend)
+
+
+def read_both(
+    ground_truth: GroundTruthSource,
+    detections: DetectionSource,
+    *,
+    ignore_means: IgnoreMeans = "ordinary",
+    unknown: Unknown = "refuse",
+    ties: Ties = "listed",
+) -> tuple[GroundTruth, ScoredBoxes]:
+    """Ground truth and detections as checked columns; the arguments are those of `evaluate_coco`."""
     truth = read_ground_truth(ground_truth, ignore_means=ignore_means, unknown=unknown)
     if ties == "canonical":
         truth = _by_file_name(truth)
-    found = read_detections(detections, truth, unknown=unknown, ties=ties)
+    return truth, read_detections(detections, truth, unknown=unknown, ties=ties)
+
+
+def evaluate_columns(
+    truth: GroundTruth,
+    found: ScoredBoxes,
+    *,
+    confidence: float = 0.25,
+    caps: tuple[int, int, int] = COCO_CAPS,
+    backend: Backend = "pycocotools",
+    matches: Matches | None = None,
+) -> CocoResult:
+    """`evaluate_coco` of columns that have been read already (`read_both`), and perhaps matched at IoU .5."""
+    if len(caps) != 3 or min(caps) < 1 or list(caps) != sorted(set(caps)):
+        raise ConfigError(f"caps must be three rising numbers of at least 1, such as {COCO_CAPS}, not {caps}")
+    if not 0 <= confidence <= 1:  # also refuses NaN
+        raise ConfigError(f"confidence must lie within 0..1, not at {confidence}")
     tables = precision_tables(truth, found, caps, backend)
-    matches = match_detections(truth, found, iou=0.5)
+    matches = matches or match_detections(truth, found, iou=0.5)
     average = {
         **{f"AP{suffix}": _average(tables.precision[..., a, -1]) for a, suffix in enumerate(("", "s", "m", "l"))},
         "AP50": _average(tables.precision[nearest(tables.iou_thresholds, 0.5), ..., 0, -1]),
@@ -192,7 +179,7 @@ def evaluate_coco(
         best_f1=best_f1(truth, found, matches),
         classes=tuple(_class_result(k, truth, found, matches, tables, confidence) for k in range(len(absent))),
         curves=Curves(tables.iou_thresholds, tables.recall_points, shown, tables.scores[..., 0, -1]),
-        counters=_count(truth, found, matches, caps[-1]),
+        counters=count_findings(truth, found, matches, caps[-1]),
         caps=caps,
         backend=backend,
     )
@@ -207,6 +194,7 @@ def _by_file_name(truth: GroundTruth) -> GroundTruth:
         truth,
         image_ids=tuple(truth.image_ids[k] for k in order),
         file_names=tuple(truth.file_names[k] for k in order),
+        sizes=truth.sizes[order],
         images=place[truth.images],
     )
 
@@ -237,33 +225,4 @@ def _class_result(
         AR=_average(tables.recall[:, k, 0, -1]),
         at_confidence=operating_point(truth, found, matches, confidence, k),
         best_f1=best_f1(truth, found, matches, k),
-    )
-
-
-def _count(truth: GroundTruth, found: ScoredBoxes, matches: Matches, cap: int) -> Counters:
-    classes = max(len(truth.category_ids), 1)
-    keys, per_key = np.unique(found.images * classes + found.categories, return_counts=True)
-    object_keys, objects_per_key = np.unique(
-        (truth.images * classes + truth.categories)[~truth.crowd], return_counts=True
-    )
-    _, shared = np.unique(np.column_stack([found.categories, found.scores]), axis=0, return_counts=True)
-    false = np.bincount(found.categories[(matches.object_of < 0) & ~matches.ignored], minlength=classes)
-    objects = np.bincount(truth.categories[~truth.crowd], minlength=classes)
-    return Counters(
-        images=len(truth.image_ids),
-        objects=int(objects.sum()),
-        crowd_regions=int(truth.crowd.sum()),
-        detections=len(found.scores),
-        **truth.repairs,
-        unknown_images=found.unknown_images,
-        unknown_categories=found.unknown_categories,
-        images_over_cap=len(np.unique(keys[per_key > cap] // classes)),
-        detections_over_cap=int(np.maximum(per_key - cap, 0).sum()),
-        images_beyond_cap=len(np.unique(object_keys[objects_per_key > cap] // classes)),
-        tied_share=float(shared[shared > 1].sum() / max(len(found.scores), 1)),
-        empty_boxes=int(np.sum(found.boxes[:, 2:].min(axis=1, initial=np.inf) == 0)),
-        scores_outside_unit_interval=int(np.sum((found.scores < 0) | (found.scores > 1))),
-        false_positives_without_objects={
-            name: int(false[k]) for k, name in enumerate(truth.category_names) if false[k] and not objects[k]
-        },
     )

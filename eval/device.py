@@ -1,5 +1,8 @@
 """COCO's average precision as one pure function of fixed-size arrays: it compiles, and runs where the model runs.
 
+Matching is here, accumulation in `yolojax.eval.accumulate`, and the way from checked columns to the twelve numbers in
+`yolojax.eval.device_numbers`.
+
 The rules are those of pycocotools' `evaluateImg` and `accumulate`, and so are the numbers: in float64 to 1e-9, in
 float32 to about 1e-6 unless rounding moves an overlap across a threshold or makes two scores equal. Input is not
 checked here (a NaN would match); `evaluate_coco` is the authority for what is reported.
@@ -12,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from yolojax.eval.inputs import GroundTruth, ScoredBoxes
-from yolojax.eval.matching import groups
+from yolojax.eval.accumulate import accumulate, rank
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 ANY_AREA = (0.0, 1e10)
+AREA_RANGES = np.array([ANY_AREA, (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10)])
+"""COCO's: all, small, medium, large, in square pixels; both ends belong to a range."""
 AreaRange = tuple[float | Float[Array, ""], float | Float[Array, ""]]
 """Least and greatest area in square pixels, both included; may be traced."""
 
@@ -45,26 +48,18 @@ class PaddedDetections(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Detections after matching, each image sorted by falling score, per IoU threshold ``T``.
+    """Detections after matching, each image sorted by falling score, per area range ``A`` and IoU threshold ``T``.
 
     ``hit`` and ``miss``: true and false positives; neither for what is ignored (padding, beyond the cap, in a crowd
-    region, outside the area range). Padding has a class beyond all others.
+    region, outside the area range). ``place`` counts the better detections of its class on its image. Padding has a
+    class beyond all others.
     """
 
     scores: Float[Array, "I K"]
     classes: Int[Array, "I K"]
-    hit: Bool[Array, "I T K"]
-    miss: Bool[Array, "I T K"]
-
-
-class Ranked(NamedTuple):
-    """The detections of all images in one list, by class and falling score; padding lies at the end."""
-
-    images: Int[Array, " N"]
-    scores: Float[Array, " N"]
-    classes: Int[Array, " N"]
-    hit: Bool[Array, "T N"]
-    miss: Bool[Array, "T N"]
+    place: Int[Array, "I K"]
+    hit: Bool[Array, "A T I K"]
+    miss: Bool[Array, "A T I K"]
 
 
 class AveragePrecision(NamedTuple):
@@ -98,37 +93,20 @@ def average_precision(
       area_range: objects outside it are ignored, and unmatched detections outside it too.
       iou_thresholds: at which an overlap is a match, inclusive.
     """
-    judged = judge(truth, detections, cap=cap, area_range=area_range, iou_thresholds=iou_thresholds)
+    areas = jnp.stack([jnp.asarray(end, truth.areas.dtype) for end in area_range])[None, :]
+    judged = judge(truth, detections, cap=cap, area_ranges=areas, iou_thresholds=iou_thresholds)
     weights = jnp.ones(truth.boxes.shape[0], jnp.int32)
-    return accumulate(rank(judged), object_counts(truth, classes=classes, area_range=area_range), weights)
+    found = accumulate(rank(*judged), object_counts(truth, classes=classes, area_ranges=areas), weights)
+    return AveragePrecision(found.precision[0], found.recall[0], found.objects[0])
 
 
-def pad_columns(truth: GroundTruth, detections: ScoredBoxes) -> tuple[PaddedTruth, PaddedDetections]:
-    """Checked columns of an evaluation as float32 arrays, padded to the largest image; not for `jit`."""
-
-    def slots(images: np.ndarray) -> tuple[np.ndarray, int]:
-        """Position of each row within its image, and how many rows the fullest image has (at least 1)."""
-        place = np.zeros(len(images), np.int64)
-        for rows in groups(images).values():
-            place[rows] = np.arange(len(rows))
-        return place, int(place.max(initial=0)) + 1
-
-    def spread(values: np.ndarray, images: np.ndarray, place: np.ndarray, size: int) -> Array:
-        table = np.zeros((len(truth.image_ids), size, *values.shape[1:]), values.dtype)
-        table[images, place] = values
-        return jnp.asarray(table)
-
-    def corners(boxes: np.ndarray) -> np.ndarray:
-        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).astype(np.float32)
-
-    at, m = slots(truth.images)
-    objects = (corners(truth.boxes), truth.categories.astype(np.int32), truth.areas.astype(np.float32), truth.crowd)
-    where, k = slots(detections.images)
-    rows = (corners(detections.boxes), detections.scores.astype(np.float32), detections.categories.astype(np.int32))
-    return (
-        PaddedTruth(*(spread(v, truth.images, at, m) for v in (*objects, np.ones(len(at), bool)))),
-        PaddedDetections(*(spread(v, detections.images, where, k) for v in (*rows, np.ones(len(where), bool)))),
-    )
+def object_counts(
+    truth: PaddedTruth, *, classes: int, area_ranges: Float[Array, "A 2"] | Float[np.ndarray, "A 2"]
+) -> Int[Array, "A I C"]:
+    """Objects that count, per area range, image and class."""
+    counts = truth.valid[None] & ~_ignore(truth, jnp.asarray(area_ranges, truth.areas.dtype))
+    of_class = truth.classes[..., None] == jnp.arange(classes, dtype=truth.classes.dtype)[None, None, :]
+    return jnp.sum(of_class[None] & counts[..., None], axis=2, dtype=jnp.int32)
 
 
 def judge(
@@ -136,134 +114,87 @@ def judge(
     detections: PaddedDetections,
     *,
     cap: int | Int[Array, ""] = 100,
-    area_range: AreaRange = ANY_AREA,
+    area_ranges: Float[Array, "A 2"] | Float[np.ndarray, "A 2"] = AREA_RANGES,
     iou_thresholds: Float[np.ndarray, " T"] = IOU_THRESHOLDS,
 ) -> Judged:
-    """Match the detections of every image by COCO's greedy rule."""
+    """Match the detections of every image by COCO's greedy rule, for all area ranges and thresholds at once.
+
+    Only detections that overlap an object of their class by at least the least threshold can match; they are put first,
+    and the loop over them is as long as the fullest image needs.
+    """
     thresholds = jnp.minimum(jnp.asarray(iou_thresholds, detections.boxes.dtype), 1 - 1e-10)
-    return jax.vmap(lambda t, d: _judge_image(t, d, cap, area_range, thresholds))(truth, detections)
-
-
-def object_counts(truth: PaddedTruth, *, classes: int, area_range: AreaRange = ANY_AREA) -> Int[Array, "I C"]:
-    """Objects that count, per image and class."""
-    counts = truth.valid & ~_ignore(truth, area_range)
-    of_class = truth.classes[..., None] == jnp.arange(classes, dtype=truth.classes.dtype)[None, None, :]
-    return jnp.sum(of_class & counts[..., None], axis=1, dtype=jnp.int32)
-
-
-def rank(judged: Judged) -> Ranked:
-    """Detections of all images in one list, by class and falling score; ties stand in the order of the images."""
-
-    def flat(values: Array) -> Array:  # [I, T, K] -> [T, I * K]
-        return jnp.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
-
-    scores, classes = judged.scores.reshape(-1), judged.classes.reshape(-1)
-    images = jnp.repeat(jnp.arange(judged.scores.shape[0]), judged.scores.shape[1])
-    order = jnp.lexsort((-scores, classes))
-    return Ranked(images[order], scores[order], classes[order], flat(judged.hit)[:, order], flat(judged.miss)[:, order])
-
-
-def accumulate(ranked: Ranked, objects: Int[Array, "I C"], weights: Int[Array, " I"]) -> AveragePrecision:
-    """Precision and recall over all images, each counted ``weights`` times (1 for a plain evaluation).
-
-    A weight of 2 gives exactly what a data set with two copies of the image would.
-    """
-    total = jnp.sum(objects * weights[:, None], axis=0, dtype=weights.dtype)
-    names = jnp.arange(len(total), dtype=ranked.classes.dtype)
-    start, end = (jnp.searchsorted(ranked.classes, names, side=side) for side in ("left", "right"))
-    weight, real = weights[ranked.images][None, :], ranked.scores.dtype
-
-    def running(flags: Array) -> tuple[Array, Array]:
-        """Running count, before each row and after the last, and its value at the start of each class."""
-        count = jnp.pad(jnp.cumsum(jnp.where(flags, weight, 0), axis=1, dtype=weight.dtype), ((0, 0), (1, 0)))
-        return count, count[:, start]
-
-    (true, true_before), (false, false_before) = running(ranked.hit), running(ranked.miss)
-    own = jnp.clip(ranked.classes, 0, len(total) - 1)  # padding rows lie beyond every class and are never looked at
-    hits, misses = true[:, 1:] - true_before[:, own], false[:, 1:] - false_before[:, own]
-    precision = hits.astype(real) / jnp.maximum(hits + misses, 1).astype(real)
-    best_from_here = jnp.pad(_cummax_to_class_end(precision, ranked.classes), ((0, 0), (0, 1)))
-
-    needed = jax.vmap(_true_positives_for_recall)(total)
-    goal = (true_before[:, :, None] + needed[None]).reshape(len(true), -1)
-    row = jax.vmap(lambda count, wanted: jnp.searchsorted(count, wanted, side="left"))(true[:, 1:], goal)
-    row = jnp.maximum(row.reshape(len(true), *needed.shape), start[None, :, None])  # recall 0 is reached at the start
-    row = jnp.where(row < end[None, :, None], row, precision.shape[1])  # where precision is 0: not reached
-    reached = jnp.take_along_axis(best_from_here, row.reshape(len(true), -1), axis=1).reshape(row.shape)
-    average = jnp.mean(reached, axis=2)
-    recall = (true[:, end] - true_before).astype(real) / jnp.maximum(total, 1).astype(real)[None, :]
-    absent = (total == 0)[None, :]
-    return AveragePrecision(jnp.where(absent, jnp.nan, average), jnp.where(absent, jnp.nan, recall), total)
-
-
-def _cummax_to_class_end(values: Float[Array, "T N"], classes: Int[Array, " N"]) -> Float[Array, "T N"]:
-    """Greatest value of each row and those after it in the same class."""
-
-    def merge(later: tuple[Array, Array], earlier: tuple[Array, Array]) -> tuple[Array, Array]:
-        (best, kind), (value, own) = later, earlier
-        return jnp.where(kind == own, jnp.maximum(best, value), value), own
-
-    kinds = jnp.broadcast_to(classes[None, :], values.shape)
-    return jax.lax.associative_scan(merge, (values, kinds), reverse=True, axis=1)[0]
-
-
-def _true_positives_for_recall(positives: Int[Array, ""]) -> Int[Array, " R"]:
-    """Least number of true positives whose recall reaches each recall point, as float64 would have it.
-
-    ``t / n >= r[k]`` compares rounded numbers: where ``t / n`` is exactly ``k / 100`` the outcome depends on ``k``
-    alone (the grid's .35 is above 35 / 100, for one). In whole numbers it is the same in every precision.
-    """
-    percent = jnp.arange(len(RECALL_POINTS), dtype=positives.dtype)
-    rounded_up = np.arange(len(RECALL_POINTS)) / 100 < RECALL_POINTS
-    product = percent * positives
-    return -(-product // 100) + jnp.where((product % 100 == 0) & rounded_up, 1, 0)
-
-
-def _ignore(truth: PaddedTruth, area_range: AreaRange) -> Bool[Array, "*I M"]:
-    low, high = area_range
-    return truth.crowd | (truth.areas < low) | (truth.areas > high)
-
-
-def _judge_image(
-    truth: PaddedTruth,
-    found: PaddedDetections,
-    cap: int | Int[Array, ""],
-    area_range: AreaRange,
-    thresholds: Float[Array, " T"],
-) -> Judged:
-    """One image, without the leading dimension of the fields."""
-    order = jnp.argsort(jnp.where(found.valid, -found.scores, jnp.inf), stable=True)
-    found = PaddedDetections(*(field[order] for field in found))
-    alike = found.valid[:, None] & truth.valid[None, :] & (found.classes[:, None] == truth.classes[None, :])
-    table = jnp.where(alike, _overlaps(found.boxes, truth.boxes, truth.crowd), -1.0)
-    ignore = _ignore(truth, area_range)
-    same = found.valid[:, None] & found.valid[None, :] & (found.classes[:, None] == found.classes[None, :])
-    within_cap = found.valid & (jnp.sum(jnp.tril(same, -1), axis=1) < cap)
-
-    def step(free: Bool[Array, "T M"], given: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        overlap, counts = given
-        possible = free & (overlap[None, :] >= thresholds[:, None]) & counts
-        # An object that counts goes before any that is ignored, whatever their overlaps.
-        real = possible & ~ignore[None, :]
-        eligible = jnp.where(jnp.any(real, axis=1, keepdims=True), real, possible)
-        ranked = jnp.where(eligible, overlap[None, :], -1.0)
-        best = ranked.shape[1] - 1 - jnp.argmax(ranked[:, ::-1], axis=1)  # of equal overlaps the last
-        matched = jnp.any(eligible, axis=1)
-        taken = (jnp.arange(ranked.shape[1])[None, :] == best[:, None]) & matched[:, None] & ~truth.crowd[None, :]
-        return free & ~taken, (matched & ~ignore[best], matched & ignore[best])
-
-    free = jnp.ones((len(thresholds), truth.boxes.shape[0]), bool)
-    _, (hit, on_ignored) = jax.lax.scan(step, free, (table, within_cap))
-    size = found.boxes[:, 2:] - found.boxes[:, :2]
-    area = size[:, 0] * size[:, 1]
-    outside = (area < area_range[0]) | (area > area_range[1])
-    ignored = on_ignored | (outside[:, None] & ~hit) | ~within_cap[:, None]
+    area_ranges = jnp.asarray(area_ranges, truth.areas.dtype)
+    order = jnp.argsort(jnp.where(detections.valid, -detections.scores, jnp.inf), axis=1, stable=True)
+    found = PaddedDetections(*(jax.vmap(lambda values, rows: values[rows])(field, order) for field in detections))
+    alike = (found.classes[:, :, None] == truth.classes[:, None, :]) & found.valid[:, :, None] & truth.valid[:, None, :]
+    table = jnp.where(alike, jax.vmap(_overlaps)(found.boxes, truth.boxes, truth.crowd), -1.0)  # [I, K, M]
+    same = found.valid[:, :, None] & found.valid[:, None, :] & (found.classes[:, :, None] == found.classes[:, None, :])
+    place = jnp.sum(same & jnp.tril(jnp.ones(same.shape[1:], bool), -1)[None], axis=2, dtype=jnp.int32)
+    within_cap = found.valid & (place < cap)
+    candidate = within_cap & jnp.any(table >= jnp.min(thresholds), axis=2)
+    first = jnp.argsort(~candidate, axis=1, stable=True)
+    hit, on_ignored = _match(
+        jnp.where(candidate[:, :, None], table, -1.0),
+        first,
+        candidate,
+        truth.crowd,
+        _ignore(truth, area_ranges),
+        thresholds,
+    )
+    size = found.boxes[..., 2:] - found.boxes[..., :2]
+    area = (size[..., 0] * size[..., 1])[None]
+    outside = (area < area_ranges[:, 0, None, None]) | (area > area_ranges[:, 1, None, None])
+    ignored = on_ignored | (outside[:, None] & ~hit) | ~within_cap[None, None]
     return Judged(
         scores=jnp.where(found.valid, found.scores, -jnp.inf),
         classes=jnp.where(found.valid, found.classes, jnp.iinfo(found.classes.dtype).max),
-        hit=hit.T,
-        miss=~hit.T & ~ignored.T,
+        place=place,
+        hit=hit,
+        miss=~hit & ~ignored,
     )
+
+
+def _match(
+    table: Float[Array, "I K M"],
+    first: Int[Array, "I K"],
+    candidate: Bool[Array, "I K"],
+    crowd: Bool[Array, "I M"],
+    ignore: Bool[Array, "A I M"],
+    thresholds: Float[Array, " T"],
+) -> tuple[Bool[Array, "A T I K"], Bool[Array, "A T I K"]]:
+    """Which detections find an object that counts, and which one that is ignored, in the order ``first``."""
+    images, rows, _ = table.shape
+    steps = jnp.max(jnp.sum(candidate, axis=1), initial=0)
+    real, crowd = ~ignore[:, None], crowd[None, None]
+    columns = jnp.arange(table.shape[2])[None, None, None, :]
+    image = jnp.arange(images)
+
+    def step(k: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        free, hit, on_ignored = state  # free: [A, T, I, M]
+        overlap = table[image, jax.lax.dynamic_index_in_dim(first, k, axis=1, keepdims=False)]  # [I, M]
+        possible = free & (overlap[None] >= thresholds[:, None, None])[None]
+        # An object that counts goes before any that is ignored, whatever their overlaps.
+        counts = jnp.any(possible & real, axis=3, keepdims=True)
+        eligible = possible & (real | ~counts)
+        value = jnp.where(eligible, overlap[None, None], -1.0)
+        best = jnp.max(value, axis=3, keepdims=True)
+        last = jnp.max(jnp.where(eligible & (value == best), columns, -1), axis=3, keepdims=True)  # of equal overlaps
+        taken = (columns == last) & ~crowd
+        matched, counts = last[..., 0] >= 0, counts[..., 0]
+        write = jax.lax.dynamic_update_index_in_dim
+        return free & ~taken, write(hit, counts, k, 0), write(on_ignored, matched & ~counts, k, 0)
+
+    shape = (ignore.shape[0], len(thresholds), images)
+    nothing = jnp.zeros((rows, *shape), bool)
+    _, hit, on_ignored = jax.lax.fori_loop(0, steps, step, (jnp.ones((*shape, table.shape[2]), bool), nothing, nothing))
+    back = jnp.argsort(first, axis=1)[None, None]  # where each detection went
+    hit, on_ignored = (jnp.moveaxis(values, 0, 3) for values in (hit, on_ignored))
+    return jnp.take_along_axis(hit, back, axis=3), jnp.take_along_axis(on_ignored, back, axis=3)
+
+
+def _ignore(truth: PaddedTruth, area_ranges: Float[Array, "A 2"]) -> Bool[Array, "A I M"]:
+    low, high = area_ranges[:, 0, None, None], area_ranges[:, 1, None, None]
+    return truth.crowd[None] | (truth.areas[None] < low) | (truth.areas[None] > high)
 
 
 def _overlaps(

@@ -55,11 +55,15 @@ def write_json(path: str | PathLike[str], value: Any, *, indent: int | None = No
     Raises:
       ValueError: on NaN and infinities, which are not JSON; ``None`` stands for "not measured".
     """
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def write_text(path: str | PathLike[str], text: str) -> None:
+    """Write a file in UTF-8 whole or not at all; half a surrogate pair, which UTF-8 cannot hold, becomes a ``?``."""
     path = Path(path)
-    text = json.dumps(value, indent=indent, allow_nan=False) + "\n"
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with scratch.open("w", encoding="utf-8") as file:
+        with scratch.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from yolojax.eval.coco import CocoResult, Counters
+from yolojax.eval.analysis import Comparison
+from yolojax.eval.coco import CocoResult
+from yolojax.eval.counters import Counters
 
 
 def format_number(value: float | None) -> str:
@@ -37,6 +39,17 @@ def format_result(result: CocoResult, *, classes: bool = True) -> str:
         ]
     notes = format_notes(result.counters, high)
     return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def format_comparison(comparison: Comparison) -> str:
+    """Differences of two detectors on the same images."""
+    lines = [f"{'':<10}{'A':>9}{'B':>9}{'A less B':>10}   95 % interval      A wins"]
+    for name, d in comparison.numbers.items():
+        line = f"{name:<10}" + _row([d.first, d.second])
+        if d.interval is not None and d.difference is not None and d.wins is not None:
+            line += f"{d.difference:>+10.3f}   {d.interval.low:+.3f} to {d.interval.high:+.3f}{d.wins:>9.1%}"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def format_notes(counters: Counters, cap: int) -> list[str]:

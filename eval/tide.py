@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
-from yolojax.eval.matching import groups, match_detections, overlaps
+from yolojax.eval.matching import Matches, groups, match_detections, overlaps
 
 ErrorKind = Literal["classification", "localisation", "both", "duplicate", "background", "missed"]
 KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
@@ -53,7 +53,12 @@ class TideErrors:
 
 
 def tide_errors(
-    truth: GroundTruth, detections: ScoredBoxes, *, foreground: float = 0.5, background: float = 0.1
+    truth: GroundTruth,
+    detections: ScoredBoxes,
+    *,
+    foreground: float = 0.5,
+    background: float = 0.1,
+    matches: Matches | None = None,
 ) -> TideErrors:
     """The breakdown at the paper's thresholds, unless chosen otherwise.
 
@@ -61,10 +66,11 @@ def tide_errors(
     false positive gets the first kind that fits of localisation, classification, duplicate, background, both. Of the
     misclassified and misplaced detections that point at the same object, the highest score is mended and the others
     are dropped, as they are where the object has been found already; duplicates, background and both are dropped.
+    ``matches`` are those at ``foreground``, where they are at hand.
     """
-    matches = match_detections(truth, detections, foreground)
+    matches = matches or match_detections(truth, detections, foreground)
     counted, hit, category = ~matches.ignored, matches.object_of >= 0, detections.categories
-    kinds, points_at = _classify(truth, detections, counted & ~hit, foreground, background)
+    kinds, points_at = classify_errors(truth, detections, counted & ~hit, foreground, background)
     false_positives, real, classes = int(np.sum(counted & ~hit)), ~truth.crowd, len(truth.category_ids)
     if not real.any():
         none = {kind: ErrorCost(int(np.sum(kinds == k)), 0.0) for k, kind in enumerate(KINDS)}
@@ -115,14 +121,19 @@ def average_precision(scores: Float64[np.ndarray, " n"], hits: Bool[np.ndarray, 
     return float(np.mean(np.append(best_from_here, 0.0)[reached]))
 
 
-def _classify(
+def classify_errors(
     truth: GroundTruth,
     detections: ScoredBoxes,
     false: Bool[np.ndarray, " D"],
-    foreground: float,
-    background: float,
+    foreground: float = 0.5,
+    background: float = 0.1,
 ) -> tuple[Int64[np.ndarray, " D"], Int64[np.ndarray, " D"]]:
-    """Index into `KINDS` of each false positive (-1: none), and the object that it would have been right about."""
+    """Index into `KINDS` of each ``false`` positive (-1: none), and the object that it is about.
+
+    That is the nearest of its class for misplaced and duplicate detections, the nearest of another class for
+    misclassified ones and both, and without meaning for background. The kind does not depend on a confidence
+    threshold: it follows from the objects alone.
+    """
     kinds, points_at = np.full(len(false), -1, np.int64), np.zeros(len(false), np.int64)
     objects_of = groups(np.where(truth.crowd, -1, truth.images))
     for image, rows in groups(detections.images).items():
@@ -142,8 +153,8 @@ def _classify(
             ("background", table.max(axis=1) <= background),
         )
         kinds[rows] = np.select([test for _, test in tests], [KINDS.index(k) for k, _ in tests], KINDS.index("both"))
-        misplaced = kinds[rows] == KINDS.index("localisation")
-        points_at[rows] = objects[np.where(misplaced, own.argmax(axis=1), other.argmax(axis=1))]
+        of_own = np.isin(kinds[rows], [KINDS.index("localisation"), KINDS.index("duplicate")])
+        points_at[rows] = objects[np.where(of_own, own.argmax(axis=1), other.argmax(axis=1))]
     return kinds, points_at
 
 

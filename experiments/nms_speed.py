@@ -1,17 +1,21 @@
 """How long do suppression and whole post-processing take, and how does torchvision compare on the same machine?
 
 Question: is a fixed-size suppression, compiled together with the network, as fast as torchvision's kernels, on a CPU
-and on a GPU, for few and for many boxes, and does the choice of algorithm by platform hold?
+and on a GPU, for few and for many boxes, and does the choice of algorithm by platform hold? Aimed at on a CPU: at most
+torchvision's time from 1000 boxes on in every layout, and up to 300 boxes at most .1 ms (clustered) or .2 ms
+(scattered); on a GPU: post-processing of 8400 candidates x 80 classes under .2 ms an image at batch 32.
 
-Method: three tables. (1) Suppression at IoU .5 that keeps everything it may, alone and for 32 images; `clustered`
-boxes jitter around n / 20 objects, `scattered` ones hardly overlap. (2) The two algorithms of `yolojax.nms` on this
-device. (3) Post-processing of 8400 candidates x 80 classes, IoU .7, 300 detections: at confidence .001 and .25, best
-class and multi-label; torchvision's part is the usual PyTorch code around `batched_nms`, one image after another.
-Ours and theirs are timed in turns, in one process, on the same arrays, each until the device has finished; a figure is
-the median of several rounds. What both keep is compared first.
+Method: three tables. (1) `nms`: suppression at IoU .5 that keeps everything it may, for one and for 32 images;
+`clustered` boxes jitter around n / 20 objects, `scattered` ones hardly overlap. (2) `algorithms`: the two algorithms of
+`yolojax.nms` on this device, without the sort. (3) `postprocess`: 8400 candidates x 80 classes, IoU .7, 300 detections:
+at confidence .001 and .25, best class and multi-label; torchvision's part is the usual PyTorch code around
+`batched_nms`, one image after another. Ours and theirs are timed in turns, in one process, on the same arrays, each
+until the device has finished; a figure is the median of several rounds. What both keep is compared first. Memory is
+what the compiled program says that it needs for intermediate values.
 
 Command:   python -m experiments.nms_speed
-Expected:  about five minutes on two idle cores, one on a GPU; see experiments/results/nms_speed/*.md.
+Expected:  twelve minutes on two idle cores, one on a GPU; see experiments/results/nms_speed/*.md.
+Pieces:    python -m experiments.nms_speed --tables nms --batches 32 --sizes 30000   (adds to the record that is there)
 Quick:     python -m experiments.nms_speed --quick    (small sizes: the machinery only)
 
 Without torch and torchvision their columns stay empty.
@@ -57,9 +61,14 @@ def import_if_there(name: str) -> Any:
 
 torch, torchvision = import_if_there("torch"), import_if_there("torchvision")
 RESULTS = Path(__file__).parent / "results" / "nms_speed"
-ROUNDS = 7
+ROUNDS, FEWEST_ROUNDS = 15, 2
 ROUND_SECONDS = 0.02
 """A round repeats a call until it lasts this long, so that the clock's own error is small."""
+ROW_SECONDS = 20.0
+"""Where a round is long, there are only as many as take this long: one, if it takes longer by itself."""
+
+LAYOUTS = ("clustered", "scattered")
+TABLES = ("nms", "algorithms", "postprocess")
 
 Row = dict[str, Any]
 
@@ -91,22 +100,28 @@ def make_candidates(n: int, classes: int, batch: int) -> tuple[np.ndarray, np.nd
     return boxes, scores
 
 
-def seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The median seconds of each call, all taken in turns."""
-    repeats = {}
+def seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
+    """The median seconds of each call, all taken in turns, and from how many rounds."""
+    repeats: dict[str, int] = {}
+    first: dict[str, float] = {}
     for name, call in calls.items():
         call()
         start = time.perf_counter()
         call()
-        repeats[name] = max(1, min(200, int(ROUND_SECONDS / (time.perf_counter() - start))))
-    taken: dict[str, list[float]] = {name: [] for name in calls}
+        first[name] = time.perf_counter() - start
+        repeats[name] = max(1, min(200, int(ROUND_SECONDS / first[name])))
+    once = sum(first.values())
+    if once > ROW_SECONDS:
+        return first | {"rounds": 1}
+    rounds = max(FEWEST_ROUNDS, min(rounds, int(ROW_SECONDS / once)))
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 call()
-            taken[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: statistics.median(values) for name, values in taken.items()}
+            times[name].append((time.perf_counter() - start) / repeats[name])
+    return {name: statistics.median(values) for name, values in times.items()} | {"rounds": rounds}
 
 
 def on_jax(f: Callable[..., Any], *args: Any) -> Callable[[], Any]:
@@ -130,17 +145,20 @@ def torch_tensors(*arrays: np.ndarray) -> tuple[Any, ...]:
     return tuple(torch.from_numpy(x.copy()) for x in arrays)
 
 
-def time_nms(sizes: list[int], batches: list[int], rounds: int) -> list[Row]:
+def time_nms(sizes: list[int], batches: list[int], layouts: list[str], rounds: int) -> list[Row]:
     rows = []
     for batch in batches:
         for n in sizes:
             f = jax.jit(jax.vmap(lambda b, s, k=n: nms(b, s, 0.5, k)))
-            for layout in ("clustered", "scattered"):
+            shapes = jax.ShapeDtypeStruct((batch, n, 4), jnp.float32), jax.ShapeDtypeStruct((batch, n), jnp.float32)
+            memory = temporary_mb(f, *shapes)
+            for layout in layouts:
                 boxes, scores = make_boxes(layout, n, batch)
                 ours = on_jax(f, jnp.asarray(boxes), jnp.asarray(scores))
                 calls = {"yolojax": ours}
                 kept = [np.asarray(i)[np.asarray(v)] for i, v in zip(*ours(), strict=True)]
                 row: Row = {"batch": batch, "n": n, "layout": layout, "kept": len(kept[0])}
+                row["temporary_mb"] = memory
                 if torch is not None:
                     theirs = on_torch(
                         lambda b, s: [torchvision.ops.nms(*image, 0.5) for image in zip(b, s, strict=True)],
@@ -153,7 +171,7 @@ def time_nms(sizes: list[int], batches: list[int], rounds: int) -> list[Row]:
     return rows
 
 
-def time_algorithms(sizes: list[int], batches: list[int], rounds: int) -> list[Row]:
+def time_algorithms(sizes: list[int], batches: list[int], layouts: list[str], rounds: int) -> list[Row]:
     """Suppression without the sort, by the algorithm for CPUs and by the one for accelerators."""
 
     def tiles(rows: Rows, count: jax.Array, threshold: jax.Array) -> jax.Array:
@@ -164,7 +182,7 @@ def time_algorithms(sizes: list[int], batches: list[int], rounds: int) -> list[R
     rows = []
     for batch in batches:
         for n in sizes:
-            for layout in ("clustered", "scattered"):
+            for layout in layouts:
                 boxes, scores = (jnp.asarray(x) for x in make_boxes(layout, n, batch))
                 order = ascending_order(score_keys(scores, jnp.ones(scores.shape, bool)))
                 sorted_rows = Rows.of(jnp.take_along_axis(boxes, order[..., None], 1), None)
@@ -200,7 +218,7 @@ def time_postprocess(n: int, classes: int, batches: list[int], rounds: int) -> l
         candidates = Candidates(jnp.asarray(boxes), jnp.asarray(scores))
         for multi_label in (False, True):
             f = jax.jit(partial(postprocess, multi_label=multi_label))
-            memory = f.lower(candidates, 0.001, 0.7).compile().memory_analysis()
+            memory = temporary_mb(f, candidates, 0.001, 0.7)
             for confidence in (0.001, 0.25):
                 calls = {"yolojax": on_jax(f, candidates, confidence, 0.7)}
                 found = calls["yolojax"]()
@@ -213,7 +231,7 @@ def time_postprocess(n: int, classes: int, batches: list[int], rounds: int) -> l
                     "confidence": confidence,
                     "over": int(over[0].sum() if multi_label else over[0].any(-1).sum()),
                     "kept": int(found.valid[0].sum() + found.truncated[0]),
-                    "temporary_mb": None if memory is None else round(memory.temp_size_in_bytes / 2**20, 1),
+                    "temporary_mb": memory,
                 }
                 if torch is not None:
                     theirs = on_torch(
@@ -231,16 +249,46 @@ def time_postprocess(n: int, classes: int, batches: list[int], rounds: int) -> l
     return rows
 
 
-def milliseconds(taken: dict[str, float]) -> Row:
+def temporary_mb(f: Any, *args: Any) -> float | None:
+    """What a compiled program needs besides its input and output, in MiB, where the backend tells."""
+    memory = f.lower(*args).compile().memory_analysis()
+    return None if memory is None else round(memory.temp_size_in_bytes / 2**20, 2)
+
+
+def milliseconds(taken: dict[str, Any]) -> Row:
+    rounds = taken.pop("rounds")
     out: Row = {f"{name}_ms": round(value * 1e3, 4) for name, value in taken.items()}
     if len(taken) == 2:
         first, second = taken.values()
         out["ratio"] = round(first / second, 3)
-    return out
+    return out | {"rounds": rounds}
 
 
 def say(row: Row) -> None:
     print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
+
+
+def judge(rows: list[Row]) -> list[str]:
+    """What was aimed at on a CPU, and whether the rows of `nms` reach it."""
+    if not rows or "ratio" not in rows[0]:
+        return []
+
+    def verdict(aim: str, over: list[Row], column: str, limit: float) -> str:
+        if not over:
+            return f"- {aim}: not measured."
+        worst = max(over, key=lambda row: row[column])
+        missed = [f"n = {r['n']}, {r['layout']}: {r[column]}" for r in over if r[column] > limit]
+        said = f"missed ({'; '.join(missed)})" if missed else "reached"
+        return f"- {aim}: {said}; the worst of {len(over)} rows is {worst[column]}."
+
+    lines = []
+    for batch in sorted({row["batch"] for row in rows}):
+        large = [r for r in rows if r["batch"] == batch and r["n"] >= 1000]
+        lines.append(verdict(f"at most torchvision's time from 1000 boxes on, batch {batch}", large, "ratio", 1.0))
+    for layout, limit in (("clustered", 0.1), ("scattered", 0.2)):
+        small = [r for r in rows if r["batch"] == 1 and r["n"] <= 300 and r["layout"] == layout]
+        lines.append(verdict(f"at most {limit} ms up to 300 boxes, {layout}, batch 1", small, "yolojax_ms", limit))
+    return lines
 
 
 def markdown(record: Row) -> str:
@@ -248,30 +296,75 @@ def markdown(record: Row) -> str:
         f"# Suppression and post-processing on {record['device']}",
         "",
         f"`{record['command']}`, {record['date']}; {record['versions']}; {record['cores']} processor cores"
-        f"{record['note']}. Medians of {record['rounds']} rounds, in milliseconds; `ratio` is the first of the two"
-        " times over the second. `same`: both keep the same boxes.",
+        f"{record['note']}. Medians of the rounds given, in milliseconds for the whole batch; `ratio` is the first of"
+        " the two times over the second. `same`: both keep the same boxes. `temporary_mb`: memory for intermediate"
+        " values, in MiB.",
     ]
-    for title in ("nms", "algorithms", "postprocess"):
+    if record["device"] == "CPU":
+        lines += ["", *judge(record["nms"])]
+    lines += ["", "![time over the number of boxes](" + record["plot"] + ")"]
+    for title in TABLES:
         rows: list[Row] = record[title]
+        if not rows:
+            continue
         columns = list(rows[0])
         lines += ["", f"## {title}", "", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-        lines += ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in rows]
+        lines += ["| " + " | ".join(str(row.get(c, "")) for c in columns) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Milliseconds an image over the number of boxes, a panel for each layout and batch."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = sorted({(row["batch"], row["layout"]) for row in rows})
+    figure = Figure(figsize=(3.6 * len(panels), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (batch, layout) in zip(
+        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True
+    ):
+        own = sorted((r for r in rows if (r["batch"], r["layout"]) == (batch, layout)), key=lambda r: r["n"])
+        for name, colour in (("yolojax", "C0"), ("torchvision", "C1")):
+            points = [(r["n"], r[f"{name}_ms"] / batch) for r in own if f"{name}_ms" in r]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour, label=name)
+        axes.set(xscale="log", yscale="log", xlabel="boxes", title=f"{layout}, batch {batch}")
+        axes.grid(alpha=0.3, which="both")
+    figure.axes[0].set_ylabel("ms an image")
+    figure.axes[0].legend()
+    figure.savefig(path, dpi=100)
+
+
+def merged(old: list[Row], new: list[Row]) -> list[Row]:
+    """The rows of an earlier piece and those of this one, which replace what they measure again."""
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return tuple(row.get(k, 0) for k in ("batch", "n", "layout", "labels", "confidence"))
+
+    rows = {key(row): row for row in [*old, *new]}
+    return [rows[k] for k in sorted(rows, key=lambda k: tuple((isinstance(v, str), v) for v in k))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes and no record, unless --out is given")
-    parser.add_argument("--out", type=Path, help=f"folder of the record (default {RESULTS.relative_to(Path.cwd())})")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[100, 300, 1000, 3000, 8400, 30000])
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
+    parser.add_argument("--out", type=Path, help="folder of the record (default experiments/results/nms_speed)")
     parser.add_argument("--note", default="", help="a remark for the record, e.g. that the machine was busy")
     args = parser.parse_args()
-    sizes, batches, rounds = [100, 300, 1000, 3000, 8400, 30000], [1, 32], ROUNDS
+    sizes, batches, rounds = args.sizes, args.batches, ROUNDS
     if args.quick:
         sizes, batches, rounds = [100, 1000], [1, 2], 2
     device = jax.devices()[0]
     versions = [f"jax {jax.__version__}"]
     if torch is not None:
         versions += [f"torch {torch.__version__}", f"torchvision {torchvision.__version__}"]
+    name = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "_")
+    folder = args.out or RESULTS
     record: Row = {
         "device": device.device_kind if device.platform != "cpu" else "CPU",
         "cores": os.cpu_count(),
@@ -279,18 +372,29 @@ def main() -> None:
         "command": "python -m experiments.nms_speed" + (" --quick" if args.quick else ""),
         "date": datetime.date.today().isoformat(),
         "note": f"; {args.note}" if args.note else "",
-        "rounds": rounds,
-        "nms": time_nms(sizes, batches, rounds),
-        "algorithms": time_algorithms([n for n in sizes if n <= 8400], batches, rounds),
-        "postprocess": time_postprocess(*((8400, 80) if not args.quick else (500, 5)), batches, rounds),
+        "plot": f"{name}.png",
     }
+    file = folder / f"{name}.json"
+    earlier: Row = json.loads(file.read_text()) if file.exists() else {table: [] for table in TABLES}
+    for field in ("device", "cores", "versions"):
+        if earlier.get(field, record[field]) != record[field]:
+            parser.error(
+                f"{file} was measured with {field} {earlier[field]}, this is {record[field]}: give another --out"
+            )
+    if "nms" in args.tables:
+        record["nms"] = time_nms(sizes, batches, args.layouts, rounds)
+    if "algorithms" in args.tables:
+        record["algorithms"] = time_algorithms([n for n in sizes if n <= 8400], batches, args.layouts, rounds)
+    if "postprocess" in args.tables:
+        record["postprocess"] = time_postprocess(*((8400, 80) if not args.quick else (500, 5)), batches, rounds)
     if args.quick and args.out is None:
         return
-    folder = args.out or RESULTS
+    for table in TABLES:
+        record[table] = merged(earlier[table], record.get(table, []))
     folder.mkdir(parents=True, exist_ok=True)
-    name = "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "_")
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    file.write_text(json.dumps(record, indent=1) + "\n")
     (folder / f"{name}.md").write_text(markdown(record))
+    plot(record["nms"], folder / record["plot"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Prediction: boxes in pixels of the photo, whatever its size and whichever photos it is batched with."""
 
+import io
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -11,6 +14,7 @@ from PIL import Image
 
 import yolojax
 from yolojax import zoo
+from yolojax.detect import only_classes
 from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import CheckpointError, ConfigError, DataError
 from yolojax.geometry import Preprocess
@@ -154,10 +158,12 @@ def test_what_was_released_is_what_is_loaded(released, predictor):
         assert_same(a, b, 0.0)
 
 
-def test_batches_do_not_change_results(released, predictor):
+def test_photos_of_any_sizes_are_one_program_and_give_what_they_give_alone(released, predictor):
     images = photos(5)
-    together = list(yolojax.load(released, max_detections=1000, batch_size=3).many(images))
-    assert len(together) == 5
+    three = yolojax.load(released, max_detections=1000, batch_size=3)
+    together = three(images)
+    assert len(together) == 5 and len({r.size for r in together}) == 5
+    assert three._run._cache_size() == 1
     for image, result in zip(images, together, strict=True):
         assert_same(predictor(image), result, 1e-5)
 
@@ -197,10 +203,149 @@ def test_results_as_json_and_as_a_picture(predictor):
     for row, score, box, name in zip(told["detections"], result.scores, result.boxes, result.names, strict=True):
         assert row["class"] == name == CLASSES[row["class_index"]]
         assert row["score"] == float(score) and row["box"] == box.tolist()
-    drawn = result.draw(image)
+    drawn = result.plot()
     assert drawn.dtype == np.uint8 and min(drawn.shape[:2]) >= 240
-    nothing = result._replace(boxes=result.boxes[:0], scores=result.scores[:0], classes=result.classes[:0])
-    assert drawn.shape == nothing.draw(image).shape and not np.array_equal(drawn, nothing.draw(image))
+    nothing = replace(result, boxes=result.boxes[:0], scores=result.scores[:0], classes=result.classes[:0])
+    assert drawn.shape == nothing.plot().shape and not np.array_equal(drawn, nothing.plot())
+
+
+def test_results_read_like_torchvisions_dictionary(predictor):
+    result = predictor(photos(2)[1])
+    assert set(result.keys()) == {"boxes", "scores", "labels"} and len(result) == len(result.scores)
+    for key, value in dict(result).items():
+        np.testing.assert_array_equal(value, {"labels": result.classes}.get(key, getattr(result, key, None)))
+    with pytest.raises(KeyError, match="'masks': a result has boxes"):
+        result["masks"]
+
+
+def handmade() -> Result:
+    """Four detections, one of a class whose name means something to HTML."""
+    boxes = np.array([[10, 20, 60, 80], [0, 0, 30.5, 40], [99.2, 99.7, 99.9, 100], [20, 20, 40, 40]], np.float32)
+    image = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
+    names = ("a<b", "dog")
+    scores = np.array([0.9, 0.8, 0.5, 0.25], np.float32)
+    return Result(boxes, scores, np.array([1, 0, 1, 1]), names, image, 0, "photos/a.jpg")
+
+
+def test_a_result_says_what_it_is():
+    result = handmade()
+    assert repr(result) == "<Result photos/a.jpg, 100 x 100 pixels: dog 0.90, a<b 0.80, dog 0.50, dog 0.25>"
+    many = replace(result, **{k: np.tile(getattr(result, k), (3, 1) if k == "boxes" else 3) for k in FIELDS}, path=None)
+    assert repr(many).endswith("dog 0.25, dog 0.90, a<b 0.80, and 6 more>")
+    nothing = replace(result, **{k: getattr(result, k)[:0] for k in FIELDS})
+    assert repr(nothing).endswith("nothing found>") and bool(nothing)
+
+
+FIELDS = ("boxes", "scores", "classes")
+
+
+def test_a_notebook_shows_picture_and_table():
+    result = handmade()
+    picture = Image.open(io.BytesIO(result._repr_png_()))
+    np.testing.assert_array_equal(np.asarray(picture), result.plot())
+    large = replace(result, image=np.zeros((1500, 3000, 3), np.uint8))
+    assert Image.open(io.BytesIO(large._repr_png_())).size == (1024, 512)
+    page = result._repr_html_()
+    assert page.count("<tr>") == 5 and "a&lt;b" in page and "a<b" not in page
+
+
+def test_other_forms_of_a_result():
+    result = handmade()
+    rows = result.to_coco(7, category_ids=(5, 9))
+    assert [r["category_id"] for r in rows] == [9, 5, 9, 9] and rows[0]["bbox"] == [10, 20, 50, 60]
+    assert [r["category_id"] for r in result.to_coco("a")] == [2, 1, 2, 2]
+    with pytest.raises(ConfigError, match="1 category ids for 2 classes"):
+        result.to_coco(7, [1])
+    assert result.to_yolo()[0] == "1 0.350000 0.500000 0.500000 0.600000 0.900000"
+    crops = result.crops()
+    np.testing.assert_array_equal(crops[0], result.image[20:80, 10:60])
+    assert [c.shape[:2] for c in crops[1:]] == [(40, 31), (1, 1), (20, 20)]
+
+
+def test_supervision_where_it_is_installed(monkeypatch):
+    result = handmade()
+    monkeypatch.setitem(sys.modules, "supervision", None)  # as if it were not
+    with pytest.raises(ConfigError, match="pip install supervision"):
+        result.to_supervision()
+    monkeypatch.delitem(sys.modules, "supervision")
+    supervision = pytest.importorskip("supervision")
+    found = result.to_supervision()
+    assert isinstance(found, supervision.Detections) and len(found) == 4
+    np.testing.assert_array_equal(found.xyxy, result.boxes)
+    assert found.data["class_name"].tolist() == result.names
+
+
+def test_only_the_classes_asked_for(predictor):
+    """No box comes back under another class, whatever the others are."""
+    image = photos(1)[0]
+    every = predictor(image, confidence=0.4)
+    some = predictor(image, confidence=0.4, classes=["other", 0])
+    keep = np.isin(every.classes, [0, 2])
+    assert 0 < keep.sum() < len(every)
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(some, name), getattr(every, name)[keep])
+    for wrong, said in (([3], "classes: 3 is none of the 3"), (["cel"], "'cel' is none"), ([], "none given")):
+        with pytest.raises(ConfigError, match=said):
+            predictor(image, classes=wrong)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_box_of_a_class_not_wanted_does_not_come_back_under_another(multi_label):
+    scores = np.array([[[0.9, 0.8, 0.1], [0.2, 0.7, 0.7], [0.3, 0.1, 0.2]]], np.float32)
+    got = only_classes(
+        Candidates(jnp.zeros((1, 3, 4)), jnp.asarray(scores)), jnp.array([False, True, True]), multi_label=multi_label
+    )
+    low = -np.inf
+    first, last = ([low, 0.8, 0.1], [low, 0.1, 0.2]) if multi_label else ([low] * 3, [low] * 3)
+    np.testing.assert_array_equal(got.scores[0], np.array([first, [low, 0.7, 0.7], last], np.float32))
+
+
+RED = photo(80, 120, (30, 20, 90, 60))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "convert"),
+    [
+        ("png", lambda image: image.convert("RGBA")),
+        ("png", lambda image: image.convert("P", palette=Image.Palette.ADAPTIVE)),
+        ("tif", lambda image: image.convert("CMYK")),
+        ("jpg", lambda image: image.convert("CMYK")),
+        ("jpg", lambda image: image.convert("YCbCr")),
+        ("png", lambda image: image),
+    ],
+)
+def test_every_kind_of_colour_file_gives_the_same(suffix, convert, red_predictor, tmp_path):
+    image = convert(Image.fromarray(RED))
+    image.save(tmp_path / f"a.{suffix}")
+    result = red_predictor(tmp_path / f"a.{suffix}")
+    np.testing.assert_allclose(result.boxes, [[30, 20, 90, 60]], atol=2.0)
+    np.testing.assert_allclose(red_predictor(image).boxes, result.boxes, atol=2.0)
+    assert result.path == str(tmp_path / f"a.{suffix}") and result.image.shape == (80, 120, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])
+def test_grey_files_are_read_as_grey(mode, red_predictor, tmp_path):
+    grey = np.full((80, 120), 90, np.uint8)
+    image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    assert image.mode == mode
+    image.save(tmp_path / "a.png")
+    result = red_predictor(tmp_path / "a.png")
+    assert len(result) == 0 and (mode == "1" or (result.image == 90).all())
+
+
+def test_pixels_of_unknown_range_are_refused_by_name(red_predictor, tmp_path):
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "deep.tif")
+    with pytest.raises(DataError, match=r"deep\.tif: float32 pixels of unknown range"):
+        red_predictor(tmp_path / "deep.tif")
+    with pytest.raises(DataError, match="Pillow image: float32 pixels of unknown range"):
+        red_predictor(Image.fromarray(np.full((4, 4), 0.5, np.float32)))
+    with pytest.raises(ConfigError, match="int is no image"):
+        red_predictor(3)
+
+
+@pytest.fixture(scope="module")
+def red_predictor() -> Predictor:
+    return Predictor(red_finder(Preprocess()), {})
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,12 @@ class DataConfig:
       val_split: the split to validate on during training and at the end; None takes the data set's own.
       skip_bad: leave out unreadable training images, counted and named, instead of stopping.
       max_objects: most objects an image is padded to; None takes what the data needs.
+      sampling: how often images are drawn: all alike; such that all classes come equally often; or more often the more
+        a rare class is on them.
+      repeat_threshold: share of the images below which a class is rare, for repeat-factor.
+      cache: where decoded images are kept: in device memory, memory, on disk, or nowhere (stream); auto takes the first
+        with room.
+      cache_folder: for a cache on disk; None is the user's cache folder.
       fraction: share of the training images that is used, drawn by the run's seed; for quick trials.
     """
 
@@ -35,6 +41,10 @@ class DataConfig:
     val_split: str | None = None
     skip_bad: bool = False
     max_objects: int | None = None
+    sampling: Literal["uniform", "class-balanced", "repeat-factor"] = "uniform"
+    repeat_threshold: float = 0.001
+    cache: Literal["auto", "device", "memory", "disk", "stream"] = "auto"
+    cache_folder: str | None = None
     fraction: float = 1.0
 
 
@@ -46,12 +56,17 @@ class ModelConfig:
       name: an architecture of `yolojax.zoo`.
       size: longest side of the canvas in pixels, a multiple of the largest stride.
       rectangular: shorten the canvas to the aspect ratio that the training images share, where they share one.
+      training_sizes: train at that many sizes of the canvas around ``size`` (3 to 5, one program each); 1 trains at
+        ``size`` alone.
+      size_span: how much smaller and larger than ``size`` they get, as a share.
       options: further arguments of the architecture's builder.
     """
 
     name: str = "compact"
     size: int = 320
     rectangular: bool = True
+    training_sizes: int = 1
+    size_span: float = 0.25
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,11 +81,17 @@ class AugmentConfig:
       scale_min: smallest random magnification.
       scale_max: largest random magnification.
       translate: largest shift, as a share of the canvas.
+      rotate: largest rotation in degrees.
+      shear: largest shear angle in degrees, below 45.
+      perspective: largest tilt: how much closer or farther a border of the canvas comes, as a share, below .5.
       hue: largest change of the hue, as a share of the colour circle.
       saturation: largest relative change of saturation.
       value: largest relative change of brightness.
+      cutout: probability that parts of an image are hidden by grey rectangles.
       mosaic: probability that an image becomes a mosaic of four.
-      mosaic_off: share of the run, at its end, that trains without mosaic.
+      mosaic9: probability that it becomes a mosaic of nine instead; give one of the two.
+      mixup: probability that it is then blended with another image of the batch.
+      mosaic_off: share of the run, at its end, that trains without mosaics and mixup.
     """
 
     flip_horizontal: float = 0.5
@@ -78,10 +99,16 @@ class AugmentConfig:
     scale_min: float = 0.6
     scale_max: float = 1.4
     translate: float = 0.1
+    rotate: float = 0.0
+    shear: float = 0.0
+    perspective: float = 0.0
     hue: float = 0.015
     saturation: float = 0.5
     value: float = 0.3
+    cutout: float = 0.0
     mosaic: float = 0.0
+    mosaic9: float = 0.0
+    mixup: float = 0.0
     mosaic_off: float = 0.2
 
 
@@ -124,12 +151,14 @@ class ValidationConfig:
       iou: overlap above which non-maximum suppression removes the weaker box.
       max_detections: most detections kept for an image.
       batch_size: images per forward pass.
+      samples: bootstrap resamples for the intervals of the report; 0 for none.
     """
 
     confidence: float = 0.001
     iou: float = 0.7
     max_detections: int = 300
     batch_size: int = 16
+    samples: int = 1000
 
 
 SELECTABLE = (
@@ -198,11 +227,19 @@ def demo_config(seed: int = 0) -> TrainConfig:
         model=ModelConfig(
             name="compact",
             size=160,
-            options={"widths": [16, 24, 48, 96, 128], "depths": [0, 1, 1, 1, 1], "head_width": 48},
+            # No layer works at half resolution, where channels are few and a processor is slow; figures of 24 to 80
+            # pixels need no stride of 32.
+            options={
+                "widths": [0, 32, 64, 128],
+                "depths": [0, 1, 1, 1],
+                "head_width": 64,
+                "csp": False,
+                "merge": True,
+            },
         ),
         # Figures have no upright and any colour: flips are true to them, and colours need no help.
         augment=AugmentConfig(flip_vertical=0.5, scale_min=0.8, scale_max=1.25, hue=0.0, saturation=0.0, value=0.0),
-        epochs=22,
+        epochs=20,
         batch_size=8,
         validate_every=0,
         seed=seed,
@@ -232,8 +269,16 @@ def check(config: TrainConfig) -> TrainConfig:
     for name in ("validate_every", "checkpoint_every", "seed", "patience"):
         need(getattr(config, name) >= 0, name, getattr(config, name), "give 0 or more")
     need(config.model.size >= 32, "model.size", config.model.size, "give at least 32 pixels")
-    for name in ("flip_horizontal", "flip_vertical", "mosaic", "mosaic_off", "hue", "saturation", "value", "translate"):
+    m = config.model
+    need(m.training_sizes in (1, 3, 4, 5), "model.training_sizes", m.training_sizes, "give 1, or 3 to 5")
+    need(0 < m.size_span < 1, "model.size_span", m.size_span, "give a share between 0 and 1")
+    shares = ("flip_horizontal", "flip_vertical", "hue", "saturation", "value", "translate")
+    for name in (*shares, "cutout", "mosaic", "mosaic9", "mixup", "mosaic_off"):
         need(0 <= getattr(a, name) <= 1, f"augment.{name}", getattr(a, name), "give a number from 0 to 1")
+    need(not (a.mosaic and a.mosaic9), "augment.mosaic9", a.mosaic9, "give either mosaic or mosaic9")
+    need(0 <= a.rotate <= 180, "augment.rotate", a.rotate, "give degrees from 0 to 180")
+    need(0 <= a.shear < 45, "augment.shear", a.shear, "give degrees from 0 to below 45")
+    need(0 <= a.perspective < 0.5, "augment.perspective", a.perspective, "give a share from 0 to below .5")
     need(0 < a.scale_min <= a.scale_max, "augment.scale_min", a.scale_min, "give 0 < scale_min <= scale_max")
     need(o.learning_rate > 0, "optimiser.learning_rate", o.learning_rate, "give a positive number")
     need(0 <= o.final_fraction <= 1, "optimiser.final_fraction", o.final_fraction, "give a number from 0 to 1")
@@ -247,6 +292,9 @@ def check(config: TrainConfig) -> TrainConfig:
     need(0 < v.iou <= 1, "validation.iou", v.iou, "give a number above 0, at most 1")
     need(v.max_detections >= 1, "validation.max_detections", v.max_detections, "give at least 1")
     need(v.batch_size >= 1, "validation.batch_size", v.batch_size, "give at least 1")
+    need(v.samples == 0 or v.samples >= 2, "validation.samples", v.samples, "give at least 2, or 0 for no intervals")
+    d = config.data
+    need(0 < d.repeat_threshold <= 1, "data.repeat_threshold", d.repeat_threshold, "give a share above 0, at most 1")
     need(0 < config.data.fraction <= 1, "data.fraction", config.data.fraction, "give a number above 0, at most 1")
     if config.data.max_objects is not None:
         need(config.data.max_objects >= 1, "data.max_objects", config.data.max_objects, "give at least 1")

@@ -2,70 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
-from yolojax import zoo
 from yolojax.data.feed import place_on_canvas
-from yolojax.data.images import read_image
-from yolojax.detector import Detector, Variables, prepare_images
-from yolojax.draw import Objects, draw_boxes, enlarge
-from yolojax.errors import CheckpointError, ConfigError
-from yolojax.geometry import to_original
-from yolojax.postprocess import postprocess
+from yolojax.data.images import read_image, to_rgb
+from yolojax.detect import detect
+from yolojax.detector import Detector, Variables
+from yolojax.errors import ConfigError
+from yolojax.geometry import batch_to_original
+from yolojax.loading import load_detector, released_folder
+from yolojax.results import Result
 from yolojax.structures import Detections
-from yolojax.weights.released import fit_tree, load_description, load_weights
 
+__all__ = ["Predictor", "Result", "as_rgb", "load", "load_detector", "released_folder"]
 
-class Result(NamedTuple):
-    """Detections of one image in pixels of the original photo, strongest first. ``n`` rows, no padding.
-
-    ``size`` is the photo's ``(height, width)``. ``truncated`` counts detections beyond ``max_detections`` and
-    candidates that never reached suppression.
-    """
-
-    boxes: Float[np.ndarray, "n 4"]
-    scores: Float[np.ndarray, " n"]
-    classes: Int[np.ndarray, " n"]
-    class_names: tuple[str, ...]
-    size: tuple[int, int]
-    truncated: int
-
-    @property
-    def names(self) -> list[str]:
-        """The class name of each row."""
-        return [self.class_names[c] for c in self.classes]
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values only: the photo's size, and a class, score and box ``[x1, y1, x2, y2]`` for each detection."""
-        rows = zip(self.names, self.classes.tolist(), self.scores.tolist(), self.boxes.tolist(), strict=True)
-        return {
-            "height": self.size[0],
-            "width": self.size[1],
-            "detections": [{"class": n, "class_index": c, "score": s, "box": b} for n, c, s, b in rows],
-            "truncated": self.truncated,
-        }
-
-    def draw(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
-        """The detections drawn on a copy of the photo; a small photo is enlarged first, so that labels can be read."""
-        pixels, objects = enlarge(image, Objects(self.boxes, self.classes, self.scores), _SMALLEST_DRAWING)
-        return draw_boxes(pixels, objects, self.class_names)
-
-
-_SMALLEST_DRAWING = 240
+Photo = Any
+"""A file, an RGB uint8 array ``[h, w, 3]``, or a Pillow image."""
 
 
 class Predictor:
-    """A detector ready to use: ``predictor(image)`` gives a `Result`, ``predictor.many(images)`` one after another.
+    """A detector ready to use: ``predictor(image)`` gives a `Result`, ``predictor(images)`` a list of them.
 
-    Compiled once for the batch size given; thresholds are traced and can change from call to call. What an image gives
-    does not depend on the images beside it.
+    One program is compiled, for the batch size given, whatever the sizes of the photos (and a second one when classes
+    are first picked out); thresholds are traced and can change from call to call. What an image gives does not depend
+    on the images beside it.
     """
 
     def __init__(
@@ -87,118 +55,136 @@ class Predictor:
         self.detector = folded
 
         def run(
-            variables: Variables, images: UInt8[Array, "B H W 3"], confidence: Float[Array, ""], iou: Float[Array, ""]
+            variables: Variables,
+            images: UInt8[Array, "B H W 3"],
+            confidence: Float[Array, ""],
+            iou: Float[Array, ""],
+            wanted: Bool[Array, " C"] | None,
         ) -> Detections:
-            outputs = folded.forward(variables, prepare_images(images, folded.spec.preprocess))
-            return postprocess(
-                folded.decode(outputs),
-                confidence,
-                iou,
-                max_detections=max_detections,
-                suppression=folded.spec.suppression,
-                multi_label=folded.spec.multi_label,
-            )
+            return detect(folded, variables, images, confidence, iou, wanted, max_detections=max_detections)
 
         self._run = jax.jit(run)
 
+    @overload
     def __call__(
-        self, image: str | Path | UInt8[np.ndarray, "h w 3"], *, confidence: float = 0.25, iou: float = 0.45
-    ) -> Result:
-        """Detect on one image: a file, or an RGB uint8 array. Raises `DataError` for what cannot be read."""
-        return next(self.many([image], confidence=confidence, iou=iou))
+        self, images: list[Any] | tuple[Any, ...], *, confidence: float = ..., iou: float = ..., classes: Any = ...
+    ) -> list[Result]: ...
 
-    def many(
+    @overload
+    def __call__(self, images: Photo, *, confidence: float = ..., iou: float = ..., classes: Any = ...) -> Result: ...
+
+    def __call__(
         self,
-        images: Sequence[str | Path | UInt8[np.ndarray, "_ _ 3"]],
+        images: Photo,
         *,
         confidence: float = 0.25,
         iou: float = 0.45,
+        classes: Sequence[str | int] | None = None,
+    ) -> Result | list[Result]:
+        """Detect on one image, or on a list of them; see `many` for the arguments and what raises."""
+        options = {"confidence": confidence, "iou": iou, "classes": classes}
+        if isinstance(images, list | tuple):
+            return list(self.many(images, **options))
+        return next(self.many([images], **options))
+
+    def many(
+        self,
+        images: Iterable[Photo],
+        *,
+        confidence: float = 0.25,
+        iou: float = 0.45,
+        classes: Sequence[str | int] | None = None,
     ) -> Iterator[Result]:
         """Detect on many images, ``batch_size`` at a time; a `Result` for each, in order.
 
         Args:
-          images: files or RGB uint8 arrays, of any sizes.
+          images: files, RGB uint8 arrays or Pillow images, of any sizes; read as they are needed.
           confidence: detections must score at least this.
           iou: of two boxes of a class that overlap more than this, the weaker is left out.
+          classes: names or indices of the classes to report; None reports all. A box of another class does not come
+            back under its second best.
 
         Raises:
-          ConfigError: a threshold out of range, or an array that is no RGB image.
+          ConfigError: a threshold out of range, an unknown class, or an array that is no RGB image.
           DataError: a file that cannot be read.
         """
         if not 0 <= confidence < 1:
             raise ConfigError(f"confidence = {confidence}: give a number from 0 to below 1")
         if not 0 < iou <= 1:
             raise ConfigError(f"iou = {iou}: give a number above 0, at most 1")
-        return self._many(images, jnp.float32(confidence), jnp.float32(iou))
+        wanted = None if classes is None else class_mask(classes, self.spec.class_names)
+        return self._many(iter(images), jnp.float32(confidence), jnp.float32(iou), wanted)
 
     def _many(
-        self, images: Sequence[str | Path | UInt8[np.ndarray, "_ _ 3"]], confidence: jax.Array, iou: jax.Array
+        self, images: Iterator[Photo], confidence: jax.Array, iou: jax.Array, wanted: np.ndarray | None
     ) -> Iterator[Result]:
-        canvas = np.full((self.batch_size, *self.spec.canvas, 3), self.spec.preprocess.pad, np.uint8)
-        for start in range(0, len(images), self.batch_size):
-            chunk = [as_rgb(image) for image in images[start : start + self.batch_size]]
-            placements = []
-            for row, image in enumerate(chunk):
+        while chunk := list(islice(images, self.batch_size)):
+            # Rows that no photo fills keep what the canvas is padded with; nobody reads what they give.
+            canvas = np.full((self.batch_size, *self.spec.canvas, 3), self.spec.preprocess.pad, np.uint8)
+            content = np.tile(np.array([0, 0, 1, 1], np.int64), (self.batch_size, 1))
+            sizes = np.ones((self.batch_size, 2), np.int64)
+            pixels = [as_rgb(photo) for photo in chunk]
+            for row, image in enumerate(pixels):
                 canvas[row], placement = place_on_canvas(image, self.spec.canvas, self.spec.preprocess)
-                placements.append(placement)
-            found = jax.device_get(self._run(self.variables, jnp.array(canvas), confidence, iou))
-            for row, (image, placement) in enumerate(zip(chunk, placements, strict=True)):
+                content[row], sizes[row] = placement.content, image.shape[:2]
+            found = jax.device_get(self._run(self.variables, canvas, confidence, iou, wanted))
+            boxes = batch_to_original(found.boxes, content, sizes)
+            for row, (photo, image) in enumerate(zip(chunk, pixels, strict=True)):
                 keep = found.valid[row]
-                size = (image.shape[0], image.shape[1])
                 yield Result(
-                    boxes=to_original(found.boxes[row][keep], size, placement),
+                    boxes=boxes[row][keep],
                     scores=found.scores[row][keep],
                     classes=found.classes[row][keep],
                     class_names=self.spec.class_names,
-                    size=size,
+                    image=image,
                     truncated=int(found.truncated[row] + found.truncated_candidates[row]),
+                    path=str(photo) if isinstance(photo, str | Path) else None,
                 )
 
 
-def as_rgb(image: str | Path | np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
-    """An RGB uint8 array from a file or an array; raises `ConfigError` for an array of another form."""
-    if isinstance(image, str | Path):
-        return read_image(Path(image).expanduser())
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ConfigError(
-            f"image array of shape {image.shape} and type {image.dtype}: give uint8 RGB of shape (height, width, 3)"
-        )
-    return image
-
-
-def released_folder(path: str | Path) -> Path:
-    """The folder that holds a released detector: the path itself, or ``best/`` of a run directory.
-
-    Raises `CheckpointError` when there is none.
-    """
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        raise CheckpointError(f"{folder}: no such folder; give a run directory such as runs/demo")
-    for candidate in (folder / "best", folder):
-        if (candidate / "weights.safetensors").is_file() or (candidate / "detector.json").is_file():
-            return candidate
-    if (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder}: this run has no detector yet; finish it with yolojax train --resume {folder}")
-    raise CheckpointError(f"{folder}: holds no detector.json; give a run directory such as runs/demo")
-
-
-def load_detector(path: str | Path) -> tuple[Detector, Variables]:
-    """A released detector and its variables, checked against each other.
-
-    Args:
-      path: a run directory (its ``best/`` is taken) or a folder that holds ``detector.json``.
+def as_rgb(image: Photo) -> UInt8[np.ndarray, "h w 3"]:
+    """An RGB uint8 array from a file, an array or a Pillow image.
 
     Raises:
-      CheckpointError: nothing there, damaged, or weights that do not fit the description.
+      ConfigError: for an array of another form, or what is none of the three.
+      DataError: for a file that cannot be read, or a Pillow image of unknown range.
     """
-    folder = released_folder(path)
-    detector = zoo.from_description(load_description(folder)["detector"])
-    weights = folder / "weights.safetensors"
-    variables = fit_tree(load_weights(weights), jax.eval_shape(detector.init, jax.random.key(0)), str(weights))
-    return detector, jax.tree.map(jnp.asarray, variables)
+    if isinstance(image, str | Path):
+        return read_image(Path(image).expanduser())
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ConfigError(
+                f"image array of shape {image.shape} and type {image.dtype}: give uint8 RGB of shape (height, width, 3)"
+            )
+        return image
+    from PIL.Image import Image
+
+    if isinstance(image, Image):
+        return to_rgb(image, "Pillow image")
+    raise ConfigError(f"{type(image).__name__} is no image: give a file name, a uint8 RGB array or a Pillow image")
 
 
-def load(path: str | Path, *, max_detections: int = 100, batch_size: int = 1) -> Predictor:
-    """A ready `Predictor` from a run directory or a released detector; see `load_detector` for what raises."""
-    detector, variables = load_detector(path)
+def class_mask(classes: Sequence[str | int], class_names: Sequence[str]) -> Bool[np.ndarray, " C"]:
+    """Which classes are meant by names or indices; raises `ConfigError` naming the first that is none, or for none."""
+    if isinstance(classes, str):
+        classes = [classes]
+    mask = np.zeros(len(class_names), bool)
+    for one in classes:
+        if isinstance(one, str) and one in class_names:
+            mask[class_names.index(one)] = True
+        elif isinstance(one, int | np.integer) and 0 <= one < len(class_names):
+            mask[one] = True
+        else:
+            shown = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
+            raise ConfigError(f"classes: {one!r} is none of the {len(class_names)} classes, which are {shown}")
+    if not mask.any():
+        raise ConfigError("classes: none given; leave it out to report all")
+    return mask
+
+
+def load(
+    *paths: str | Path, size: int | tuple[int, int] | None = None, max_detections: int = 100, batch_size: int = 1
+) -> Predictor:
+    """A ready `Predictor` from a run directory, a released detector or published files; see `load_detector`."""
+    detector, variables = load_detector(*paths, size=size)
     return Predictor(detector, variables, max_detections=max_detections, batch_size=batch_size)

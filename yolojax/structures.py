@@ -62,6 +62,7 @@ class Hyper(NamedTuple):
     lambda_noobj: float | Float[Array, ""] = 0.5
     lambda_cls: float | Float[Array, ""] = 1.0
     lambda_dfl: float | Float[Array, ""] = 1.5
+    lambda_l1: float | Float[Array, ""] = 0.0
     ignore_iou: float | Float[Array, ""] = 0.7
     learning_rate: float | Float[Array, ""] = 1e-3
     weight_decay: float | Float[Array, ""] = 5e-4

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,15 @@ def test_a_reader_that_goes_away_is_no_error():
     assert process.wait(timeout=120) == 141
 
 
-def test_an_interrupted_process_says_so(tmp_path):
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell ignores SIGINT for what it starts in the background, and so would everything that the tests start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_process_says_so(tmp_path, interruptible):
     """A pipe that nobody writes to keeps the command waiting until it is interrupted."""
     os.mkfifo(tmp_path / "truth.json")
     process = start("eval", str(tmp_path / "truth.json"), "none.json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -9,18 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolojax.eval.device import (
-    ANY_AREA,
-    RECALL_POINTS,
-    PaddedDetections,
-    PaddedTruth,
-    _true_positives_for_recall,
-    accumulate,
-    average_precision,
-    judge,
-    object_counts,
-    rank,
-)
+from yolojax.eval.accumulate import RECALL_POINTS, _recall_points_within
+from yolojax.eval.coco import METRICS, evaluate_coco
+from yolojax.eval.device import ANY_AREA, PaddedDetections, PaddedTruth, average_precision
+from yolojax.eval.device_numbers import device_numbers
+from yolojax.eval.inputs import read_detections, read_ground_truth
 
 AREAS = ((0.0, 1e10), (0.0, 1024.0), (1024.0, 9216.0), (9216.0, 1e10))
 IMAGES, M, K = 4, 14, 40
@@ -103,40 +96,35 @@ def test_caps_count_per_image_and_class(make_case, pycocotools_run, cap: int) ->
         np.testing.assert_allclose(got.recall, peer, rtol=0, atol=1e-9)
 
 
-def test_float32_and_the_mean(make_case, pycocotools_run, strict_dtypes) -> None:
-    truth, found = integers(*make_case(5, images=IMAGES, objects=4))
-    got = evaluate(*padded(truth, found, np.float32), classes=3)
+def test_twelve_numbers_in_float32(make_case) -> None:
+    """The way from columns (padded, compacted, all areas and caps at once) gives pycocotools' twelve numbers."""
+    for seed in (11, 12):
+        truth, found = make_case(seed, images=IMAGES, objects=4, crowd=0.2, ties=seed == 12)
+        result = evaluate_coco(truth, found)
+        columns = read_ground_truth(truth)
+        got = device_numbers(columns, read_detections(found, columns))
+        assert set(got) == set(METRICS)
+        for name in METRICS:
+            expected = getattr(result, name)
+            assert np.isnan(got[name]) if expected is None else got[name] == pytest.approx(expected, abs=1e-6), name
+
+
+def test_vmaps_over_data_sets_in_float32(make_case, pycocotools_run, strict_dtypes) -> None:
+    cases = [integers(*make_case(seed, images=IMAGES, objects=4)) for seed in (1, 2)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(padded(*case, np.float32) for case in cases))
+    got = jax.jit(jax.vmap(partial(average_precision, classes=3)))(*stacked)
     assert got.precision.dtype == jnp.float32
-    assert float(got.mean()) == pytest.approx(pycocotools_run(truth, found).stats[0], abs=1e-6)
-
-
-def test_weights_are_copies_of_images(make_case, pycocotools_run) -> None:
-    truth, found = integers(*make_case(8, images=IMAGES, objects=4))
-    weights = [2, 0, 1, 3]
-    copies: dict = {"categories": truth["categories"], "images": [], "annotations": []}
-    rows: list[dict] = []
-    for record, weight in zip(truth["images"], weights, strict=True):
-        for _ in range(weight):
-            new = len(copies["images"]) + 1
-            copies["images"].append({"id": new})
-            for a in truth["annotations"]:
-                if a["image_id"] == record["id"]:
-                    copies["annotations"].append({**a, "image_id": new, "id": len(copies["annotations"]) + 1})
-            rows += [{**d, "image_id": new} for d in found if d["image_id"] == record["id"]]
-    with jax.enable_x64(True):
-        columns = padded(truth, found, np.float64)
-        got = jax.jit(lambda t, d, w: accumulate(rank(judge(t, d)), object_counts(t, classes=3), w))(
-            *columns, jnp.asarray(weights, jnp.int32)
-        )
-        assert float(got.mean()) == pytest.approx(pycocotools_run(copies, rows).stats[0], abs=1e-9)
+    mean = jnp.nanmean(got.precision, axis=(1, 2))
+    np.testing.assert_allclose(mean, [pycocotools_run(*case).stats[0] for case in cases], rtol=0, atol=1e-6)
 
 
 def test_recall_points_are_reached_as_in_float64() -> None:
-    """For every number of objects up to 400: the first true positive whose rounded recall is at least the point."""
-    for n in range(1, 401):
-        recall = np.arange(n + 1) / n
-        expected = np.searchsorted(recall, RECALL_POINTS, side="left")
-        np.testing.assert_array_equal(_true_positives_for_recall(jnp.int32(n)), expected)
+    """For every number of objects up to 400, and of true positives among them."""
+    n, hits = np.meshgrid(np.arange(1, 401), np.arange(401), indexing="ij")
+    recall = hits / n
+    expected = np.where(hits > 0, np.searchsorted(RECALL_POINTS, recall.ravel(), side="right").reshape(n.shape), 0)
+    got = _recall_points_within(jnp.asarray(hits, jnp.int32), jnp.asarray(n, jnp.int32))
+    np.testing.assert_array_equal(np.asarray(got)[hits <= n], expected[hits <= n])
 
 
 def test_compiles_once(make_case) -> None:

@@ -16,6 +16,7 @@ from yolojax.losses import (
     box_iou_loss,
     complete_box_iou_loss,
     decoded_complete_iou_loss,
+    decoupled_loss,
     distance_box_iou_loss,
     distribution_focal_loss,
     focal_loss,
@@ -30,7 +31,7 @@ from yolojax.structures import Hyper, Level, LossTerms, Targets, hyper_as_arrays
 LEVELS = (Level(3, 4, 8), Level(2, 2, 16))
 ANCHORS = jnp.array([[[6.0, 6.0], [10.0, 14.0]], [[24.0, 20.0], [40.0, 44.0]]])
 B, M, C = 4, 3, 2
-HYPER = hyper_as_arrays(Hyper())
+HYPER = hyper_as_arrays(Hyper(lambda_l1=1.0))
 fast = settings(max_examples=20, deadline=None)
 
 _rng = np.random.default_rng(0)
@@ -38,12 +39,16 @@ ANCHORED_MAPS = tuple(jnp.asarray(_rng.normal(0, 1, (B, v.h, v.w, 2, 5 + C)), jn
 FREE_MAPS = tuple(
     tuple(jnp.asarray(_rng.normal(0, 1, (B, v.h, v.w, d)), jnp.float32) for v in LEVELS) for d in (4 * 8, C)
 )
+DECOUPLED_MAPS = tuple(
+    tuple(jnp.asarray(_rng.normal(0, 1, (B, v.h, v.w, d)), jnp.float32) for v in LEVELS) for d in (4, 1, C)
+)
 LOSSES = {
     "anchored": (lambda maps, t, h: yolo_loss(maps, LEVELS, ANCHORS, t, h), ANCHORED_MAPS),
     "anchored, CIoU": (
         lambda maps, t, h: yolo_loss(maps, LEVELS, ANCHORS, t, h, box_part=decoded_complete_iou_loss),
         ANCHORED_MAPS,
     ),
+    "decoupled": (lambda maps, t, h: decoupled_loss(*maps, LEVELS, t, h, largest_k=4), DECOUPLED_MAPS),
     "anchor free": (lambda maps, t, h: anchor_free_loss(*maps, LEVELS, t, h, k=4), FREE_MAPS),
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -126,6 +131,7 @@ def test_each_lambda_scales_its_part_alone(name, targets, factor):
         "dfl": "lambda_dfl",
         "obj": "lambda_obj",
         "noobj": "lambda_noobj",
+        "l1": "lambda_l1",
     }
     for part in plain.sums:
         field = lambdas[part]

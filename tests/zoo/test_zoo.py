@@ -22,6 +22,7 @@ SMALL = {
         "neck_width": 8,
         "anchors": (((10.0, 12.0), (20.0, 16.0)), ((30.0, 40.0), (60.0, 50.0))),
     },
+    "yolox": {"width": 1 / 32},
 }
 
 
@@ -93,9 +94,37 @@ def test_a_description_in_json_builds_the_same_detector(detector, variables):
 
 def test_a_description_that_this_version_would_read_otherwise_is_refused(detector):
     description = json.loads(json.dumps(zoo.describe(detector.spec)))
-    description["preprocess"]["channels"] = "bgr"
+    description["preprocess"]["pad"] = 0
     with pytest.raises(CheckpointError, match="preprocess"):
         zoo.from_description(description)
+
+
+@pytest.mark.parametrize(
+    ("scale", "parameters", "gflops"),
+    [
+        ("n", 3_157_200, 8.7),
+        ("s", 11_166_560, 28.6),
+        ("m", 25_902_640, 78.9),
+        ("l", 43_691_520, 165.2),
+        ("x", 68_229_648, 257.8),
+    ],
+)
+def test_yolov8_has_the_published_size(scale, parameters, gflops):
+    """The published counts include the 16 constants of the expectation over bins, which are no parameters here."""
+    detector = zoo.build("yolov8", tuple(map(str, range(80))), (640, 640), scale=scale)
+    assert zoo.parameter_count(jax.eval_shape(detector.init, jax.random.key(0))) == parameters - 16
+    assert zoo.forward_flops(detector) / 1e9 == pytest.approx(gflops, abs=0.06)
+
+
+def test_yolov8_has_no_other_scale():
+    with pytest.raises(ConfigError, match="no scale 'k'; it has n, s, m, l, x"):
+        zoo.build("yolov8", NAMES, CANVAS, scale="k")
+
+
+def test_descriptions_from_before_there_was_a_choice_of_filters_are_read(detector):
+    description = json.loads(json.dumps(zoo.describe(detector.spec)))
+    assert description["preprocess"].pop("filter") == "antialiased"
+    assert zoo.from_description(description).spec.preprocess == detector.spec.preprocess
 
 
 def test_compact_reads_its_own_gains():
@@ -125,7 +154,7 @@ def test_lesson_offers_both_backbones_and_box_losses(backbone, box):
     ("name", "canvas", "options", "message"),
     [
         ("compat", CANVAS, {}, "did you mean compact"),
-        ("zebra", CANVAS, {}, "known: compact, lesson"),
+        ("zebra", CANVAS, {}, "known: compact, .*lesson"),
         ("compact", (65, 96), {}, "multiples of the largest stride, 32"),
         ("compact", CANVAS, {"depth": 3}, "depth"),
         ("lesson", CANVAS, {}, "needs anchors"),

@@ -1,7 +1,7 @@
 """What happens to boxes when the image under them moves."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from yolojax.structures import Targets
 
@@ -16,6 +16,20 @@ def transform_boxes(boxes: Float[Array, "B M 4"], matrices: Float[Array, "B 2 3"
     m = matrices[:, None, None]
     new_x = m[..., 0, 0] * x + m[..., 0, 1] * y + m[..., 0, 2]
     new_y = m[..., 1, 0] * x + m[..., 1, 1] * y + m[..., 1, 2]
+    return jnp.stack([new_x.min(-1), new_y.min(-1), new_x.max(-1), new_y.max(-1)], -1)
+
+
+def project_boxes(boxes: Float[Array, "B M 4"], matrices: Float[Array, "B 3 3"]) -> Float[Array, "B M 4"]:
+    """Boxes under perspective maps (homographies): the tightest boxes around the four mapped corners.
+
+    No corner may lie on or beyond the horizon of its map, where the third homogeneous coordinate is 0 or less.
+    """
+    x = boxes[..., jnp.array([0, 2, 0, 2])]
+    y = boxes[..., jnp.array([1, 1, 3, 3])]
+    m = matrices[:, None, None]
+    depth = m[..., 2, 0] * x + m[..., 2, 1] * y + m[..., 2, 2]
+    new_x = (m[..., 0, 0] * x + m[..., 0, 1] * y + m[..., 0, 2]) / depth
+    new_y = (m[..., 1, 0] * x + m[..., 1, 1] * y + m[..., 1, 2]) / depth
     return jnp.stack([new_x.min(-1), new_y.min(-1), new_x.max(-1), new_y.max(-1)], -1)
 
 
@@ -34,3 +48,25 @@ def keep_visible(
     whole = (moved[..., 2] - moved[..., 0]) * (moved[..., 3] - moved[..., 1])
     object_stays = (sides.min(-1) >= MIN_SIDE) & (area >= MIN_VISIBLE * whole)
     return clipped, targets.valid & jnp.where(targets.crowd, area > 0, object_stays)
+
+
+def fit_into_rows(targets: Targets, count: int) -> Targets:
+    """Targets of ``N`` rows packed into ``count``: objects before crowd regions, large before small.
+
+    What does not fit is added to ``dropped``.
+    """
+    order = _strongest_claim(targets.boxes, targets.valid, targets.crowd)[:, :count]
+
+    def take(a: Array) -> Array:
+        return jnp.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 2)), 1)
+
+    overflow = jnp.maximum(targets.valid.sum(1, dtype=jnp.int32) - count, 0)
+    return Targets(*(take(a) for a in targets[:4]), targets.dropped + overflow)
+
+
+def _strongest_claim(
+    boxes: Float[Array, "B N 4"], valid: Bool[Array, "B N"], crowd: Bool[Array, "B N"]
+) -> Int[Array, "B N"]:
+    """The order in which objects take the padded rows: valid ones, objects before crowd regions, large before small."""
+    sides = boxes[..., 2:] - boxes[..., :2]
+    return jnp.lexsort((-sides[..., 0] * sides[..., 1], crowd, ~valid), axis=-1)

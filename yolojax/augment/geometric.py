@@ -1,12 +1,12 @@
-"""Flips, and random magnification and shift as one resampling."""
+"""Flips, and random magnification, shift, rotation, shear and perspective as one resampling."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from yolojax.augment.boxes import keep_visible, transform_boxes
+from yolojax.augment.boxes import keep_visible, project_boxes, transform_boxes
 from yolojax.augment.compose import Augmentation
-from yolojax.augment.warp import PAD, warp_affine
+from yolojax.augment.warp import PAD, warp_affine, warp_perspective
 from yolojax.errors import ConfigError
 from yolojax.structures import Targets
 
@@ -49,28 +49,90 @@ def random_affine(
 
     Boxes are clipped to the canvas and dropped by the rule of `keep_visible`.
     """
-    if not 0 < scale[0] <= scale[1]:
-        raise ConfigError(f"affine scale = {scale}: give two numbers with 0 < smallest <= largest")
-    if not 0 <= shear < 45:
-        raise ConfigError(f"affine shear = {shear}: give degrees from 0 to below 45")
+    _check_affine(scale, shear)
 
     def affine(
         key: PRNGKeyArray, images: UInt8[Array, "B H W 3"], targets: Targets
     ) -> tuple[UInt8[Array, "B H W 3"], Targets]:
         batch, h, w, _ = images.shape
         draw = jax.random.uniform(key, (6, batch), minval=-1.0, maxval=1.0)
-        log_low, log_high = jnp.log(jnp.float32(scale[0])), jnp.log(jnp.float32(scale[1]))
-        size = jnp.exp(log_low + (draw[0] + 1) / 2 * (log_high - log_low))
-        angle = jnp.deg2rad(rotate) * draw[1]
-        shear_x, shear_y = jnp.tan(jnp.deg2rad(shear) * draw[2]), jnp.tan(jnp.deg2rad(shear) * draw[3])
-        cos, sin = size * jnp.cos(angle), size * jnp.sin(angle)
-        a, b = cos - sin * shear_y, cos * shear_x - sin
-        c, d = sin + cos * shear_y, sin * shear_x + cos
-        move_x = w / 2 - a * w / 2 - b * h / 2 + translate * w * draw[4]
-        move_y = h / 2 - c * w / 2 - d * h / 2 + translate * h * draw[5]
-        matrices = jnp.stack([jnp.stack([a, b, move_x], -1), jnp.stack([c, d, move_y], -1)], 1)
+        matrices = _affine_matrices(draw, (h, w), scale, translate, rotate, shear)
         moved = transform_boxes(targets.boxes, matrices)
         boxes, valid = keep_visible(targets, moved, jnp.array([0, 0, w, h], jnp.float32))
         return warp_affine(images, matrices, pad), targets._replace(boxes=boxes, valid=valid)
 
     return affine
+
+
+def random_perspective(
+    perspective: float,
+    *,
+    scale: tuple[float, float] = (1.0, 1.0),
+    translate: float = 0.0,
+    rotate: float = 0.0,
+    shear: float = 0.0,
+    pad: int = PAD,
+) -> Augmentation:
+    """`random_affine` after a tilt of the picture out of its plane, in one resampling.
+
+    Each image is tilted to the left or right and up or down: what lies at a border of the canvas comes closer or goes
+    farther by up to the share ``perspective`` on each axis, the centre stays. Below .5, where a corner of the image
+    would reach the horizon. Boxes become the tightest boxes around their four mapped corners.
+    """
+    _check_affine(scale, shear)
+    if not 0 <= perspective < 0.5:
+        raise ConfigError(f"perspective = {perspective}: give a share from 0 to below .5")
+
+    def tilt(
+        key: PRNGKeyArray, images: UInt8[Array, "B H W 3"], targets: Targets
+    ) -> tuple[UInt8[Array, "B H W 3"], Targets]:
+        batch, h, w, _ = images.shape
+        draw = jax.random.uniform(key, (8, batch), minval=-1.0, maxval=1.0)
+        matrices = _affine_matrices(draw[:6], (h, w), scale, translate, rotate, shear)
+        # With u, v from -1 to 1 across the canvas: depth 1 + p u + q v, about the centre.
+        p, q = perspective * draw[6] / (w / 2), perspective * draw[7] / (h / 2)
+        c, d = w / 2, h / 2
+        rest = 1 - p * c - q * d
+        one, zero = jnp.ones(batch), jnp.zeros(batch)
+        depth = jnp.stack([p, q, rest], -1)
+        across = jnp.stack([one, zero, -c * one], -1) + c * depth
+        down = jnp.stack([zero, one, -d * one], -1) + d * depth
+        # Elementwise: a product of matrices would be rounded to bfloat16 or TF32 where the hardware prefers that.
+        rows = [m[:, :1] * across + m[:, 1:2] * down + m[:, 2:] * depth for m in (matrices[:, 0], matrices[:, 1])]
+        projection = jnp.stack([*rows, depth], 1)
+        # Padding may hold what lies beyond a horizon; it is no box, but should not become infinite either.
+        inside = jnp.clip(targets.boxes, 0, jnp.array([w, h, w, h], jnp.float32)[None, None])
+        moved = project_boxes(inside, projection)
+        boxes, valid = keep_visible(targets, moved, jnp.array([0, 0, w, h], jnp.float32))
+        return warp_perspective(images, projection, pad), targets._replace(boxes=boxes, valid=valid)
+
+    return tilt
+
+
+def _check_affine(scale: tuple[float, float], shear: float) -> None:
+    if not 0 < scale[0] <= scale[1]:
+        raise ConfigError(f"affine scale = {scale}: give two numbers with 0 < smallest <= largest")
+    if not 0 <= shear < 45:
+        raise ConfigError(f"affine shear = {shear}: give degrees from 0 to below 45")
+
+
+def _affine_matrices(
+    draw: Float[Array, "6 B"],
+    canvas: tuple[int, int],
+    scale: tuple[float, float],
+    translate: float,
+    rotate: float,
+    shear: float,
+) -> Float[Array, "B 2 3"]:
+    """From six numbers in -1..1 an image to its map: size, angle, shear on each axis, shift on each axis."""
+    h, w = canvas
+    log_low, log_high = jnp.log(jnp.float32(scale[0])), jnp.log(jnp.float32(scale[1]))
+    size = jnp.exp(log_low + (draw[0] + 1) / 2 * (log_high - log_low))
+    angle = jnp.deg2rad(rotate) * draw[1]
+    shear_x, shear_y = jnp.tan(jnp.deg2rad(shear) * draw[2]), jnp.tan(jnp.deg2rad(shear) * draw[3])
+    cos, sin = size * jnp.cos(angle), size * jnp.sin(angle)
+    a, b = cos - sin * shear_y, cos * shear_x - sin
+    c, d = sin + cos * shear_y, sin * shear_x + cos
+    move_x = w / 2 - a * w / 2 - b * h / 2 + translate * w * draw[4]
+    move_y = h / 2 - c * w / 2 - d * h / 2 + translate * h * draw[5]
+    return jnp.stack([jnp.stack([a, b, move_x], -1), jnp.stack([c, d, move_y], -1)], 1)

@@ -1,12 +1,14 @@
-"""Mosaic of four images (YOLOv4, arXiv 2004.10934, section 3.3) on fixed shapes."""
+"""Mosaics of four and of nine images on fixed shapes."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from yolojax.augment.boxes import keep_visible
+from yolojax.augment.boxes import fit_into_rows, keep_visible
 from yolojax.augment.compose import Augmentation
-from yolojax.augment.warp import PAD, sample_bilinear, to_uint8
+from yolojax.augment.warp import PAD, halve, sample_bilinear, to_uint8
 from yolojax.errors import ConfigError
 from yolojax.structures import Targets
 
@@ -19,9 +21,10 @@ def mosaic(probability: float, *, scale: tuple[float, float] = (0.5, 1.0), pad: 
     of the canvas; what the image does not cover is grey (``pad``). Boxes are clipped to their tile and dropped by the
     rule of `keep_visible`. Of the up to ``4 M`` objects only ``M`` fit: what is left out, crowd regions first and then
     the smallest objects, is added to ``dropped``, as is what had been dropped from the four images.
+
+    Reference: YOLOv4, arXiv 2004.10934, section 3.3.
     """
-    if not 0 < scale[0] <= scale[1]:
-        raise ConfigError(f"mosaic scale = {scale}: give two numbers with 0 < smallest <= largest")
+    _check_scale(scale)
 
     def make(
         key: PRNGKeyArray, images: UInt8[Array, "B H W 3"], targets: Targets
@@ -29,83 +32,131 @@ def mosaic(probability: float, *, scale: tuple[float, float] = (0.5, 1.0), pad: 
         batch, h, w, _ = images.shape
         keys = jax.random.split(key, 4)
         chosen = jax.random.bernoulli(keys[0], probability, (batch,))
-        own = jnp.arange(batch)[:, None]
-        source = jnp.concatenate([own, (own + jax.random.randint(keys[1], (batch, 3), 1, max(batch, 2))) % batch], 1)
-        extent = jnp.array([[w, h]], jnp.float32)
-        centre = jax.random.uniform(keys[2], (batch, 2), minval=0.25, maxval=0.75) * extent
-        low, high = jnp.log(jnp.float32(scale[0])), jnp.log(jnp.float32(scale[1]))
-        size = jnp.exp(jax.random.uniform(keys[3], (batch, 4), minval=low, maxval=high))
-        # Tiles from left to right, then down; the meeting point is their image's bottom right, bottom left, ... corner.
-        corner = jnp.array([[[1, 1], [0, 1], [1, 0], [0, 0]]], jnp.float32) * extent[:, None]
-        shift = centre[:, None] - corner * size[..., None]
-
-        pixels = _draw_tiles(images, source, centre, size, shift, pad)
-        made = _gather_objects(targets, source, centre, size, shift, (h, w))
-        select = lambda new, old: jnp.where(chosen.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)  # noqa: E731
-        return select(pixels, images), jax.tree.map(select, made, targets)
+        cuts = jax.random.uniform(keys[2], (batch, 2, 1), minval=0.25, maxval=0.75)
+        tiles = _lay_tiles(cuts, _draw_sizes(keys[3], (batch, 4), scale), (h, w))
+        source = _draw_sources(keys[1], batch, 4)
+        pixels = _draw_tiles(images, source, tiles, pad)
+        made = _gather_objects(targets, source, tiles)
+        return _where(chosen, pixels, images), jax.tree.map(lambda new, old: _where(chosen, new, old), made, targets)
 
     return make
 
 
+def mosaic9(probability: float, *, scale: tuple[float, float] = (0.4, 0.8), pad: int = PAD) -> Augmentation:
+    """With this probability an image becomes three rows of three tiles: itself and eight others, which may repeat.
+
+    The cuts between the tiles are drawn from 20 to 46 % and from 54 to 80 % of each side. An image of the middle row or
+    column is centred on its tile there; one at the border touches the cut, as in `mosaic`. Where a factor is below .5
+    the image is first halved by averaging, so that small objects do not alias away; both sides of the canvas must
+    therefore be even. All else is as in `mosaic`, with ``9 M`` objects for ``M`` rows.
+    """
+    _check_scale(scale)
+
+    def make(
+        key: PRNGKeyArray, images: UInt8[Array, "B H W 3"], targets: Targets
+    ) -> tuple[UInt8[Array, "B H W 3"], Targets]:
+        batch, h, w, _ = images.shape
+        if h % 2 or w % 2:
+            raise ConfigError(f"mosaic of nine on a canvas of {h} x {w}: both sides must be even")
+        keys = jax.random.split(key, 4)
+        chosen = jax.random.bernoulli(keys[0], probability, (batch,))
+        low = jnp.array([0.2, 0.54])[None, None]
+        cuts = low + jax.random.uniform(keys[2], (batch, 2, 2), maxval=0.26)
+        tiles = _lay_tiles(cuts, _draw_sizes(keys[3], (batch, 9), scale), (h, w))
+        source = _draw_sources(keys[1], batch, 9)
+        pixels = _draw_tiles(images, source, tiles, pad, halved=scale[0] < 0.5)
+        made = _gather_objects(targets, source, tiles)
+        return _where(chosen, pixels, images), jax.tree.map(lambda new, old: _where(chosen, new, old), made, targets)
+
+    return make
+
+
+class _Tiles(NamedTuple):
+    """``T`` tiles, left to right, then down: the map ``x * size + shift`` of each image, and the window it is cut to.
+
+    ``cuts`` holds, for each image and for x and y, where one tile ends and the next begins.
+    """
+
+    cuts: Float[Array, "B 2 cuts"]
+    size: Float[Array, "B T"]
+    shift: Float[Array, "B T 2"]
+    window: Float[Array, "B T 4"]
+
+
+def _check_scale(scale: tuple[float, float]) -> None:
+    if not 0 < scale[0] <= scale[1]:
+        raise ConfigError(f"mosaic scale = {scale}: give two numbers with 0 < smallest <= largest")
+
+
+def _draw_sizes(key: PRNGKeyArray, shape: tuple[int, int], scale: tuple[float, float]) -> Float[Array, "B T"]:
+    low, high = jnp.log(jnp.float32(scale[0])), jnp.log(jnp.float32(scale[1]))
+    return jnp.exp(jax.random.uniform(key, shape, minval=low, maxval=high))
+
+
+def _draw_sources(key: PRNGKeyArray, batch: int, tiles: int) -> Int[Array, "B T"]:
+    """Itself, then others of the batch."""
+    own = jnp.arange(batch)[:, None]
+    others = (own + jax.random.randint(key, (batch, tiles - 1), 1, max(batch, 2))) % batch
+    return jnp.concatenate([own, others], 1)
+
+
+def _where(chosen: Bool[Array, " B"], new: Array, old: Array) -> Array:
+    return jnp.where(chosen.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
+
+
+def _lay_tiles(cuts: Float[Array, "B 2 cuts"], size: Float[Array, "B T"], canvas: tuple[int, int]) -> _Tiles:
+    batch, _, count = cuts.shape
+    extent = jnp.array([canvas[1], canvas[0]], jnp.float32)
+    cuts = cuts * extent[None, :, None]
+    zero, end = jnp.zeros((batch, 2, 1)), jnp.broadcast_to(extent[None, :, None], (batch, 2, 1))
+    low, high = jnp.concatenate([zero, cuts], 2), jnp.concatenate([cuts, end], 2)
+    # What of the image lies where: the first tile ends with the image's end, the last begins with its beginning, those
+    # between are centred.
+    middle = (low[..., 1:-1] + high[..., 1:-1]) / 2
+    anchor = jnp.concatenate([cuts[..., :1], middle, cuts[..., -1:]], 2)
+    share = jnp.concatenate([jnp.ones(1), jnp.full(count - 1, 0.5), jnp.zeros(1)])
+    column, row = (a.ravel() for a in reversed(jnp.meshgrid(*[jnp.arange(count + 1)] * 2, indexing="ij")))
+    at = jnp.stack([anchor[:, 0, column], anchor[:, 1, row]], -1)
+    part = jnp.stack([share[column], share[row]], -1) * extent[None, :]
+    window = jnp.stack([low[:, 0, column], low[:, 1, row], high[:, 0, column], high[:, 1, row]], -1)
+    return _Tiles(cuts, size, at - part[None] * size[..., None], window)
+
+
 def _draw_tiles(
-    images: UInt8[Array, "B H W 3"],
-    source: Int[Array, "B 4"],
-    centre: Float[Array, "B 2"],
-    size: Float[Array, "B 4"],
-    shift: Float[Array, "B 4 2"],
-    pad: int,
+    images: UInt8[Array, "B H W 3"], source: Int[Array, "B T"], tiles: _Tiles, pad: int, *, halved: bool = False
 ) -> UInt8[Array, "B H W 3"]:
     batch, h, w, _ = images.shape
     x = (jnp.arange(w, dtype=jnp.float32) + 0.5)[None, None, :]
     y = (jnp.arange(h, dtype=jnp.float32) + 0.5)[None, :, None]
-    tile = (x > centre[:, 0, None, None]) + 2 * (y > centre[:, 1, None, None])
+    cuts = tiles.cuts[..., None, None]
+    column = sum((x > cuts[:, 0, i] for i in range(cuts.shape[2])), start=jnp.zeros((1, 1, 1), jnp.int32))
+    line = sum((y > cuts[:, 1, i] for i in range(cuts.shape[2])), start=jnp.zeros((1, 1, 1), jnp.int32))
+    tile = column + (cuts.shape[2] + 1) * line
     row = jnp.arange(batch)[:, None, None]
-    source_x = (x - shift[row, tile, 0]) / size[row, tile]
-    source_y = (y - shift[row, tile, 1]) / size[row, tile]
-    return to_uint8(sample_bilinear(images, source[row, tile], source_x, source_y, pad))
+    size = tiles.size[row, tile]
+    source_x = (x - tiles.shift[row, tile, 0]) / size
+    source_y = (y - tiles.shift[row, tile, 1]) / size
+    pixels = sample_bilinear(images, source[row, tile], source_x, source_y, pad)
+    if halved:
+        small = sample_bilinear(halve(images), source[row, tile], source_x / 2, source_y / 2, pad)
+        pixels = jnp.where((size < 0.5)[..., None], small, pixels)
+    return to_uint8(pixels)
 
 
-def _gather_objects(
-    targets: Targets,
-    source: Int[Array, "B 4"],
-    centre: Float[Array, "B 2"],
-    size: Float[Array, "B 4"],
-    shift: Float[Array, "B 4 2"],
-    canvas: tuple[int, int],
-) -> Targets:
+def _gather_objects(targets: Targets, source: Int[Array, "B T"], tiles: _Tiles) -> Targets:
     batch, count = targets.valid.shape
+    number = source.shape[1]
 
     def of_tiles(a: Array) -> Array:
-        return a[source].reshape(batch, 4 * count, *a.shape[2:])
+        return a[source].reshape(batch, number * count, *a.shape[2:])
 
-    zero = jnp.zeros_like(centre)
-    end = jnp.broadcast_to(jnp.array([[canvas[1], canvas[0]]], jnp.float32), centre.shape)
-    low_x, low_y = (jnp.stack([zero[:, i], centre[:, i]], -1) for i in (0, 1))
-    high_x, high_y = (jnp.stack([centre[:, i], end[:, i]], -1) for i in (0, 1))
-    column, row = jnp.array([0, 1, 0, 1]), jnp.array([0, 0, 1, 1])
-    windows = jnp.stack([low_x[:, column], low_y[:, row], high_x[:, column], high_y[:, row]], -1)
-
-    moved = targets.boxes[source] * size[..., None, None] + jnp.tile(shift, (1, 1, 2))[:, :, None]
+    moved = targets.boxes[source] * tiles.size[..., None, None] + jnp.tile(tiles.shift, (1, 1, 2))[:, :, None]
     gathered = Targets(
-        moved.reshape(batch, 4 * count, 4),
+        moved.reshape(batch, number * count, 4),
         of_tiles(targets.classes),
         of_tiles(targets.valid),
         of_tiles(targets.crowd),
         targets.dropped[source].sum(1),
     )
-    boxes, valid = keep_visible(gathered, gathered.boxes, jnp.repeat(windows, count, axis=1))
-    order = _strongest_claim(boxes, valid, gathered.crowd)[:, :count]
-
-    def take(a: Array) -> Array:
-        return jnp.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 2)), 1)
-
-    overflow = jnp.maximum(valid.sum(1, dtype=jnp.int32) - count, 0)
-    return Targets(take(boxes), take(gathered.classes), take(valid), take(gathered.crowd), gathered.dropped + overflow)
-
-
-def _strongest_claim(
-    boxes: Float[Array, "B N 4"], valid: Bool[Array, "B N"], crowd: Bool[Array, "B N"]
-) -> Int[Array, "B N"]:
-    """The order in which objects take the padded rows: valid ones, objects before crowd regions, large before small."""
-    sides = boxes[..., 2:] - boxes[..., :2]
-    return jnp.lexsort((-sides[..., 0] * sides[..., 1], crowd, ~valid), axis=-1)
+    boxes, valid = keep_visible(gathered, gathered.boxes, jnp.repeat(tiles.window, count, axis=1))
+    return fit_into_rows(gathered._replace(boxes=boxes, valid=valid), count)

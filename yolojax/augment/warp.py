@@ -1,4 +1,4 @@
-"""Bilinear resampling of a batch under one affine map per image."""
+"""Bilinear resampling of a batch under one affine or perspective map per image."""
 
 import jax
 import jax.numpy as jnp
@@ -64,3 +64,35 @@ def warp_affine(
         return to_uint8(sample_bilinear(image[None], here, source_x, source_y, pad))
 
     return jax.vmap(warp)(images, invert_affine(matrices))
+
+
+def halve(images: UInt8[Array, "B H W 3"]) -> UInt8[Array, "B H/2 W/2 3"]:
+    """Every two by two pixels averaged; both sides must be even."""
+    batch, h, w, _ = images.shape
+    return to_uint8(images.reshape(batch, h // 2, 2, w // 2, 2, 3).astype(jnp.float32).mean((2, 4)))
+
+
+def warp_perspective(
+    images: UInt8[Array, "B H W 3"], matrices: Float[Array, "B 3 3"], pad: int = PAD
+) -> UInt8[Array, "B H W 3"]:
+    """Each image moved by its homography from input to output positions; grey where nothing lands.
+
+    Every pixel of the input must lie before the horizon of its map: ``(matrix @ (x, y, 1))[2] > 0``.
+    """
+    _, h, w, _ = images.shape
+    x = (jnp.arange(w, dtype=jnp.float32) + 0.5)[None, :]
+    y = (jnp.arange(h, dtype=jnp.float32) + 0.5)[:, None]
+    here = jnp.zeros((h, w), jnp.int32)
+
+    def warp(image: UInt8[Array, "H W 3"], m: Float[Array, "3 3"]) -> UInt8[Array, "H W 3"]:
+        # The adjugate is the inverse up to a factor, which cancels; its sign is that of the determinant.
+        rows = [jnp.cross(m[:, 1], m[:, 2]), jnp.cross(m[:, 2], m[:, 0]), jnp.cross(m[:, 0], m[:, 1])]
+        determinant = m[0, 0] * rows[0][0] + m[1, 0] * rows[0][1] + m[2, 0] * rows[0][2]
+        source_x, source_y, depth = (r[0] * x + r[1] * y + r[2] for r in rows)
+        visible = depth * jnp.sign(determinant) > 0  # beyond the horizon lies what is behind the viewer
+        safe = jnp.where(visible, depth, 1.0)
+        outside = jnp.float32(-2.0)
+        source_x = jnp.where(visible, source_x / safe, outside)
+        return to_uint8(sample_bilinear(image[None], here, source_x, source_y / safe, pad))
+
+    return jax.vmap(warp)(images, matrices)

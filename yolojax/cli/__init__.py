@@ -15,10 +15,13 @@ import tyro
 from tyro.conf import subcommand
 
 from yolojax import __version__
-from yolojax.cli.data import Anchors, Data
-from yolojax.cli.evaluate import Diagnose, Eval, Val
+from yolojax.cli.anchors import Anchors
+from yolojax.cli.data import Data
+from yolojax.cli.diagnose import Diagnose
+from yolojax.cli.evaluate import Eval, Val
 from yolojax.cli.info import Info
 from yolojax.cli.predict import Predict
+from yolojax.cli.provenance import remember
 from yolojax.cli.train import Demo, Train
 from yolojax.errors import Terminated, YolojaxError
 
@@ -45,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"yolojax {__version__}")
         return 0
     command = parse(arguments or ["--help"])
+    remember(arguments)
     # What orbax logs, tracebacks included, reaches the user as the error that is raised from it.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:

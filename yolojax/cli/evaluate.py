@@ -1,20 +1,22 @@
-"""``yolojax val``, ``eval`` and ``diagnose``: a detector, a list of detections, or a row of numbers measured."""
+"""``yolojax val`` and ``eval``: a detector, or a list of detections, measured and reported."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from yolojax import __version__
 from yolojax.cli.folders import choose_folder
-from yolojax.config import ValidationConfig, from_dict
+from yolojax.cli.provenance import command_line, described
+from yolojax.config import TrainConfig, ValidationConfig, check, from_dict
 from yolojax.errors import ConfigError, ResultError
 
 if TYPE_CHECKING:
     from yolojax.data import Dataset
+    from yolojax.eval.analysis import Analysis
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,21 @@ class Val:
     """Measure a detector on a data set: COCO's twelve numbers, precision and recall.
 
     Attributes:
-      model: a run directory, or a folder that holds a released detector.
+      model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
+        weights, or the .cfg and .weights of a Darknet (with its .names, so that classes have names).
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
-      out: folder for detections.json (COCO's result format) and metrics.json.
-      validation: How detections are made.
+      out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.
+      validation: How detections are made and measured.
     """
 
-    model: Annotated[Path, arg(metavar="RUN")]
+    model: Annotated[tuple[Path, ...], arg(metavar="RUN|FILE ...")]
     data: Annotated[
         str | None, arg(metavar="DATA", help_behavior_hint="(default: the run's own validation images)")
     ] = None
-    split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: all of DATA)")] = None
+    split: Annotated[
+        str | None, arg(metavar="NAME", help_behavior_hint="(default: val, or all of DATA where there are no parts)")
+    ] = None
     out: Annotated[
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/val, runs/val2, ...)")
     ] = None
@@ -44,32 +49,58 @@ class Val:
         out = choose_folder(self.out, Path("runs/val"))
 
         from yolojax.cli.progress import make_reporter
-        from yolojax.eval.files import write_json, write_metrics
+        from yolojax.data import open_dataset
+        from yolojax.eval.files import write_json
         from yolojax.eval.table import format_result
         from yolojax.predict import load_detector
         from yolojax.training.evaluation import evaluate
+        from yolojax.training.report import write_evaluation_report
+        from yolojax.training.splits import validation_split
 
-        model = load_detector(self.model)
-        data = self.data if self.data is not None else self._own_validation_images()
-        found = evaluate(model, data, self.split, validation=self.validation, reporter=make_reporter())
+        check(TrainConfig(validation=self.validation))
+        model, reporter = load_detector(*self.model), make_reporter()
+        if self.data is None:
+            data = self._own_validation_images()
+        else:
+            split = self.split or validation_split(self.data)
+            if split is not None and self.split is None:
+                reporter.say(f"measuring on the part {split} of {self.data}")
+            data = open_dataset(self.data, split, class_names=model[0].spec.class_names)
+        found = evaluate(model, data, validation=self.validation, reporter=reporter)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "detections.json", found.detections)
-        write_metrics(out / "metrics.json", found.result)
+        write_evaluation_report(
+            out,
+            found,
+            data,
+            title=f"{self.model[0].resolve().name} on {data.root.name if data.root else 'generated data'}"
+            + (f" ({data.split})" if data.split else ""),
+            provenance={
+                "command": command_line(),
+                "model": " ".join(map(str, self.model)),
+                "data": self.data or "the run's own",
+            },
+            samples=self.validation.samples,
+            reporter=reporter,
+        )
         print(format_result(found.result))
         if found.truncated:
             print(f"{found.truncated} detections beyond {self.validation.max_detections} an image were not counted")
-        print(f"\n{out}: detections.json, metrics.json")
+        print(f"\n{out}: detections.json, index.html, report.md, metrics.json")
         return 0
 
     def _own_validation_images(self) -> Dataset:
+        from yolojax.loading import load_origin
         from yolojax.training.rundir import read_config
         from yolojax.training.splits import open_splits
 
         if self.split is not None:
             raise ConfigError("--split is a part of --data; give both or neither")
-        _, own = open_splits(from_dict(read_config(self.model)).data)
+        if not load_origin(*self.model):
+            raise ConfigError(f"{self.model[0]} is no run of ours; give --data to say what to measure it on")
+        _, own = open_splits(from_dict(read_config(self.model[0])).data)
         if own is None:
-            raise ConfigError(f"{self.model} was trained without validation images; give --data")
+            raise ConfigError(f"{self.model[0]} was trained without validation images; give --data")
         return own
 
 
@@ -79,104 +110,127 @@ class Eval:
 
     Attributes:
       truth: ground truth: a COCO JSON file, or a data set in any layout that train takes.
-      detections: a COCO result list (JSON).
+      detections: a COCO result list (JSON), or a COCO data set whose annotations have scores; the latter is joined by
+        file name and class name.
       split: part of the data set, where the ground truth is not a COCO JSON file.
+      images: folder of the images, where they are not at the ground truth's own place; only the gallery shows them.
+      compare: other detections on the same images: differences with intervals.
       confidence: score from which a detection counts for precision and recall; AP and AR read all detections.
       dense: count up to 1000 detections of a class on an image instead of COCO's 100.
       unknown: detections on unknown images or classes: refuse the file, or leave them out and count them.
+      ignore: objects with the flag ignore: ordinary ones (COCO's numbers), or neither object nor background.
+      voc: print Pascal VOC's AP as well (IoU .5, difficult objects ignored), all-point and 11-point.
       ties: order of equal scores: as listed (COCO's numbers), or by content, so that the order of the list is without
         effect.
       backend: hotcoco gives the same numbers sooner; it is an optional extra.
-      out: folder for metrics.json.
+      samples: bootstrap resamples for the intervals of the report; 0 for none.
+      seed: of the resamples.
+      out: folder for the report: index.html, report.md, metrics.json.
     """
 
     truth: Annotated[Positional[str], arg(metavar="TRUTH")]
     detections: Annotated[Positional[Path], arg(metavar="DETECTIONS")]
     split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: all of it)")] = None
+    images: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: beside the ground truth)")] = (
+        None
+    )
+    compare: Annotated[Path | None, arg(metavar="OTHER", help_behavior_hint="(default: no comparison)")] = None
     confidence: float = 0.25
     dense: bool = False
     unknown: Literal["refuse", "count"] = "refuse"
+    ignore: Literal["ordinary", "crowd"] = "ordinary"
+    voc: bool = False
     ties: Literal["listed", "canonical"] = "listed"
     backend: Literal["pycocotools", "hotcoco"] = "pycocotools"
+    samples: int = 1000
+    seed: int = 0
     out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: nothing is written)")] = None
 
     def run(self) -> int:
-        """Measure; prints the table."""
+        """Measure; prints the table and, with a folder or a comparison, the two lines of the diagnosis."""
         out = choose_folder(self.out, self.out) if self.out is not None else None
-
-        from yolojax.data import open_dataset
-        from yolojax.eval.coco import COCO_CAPS, DENSE_CAPS, evaluate_coco
-        from yolojax.eval.files import write_metrics
-        from yolojax.eval.table import format_result
-
+        if self.samples < 0 or self.samples == 1:
+            raise ConfigError(f"--samples {self.samples}: intervals need at least two resamples; 0 leaves them out")
         is_json = self.truth.lower().endswith(".json")
         if is_json and self.split is not None:
             raise ConfigError(f"--split {self.split}: {self.truth} is one file; leave --split out")
-        result = evaluate_coco(
-            self.truth if is_json else open_dataset(self.truth, self.split).to_coco(),
-            self.detections,
-            confidence=self.confidence,
-            caps=DENSE_CAPS if self.dense else COCO_CAPS,
-            unknown=self.unknown,
-            ties=self.ties,
-            backend=self.backend,
-        )
-        print(format_result(result))
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            write_metrics(out / "metrics.json", result)
-            print(f"\n{out}: metrics.json")
-        return 0
+        for file in (self.detections, self.compare):
+            if file is not None and not file.is_file():
+                raise ResultError(f"cannot read {file}: there is no such file")
+        if self.images is not None and not self.images.is_dir():
+            raise ConfigError(f"--images {self.images}: no such folder")
+        if self.compare is not None and not self.samples:
+            raise ConfigError("--compare needs resamples; leave --samples 0 out")
 
+        from yolojax.cli.photos import photos_of
+        from yolojax.cli.progress import make_reporter
+        from yolojax.data import open_dataset
+        from yolojax.eval.coco import COCO_CAPS, DENSE_CAPS, evaluate_coco
+        from yolojax.eval.table import format_result
 
-@dataclass(frozen=True)
-class Diagnose:
-    """Read measured numbers: what is wrong with a detector, and the most useful experiment to run next.
-
-    Attributes:
-      run_folder: a run directory, a folder that val or eval wrote, or a metrics.json.
-      precision: at IoU .5 and the confidence you use.
-      recall: at IoU .5 and the same confidence.
-      ap50: average precision at IoU .5.
-      ap: COCO's average precision, over IoU .5 to .95.
-    """
-
-    run_folder: Annotated[Positional[Path | None], arg(metavar="[RUN]", help_behavior_hint="")] = None
-    precision: Annotated[float | None, arg(metavar="0..1", help_behavior_hint="")] = None
-    recall: Annotated[float | None, arg(metavar="0..1", help_behavior_hint="")] = None
-    ap50: Annotated[float | None, arg(metavar="0..1", help_behavior_hint="")] = None
-    ap: Annotated[float | None, arg(metavar="0..1", help_behavior_hint="")] = None
-
-    def run(self) -> int:
-        """Print two lines: the diagnosis, and what to do next."""
-        from yolojax.eval.diagnosis import diagnose
-
-        given = (self.precision, self.recall, self.ap50, self.ap)
-        if self.run_folder is not None:
-            if any(number is not None for number in given):
-                raise ConfigError("give a run or the four numbers, not both")
-            print(diagnose(**_read_metrics(self.run_folder)))
+        dataset = None if is_json else open_dataset(self.truth, self.split, images=self.images)
+        truth = self.truth if dataset is None else dataset.to_coco()
+        options: dict[str, Any] = {
+            "confidence": self.confidence,
+            "caps": DENSE_CAPS if self.dense else COCO_CAPS,
+            "unknown": self.unknown,
+            "ignore_means": self.ignore,
+            "ties": self.ties,
+            "backend": self.backend,
+        }
+        if out is None and self.compare is None:
+            print(format_result(evaluate_coco(truth, self.detections, **options)))
+            self._print_voc(truth)
             return 0
-        if self.precision is None or self.recall is None or self.ap50 is None or self.ap is None:
-            raise ConfigError("give a run directory, or all of --precision, --recall, --ap50 and --ap")
-        print(diagnose(precision=self.precision, recall=self.recall, AP50=self.ap50, AP=self.ap))
+
+        from yolojax.eval.analysis import analyse, compare
+        from yolojax.eval.report.write import write_report
+        from yolojax.eval.table import format_comparison
+
+        def analysed(detections: Path) -> Analysis:
+            with reporter.task(f"resampling {detections.name}", self.samples) as advance:
+                return analyse(truth, detections, **options, samples=self.samples, seed=self.seed, progress=advance)
+
+        reporter = make_reporter()
+        analysis = analysed(self.detections)
+        comparison = compare(analysis, analysed(self.compare)) if self.compare is not None else None
+        if dataset is None:
+            photo = photos_of(analysis.truth, Path(self.truth), self.images)
+        else:
+            record_of = {record.image_id: record for record in dataset.records}
+            photo = lambda image_id: record_of[image_id].pixels()  # noqa: E731
+        print(format_result(analysis.result))
+        self._print_voc(truth)
+        if comparison is not None:
+            print(f"\n{format_comparison(comparison)}")
+        if analysis.reading is not None:
+            print(f"\n{analysis.reading}")
+        if out is not None:
+            origin = {
+                "command": command_line(),
+                "truth": described(self.truth),
+                "detections": described(self.detections),
+            }
+            if self.compare is not None:
+                origin["compare"] = described(self.compare)
+            origin["program"] = f"yolojax {__version__}"
+            write_report(
+                out, analysis, comparison=comparison, photo=photo, provenance=origin, title=self.detections.stem
+            )
+            print(f"\n{out}: index.html, report.md, metrics.json")
         return 0
 
+    def _print_voc(self, truth: Any) -> None:
+        if not self.voc:
+            return
+        from yolojax.eval.table import format_number
+        from yolojax.eval.voc import evaluate_voc
 
-def _read_metrics(path: Path) -> dict[str, Any]:
-    """What the metric reader needs, from a ``metrics.json``."""
-    candidates = [path] if path.is_file() else [path / "report" / "metrics.json", path / "metrics.json"]
-    for file in candidates:
-        if file.is_file():
-            break
-    else:
-        raise ResultError(f"{path}: no metrics.json there; give a run whose training has ended, or run yolojax val")
-    try:
-        values = json.loads(file.read_text())
-        numbers = {name: values[name] for name in ("precision", "recall", "AP50", "AP")}
-        class_recall = {one["name"]: one["at_confidence"]["recall"] for one in values["classes"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultError(f"{file}: not a metrics.json of ours ({error!r}); write it anew with yolojax val") from error
-    if any(numbers[name] is None for name in ("recall", "AP50", "AP")):
-        raise ResultError(f"{file}: the data set has no objects, so there is nothing to read")
-    return {**numbers, "class_recall": class_recall}
+        all_points, eleven = (
+            evaluate_voc(truth, self.detections, interpolation=rule, unknown=self.unknown).mAP
+            for rule in ("all_points", "eleven_points")
+        )
+        print(
+            f"\nPascal VOC mAP at IoU .50: {format_number(all_points)} (all points), "
+            f"{format_number(eleven)} (11 points)"
+        )

@@ -1,10 +1,11 @@
-"""``yolojax predict``: photos in, drawings and JSON out."""
+"""``yolojax predict``: photos and videos in, drawings, JSON, labels and crops out."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,128 +18,168 @@ from yolojax.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import numpy as np
 
-    from yolojax.predict import Predictor, Result
+    from yolojax.cli.prediction_files import Files
+    from yolojax.data.sources import Source
+    from yolojax.predict import Predictor
+    from yolojax.results import Result
+    from yolojax.training.progress import Reporter
 
 BATCH = 8
+MODEL_SUFFIXES = (".cfg", ".weights", ".npz", ".names", ".txt")
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Find objects on photos.
+    """Find objects on photos and in videos.
 
     Attributes:
-      images: photos, or folders of photos (without their subfolders).
-      model: a run directory, or a folder that holds a released detector.
+      images: photos and videos, folders of them (without their subfolders), patterns in quotes such as
+        "photos/**/*.jpg", or - for standard input: a photo, or file names, one a line. Videos need the extra
+        yolojax[video].
+      model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
+        weights, or the .cfg and .weights of a Darknet (with its .names, so that classes have names).
+      size: longer side of the detector's input in pixels; larger finds smaller objects and takes longer.
       confidence: score from which a detection is reported; lower finds more and errs more.
       iou: overlap above which the weaker of two boxes of a class is taken for the same object.
+      classes: report these only, by name or number.
       max_detections: most detections on a photo.
-      out: folder for the photos with the detections drawn on them, and predictions.json.
-      json: print the detections as JSON and nothing else; nothing is drawn unless --out is given.
+      out: folder for all files, among them predictions.json.
+      save: draw the detections on the photos; so it is too when neither of the next three is given.
+      json: print the detections as JSON and nothing else.
+      txt: write a text file for each photo in labels/: class, centre x, centre y, width, height (as shares), score.
+      crop: cut out each detection, into crops/CLASS/.
     """
 
-    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="PHOTO|FOLDER ...", help_behavior_hint="")]
-    model: Annotated[Path, arg(metavar="RUN")]
-    confidence: float = 0.25
+    images: Annotated[Positional[tuple[str, ...]], arg(metavar="PHOTO|FOLDER ...", help_behavior_hint="")]
+    model: Annotated[tuple[Path, ...], arg(metavar="RUN|FILE ...")]
+    size: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as trained)")] = None
+    confidence: Annotated[float, arg(aliases=["--conf"])] = 0.25
     iou: float = 0.45
-    max_detections: int = 100
+    classes: Annotated[tuple[str, ...], arg(metavar="[NAME ...]", help_behavior_hint="(default: all)")] = ()
+    max_detections: Annotated[int, arg(aliases=["--max-det"])] = 100
     out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: predictions)")] = None
+    save: bool = False
     json: bool = False
+    txt: bool = False
+    crop: bool = False
 
     def run(self) -> int:
-        """Predict; a photo that cannot be read is named, the others are done, and the exit code is then 2."""
-        if not self.images:
+        """Predict; what cannot be read is named, the rest is done, and the exit code is then 2."""
+        model, names = split_model(self.model, self.images)
+        if not names:
             raise ConfigError("which photos? give files or folders, as in: yolojax predict photo.jpg --model runs/demo")
-        photos = list_photos(self.images)
-        folder = None if self.json and self.out is None else choose_folder(self.out, Path("predictions"))
 
-        from PIL import Image
+        from yolojax.data.sources import find_sources
 
+        sources = find_sources(names, sys.stdin.buffer.read)
+        draw = self.save or not (self.json or self.txt or self.crop)
+        folder = None
+        if draw or self.txt or self.crop or self.out is not None:
+            folder = choose_folder(self.out, Path("predictions"))
+
+        from yolojax.cli.prediction_files import Files
         from yolojax.cli.progress import make_reporter
-        from yolojax.eval.files import write_json
         from yolojax.predict import load
 
         reporter = make_reporter()
-        predictor = load(self.model, max_detections=self.max_detections, batch_size=min(BATCH, len(photos)))
-        names = drawing_names(photos)
+        batch = BATCH if any(source.is_video for source in sources) else min(BATCH, len(sources))
+        predictor = load(*model, size=self.size, max_detections=self.max_detections, batch_size=batch)
+        known = predictor.spec.class_names
+        options: dict[str, Any] = {
+            "confidence": self.confidence,
+            "iou": self.iou,
+            "classes": tuple(int(c) if c.isdigit() and c not in known else c for c in self.classes) or None,
+        }
+        predictor.many((), **options)  # refuses what is wrong with them before anything is written
+        files = Files(folder, sources, draw=draw, labels=self.txt, crops=self.crop)
         entries: list[dict[str, Any]] = []
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        with reporter.task("detecting", len(photos)) as advance:
-            for photo, pixels, result in _detect(predictor, photos, self.confidence, self.iou):
-                if isinstance(result, DataError) or pixels is None:
-                    entries.append({"image": str(photo), "error": str(result)})
-                    reporter.say(f"not read: {result}")
-                else:
-                    entries.append({"image": str(photo), **result.as_dict()})
-                    if folder is not None:
-                        Image.fromarray(result.draw(pixels)).save(folder / names[photo], quality=90)
-                    if not self.json:
-                        print(f"{photo}: {summary(result.names)}")
-                    if result.truncated:
-                        reporter.say(
-                            f"{photo}: {result.truncated} more were found; raise --max-detections to have them"
-                        )
+        photos = [source for source in sources if not source.is_video]
+        with reporter.task("detecting", len(sources)) as advance:
+            for source, result in detect_photos(predictor, photos, options):
+                entries.append(self._tell(source, result, files, reporter))
                 advance(len(entries))
-        if folder is not None:
-            write_json(folder / "predictions.json", entries, indent=1)
+            for source in sources:
+                if source.is_video:
+                    entries.append(self._watch(predictor, source, options, files, reporter))
+                    advance(len(entries))
+        files.write_summary(entries)
         if self.json:
             print(json.dumps(entries, indent=1))
         elif folder is not None:
-            print(f"{folder}: predictions.json and the photos with their detections")
+            print(f"{folder}: {files.description()}")
         failed = sum("error" in entry for entry in entries)
         if failed:
-            reporter.say(f"{failed} of {len(photos)} photos could not be read")
+            reporter.say(f"{failed} of {len(sources)} photos could not be read")
         return 2 if failed else 0
 
+    def _tell(self, source: Source, result: Result | DataError, files: Files, reporter: Reporter) -> dict[str, Any]:
+        if isinstance(result, DataError):
+            reporter.say(f"not read: {result}")
+            return {"image": str(source.path), "error": str(result)}
+        files.add(source, result)
+        if not self.json:
+            print(f"{source.path}: {summary(result.names)}")
+        if result.truncated:
+            reporter.say(f"{source.path}: {result.truncated} more were found; raise --max-detections to have them")
+        return {"image": str(source.path), **result.as_dict()}
 
-def _detect(
-    predictor: Predictor, photos: list[Path], confidence: float, iou: float
-) -> Iterator[tuple[Path, np.ndarray | None, Result | DataError]]:
-    """Every photo in order, with its pixels and detections, or with why it could not be read."""
-    from yolojax.data.images import read_image
+    def _watch(
+        self, predictor: Predictor, source: Source, options: dict[str, Any], files: Files, reporter: Reporter
+    ) -> dict[str, Any]:
+        """A video: every frame is detected on by itself."""
+        from yolojax.data.video import Video
 
+        frames: list[dict[str, Any]] = []
+        most: Counter[str] = Counter()
+        truncated = 0
+        try:
+            video = Video(source.path)
+            with (
+                reporter.task(source.path.name, video.count) as advance,
+                files.video(source, video.frames_per_second) as write,
+            ):
+                for result in predictor.many(video, **options):
+                    write(result, len(frames))
+                    most |= Counter(result.names)
+                    truncated += result.truncated
+                    frames.append(result.as_dict())
+                    advance(len(frames))
+        except DataError as error:
+            reporter.say(f"not read: {error}")
+            return {"video": str(source.path), "error": str(error)}
+        if not self.json:
+            seen = ", ".join(f"{count} {name}" for name, count in most.most_common()) or "nothing found"
+            print(f"{source.path}: {len(frames)} frames; at most on one: {seen}")
+        if truncated:
+            reporter.say(f"{source.path}: {truncated} more were found; raise --max-detections to have them")
+        return {"video": str(source.path), "frames_per_second": video.frames_per_second, "frames": frames}
+
+
+def detect_photos(
+    predictor: Predictor, photos: list[Source], options: dict[str, Any]
+) -> Iterator[tuple[Source, Result | DataError]]:
+    """Every photo in order, with its detections, or with why it could not be read."""
     for start in range(0, len(photos), predictor.batch_size):
-        read: dict[Path, np.ndarray | DataError] = {}
-        for photo in photos[start : start + predictor.batch_size]:
-            try:
-                read[photo] = read_image(photo)
-            except DataError as error:
-                read[photo] = error
-        pixels = [image for image in read.values() if not isinstance(image, DataError)]
-        results = predictor.many(pixels, confidence=confidence, iou=iou)
-        for photo, image in read.items():
-            yield (photo, None, image) if isinstance(image, DataError) else (photo, image, next(results))
+        read = [(photo, read_source(photo)) for photo in photos[start : start + predictor.batch_size]]
+        results = predictor.many([image for _, image in read if not isinstance(image, DataError)], **options)
+        for photo, image in read:
+            yield photo, image if isinstance(image, DataError) else next(results)
 
 
-def list_photos(paths: tuple[Path, ...]) -> list[Path]:
-    """The files named, and the images in the folders named, each once, in order; a folder without any is an error."""
-    from yolojax.data.images import IMAGE_SUFFIXES
+def read_source(photo: Source) -> np.ndarray | DataError:
+    """The pixels of a photo, or why it could not be read."""
+    from yolojax.data.images import read_image, read_image_bytes
 
-    photos: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            photos.append(path)
-            continue
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        if not inside:
-            raise DataError(f"{path}: no image in this folder; give another, or the photos themselves")
-        photos += inside
-    return list(dict.fromkeys(photos))
+    try:
+        return read_image(photo.path) if photo.data is None else read_image_bytes(photo.data, str(photo.path))
+    except DataError as error:
+        return error
 
 
-def drawing_names(photos: list[Path]) -> dict[Path, str]:
-    """A file name for the drawing of each photo: its own, as JPEG or PNG, numbered where several would be the same."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for photo in photos:
-        suffix = photo.suffix.lower() if photo.suffix.lower() in (".jpg", ".jpeg", ".png") else ".png"
-        name, number = f"{photo.stem}{suffix}", 1
-        while name in taken:
-            number += 1
-            name = f"{photo.stem}_{number}{suffix}"
-        taken.add(name)
-        names[photo] = name
-    return names
+def split_model(model: tuple[Path, ...], images: Iterable[str]) -> tuple[list[Path], list[str]]:
+    """Which of the values of ``--model`` are the detector's; photos that follow it count as photos."""
+    own = [path for i, path in enumerate(model) if i == 0 or path.suffix.lower() in MODEL_SUFFIXES]
+    return own, [*images, *(str(path) for path in model if path not in own)]
 
 
 def summary(names: list[str]) -> str:

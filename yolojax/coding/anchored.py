@@ -28,16 +28,17 @@ def decode(
     stride: float | int | Float[Array, "*#n"],
     anchors: Float[Array, "*#n 2"],
     *,
-    scale_x_y: float = 1.0,
+    scale_x_y: float | Float[Array, "*#n"] = 1.0,
 ) -> Float[Array, "*n 4"]:
     """Boxes (xyxy, canvas pixels) from raw predictions; YOLOv3, arXiv 1804.02767, section 2.1.
 
     Centre ``(sigmoid(t) * s - (s - 1) / 2 + cell) * stride``, size ``anchor * exp(t)`` with ``t`` bounded. ``s`` is
     ``scale_x_y``, 1 up to YOLOv3; YOLOv4 (arXiv 2004.10934, section 3.4, "eliminate grid sensitivity") takes 1.05 to
-    1.2 so that a finite ``t`` reaches the border of the cell.
+    1.2 so that a finite ``t`` reaches the border of the cell; it may differ from box to box, as levels do.
     """
     raw = raw.astype(jnp.float32)
-    offset = jax.nn.sigmoid(raw[..., :2]) * scale_x_y - (scale_x_y - 1.0) / 2.0
+    scale = per_box(scale_x_y, raw)
+    offset = jax.nn.sigmoid(raw[..., :2]) * scale - (scale - 1.0) / 2.0
     centre = (offset + cells) * per_box(stride, raw)
     half = 0.5 * anchors * jnp.exp(jnp.clip(raw[..., 2:], -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO))
     return jnp.concatenate([centre - half, centre + half], axis=-1)

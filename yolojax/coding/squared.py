@@ -14,14 +14,16 @@ def decode_squared(
     cells: Float[Array, "*#n 2"],
     stride: float | int | Float[Array, "*#n"],
     anchors: Float[Array, "*#n 2"],
+    *,
+    scale_x_y: float | Float[Array, "*#n"] = 2.0,
 ) -> Float[Array, "*n 4"]:
     """Boxes (xyxy, canvas pixels): centre ``(2 sigmoid(t) - 1/2 + cell) * stride``, size ``anchor (2 sigmoid(t))^2``.
 
     Centres lie from half a cell before the cell to half a cell after it, sides from 0 to 4 times the anchor's. Shapes
-    and units as in `yolojax.coding.decode`.
+    and units as in `yolojax.coding.decode`. The first 2 is Darknet's ``scale_x_y``, which some files state otherwise.
     """
-    share = jax.nn.sigmoid(raw.astype(jnp.float32))
-    centre = (2.0 * share[..., :2] - 0.5 + cells) * per_box(stride, raw)
+    share, scale = jax.nn.sigmoid(raw.astype(jnp.float32)), per_box(scale_x_y, raw)
+    centre = (scale * share[..., :2] - (scale - 1.0) / 2.0 + cells) * per_box(stride, raw)
     half = 0.5 * anchors * (2.0 * share[..., 2:]) ** 2
     return jnp.concatenate([centre - half, centre + half], axis=-1)
 

@@ -1,5 +1,15 @@
 """Data sets: readers, the generated set *shapes*, and feeding. Boxes are in original pixels until `feed`."""
 
+from yolojax.data.cache import (
+    DeviceCache,
+    DiskCache,
+    Room,
+    build_disk_cache,
+    choose_storage,
+    default_cache_folder,
+    measure_room,
+    to_devices,
+)
 from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.feed import (
     CanvasCache,
@@ -10,10 +20,17 @@ from yolojax.data.feed import (
     pad_targets,
     padded_objects,
     place_on_canvas,
-    sample_indices,
     training_batches,
 )
 from yolojax.data.opening import list_splits, open_dataset
+from yolojax.data.sampling import (
+    Sampler,
+    class_balanced_weights,
+    repeat_factor_weights,
+    sample_indices,
+    uniform_sampler,
+    weighted_sampler,
+)
 from yolojax.data.shapes import shapes_dataset
 from yolojax.data.stream import CanvasStream, prefetch, stream_canvases
 from yolojax.data.summary import Finding, Summary
@@ -24,22 +41,35 @@ __all__ = [
     "CanvasStream",
     "Canvases",
     "Dataset",
+    "DeviceCache",
+    "DiskCache",
     "Finding",
     "ImageRecord",
+    "Room",
+    "Sampler",
     "Summary",
     "build_cache",
+    "build_disk_cache",
+    "choose_storage",
+    "class_balanced_weights",
+    "default_cache_folder",
     "evaluation_batches",
     "list_splits",
     "load_canvas",
+    "measure_room",
     "open_dataset",
     "pad_targets",
     "padded_objects",
     "place_on_canvas",
     "prefetch",
+    "repeat_factor_weights",
     "sample_indices",
     "shapes_dataset",
     "stream_canvases",
+    "to_devices",
     "training_batches",
+    "uniform_sampler",
+    "weighted_sampler",
     "write_coco",
     "write_voc",
     "write_yolo",

@@ -69,7 +69,7 @@ def read_coco(
     known += [{"id": i, "name": n} for i, n in zip(category_ids, names, strict=True) if i not in categories]
     image_entries = _images(content, path, notebook)
     by_image, raw = _annotations(content, path, image_entries, notebook)
-    folder = _image_folder(path, split, images, [str(e["file_name"]) for e in image_entries.values()])
+    folder = find_image_folder(path, split, images, [str(e["file_name"]) for e in image_entries.values()])
     builder = RecordBuilder(notebook)
     records: list[ImageRecord] = []
     for image_id, entry in image_entries.items():
@@ -195,7 +195,7 @@ def _root(path: Path) -> Path:
     return path.parent.parent if path.parent.name == "annotations" else path.parent
 
 
-def _image_folder(path: Path, split: str | None, images: Path | None, names: list[str]) -> Path:
+def find_image_folder(path: Path, split: str | None, images: Path | None, names: list[str]) -> Path:
     """The folder that holds most of a sample of the images; ``images`` when it is given."""
     if images is not None:
         return images

@@ -5,7 +5,6 @@ is then one gather per array. Data sets that do not fit into memory are read by 
 `training_batches`, evaluation `evaluation_batches`.
 """
 
-import functools
 import itertools
 import os
 from abc import ABC, abstractmethod
@@ -15,10 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int32, UInt8
+from jaxtyping import Array, Bool, Float32, Int, Int32, UInt8
 from PIL import Image
 
 from yolojax.data.dataset import Dataset, ImageRecord
+from yolojax.data.resample import resize_bilinear
+from yolojax.data.sampling import Sampler, uniform_sampler
 from yolojax.data.summary import Finding, Summary
 from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import Placement, Preprocess, fit_to_canvas, to_canvas
@@ -26,6 +27,8 @@ from yolojax.structures import Batch, Targets
 
 Progress = Callable[[int, int], None]
 """Called in the main thread with the number of images done and of all images."""
+
+Pixels = UInt8[np.ndarray, "B H W 3"] | UInt8[Array, "B H W 3"]
 
 SMALLEST_PADDING = 32
 
@@ -36,12 +39,16 @@ def place_on_canvas(
     """An RGB photo resized onto a canvas ``(H, W)``, padded with grey, and where it lies there.
 
     The resize is Pillow's bilinear filter, which is antialiased: its support grows with the reduction, so that small
-    objects do not alias away. Raises `ConfigError` when the photo or the canvas has no pixel.
+    objects do not alias away; or `resize_bilinear` where ``preprocess.filter`` says so. Raises `ConfigError` when the
+    photo or the canvas has no pixel.
     """
     placement = fit_to_canvas((image.shape[0], image.shape[1]), canvas, preprocess)
     if image.shape[:2] != (placement.height, placement.width):
-        resized = Image.fromarray(image).resize((placement.width, placement.height), Image.Resampling.BILINEAR)
-        image = np.asarray(resized)
+        if preprocess.filter == "bilinear":
+            image = resize_bilinear(image, (placement.height, placement.width))
+        else:
+            resized = Image.fromarray(image).resize((placement.width, placement.height), Image.Resampling.BILINEAR)
+            image = np.asarray(resized)
     out = np.full((*canvas, 3), preprocess.pad, np.uint8)
     bottom, right = placement.top + placement.height, placement.left + placement.width
     out[placement.top : bottom, placement.left : right] = image
@@ -96,13 +103,23 @@ class Canvases(ABC):
         return len(self.image_ids)
 
     @abstractmethod
-    def load(self, indices: Int[np.ndarray, " B"]) -> tuple[UInt8[np.ndarray, "B H W 3"], Int[np.ndarray, " B"]]:
+    def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
         """The canvases of these images, and which images they are indeed."""
 
     def batch(self, indices: Int[np.ndarray, " B"], image_valid: Bool[np.ndarray, " B"] | None = None) -> Batch:
-        """The batch of these images, as NumPy arrays. Rows that are not valid get no objects and the image id -1."""
+        """The batch of these images. Rows that are not valid get no objects and the image id -1."""
+        return self.assemble(*self.load(indices), image_valid)
+
+    def batches(self, order: Callable[[int], Int[np.ndarray, " B"]], first_step: int = 0) -> Iterator[Batch]:
+        """The batches of images ``order(step)``, endlessly from a step on."""
+        for step in itertools.count(first_step):
+            yield self.batch(order(step))
+
+    def assemble(
+        self, pixels: Pixels, indices: Int[np.ndarray, " B"], image_valid: Bool[np.ndarray, " B"] | None = None
+    ) -> Batch:
+        """A batch around canvases that are loaded; all but the pixels are NumPy arrays."""
         valid = np.ones(len(indices), bool) if image_valid is None else image_valid
-        pixels, indices = self.load(indices)
         targets = Targets(*(a[indices] for a in self.targets))
         targets = targets._replace(valid=targets.valid & valid[:, None], dropped=targets.dropped * valid)
         image_ids = np.where(valid, self.image_ids[indices], self.image_ids.dtype.type(-1))
@@ -118,7 +135,7 @@ class CanvasCache(Canvases):
 
     images: UInt8[np.ndarray, "n H W 3"] = field(repr=False)
 
-    def load(self, indices: Int[np.ndarray, " B"]) -> tuple[UInt8[np.ndarray, "B H W 3"], Int[np.ndarray, " B"]]:
+    def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
         """A copy of these canvases."""
         return self.images[indices], indices
 
@@ -166,8 +183,22 @@ def build_cache(
       DataError: an image cannot be decoded (with the data set's ``skip_bad`` it is left out of the cache and of its
         ``dataset``, and named in the summary), or none is left.
     """
-    n = len(dataset)
-    images = np.empty((n, *canvas, 3), np.uint8)
+    images = np.empty((len(dataset), *canvas, 3), np.uint8)
+    kept, left = decode_all(dataset, images, preprocess, progress=progress, threads=threads)
+    fields = lay_out(left, canvas, preprocess, max_objects)
+    return CanvasCache(**fields, images=images if len(kept) == len(dataset) else images[kept])
+
+
+def decode_all(
+    dataset: Dataset,
+    images: UInt8[np.ndarray, "n H W 3"],
+    preprocess: Preprocess,
+    *,
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> tuple[list[int], Dataset]:
+    """Fill ``images``; which of them hold one, and the data set of these (see `build_cache`)."""
+    n, canvas = len(dataset), (images.shape[1], images.shape[2])
     kept: list[int] = []
     findings: list[Finding] = []
 
@@ -193,9 +224,7 @@ def build_cache(
     if not kept:
         first = f"; the first: {findings[0].detail}" if findings else ""
         raise DataError(f"the data set holds no image that can be decoded{first}")
-    left = replace(dataset.take(kept), summary=dataset.summary + Summary(tuple(findings)))
-    fields = lay_out(left, canvas, preprocess, max_objects)
-    return CanvasCache(**fields, images=images if len(kept) == n else images[kept])
+    return kept, replace(dataset.take(kept), summary=dataset.summary + Summary(tuple(findings)))
 
 
 def default_threads() -> int:
@@ -236,39 +265,12 @@ def _kept_objects(record: ImageRecord, m: int) -> Int[np.ndarray, " k"]:
     return np.sort(order[:m])
 
 
-@functools.lru_cache(maxsize=4)
-def _epoch_order(seed: int, epoch: int, n: int) -> Int[np.ndarray, " n"]:
-    # Sorting the generator's raw words, unlike Generator.permutation, is promised to stay the same across NumPy
-    # versions: a run can be resumed after an upgrade.
-    words = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(n)
-    order = np.argsort(words, kind="stable")
-    order.setflags(write=False)
-    return order
-
-
-def sample_indices(seed: int, step: int, batch_size: int, n: int) -> Int[np.ndarray, " B"]:
-    """Which of ``n`` images make up the batch of a training step: a pure function of ``(seed, step)``.
-
-    The permutations of one epoch after the other form an endless stream, and step ``t`` takes its places
-    ``t * batch_size`` to ``(t + 1) * batch_size - 1``. So batches are always full, every image comes once in an epoch,
-    and to resume needs only the step. Raises `ConfigError` on a negative seed or step, or an empty batch or data set.
-    """
-    if seed < 0 or step < 0 or batch_size < 1 or n < 1:
-        raise ConfigError(
-            f"seed {seed}, step {step}, batch size {batch_size}, {n} images: the first two must be at least 0, the "
-            "others at least 1"
-        )
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = places // n
-    return np.concatenate(
-        [_epoch_order(seed, int(e), n)[places[epochs == e] % n] for e in range(epochs[0], epochs[-1] + 1)]
-    )
-
-
-def training_batches(canvases: Canvases, seed: int, batch_size: int, first_step: int = 0) -> Iterator[Batch]:
-    """The endless stream of full training batches from a step on (see `sample_indices`)."""
-    for step in itertools.count(first_step):
-        yield canvases.batch(sample_indices(seed, step, batch_size, len(canvases)))
+def training_batches(
+    canvases: Canvases, seed: int, batch_size: int, first_step: int = 0, sampler: Sampler | None = None
+) -> Iterator[Batch]:
+    """The endless stream of full training batches from a step on, in the order of a sampler (by default, uniform)."""
+    sampler = sampler or uniform_sampler(len(canvases), batch_size)
+    return canvases.batches(lambda step: sampler(seed, step), first_step)
 
 
 def evaluation_batches(canvases: Canvases, batch_size: int) -> Iterator[Batch]:

@@ -12,6 +12,7 @@ Conventions:
 """
 
 import functools
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,17 +53,22 @@ def _formats() -> tuple[str, ...]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     if not path.is_file():
         raise DataError(f"{path}: image file is missing; restore it or remove its annotation")
+    with _decoding(str(path)), Image.open(path, formats=_formats()) as image:
+        yield image
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
     try:
-        with Image.open(path, formats=_formats()) as image:
-            yield image
+        yield
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"{path}: not an image that can be read (damaged, empty or of an unknown format)") from None
+        raise DataError(f"{name}: not an image that can be read (damaged, empty or of an unknown format)") from None
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {error}; cut or shrink the image if it can be trusted") from None
+        raise DataError(f"{name}: {error}; cut or shrink the image if it can be trusted") from None
     except Exception as error:  # on damaged bytes decoders raise nearly anything: OSError, SyntaxError, struct.error
-        raise DataError(f"{path}: damaged image ({error}); replace the file") from error
+        raise DataError(f"{name}: damaged image ({error}); replace the file") from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -89,24 +95,35 @@ def read_image(path: Path, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"
     pixels whose range is unknown.
     """
     with _opened(path) as image:
-        orientation = _orientation(image) if upright else 1
-        image.load()
-        if image.mode == "F" or image.mode.startswith("I"):
-            picture = Image.fromarray(_deep_to_grey(np.asarray(image), path))
-        elif image.mode == "P":
-            picture = image.convert("RGBA")  # straight to RGB warns when the palette holds transparency
-        else:
-            picture = image
-        picture = picture.convert("RGB")
-        if orientation != 1:
-            picture.getexif()[_ORIENTATION_TAG] = orientation
-            picture = ImageOps.exif_transpose(picture)
-        return np.array(picture, np.uint8)
+        return to_rgb(image, str(path), upright=upright)
 
 
-def _deep_to_grey(pixels: np.ndarray, path: Path) -> UInt8[np.ndarray, "h w"]:
+def read_image_bytes(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """`read_image` of the content of a file that came some other way; ``name`` is what errors call it."""
+    with _decoding(name), Image.open(io.BytesIO(data), formats=_formats()) as image:
+        return to_rgb(image, name)
+
+
+def to_rgb(image: Image.Image, name: str, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
+    """A Pillow image as `read_image` would give it; raises `DataError` for 32-bit pixels of unknown range."""
+    orientation = _orientation(image) if upright else 1
+    image.load()
+    if image.mode == "F" or image.mode.startswith("I"):
+        picture = Image.fromarray(_deep_to_grey(np.asarray(image), name))
+    elif image.mode == "P":
+        picture = image.convert("RGBA")  # straight to RGB warns when the palette holds transparency
+    else:
+        picture = image
+    picture = picture.convert("RGB")
+    if orientation != 1:
+        picture.getexif()[_ORIENTATION_TAG] = orientation
+        picture = ImageOps.exif_transpose(picture)
+    return np.array(picture, np.uint8)
+
+
+def _deep_to_grey(pixels: np.ndarray, name: str) -> UInt8[np.ndarray, "h w"]:
     if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > 65535:
-        raise DataError(f"{path}: {pixels.dtype} pixels of unknown range; convert the image to 8 or 16 bits")
+        raise DataError(f"{name}: {pixels.dtype} pixels of unknown range; convert the image to 8 or 16 bits")
     return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)
 
 

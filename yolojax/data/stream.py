@@ -1,7 +1,7 @@
 """Batches from data sets that do not fit into memory: images are decoded on demand, and ahead of their use."""
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from yolojax.data.dataset import Dataset
-from yolojax.data.feed import Canvases, default_threads, lay_out, load_canvas
+from yolojax.data.feed import Canvases, Pixels, default_threads, lay_out, load_canvas
 from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import Preprocess
+from yolojax.structures import Batch
 
 T = TypeVar("T")
 
@@ -22,17 +23,19 @@ class CanvasStream(Canvases):
     """Canvases that are decoded each time they are asked for, by a pool of threads that live as long as the stream."""
 
     pool: ThreadPoolExecutor = field(repr=False)
+    threads: int
 
-    def load(self, indices: Int[np.ndarray, " B"]) -> tuple[UInt8[np.ndarray, "B H W 3"], Int[np.ndarray, " B"]]:
+    def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
         """These canvases. With the data set's ``skip_bad`` the next image stands in for one that fails to decode.
 
         Raises `DataError` when an image fails to decode, or with ``skip_bad`` when all do.
         """
-        futures = [self.pool.submit(self._load_one, int(i)) for i in indices]
+        futures = [self.pool.submit(self.load_one, int(i)) for i in indices]
         loaded = [f.result() for f in futures]
         return np.stack([pixels for pixels, _ in loaded]), np.array([i for _, i in loaded], np.int64)
 
-    def _load_one(self, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], int]:
+    def load_one(self, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], int]:
+        """One canvas, and which image it is; see `load`."""
         n = len(self.dataset)
         for tried in range(n if self.dataset.skip_bad else 1):
             i = (index + tried) % n
@@ -42,6 +45,14 @@ class CanvasStream(Canvases):
                 if not self.dataset.skip_bad:
                     raise
         raise DataError("the data set holds no image that can be decoded; replace the damaged files")
+
+    def batches(self, order: Callable[[int], Int[np.ndarray, " B"]], first_step: int = 0) -> Iterator[Batch]:
+        """The batches of images ``order(step)``, from a step on, decoded ahead by Grain's threads."""
+        from yolojax.data.grain_feed import read_ahead  # slow to import, and only data that do not fit need it
+
+        for elements in read_ahead(order, self.load_one, first_step, threads=self.threads):
+            pixels, indices = zip(*elements, strict=True)
+            yield self.assemble(np.stack(pixels), np.array(indices, np.int64))
 
 
 def stream_canvases(
@@ -63,8 +74,9 @@ def stream_canvases(
     """
     if not len(dataset):
         raise DataError("the data set holds no image; give it at least one")
-    pool = ThreadPoolExecutor(threads or default_threads(), thread_name_prefix="yolojax-decode")
-    return CanvasStream(**lay_out(dataset, canvas, preprocess, max_objects), pool=pool)
+    threads = threads or default_threads()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="yolojax-decode")
+    return CanvasStream(**lay_out(dataset, canvas, preprocess, max_objects), pool=pool, threads=threads)
 
 
 def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:

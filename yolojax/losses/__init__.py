@@ -17,6 +17,7 @@ from yolojax.losses.classification import (
     with_class_weights,
     with_label_smoothing,
 )
+from yolojax.losses.decoupled import decoupled_loss
 from yolojax.losses.distribution import distribution_focal_loss
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "box_iou_loss",
     "complete_box_iou_loss",
     "decoded_complete_iou_loss",
+    "decoupled_loss",
     "distance_box_iou_loss",
     "distribution_focal_loss",
     "focal_loss",

@@ -11,16 +11,19 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
-from yolojax.models.convolution import convolve
+from yolojax.models.convolution import convolve, plain
 
-Activation = Literal["silu", "relu", "leaky_relu", "hard_swish", "none"]
+Activation = Literal["silu", "relu", "relu6", "leaky_relu", "hard_swish", "mish", "logistic", "none"]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "relu": jax.nn.relu,
     # Slope .1 is Darknet's.
     "leaky_relu": lambda x: jnp.maximum(x, x * jnp.asarray(0.1, x.dtype)),
+    "relu6": jax.nn.relu6,
     "hard_swish": jax.nn.hard_swish,
+    "mish": jax.nn.mish,
+    "logistic": jax.nn.sigmoid,
     "none": lambda x: x,
 }
 
@@ -59,7 +62,10 @@ class Style:
 
 
 class Conv(nn.Module):
-    """A convolution with symmetric padding: ``kernel [kh, kw, cin / groups, cout]`` and, if asked, ``bias``."""
+    """A convolution with symmetric padding: ``kernel [kh, kw, cin / groups, cout]`` and, if asked, ``bias``.
+
+    ``padding`` in pixels is half of the kernel's size (rounded down) unless given.
+    """
 
     features: int
     kernel_size: int = 1
@@ -68,12 +74,17 @@ class Conv(nn.Module):
     use_bias: bool = False
     bias_init: Callable[..., Array] = nn.initializers.zeros
     dtype: DTypeLike = jnp.float32
+    padding: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B h w O"]:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", kernel_init, shape, jnp.float32)
-        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.groups)
+        x, wide = x.astype(self.dtype), kernel.astype(self.dtype)
+        if self.padding is None or self.padding == self.kernel_size // 2:
+            y = convolve(x, wide, self.stride, self.groups)
+        else:
+            y = plain(x, wide, self.stride, self.groups, self.padding)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
             y += bias.astype(self.dtype).reshape(1, 1, 1, -1)

@@ -63,11 +63,6 @@ def parameter_count(variables: dict[str, Any]) -> int:
     return sum(x.size for x in jax.tree.leaves(variables["params"]))
 
 
-def forward_flops(network: Network, canvas: tuple[int, int]) -> int:
-    """Floating-point operations of one image's convolutions; see `convolution_flops`."""
-    return convolution_flops(lambda image: network.init(jax.random.key(0), image, train=False), canvas)
-
-
 def convolution_flops(forward: Callable[[Float[Array, "1 H W 3"]], Any], canvas: tuple[int, int]) -> int:
     """Floating-point operations of the convolutions in ``forward``, a multiplication and an addition counting as two.
 

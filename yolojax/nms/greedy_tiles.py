@@ -23,9 +23,26 @@ TILE = 32
 _BIT = np.uint32(1) << np.arange(TILE, dtype=np.uint32)
 
 
+class _Packed(NamedTuple):
+    """`Rows` with their coordinates and areas in one array.
+
+    A step of the loop is then few operations. On a CPU the runtime hands out a step of many operations on more than a
+    few hundred bytes to several threads, which cost more than the work: .18 ms instead of .06 for 100 boxes.
+    """
+
+    numbers: Float[Array, "5 n"]
+    classes: Int[Array, " n"] | None
+
+    def tile(self, index: Int[Array, ""]) -> Rows:
+        """The rows of one tile."""
+        start = index * TILE
+        numbers = lax.dynamic_slice(self.numbers, (0, start), (5, TILE))
+        return Rows(*numbers, None if self.classes is None else lax.dynamic_slice(self.classes, (start,), (TILE,)))
+
+
 class _State(NamedTuple):
     tile: Int[Array, ""]
-    kept: Rows
+    kept: _Packed
     n_kept: Int[Array, ""]
     keep: Bool[Array, " n"]
 
@@ -50,17 +67,17 @@ def keep_by_tiles(
     """
     n = rows.x1.shape[0]
     padded = -(-n // TILE) * TILE
-    rows = rows.map(lambda x: jnp.pad(x, (0, padded - n)))
+    packed = _pack(rows.map(lambda x: jnp.pad(x, (0, padded - n))))
     earlier = jnp.triu(jnp.ones((TILE, TILE), bool), 1)
 
     def settle(state: _State) -> _State:
         start = state.tile * TILE
-        tile = rows.map(lambda x: lax.dynamic_slice(x, (start,), (TILE,)))
+        tile = packed.tile(state.tile)
         alive = start + jnp.arange(TILE) < count
 
         def compare(carry):
             i, alive = carry
-            block = state.kept.map(lambda x: lax.dynamic_slice(x, (i * TILE,), (TILE,)))
+            block = state.kept.tile(i)
             hit = suppresses(block.map(lambda x: x[:, None]), tile.map(lambda x: x[None]), threshold, overlaps)
             # Slots behind the end of the list hold empty boxes, which overlap nothing.
             return i - 1, alive & ~hit.any(0)
@@ -80,7 +97,9 @@ def keep_by_tiles(
 
         rank = lax.population_count(kept_bits & (_BIT - 1)).astype(jnp.int32)
         slot = jnp.where(kept_here, state.n_kept + rank, padded)
-        kept = jax.tree.map(lambda old, new: old.at[slot].set(new, mode="drop", unique_indices=True), state.kept, tile)
+        kept = jax.tree.map(
+            lambda old, new: old.at[..., slot].set(new, mode="drop", unique_indices=True), state.kept, _pack(tile)
+        )
         keep = lax.dynamic_update_slice(state.keep, kept_here, (start,))
         n_kept = state.n_kept + lax.population_count(kept_bits).astype(jnp.int32)
         return _State(state.tile + 1, kept, n_kept, keep)
@@ -90,8 +109,12 @@ def keep_by_tiles(
         return going if limit is None else going & (state.n_kept < limit)
 
     zero = jnp.zeros_like(count)
-    start = _State(zero, rows.map(jnp.zeros_like), zero, jnp.zeros_like(rows.x1, dtype=bool))
+    start = _State(zero, jax.tree.map(jnp.zeros_like, packed), zero, jnp.zeros_like(packed.numbers[0], dtype=bool))
     return lax.while_loop(unfinished, settle, start).keep[:n]
+
+
+def _pack(rows: Rows) -> _Packed:
+    return _Packed(jnp.stack(rows[:5]), rows.classes)
 
 
 def keep_class_by_class(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from yolojax.errors import CheckpointError
@@ -44,8 +45,8 @@ def save_checkpoint(folder: Path, step: int, state: PyTree, facts: dict[str, Any
         for leftover in folder.glob("tmp-*"):
             shutil.rmtree(leftover)
         temporary.mkdir()
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save((temporary / "state").absolute(), state)
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
+            checkpointer.save((temporary / "state").absolute(), state if jax.process_count() == 1 else _on_host(state))
         (temporary / "arrays.json").write_text(json.dumps(_arrays(state), indent=1))
         (temporary / "facts.json").write_text(json.dumps(facts, indent=2, sort_keys=True))
         write_manifest(temporary)
@@ -64,6 +65,22 @@ def save_checkpoint(folder: Path, step: int, state: PyTree, facts: dict[str, Any
             f"cannot write a checkpoint to {folder}: {error}; free space or give another --out"
         ) from error
     return final
+
+
+def _alone() -> Any:
+    """Of several processes one writes and each reads by itself; orbax would wait for all of them."""
+    import orbax.checkpoint as ocp
+
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
+
+
+def _on_host(state: PyTree) -> PyTree:
+    return jax.tree.map(np.asarray, state)
 
 
 def adopt_complete(folder: Path) -> None:
@@ -124,7 +141,7 @@ def restore_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any], 
             passed_over.append(str(error))
             continue
         _check_arrays(place, _arrays(like))
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             state = checkpointer.restore((place / "state").absolute(), abstract)
         return state, json.loads((place / "facts.json").read_text()), passed_over
     if not passed_over:

@@ -4,40 +4,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from yolojax import zoo
 from yolojax.config import TrainConfig, check, to_json
-from yolojax.data import prefetch, sample_indices, training_batches
+from yolojax.data import prefetch
 from yolojax.detector import Detector, Variables
 from yolojax.errors import DataError
 from yolojax.eval.coco import CocoResult
-from yolojax.eval.files import write_json, write_metrics
+from yolojax.eval.files import write_json
 from yolojax.predict import load_detector
-from yolojax.structures import Batch
 from yolojax.training import plots
-from yolojax.training.augmentation import make_augmentations
+from yolojax.training.augmentation import make_augmentations, mixes_images, room_for_objects
 from yolojax.training.batch_size import with_chosen_batch_size
 from yolojax.training.best import FOLDERS, is_released, note_improvements, out_of_patience, validation_columns
 from yolojax.training.budget import CHECK_EVERY, Clock, steps_that_fit
+from yolojax.training.by_image import with_loss_by_image
 from yolojax.training.callbacks import Callback, Event, EventKind
 from yolojax.training.checkpoint import save_checkpoint
 from yolojax.training.course import forget_lost_best, settings_of, start_course, take_up
+from yolojax.training.distributed import any_process, first_of, is_first, replicate, wait_for_all
 from yolojax.training.evaluation import Evaluation, evaluate_canvases, make_detect_batch
+from yolojax.training.feeding import device_batches
 from yolojax.training.freeze import check_parts
 from yolojax.training.hyper import make_hyper
-from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, lay_out_images
+from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, lay_out_images, make_sampler
 from yolojax.training.log import EpochLog, checked, epoch_line, validation_note
+from yolojax.training.multi_scale import canvases_around, make_resize
 from yolojax.training.optimiser import schedule_at
 from yolojax.training.programs import Programs, all_devices, check_batch_size, device_memory
 from yolojax.training.progress import Quiet, Reporter
 from yolojax.training.release import release
+from yolojax.training.report import write_evaluation_report
 from yolojax.training.rundir import RunDirectory
 from yolojax.training.splits import open_splits
 from yolojax.training.start import load_init, take_matching
@@ -85,7 +89,9 @@ def fit(
       Terminated, KeyboardInterrupt: SIGTERM or Ctrl-C arrived while training; a checkpoint was saved first.
     """
     started = time.monotonic()
-    config, out, reporter = check(config), Path(out), reporter or Quiet()
+    config, out = check(config), Path(out)
+    # Of several processes the first writes and speaks; the others only compute.
+    first, reporter = is_first(), (reporter if reporter is not None and is_first() else Quiet())
     if resume:
         config = settings_of(out, config)
 
@@ -108,23 +114,31 @@ def fit(
         box_sizes=box_sizes_on_canvas(train_set, canvas),
         **config.model.options,
     )
+    devices = all_devices()
     train_images = lay_out_images(
-        train_set, detector.spec, reporter, cap=config.data.max_objects, mosaic=bool(config.augment.mosaic)
+        train_set,
+        detector.spec,
+        reporter,
+        cap=config.data.max_objects,
+        room=room_for_objects(config.augment),
+        cache=config.data.cache,
+        cache_folder=config.data.cache_folder,
+        shardings=(devices.replicated, devices.split),
     )
     val_images = lay_out_images(val_set, detector.spec, reporter) if val_set is not None else None
 
-    # Program: one step, over all devices, compiled once for the whole run.
-    devices, seed, hyper = all_devices(), jax.random.key(config.seed), make_hyper(config, detector)
+    # Program: one step, over all devices, compiled once for each size of canvas.
+    seed, hyper = jax.random.key(config.seed), make_hyper(config, detector)
     augmentation, plain = make_augmentations(config.augment)
     fresh = partial(make_state, detector, config.optimiser, key=jax.random.fold_in(seed, 0))
     check_parts(jax.eval_shape(lambda: fresh(total_steps=1)).variables["params"], config.freeze)
     train_step = Programs(
         make_train_step(
-            detector,
+            with_loss_by_image(detector, devices.split),
             config.optimiser,
             augmentation,
             jax.random.fold_in(seed, 1),
-            plain_augmentation=plain if config.augment.mosaic else None,
+            plain_augmentation=plain if mixes_images(config.augment) else None,
             plain_share=config.augment.mosaic_off,
             accumulate=config.accumulate,
             freeze=config.freeze,
@@ -137,7 +151,14 @@ def fit(
         )
     assert config.batch_size != "auto"
     check_batch_size(config.batch_size, config.accumulate, devices)
-    detect = make_detect_batch(detector, config.validation.max_detections)
+    sampler = make_sampler(config, train_images.dataset, config.batch_size)
+    resize = None
+    if config.model.training_sizes > 1:
+        stride = detector.spec.strides[-1]
+        sizes = canvases_around(canvas, config.model.training_sizes, config.model.size_span, stride)
+        resize = make_resize(config.seed, sizes, detector.spec.preprocess, devices.split)
+        reporter.say(f"training at {', '.join(f'{w} x {h}' for h, w in sizes)}, one program each")
+    detect_batch = make_detect_batch(detector, config.validation.max_detections, devices.split)
 
     # State: from a checkpoint, from given parameters, or fresh.
     steps_per_epoch = max(1, round(len(train_images) / config.batch_size))
@@ -146,7 +167,7 @@ def fit(
     taken_up = take_up(out, lambda: fresh(total_steps=planned), course, reporter) if resume else None
     if taken_up is not None:
         state, course = taken_up[0], forget_lost_best(out, taken_up[1], config.select)
-        run = RunDirectory.reopen(out, int(state.step))
+        run = RunDirectory.reopen(out, int(state.step), writes=first)
         reporter.say(f"resuming {out} after step {int(state.step)} of {int(state.total_steps)}")
     else:
         state = fresh(total_steps=planned)
@@ -155,21 +176,29 @@ def fit(
             variables, summary = take_matching(state.variables, given, config.init, detector.spec, given_spec)
             state = wrap_variables(variables, config.optimiser, planned)
             reporter.say(summary)
-        run = RunDirectory.reopen(out, 0) if resume else RunDirectory.create(out, to_json(config))
-        first = sample_indices(config.seed, 0, config.batch_size, len(train_images))
-        shown = plain if config.augment.mosaic_off == 1 else augmentation
-        plots.save_inputs(run.folder, train_images, shown, augmentation_key(jax.random.fold_in(seed, 1), 0), first)
-    state = jax.device_put(state, devices.replicated)
+        run = RunDirectory.reopen(out, 0, writes=first) if resume else RunDirectory.create(out, to_json(config), first)
+        shown, key = plain if config.augment.mosaic_off == 1 else augmentation, jax.random.fold_in(seed, 1)
+        if first:
+            plots.save_inputs(run.folder, train_images, shown, augmentation_key(key, 0), sampler(config.seed, 0))
+    state, hyper = replicate((state, hyper), devices.replicated)
 
     # Loop: the host runs one step ahead of the device and reads each report while the next step computes.
     step, total_steps = int(state.step), int(state.total_steps)
     first_step, first_total, ending, last_validation = step, total_steps, False, 0.0
     clock, trained_before = Clock(course.spent_seconds), course.train_seconds
     seconds = {"prepare": time.monotonic() - started, "validate": 0.0}
-    learning_rate = jax.jit(lambda step, total: schedule_at(config.optimiser, step, total) * hyper.learning_rate)
-    publish = partial(release, detector=detector, config=config, train_set=train_set, val_set=val_set)
-    measure = partial(evaluate_canvases, detect, detector, validation=config.validation, reporter=reporter)
-    pending: tuple[int, Batch, StepReport] | None = None
+    top_rate = float(hyper.learning_rate)
+    learning_rate = jax.jit(lambda step, total: schedule_at(config.optimiser, step, total) * top_rate)
+    release_it = partial(release, detector=detector, config=config, train_set=train_set, val_set=val_set)
+    measure = partial(
+        evaluate_canvases,
+        detect_batch,
+        detector,
+        validation=config.validation,
+        reporter=reporter,
+        split=devices.split,
+    )
+    pending: tuple[int, np.ndarray, StepReport] | None = None
     measured: tuple[int, Evaluation] | None = None
 
     def tick() -> None:  # the time since the last tick went into training
@@ -179,18 +208,33 @@ def fit(
         course.train_seconds += elapsed
 
     def end_at(total: int) -> TrainState:
-        return state._replace(total_steps=jax.device_put(jnp.int32(total), devices.replicated))
+        return state._replace(total_steps=jax.device_put(np.int32(total), devices.replicated))
+
+    def publish(folder: Path, *, variables: Variables, row: dict[str, Any]) -> None:
+        if first:
+            release_it(folder, variables=variables, row=row)
+        wait_for_all("release")
 
     def save() -> None:
         course.spent_seconds = clock.spent
-        save_checkpoint(run.folder / "checkpoints", step, state, course.facts())
+        if first:
+            save_checkpoint(run.folder / "checkpoints", step, state, course.facts())
+        wait_for_all("checkpoint")
+
+    def must_stop() -> bool:  # all processes at the same step
+        ask = jax.process_count() == 1 or step % CHECK_EVERY == 0
+        return ask and any_process(stop.requested)
 
     def tell(kind: EventKind, row: dict[str, Any]) -> bool:
         event = Event(kind, run.folder, step, total_steps, row, state)
         answers = [callback(event) for callback in callbacks]
         return any(answers)
 
-    batches = prefetch(training_batches(train_images, config.seed, config.batch_size, first_step=step))
+    batches = prefetch(
+        device_batches(
+            train_images, sampler, config.seed, config.batch_size, devices.split, first_step=step, resize=resize
+        )
+    )
     with reporter.task("training", total_steps) as advance, closing(batches), StopSignal() as stop:
         while True:
             boundary = step % steps_per_epoch == 0
@@ -198,13 +242,14 @@ def fit(
                 tick()
                 pace = (course.train_seconds - trained_before - train_step.seconds) / (step - first_step)
                 left = config.minutes * 60 - clock.spent - last_validation
-                total_steps = steps_that_fit(step, planned, left, pace)
+                total_steps = int(first_of(steps_that_fit(step, planned, left, pace)))
                 state = end_at(total_steps)
             boundary |= step == total_steps
-            if pending is not None and (boundary or stop.requested):
+            stopping = must_stop()
+            if pending is not None and (boundary or stopping):
                 ending |= tell("step", course.log.add(checked(*pending, train_images)))
                 pending = None
-            if stop.requested:
+            if stopping:
                 tick()
                 save()
                 raise stop.exception()
@@ -213,7 +258,8 @@ def fit(
                 tick()
                 epoch, last = -(-step // steps_per_epoch), step == total_steps
                 row = {"epoch": epoch, "step": step, "seconds": round(course.train_seconds, 2)}
-                row |= {"learning_rate": float(learning_rate(step - 1, total_steps)), **course.log.row()}
+                row |= {"learning_rate": float(learning_rate(step - 1, total_steps))}
+                row |= course.log.row(config.model.training_sizes)
                 if (memory := device_memory()) is not None:
                     row["device_memory"] = memory
                 if last and config.select == "last":  # the weights are safe before anything is measured
@@ -222,7 +268,8 @@ def fit(
                 if val_images is not None and (last or every(epoch, config.validate_every)):
                     kinds = {"ema": state.ema} | ({"raw": state.variables} if config.validate_raw else {})
                     try:
-                        with stop.at_once():
+                        # One of several processes that stopped at once would leave the others waiting.
+                        with stop.at_once() if jax.process_count() == 1 else nullcontext():
                             found = {kind: measure(variables, val_images) for kind, variables in kinds.items()}
                     except KeyboardInterrupt:
                         if stop.requested:
@@ -253,12 +300,12 @@ def fit(
                 break
 
             waited = time.monotonic()
-            batch = next(batches)
+            ids, batch = next(batches)
             course.log.waiting += time.monotonic() - waited
             state, report = train_step(state, batch, hyper)
             if pending is not None:
                 ending |= tell("step", course.log.add(checked(*pending, train_images)))
-            pending = (step, batch, report)
+            pending = (step, ids, report)
             step += 1
             if step % 4 == 0:
                 advance(min(step, first_total), course.log.note())
@@ -266,7 +313,7 @@ def fit(
     # Release: the parameters that were chosen, their evaluation, and pictures.
     variables = state.ema
     if config.select == "best" and val_images is not None and is_released(out / FOLDERS["ema"], course.best.get("ema")):
-        _, variables = load_detector(out)
+        variables = replicate(load_detector(out)[1], devices.replicated)
         measured = measured if measured is not None and measured[0] == course.best["ema"].step else None
     else:
         publish(run.folder / FOLDERS["ema"], variables=variables, row=run.rows[-1])
@@ -275,12 +322,25 @@ def fit(
     result = None
     if val_images is not None:
         result = measured[1] if measured is not None else measure(variables, val_images)
-        write_json(run.folder / "detections.json", result.detections)
-        write_metrics(run.folder / "report" / "metrics.json", result.result)
-        plots.save_predictions(run.folder / "val_predictions.png", val_images.dataset, result.detections)
-    plots.save_curves(run.folder / "results.png", run.rows)
+        if first:
+            write_json(run.folder / "detections.json", result.detections)
+            origin = {"model": config.model.name, "seed": config.seed, "settings": "config.json beside this folder"}
+            title = f"{run.folder.resolve().name}: validation images"
+            write_evaluation_report(
+                run.folder / "report",
+                result,
+                val_images.dataset,
+                title=title,
+                provenance=origin,
+                samples=config.validation.samples,
+                reporter=reporter,
+            )
+            plots.save_predictions(run.folder / "val_predictions.png", val_images.dataset, result.detections)
+    if first:
+        plots.save_curves(run.folder / "results.png", run.rows)
+    wait_for_all("end")
     seconds["train"] = course.train_seconds
-    reporter.say(f"{train_step.summary()}; {seconds['train']:.0f} s of training")
+    reporter.say(f"{train_step.summary(config.model.training_sizes)}; {seconds['train']:.0f} s of training")
     tell("end", run.rows[-1])
     return Run(run.folder, detector, variables, result.result if result else None, seconds, train_step.count)
 

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
+import jax
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Float
 
 from yolojax.config import TrainConfig
-from yolojax.data import Canvases, Dataset, Summary, build_cache, padded_objects, stream_canvases
+from yolojax.data import (
+    Canvases,
+    Dataset,
+    Sampler,
+    Summary,
+    build_cache,
+    build_disk_cache,
+    choose_storage,
+    class_balanced_weights,
+    default_cache_folder,
+    measure_room,
+    padded_objects,
+    repeat_factor_weights,
+    stream_canvases,
+    to_devices,
+    uniform_sampler,
+    weighted_sampler,
+)
+from yolojax.data.cache import free_memory
 from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess, fit_to_canvas
@@ -42,28 +62,49 @@ def box_sizes_on_canvas(dataset: Dataset, canvas: tuple[int, int]) -> Float[np.n
 
 
 def lay_out_images(
-    dataset: Dataset, spec: DetectorSpec, reporter: Reporter, *, cap: int | None = None, mosaic: bool = False
+    dataset: Dataset,
+    spec: DetectorSpec,
+    reporter: Reporter,
+    *,
+    cap: int | None = None,
+    room: int = 1,
+    cache: str = "auto",
+    cache_folder: str | Path | None = None,
+    shardings: tuple[Sharding, Sharding] | None = None,
 ) -> Canvases:
-    """All images of a data set on the detector's canvas: decoded once into memory where they fit, else as needed.
+    """All images of a data set on the detector's canvas, decoded once where there is room, else as needed.
 
     Args:
       dataset: the images.
       spec: of the detector; gives canvas and preprocessing.
-      reporter: where progress goes, and what happened to images and objects.
+      reporter: where progress goes, where the canvases are kept, and what happened to images and objects.
       cap: most objects an image is padded to; None holds the fullest image.
-      mosaic: whether four images will become one, which then gets room for twice the objects of the fullest.
+      room: how many times the objects of the fullest image to make room for, where several images become one.
+      cache: where to keep the canvases: ``device``, ``memory``, ``disk``, ``stream`` (nowhere), or the first of them
+        that has room (``auto``).
+      cache_folder: for ``disk``; by default the user's cache folder.
+      shardings: how the whole set and how a batch lie on the devices; without it no image is kept on a device.
     """
-    padding = padded_objects(dataset) * (2 if mosaic else 1)
+    padding = padded_objects(dataset) * room
     padding = padding if cap is None else min(cap, padding)
-    size = len(dataset) * spec.canvas[0] * spec.canvas[1] * 3
-    if size > memory_for_images():
-        reporter.say(f"{size / 1e9:.0f} GB of images do not fit into half of the memory: decoding them as needed")
-        canvases: Canvases = stream_canvases(dataset, spec.canvas, spec.preprocess, max_objects=padding)
-    else:
-        with reporter.task("reading images", len(dataset)) as advance:
-            canvases = build_cache(
-                dataset, spec.canvas, spec.preprocess, max_objects=padding, progress=lambda done, _: advance(done)
-            )
+    needed = len(dataset) * spec.canvas[0] * spec.canvas[1] * 3
+    folder = Path(cache_folder) if cache_folder is not None else default_cache_folder()
+    space = measure_room(folder)
+    if shardings is None or jax.process_count() > 1:  # every process would have to hold all images
+        space = space._replace(device=None)
+    storage = choose_storage(needed, space) if cache == "auto" else cache
+    reporter.say(storage_line(storage, len(dataset), needed, folder))
+    settings = {"max_objects": padding}
+    with reporter.task("reading images", len(dataset)) as advance:
+        progress = {"progress": lambda done, _: advance(done)}
+        if storage == "stream":
+            canvases: Canvases = stream_canvases(dataset, spec.canvas, spec.preprocess, **settings)
+        elif storage == "disk":
+            canvases = build_disk_cache(dataset, spec.canvas, spec.preprocess, folder, **settings, **progress)
+        else:
+            canvases = build_cache(dataset, spec.canvas, spec.preprocess, **settings, **progress)
+            if storage == "device" and shardings is not None:
+                canvases = to_devices(canvases, *shardings)
     late = canvases.dataset.summary.findings[len(dataset.summary.findings) :]
     if late:
         reporter.say(Summary(late).text(limit=3))
@@ -72,9 +113,27 @@ def lay_out_images(
     return canvases
 
 
+def storage_line(storage: str, count: int, needed: int, folder: Path) -> str:
+    """What is said about where the images are kept."""
+    size = f"{needed / 1e9:.1f} GB" if needed >= 1e9 else f"{needed / 1e6:.0f} MB"
+    where = {
+        "device": "kept in device memory",
+        "memory": "kept in memory",
+        "disk": f"kept in {folder}, mapped into memory",
+        "stream": "too much to keep: decoded each time they are needed, ahead of their use",
+    }[storage]
+    return f"{count} images, {size} on their canvases: {where}"
+
+
+def make_sampler(config: TrainConfig, dataset: Dataset, batch_size: int) -> Sampler:
+    """The order of training images that a configuration asks for."""
+    if config.data.sampling == "class-balanced":
+        return weighted_sampler(class_balanced_weights(dataset), batch_size)
+    if config.data.sampling == "repeat-factor":
+        return weighted_sampler(repeat_factor_weights(dataset, config.data.repeat_threshold), batch_size)
+    return uniform_sampler(len(dataset), batch_size)
+
+
 def memory_for_images() -> int:
-    """Half of this machine's memory in bytes; a generous guess where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):
-        return 8 * 2**30
+    """Half of the free memory of this machine, in bytes."""
+    return free_memory() // 2

@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from yolojax.data import Canvases
 from yolojax.errors import NonFiniteError
-from yolojax.structures import Batch
 from yolojax.training.step import StepReport
 
 
@@ -60,19 +60,19 @@ class EpochLog:
         """The mean loss so far, for a progress bar."""
         return f"loss {self.sums['train/loss'] / max(self.steps, 1):.3f}"
 
-    def row(self) -> dict[str, float]:
-        """Means of the losses, sums of the counts, and where the time went."""
+    def row(self, expected: int = 1) -> dict[str, float]:
+        """Means of the losses, sums of the counts, and where the time went; so many programs are no recompilation."""
         row = {
             name: round(value if name.startswith("count/") else value / max(self.steps, 1), 6)
             for name, value in self.sums.items()
         }
-        row["programs"], row["recompilations"] = self.programs, max(self.programs - 1, 0)
+        row["programs"], row["recompilations"] = self.programs, max(self.programs - expected, 0)
         row["images_per_second"] = round(self.images / max(self.elapsed, 1e-9), 2)
         row["waiting_share"] = round(self.waiting / max(self.elapsed, 1e-9), 4)
         return row
 
 
-def checked(step: int, batch: Batch, report: StepReport, canvases: Canvases) -> StepReport:
+def checked(step: int, image_ids: Int[np.ndarray, " B"], report: StepReport, canvases: Canvases) -> StepReport:
     """The report on the host; raises `NonFiniteError` naming step, parts and images when it is not finite."""
     report = jax.device_get(report)
     if bool(report.finite):
@@ -80,7 +80,7 @@ def checked(step: int, batch: Batch, report: StepReport, canvases: Canvases) -> 
     parts = [f"{name} = {float(value)}" for name, value in report.parts.items() if not np.isfinite(value)]
     culprits = np.flatnonzero(~np.isfinite(report.image_loss))
     names = {r.image_id: r.file_name for r in canvases.dataset.records}
-    images = [names[int(batch.image_id[i])] for i in culprits]
+    images = [names[int(image_ids[i])] for i in culprits]
     where = f"in {', '.join(parts)} of {', '.join(images)}" if images else "in the gradient, while the loss is finite"
     raise NonFiniteError(
         f"step {step}: not finite {where}; start again with a lower optimiser.learning_rate or optimiser.clip_norm, or "

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray, UInt8
+from jaxtyping import Float, Int, PRNGKeyArray, UInt8
 from PIL import Image
 
 from yolojax import draw
+from yolojax.anchors import AnchorDesign
 from yolojax.augment import Augmentation
 from yolojax.data import Canvases, Dataset
 from yolojax.data.check import check_dataset, plot_labels
@@ -50,6 +51,16 @@ def save_curves(path: Path, rows: list[dict[str, Any]]) -> None:
     figure.savefig(path, dpi=110)
 
 
+def save_batch(path: Path, images: UInt8[np.ndarray, "B H W 3"], targets: Targets, names: tuple[str, ...]) -> None:
+    """A training batch as the network sees it, after augmentation, with its boxes."""
+    pictures = []
+    for i, image in enumerate(images[:16]):
+        boxes, classes, valid, crowd = (np.asarray(rows[i]) for rows in targets[:4])
+        objects = draw.Objects(boxes[valid], classes[valid], crowd=crowd[valid])
+        pictures.append(draw.draw_boxes(*draw.enlarge(image, objects, READABLE), names))
+    save_png(path, draw.contact_sheet(pictures, columns=4))
+
+
 def save_inputs(
     folder: Path, canvases: Canvases, augmentation: Augmentation, key: PRNGKeyArray, indices: Int[np.ndarray, " B"]
 ) -> None:
@@ -59,16 +70,6 @@ def save_inputs(
     images, targets = jax.jit(augmentation)(key, jnp.asarray(batch.images), jax.tree.map(jnp.asarray, batch.targets))
     names = canvases.dataset.class_names
     save_batch(folder / "train_batch0.png", np.asarray(images), jax.device_get(targets), names)
-
-
-def save_batch(path: Path, images: UInt8[np.ndarray, "B H W 3"], targets: Targets, names: tuple[str, ...]) -> None:
-    """A training batch as the network sees it, after augmentation, with its boxes."""
-    pictures = []
-    for i, image in enumerate(images[:16]):
-        boxes, classes, valid, crowd = (np.asarray(rows[i]) for rows in targets[:4])
-        objects = draw.Objects(boxes[valid], classes[valid], crowd=crowd[valid])
-        pictures.append(draw.draw_boxes(*draw.enlarge(image, objects, READABLE), names))
-    save_png(path, draw.contact_sheet(pictures, columns=4))
 
 
 def save_predictions(
@@ -89,6 +90,32 @@ def save_predictions(
         large, truth = draw.enlarge(image, truth, READABLE)
         pairs.append(draw.compare(large, truth, draw.enlarge(image, predicted, READABLE)[1], dataset.class_names))
     save_png(path, draw.contact_sheet(pairs, columns=2))
+
+
+def save_anchors(path: Path, sizes: Float[np.ndarray, "n 2"], design: AnchorDesign) -> None:
+    """Widths and heights of all boxes, and the anchors of each level laid over them, in canvas pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    scatter, outlines = figure.subplots(1, 2)
+    usable = sizes[np.isfinite(sizes).all(-1) & (sizes > 0).all(-1)]
+    scatter.scatter(usable[:, 0], usable[:, 1], s=5, alpha=0.3, color="0.4", linewidths=0, label=f"{len(usable)} boxes")
+    for i, level in enumerate(design.levels):
+        colour = f"C{i}"
+        widths, heights = zip(*level.anchors, strict=True)
+        scatter.scatter(widths, heights, s=60, marker="s", color=colour, edgecolors="black", label=f"{level.stride}")
+        for w, h in level.anchors:
+            outlines.plot(
+                [-w / 2, w / 2, w / 2, -w / 2, -w / 2], [-h / 2, -h / 2, h / 2, h / 2, -h / 2], color=colour, lw=1.5
+            )
+    scatter.set(xscale="log", yscale="log", xlabel="width (canvas pixels)", ylabel="height", title="boxes and anchors")
+    scatter.legend(title="stride", fontsize=8, title_fontsize=8)
+    scatter.grid(alpha=0.3, which="both")
+    outlines.set(aspect="equal", xlabel="canvas pixels", title="anchors over a common centre")
+    outlines.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
 
 
 def save_png(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:

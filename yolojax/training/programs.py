@@ -73,11 +73,11 @@ class Programs:
         """Bytes that the largest program needs on each device, by XLA's own analysis; None where it makes none."""
         return max((m for m in self._memory.values() if m is not None), default=None)
 
-    def summary(self) -> str:
-        """One line for the end of a run."""
-        needs = self.memory()
+    def summary(self, expected: int = 1) -> str:
+        """One line for the end of a run that should need so many programs."""
+        needs, plural = self.memory(), "" if self.count == 1 else "s"
         memory = "" if needs is None else f", which needs {needs / 1e9:.2f} GB of a device by XLA's analysis"
-        return f"{self.count} training program compiled{memory}, {max(self.count - 1, 0)} recompilations"
+        return f"{self.count} training program{plural} compiled{memory}, {max(self.count - expected, 0)} recompilations"
 
     def forget(self, batch: Any) -> None:
         """Drop the program for these shapes: it was compiled to be measured only."""

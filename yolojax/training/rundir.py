@@ -1,7 +1,7 @@
 """The directory a training run leaves behind, with the names the field already knows.
 
 config.json  metrics.jsonl  results.csv  results.png  labels.png  train_batch0.png  val_predictions.png
-detections.json  checkpoints/  best/  report/metrics.json
+detections.json  checkpoints/  best/  report/index.html  report/report.md  report/metrics.json
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ from yolojax.errors import CheckpointError, ConfigError
 
 
 class RunDirectory:
-    """Writes the log of a run; every file is complete after every call."""
+    """Writes the log of a run; every file is complete after every call.
 
-    def __init__(self, folder: Path) -> None:
+    With ``writes`` False, as in all processes of a job but the first, the rows are only remembered.
+    """
+
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        self.writes = writes
         self.folder = folder
         self.rows: list[dict[str, Any]] = []
 
     @classmethod
-    def create(cls, folder: Path, config_json: str) -> RunDirectory:
+    def create(cls, folder: Path, config_json: str, writes: bool = True) -> RunDirectory:
         """A new directory; raises `ConfigError` when it holds a run already or cannot be written."""
+        if not writes:
+            return cls(folder, writes)
         if (folder / "config.json").exists():
             raise ConfigError(
                 f"{folder} already holds a run; give another --out, or --resume {folder} to go on with it"
@@ -38,9 +44,9 @@ class RunDirectory:
         return cls(folder)
 
     @classmethod
-    def reopen(cls, folder: Path, step: int) -> RunDirectory:
+    def reopen(cls, folder: Path, step: int, *, writes: bool = True) -> RunDirectory:
         """An existing directory, its log cut back to what had happened by ``step``."""
-        run = cls(folder)
+        run = cls(folder, writes)
         log = folder / "metrics.jsonl"
         if log.exists():
             for line in log.read_text().splitlines():
@@ -56,6 +62,8 @@ class RunDirectory:
     def add(self, row: dict[str, Any]) -> None:
         """Append one row to ``metrics.jsonl`` and ``results.csv``."""
         self.rows.append(row)
+        if not self.writes:
+            return
         try:
             with (self.folder / "metrics.jsonl").open("a") as handle:
                 handle.write(json.dumps(row) + "\n")
@@ -66,6 +74,8 @@ class RunDirectory:
             raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}; free space and resume") from error
 
     def _rewrite(self) -> None:
+        if not self.writes:
+            return
         try:
             _write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
             self._write_csv()

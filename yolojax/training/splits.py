@@ -50,3 +50,16 @@ def split_named(name: str, available: tuple[str, ...]) -> str | None:
         return name
     candidates = [split for split in available if split.startswith(name)]
     return candidates[0] if len(candidates) == 1 else None
+
+
+def validation_split(path: str) -> str | None:
+    """The part of a data set to measure on when none is named: its validation part, or None where it has no parts.
+
+    Raises `ConfigError` when it has parts and none of them is clearly the one: measured as a whole, a data set would
+    flatter a detector that was trained on most of it.
+    """
+    available = list_splits(path)
+    split = split_named("val", available)
+    if split is None and len(available) > 1:
+        raise ConfigError(f"{path}: which of its parts ({', '.join(available)}) is to be measured on? give --split")
+    return split

@@ -16,13 +16,55 @@ from jaxtyping import DTypeLike, Float
 from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.geometry import Preprocess
+from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.compact import compact
+from yolojax.zoo.darknet import darknet, from_darknet, to_darknet
 from yolojax.zoo.lesson import lesson
+from yolojax.zoo.published import load_darknet, save_darknet
 from yolojax.zoo.size import forward_flops, parameter_count
+from yolojax.zoo.statistics import measure_statistics
+from yolojax.zoo.yolov2 import yolov2
+from yolojax.zoo.yolov3 import yolov3, yolov3_tiny
+from yolojax.zoo.yolov4 import yolov4, yolov4_tiny
+from yolojax.zoo.yolov8 import yolov8
+from yolojax.zoo.yolox import from_yolox, yolox, yolox_l, yolox_m, yolox_nano, yolox_s, yolox_tiny, yolox_x
 
-__all__ = ["ANCHORED", "ARCHITECTURES", "build", "describe", "forward_flops", "from_description", "parameter_count"]
+__all__ = [
+    "ANCHORED",
+    "ARCHITECTURES",
+    "COCO_CLASSES",
+    "build",
+    "describe",
+    "forward_flops",
+    "from_darknet",
+    "from_description",
+    "from_yolox",
+    "load_darknet",
+    "measure_statistics",
+    "parameter_count",
+    "save_darknet",
+    "to_darknet",
+]
 
-ARCHITECTURES: dict[str, Callable[..., Detector]] = {"compact": compact, "lesson": lesson}
+ARCHITECTURES: dict[str, Callable[..., Detector]] = {
+    "compact": compact,
+    "darknet": darknet,
+    "lesson": lesson,
+    "yolov2": yolov2,
+    "yolov3": yolov3,
+    "yolov3-tiny": yolov3_tiny,
+    "yolov4": yolov4,
+    "yolov4-tiny": yolov4_tiny,
+    "yolov8": yolov8,
+    "yolox": yolox,
+    "yolox-nano": yolox_nano,
+    "yolox-tiny": yolox_tiny,
+    "yolox-s": yolox_s,
+    "yolox-m": yolox_m,
+    "yolox-l": yolox_l,
+    "yolox-x": yolox_x,
+}
 """Builders by name: ``builder(class_names, canvas, *, dtype, **options) -> Detector``."""
 
 ANCHORED = {"lesson": (2, 3)}
@@ -94,6 +136,9 @@ def from_description(description: dict[str, Any], *, dtype: DTypeLike = "float32
         )
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"the description does not make a detector: {error}") from error
+    if isinstance(preprocess := description.get("preprocess"), dict):
+        # Descriptions written before there was a choice of filters say none.
+        description = {**description, "preprocess": {"filter": Preprocess().filter, **preprocess}}
     made = json.loads(json.dumps(describe(detector.spec)))
     for key in sorted(set(made) | set(description)):
         if made.get(key) != json.loads(json.dumps(description.get(key))):

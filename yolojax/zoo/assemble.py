@@ -36,7 +36,9 @@ def assemble(
     ) -> tuple[Outputs, Variables]:
         if style.folded:
             raise ConfigError("a folded detector is for inference; train the one it was folded from")
-        outputs, new_state = network.apply(variables, images, train=True, mutable=["batch_stats"])
+        outputs, new_state = network.apply(
+            variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
         return outputs, dict(new_state)
 
     def fold(variables: Variables) -> tuple[Detector, Variables]:

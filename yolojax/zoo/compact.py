@@ -9,22 +9,16 @@ There is no published accuracy; `experiments/` records what it reaches here.
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from jaxtyping import DTypeLike
 
-from yolojax.coding import cell_centres, decode_distributions, flatten_levels, levels_of
-from yolojax.detector import Detector, DetectorSpec, Outputs
-from yolojax.losses import anchor_free_loss
+from yolojax.detector import Detector, DetectorSpec
 from yolojax.models.backbones import DarknetTiny
 from yolojax.models.heads import AnchorFreeHead
 from yolojax.models.layers import Activation, Style
 from yolojax.models.necks import PAN
 from yolojax.models.network import Network
-from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.zoo.assemble import assemble, check_canvas
-
-HYPER = {"lambda_coord": 7.5, "lambda_cls": 0.5, "lambda_dfl": 1.5}
-"""The gains of YOLOv8's published recipe."""
+from yolojax.zoo.distributions import HYPER, distribution_loss_and_decode
 
 
 def compact(
@@ -104,17 +98,5 @@ def compact(
             ),
         )
 
-    def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
-        boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
-        return anchor_free_loss(boxes, classes, levels_of(boxes, strides), targets, hyper, k=k)
-
-    def decode(outputs: Outputs) -> Candidates:
-        boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
-        points, point_strides = cell_centres(levels_of(boxes, strides))
-        return Candidates(
-            decode_distributions(flatten_levels(boxes), points, point_strides),
-            jax.nn.sigmoid(flatten_levels(classes)),
-        )
-
     style = Style(activation=activation, momentum=momentum, dtype=dtype)
-    return assemble(spec, make_network, style, loss, decode)
+    return assemble(spec, make_network, style, *distribution_loss_and_decode(strides, k))

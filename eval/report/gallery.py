@@ -1,0 +1,218 @@
+"""Which images a report shows, and what is drawn on them: the worst ones, and examples of every kind of error."""
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from yolojax.errors import DataError
+from yolojax.eval.analysis import Analysis
+from yolojax.eval.matching import groups, overlaps
+from yolojax.eval.tide import KINDS
+
+Photo = Callable[[Any], UInt8[np.ndarray, "h w 3"] | None]
+"""The pixels of the image with this id, or None where there are none to be had; may raise `DataError`."""
+
+FOUND, IGNORED = -1, -2
+"""Status of a detection that is no error: a true positive, or one in a crowd region."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a data set a page can hold and still open at once."""
+
+    images: int = 160
+    worst: int = 48
+    per_kind: int = 14
+    boxes: int = 100
+    side: int = 320
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images for the page, worst first.
+
+    Attributes:
+      images: one JSON object each (`_image`).
+      with_errors: how many images of the data set have an error at the confidence, and with each kind of error.
+      total: images of the data set.
+      cut: detections of the shown images that are left out, since only the highest scores of each are kept.
+      missing: images shown without their photo.
+      unreadable: what the first photo that could not be read said of itself.
+      limits: that were kept.
+    """
+
+    images: list[dict[str, Any]]
+    with_errors: dict[str, int]
+    total: int
+    cut: int
+    missing: int
+    unreadable: str | None
+    limits: Limits
+
+
+def build_gallery(analysis: Analysis, photo: Photo | None = None, limits: Limits | None = None) -> Gallery:
+    """Choose images and collect boxes and thumbnails.
+
+    Errors are counted at the confidence of the evaluation. The worst images are those with the most errors; then come,
+    for every kind, those with the most of that kind; then for every class not seen yet its worst image; each as long as
+    there is room.
+    """
+    limits = limits or Limits()
+    counts = errors_per_image(analysis)
+    total = counts.sum(axis=1)
+    chosen: dict[int, None] = {}
+
+    def take(order: np.ndarray, n: int) -> None:
+        for k in order[:n].tolist():
+            if len(chosen) < limits.images:
+                chosen.setdefault(k)
+
+    def falling(values: np.ndarray) -> np.ndarray:
+        order = np.argsort(-values, kind="stable")
+        return order[values[order] > 0]
+
+    take(falling(total), limits.worst)
+    for kind in range(len(KINDS)):
+        take(falling(counts[:, kind]), limits.per_kind)
+    _take_classes(analysis, total, take, chosen)
+    if len(chosen) < limits.images:  # small data sets are shown whole
+        take(np.argsort(-total, kind="stable"), limits.images)
+    order = sorted(chosen, key=lambda k: (-int(total[k]), k))
+    detections, objects = groups(analysis.found.images), groups(analysis.truth.images)
+    none = np.empty(0, np.int64)
+    images, cut, missing, unreadable = [], 0, 0, None
+    for k in order:
+        rows = detections.get(k, none)
+        cut += max(len(rows) - limits.boxes, 0)
+        pixels = None
+        try:
+            pixels = photo(analysis.truth.image_ids[k]) if photo is not None else None
+        except DataError as error:
+            unreadable = unreadable or str(error)
+        missing += pixels is None
+        image = _image(analysis, k, rows, objects.get(k, none), pixels, limits.side, limits.boxes)
+        images.append(image | {"errors": int(total[k])})
+    with_errors = {"any": int(np.sum(total > 0))}
+    with_errors |= {kind: int(np.sum(counts[:, i] > 0)) for i, kind in enumerate(KINDS)}
+    return Gallery(images, with_errors, len(total), cut, missing, unreadable, limits)
+
+
+def errors_per_image(analysis: Analysis) -> np.ndarray:
+    """How many errors of each kind every image has at the confidence of the evaluation, ``[I, 6]``."""
+    truth, found = analysis.truth, analysis.found
+    counted = found.scores >= analysis.result.at_confidence.confidence
+    counts = np.zeros((len(truth.image_ids), len(KINDS)), np.int64)
+    wrong = counted & (analysis.kinds >= 0)
+    np.add.at(counts, (found.images[wrong], analysis.kinds[wrong]), 1)
+    missed = missed_objects(analysis)
+    np.add.at(counts, (truth.images[missed], np.full(int(missed.sum()), KINDS.index("missed"))), 1)
+    return counts
+
+
+def missed_objects(analysis: Analysis) -> np.ndarray:
+    """Objects that at the confidence nothing found, and no misclassified or misplaced detection points at."""
+    found, counted = analysis.found, analysis.found.scores >= analysis.result.at_confidence.confidence
+    missed = ~analysis.truth.crowd
+    hit = counted & (analysis.matches.object_of >= 0)
+    missed[analysis.matches.object_of[hit]] = False
+    pointing = np.isin(analysis.kinds, [KINDS.index("classification"), KINDS.index("localisation")])
+    missed[analysis.points_at[counted & pointing]] = False
+    return missed if len(found.scores) else ~analysis.truth.crowd
+
+
+def _take_classes(
+    analysis: Analysis, total: np.ndarray, take: Callable[[np.ndarray, int], None], chosen: dict[int, None]
+) -> None:
+    """The worst image of each class that no chosen image has an object of."""
+    truth = analysis.truth
+    for images in groups(truth.categories).values():
+        of_class = np.unique(truth.images[images])
+        if not any(int(k) in chosen for k in of_class):
+            take(of_class[np.argsort(-total[of_class], kind="stable")], 1)
+
+
+def _image(
+    analysis: Analysis,
+    k: int,
+    rows: np.ndarray,
+    objects: np.ndarray,
+    pixels: UInt8[np.ndarray, "h w 3"] | None,
+    side: int,
+    most: int,
+) -> dict[str, Any]:
+    """One image for the page.
+
+    ``truth``: ``[x, y, w, h, class, crowd, score of the detection that found it or -1]``; ``found``: ``[x, y, w, h,
+    class, score, status, object it is about or -1, IoU with that]``, where status is `FOUND`, `IGNORED` or an index
+    into `KINDS` and objects are positions in ``truth``. Pixels of the original image; at ``most`` so many detections.
+    """
+    truth, found, matches = analysis.truth, analysis.found, analysis.matches
+    place = {int(g): i for i, g in enumerate(objects)}
+    every, rows = rows, rows[:most]
+    score_of = {int(matches.object_of[r]): float(found.scores[r]) for r in every if matches.object_of[r] >= 0}
+    table = overlaps(found.boxes[rows], truth.boxes[objects], np.zeros(len(objects), bool))
+    about_kinds = ("classification", "localisation", "both", "duplicate")
+    drawn = []
+    for i, r in enumerate(rows.tolist()):
+        status = IGNORED if matches.ignored[r] else FOUND if matches.object_of[r] >= 0 else int(analysis.kinds[r])
+        about = int(matches.object_of[r])
+        if status >= 0:
+            about = int(analysis.points_at[r]) if KINDS[status] in about_kinds and len(objects) else -1
+        at = place.get(about, -1)
+        drawn.append(
+            [
+                *(round(float(v), 1) for v in found.boxes[r]),
+                int(found.categories[r]),
+                round(float(found.scores[r]), 4),
+                status,
+                at,
+                round(float(table[i, at]), 3) if at >= 0 else 0,
+            ]
+        )
+    height, width = _extent(analysis, k, rows, objects, pixels)
+    return {
+        "name": truth.file_names[k],
+        "id": str(truth.image_ids[k]),
+        "width": width,
+        "height": height,
+        "thumbnail": None if pixels is None else thumbnail(pixels, side),
+        "truth": [
+            [
+                *(round(float(v), 1) for v in truth.boxes[g]),
+                int(truth.categories[g]),
+                int(truth.crowd[g]),
+                round(score_of.get(int(g), -1.0), 4),
+            ]
+            for g in objects.tolist()
+        ],
+        "found": drawn,
+    }
+
+
+def _extent(
+    analysis: Analysis, k: int, rows: np.ndarray, objects: np.ndarray, pixels: np.ndarray | None
+) -> tuple[int, int]:
+    """Height and width to draw on: the stated size, else the photo's, else what the boxes reach to."""
+    height, width = (int(v) for v in analysis.truth.sizes[k])
+    if height > 1 and width > 1:
+        return height, width
+    if pixels is not None:
+        return pixels.shape[0], pixels.shape[1]
+    boxes = np.concatenate([analysis.truth.boxes[objects], analysis.found.boxes[rows], np.full((1, 4), 16.0)])
+    reach = np.ceil((boxes[:, :2] + boxes[:, 2:]).max(axis=0)).astype(int)
+    return int(reach[1]), int(reach[0])
+
+
+def thumbnail(pixels: UInt8[np.ndarray, "h w 3"], side: int) -> str:
+    """A JPEG with its longer side at most ``side``, as a data address."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=78)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

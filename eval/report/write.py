@@ -1,0 +1,45 @@
+"""Writing a report: three files in one folder, each whole or not at all."""
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from yolojax.eval.analysis import Analysis, Comparison
+from yolojax.eval.files import write_json, write_text
+from yolojax.eval.report.facts import report_facts, versions
+from yolojax.eval.report.gallery import Limits, Photo, build_gallery
+from yolojax.eval.report.markdown import render_markdown
+from yolojax.eval.report.page import render_page
+
+REPORT_FILES = ("metrics.json", "report.md", "index.html")
+
+
+def write_report(
+    folder: str | PathLike[str],
+    analysis: Analysis,
+    *,
+    comparison: Comparison | None = None,
+    photo: Photo | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    title: str = "Evaluation",
+    limits: Limits | None = None,
+) -> None:
+    """Write `metrics.json`, `report.md` and the self-contained `index.html`.
+
+    Args:
+      folder: made if it is not there; files of these names are replaced.
+      analysis: what to report.
+      comparison: of it with another.
+      photo: gives the pixels of an image by its id, for the gallery; without it boxes are drawn on an empty ground.
+      provenance: where the numbers come from (command, hashes of the inputs, ...); versions are added.
+      title: of the page.
+      limits: of the gallery.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = report_facts(analysis, comparison, {**(provenance or {}), "versions": versions()})
+    gallery = build_gallery(analysis, photo, limits)
+    write_json(folder / "metrics.json", facts, indent=1)
+    write_text(folder / "report.md", render_markdown(analysis, facts, title))
+    write_text(folder / "index.html", render_page(analysis, comparison, gallery, facts, title))

@@ -1,0 +1,117 @@
+"""The shapes of a Darknet network's layers on a given canvas."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from yolojax.errors import ConfigError
+from yolojax.weights.darknet_layers import (
+    Avgpool,
+    Cfg,
+    Convolutional,
+    Layer,
+    Maxpool,
+    Region,
+    Reorg,
+    Route,
+    Sam,
+    ScaleChannels,
+    Shortcut,
+    Upsample,
+    Yolo,
+    section_name,
+    sources_of,
+    title,
+)
+
+LARGEST_VALUES = 2**31
+"""Most values of one feature map or one kernel that are believed; more is a mistake in the file."""
+
+
+class Shape(NamedTuple):
+    """A feature map of one image."""
+
+    height: int
+    width: int
+    channels: int
+
+    def __str__(self) -> str:
+        return f"{self.width} x {self.height} x {self.channels}"
+
+
+def layer_shapes(cfg: Cfg, canvas: tuple[int, int], source: str = "cfg") -> tuple[Shape, ...]:
+    """What every layer gives for a ``canvas = (height, width)``.
+
+    Raises `ConfigError` with the layer and its line when an input does not fit the layer.
+    """
+    image = Shape(*canvas, 3)
+    shapes: list[Shape] = []
+    for number, layer in enumerate(cfg.layers):
+        inputs = [image if s < 0 else shapes[s] for s in sources_of(cfg.layers, number)]
+        wrong = _misfit(layer, inputs)
+        shape = inputs[0] if wrong else _output(layer, inputs)
+        if not wrong and min(shape) < 1:
+            wrong = f"nothing is left of its input of {inputs[0]}; raise width and height"
+        if not wrong and max(_values(layer, inputs[0]), shape.height * shape.width * shape.channels) > LARGEST_VALUES:
+            wrong = f"an output of {shape} from {inputs[0]} is too large to be meant"
+        if wrong:
+            raise ConfigError(f"{source}: {title(layer, number)}: {wrong}")
+        shapes.append(shape)
+    return tuple(shapes)
+
+
+def _values(layer: Layer, before: Shape) -> int:
+    return layer.filters * before.channels * layer.size**2 if isinstance(layer, Convolutional) else 0
+
+
+def _misfit(layer: Layer, inputs: list[Shape]) -> str | None:
+    first, *others = inputs
+    if isinstance(layer, Convolutional) and (first.channels % layer.groups or layer.filters % layer.groups):
+        return f"{first.channels} channels and {layer.filters} filters cannot be split into {layer.groups} groups"
+    if isinstance(layer, Route | Shortcut | Sam):
+        for other in others:
+            if other[:2] != first[:2]:
+                return f"its inputs differ in size: {first} and {other}"
+    if isinstance(layer, Route) and any(shape.channels % layer.groups for shape in inputs):
+        return f"its inputs cannot be split into {layer.groups} groups"
+    if isinstance(layer, Sam) and others[0].channels != first.channels:
+        return f"its inputs differ: {first} and {others[0]}"
+    if isinstance(layer, ScaleChannels):
+        fits = first.channels == 1 and first[:2] == others[0][:2]
+        if not layer.scale_wh:
+            fits = first == Shape(1, 1, others[0].channels)
+        if not fits:
+            return f"factors of shape {first} do not fit {others[0]}"
+    if isinstance(layer, Reorg) and (first.height % layer.stride or first.width % layer.stride):
+        return f"an input of {first} is not divisible by its stride {layer.stride}"
+    if isinstance(layer, Reorg) and first.channels % layer.stride**2:
+        return f"{first.channels} channels are not divisible by the square of its stride {layer.stride}"
+    if isinstance(layer, Yolo | Region):
+        needed = len(layer.anchors) * (5 + layer.classes)
+        if first.channels != needed:
+            return (
+                f"{len(layer.anchors)} anchors and {layer.classes} classes need {needed} filters in the layer before "
+                f"[{section_name(layer)}], which has {first.channels}"
+            )
+    return None
+
+
+def _output(layer: Layer, inputs: list[Shape]) -> Shape:
+    height, width, channels = inputs[0]
+    if isinstance(layer, Convolutional):
+        rows, columns = ((n + 2 * layer.padding - layer.size) // layer.stride + 1 for n in (height, width))
+        return Shape(rows, columns, layer.filters)
+    if isinstance(layer, Maxpool):
+        rows, columns = ((n + layer.padding - layer.size) // layer.stride + 1 for n in (height, width))
+        return Shape(rows, columns, channels)
+    if isinstance(layer, Route):
+        return Shape(height, width, sum(shape.channels for shape in inputs) // layer.groups)
+    if isinstance(layer, Upsample):
+        return Shape(height * layer.stride, width * layer.stride, channels)
+    if isinstance(layer, Avgpool):
+        return Shape(1, 1, channels)
+    if isinstance(layer, Reorg):
+        return Shape(height // layer.stride, width // layer.stride, channels * layer.stride**2)
+    if isinstance(layer, ScaleChannels):
+        return inputs[1]
+    return inputs[0]

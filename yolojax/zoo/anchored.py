@@ -1,0 +1,158 @@
+"""What the prediction maps of YOLOv2, v3 and v4 mean: decoder, loss and detector from the anchors of each level."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float
+
+from yolojax.coding import anchor_grid, decode, decode_squared, flatten_levels
+from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs
+from yolojax.errors import ConfigError
+from yolojax.geometry import Preprocess
+from yolojax.losses import binary_cross_entropy, complete_box_iou_loss, squared_offset_loss, yolo_loss
+from yolojax.losses.box import box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from yolojax.models.layers import Style
+from yolojax.models.network import Network
+from yolojax.structures import Candidates, Hyper, Level, LossTerms, Targets
+from yolojax.zoo.assemble import assemble, check_canvas
+
+PREPROCESS = Preprocess("stretch", filter="bilinear")
+"""Darknet's: the photo stretched to the canvas, RGB, 0..1."""
+
+BOX_LOSSES = {
+    "iou": box_iou_loss,
+    "giou": generalized_box_iou_loss,
+    "diou": distance_box_iou_loss,
+    "ciou": complete_box_iou_loss,
+}
+"""Box parts on decoded boxes; ``mse`` compares offsets and logarithms of sides instead."""
+
+_NO_PREDICTION = -1e4
+
+
+@dataclass(frozen=True)
+class AnchoredLevel:
+    """How one prediction map ``[B, h, w, A, 5 + C]`` is read.
+
+    Attributes:
+      stride: canvas pixels of a cell.
+      anchors: ``(width, height)`` in canvas pixels of each of its A anchors.
+      scale_x_y: how far centres reach beyond their cell; see `yolojax.coding.decode`.
+      squared: sides are ``anchor (2 sigmoid)^2`` instead of ``anchor exp`` (scaled YOLOv4, v7); scores are the same.
+    """
+
+    stride: int
+    anchors: tuple[tuple[float, float], ...]
+    scale_x_y: float = 1.0
+    squared: bool = False
+
+
+def anchored_detection(
+    levels: Sequence[AnchoredLevel], *, box: str = "mse", softmax: bool = False
+) -> tuple[Loss, Decode]:
+    """Loss and decoder of a network with these levels, finest first.
+
+    Scores are objectness times class. The loss is `yolo_loss`: one responsible prediction an object. Where Darknet's
+    YOLOv4 has more (every anchor above ``iou_thresh``), this has not. An anchor that stands in two levels counts for
+    the finer.
+
+    Args:
+      levels: how each map is read.
+      box: box part of the loss: ``mse``, or one of `BOX_LOSSES`.
+      softmax: classes exclude each other (YOLOv2): softmax and cross entropy instead of sigmoid and its own.
+
+    Raises:
+      ConfigError: levels that share a stride, or that mix both forms of sides.
+    """
+    levels = tuple(levels)
+    strides = [level.stride for level in levels]
+    if len(set(strides)) < len(strides) or len({level.squared for level in levels}) > 1:
+        raise ConfigError(f"prediction levels of strides {strides}: each needs its own, and all the same coder")
+    squared = levels[0].squared
+
+    def decode_boxes(
+        raw: Float[Array, "*n 4"],
+        cells: Float[Array, "*#n 2"],
+        stride: Float[Array, "*#n"],
+        anchors: Float[Array, "*#n 2"],
+    ) -> Float[Array, "*n 4"]:
+        reach = sum((jnp.where(stride == one.stride, one.scale_x_y, 0.0) for one in levels), start=jnp.zeros(()))
+        if squared:
+            return decode_squared(raw, cells, stride, anchors, scale_x_y=reach)
+        return decode(raw, cells, stride, anchors, scale_x_y=reach)
+
+    def box_part(raw: Array, boxes: Array, cells: Array, stride: Array, anchors: Array) -> Array:
+        return BOX_LOSSES[box](decode_boxes(raw, cells, stride, anchors), boxes)
+
+    def class_scores(logits: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
+        return jax.nn.softmax(logits, axis=-1) if softmax else jax.nn.sigmoid(logits)
+
+    def cross_entropy(logits: Float[Array, "*n C"], labels: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
+        return -labels * jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+
+    def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
+        most = max(len(level.anchors) for level in levels)
+        maps, sizes = [], []
+        for one, level in zip(outputs, levels, strict=True):
+            # A level with fewer anchors gets some without area, which no object chooses, and which predict nothing.
+            missing = most - len(level.anchors)
+            spare = jnp.zeros((*one.shape[:3], missing, one.shape[-1])).at[..., 4].set(_NO_PREDICTION)
+            maps.append(jnp.concatenate([one, spare], axis=3) if missing else one)
+            sizes.append((*level.anchors, *[(0.0, 0.0)] * missing))
+        return yolo_loss(
+            maps,
+            grids(outputs),
+            jnp.asarray(sizes, jnp.float32),
+            targets,
+            hyper,
+            box_part=squared_offset_loss if box == "mse" else box_part,
+            class_loss=cross_entropy if softmax else binary_cross_entropy,
+            decoder=decode_boxes,
+        )
+
+    def grids(outputs: Outputs) -> tuple[Level, ...]:
+        return tuple(Level(m.shape[1], m.shape[2], level.stride) for m, level in zip(outputs, levels, strict=True))
+
+    def decode_outputs(outputs: Outputs) -> Candidates:
+        boxes, scores = [], []
+        for one, grid, level in zip(outputs, grids(outputs), levels, strict=True):
+            cells, stride, sizes = anchor_grid((grid,), jnp.asarray([level.anchors], jnp.float32))
+            raw = flatten_levels([one])
+            boxes.append(decode_boxes(raw[..., :4], cells[None], stride[None], sizes[None]))
+            scores.append(jax.nn.sigmoid(raw[..., 4:5]) * class_scores(raw[..., 5:]))
+        return Candidates(jnp.concatenate(boxes, axis=1), jnp.concatenate(scores, axis=1))
+
+    return loss, decode_outputs
+
+
+def anchored_detector(
+    spec: DetectorSpec,
+    anchors: Sequence[Sequence[Sequence[float]]],
+    make_network: Callable[[Style], Network],
+    *,
+    momentum: float,
+    dtype: DTypeLike,
+    box: str,
+    scales: Sequence[float] | None = None,
+    softmax: bool = False,
+) -> Detector:
+    """A detector of Darknet's family: its anchors (canvas pixels) one level after another, finest first.
+
+    ``scales`` are the ``scale_x_y`` of the levels, 1 by default. Raises `ConfigError` when the anchors are not as many
+    for each of ``spec.strides``, or the canvas does not fit.
+    """
+    check_canvas(spec.canvas, 32)
+    if len(anchors) != len(spec.strides) or len({len(level) for level in anchors}) != 1 or not anchors[0]:
+        raise ConfigError(
+            f"anchors: {spec.name} has {len(spec.strides)} levels, each with equally many, not "
+            f"{[len(level) for level in anchors]}"
+        )
+    levels = [
+        AnchoredLevel(stride, tuple((float(w), float(h)) for w, h in level), scale)
+        for stride, level, scale in zip(spec.strides, anchors, scales or [1.0] * len(anchors), strict=True)
+    ]
+    loss, decode_outputs = anchored_detection(levels, box=box, softmax=softmax)
+    style = Style("leaky_relu", momentum=momentum, epsilon=1e-5, dtype=dtype)
+    return assemble(spec, make_network, style, loss, decode_outputs)

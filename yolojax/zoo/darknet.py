@@ -1,0 +1,207 @@
+"""Any detector that a Darknet ``.cfg`` describes, with the weights that were published for it.
+
+YOLOv2 to v4, v7-tiny, Yolo-Fastest, MobileNet-YOLO and others come as a pair of files; `from_darknet` makes a detector
+and its variables of them, `to_darknet` writes such a pair. Accuracy is the published one, on Darknet's own
+preprocessing: the photo stretched to the canvas (letterboxed where the file says ``letter_box=1``) by OpenCV's bilinear
+filter, RGB, 0..1.
+
+The file's layers become a backbone, a neck and a head (`yolojax.models.darknet`). What a file says about Darknet's
+training does not enter: the loss is that of `anchored_detection`, with the file's ``iou_loss`` and ``ignore_thresh``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import DTypeLike
+
+from yolojax.detector import Detector, DetectorSpec, Variables
+from yolojax.errors import CheckpointError, ConfigError
+from yolojax.geometry import Preprocess
+from yolojax.models.darknet import arrays_from_variables, darknet_network, variables_from_arrays
+from yolojax.models.darknet_parts import Parts, backbone_length, by_stride, split_parts
+from yolojax.models.layers import Style
+from yolojax.models.network import Network
+from yolojax.weights.darknet import (
+    Cfg,
+    Header,
+    format_cfg,
+    layer_shapes,
+    parse_cfg,
+    read_cfg,
+    read_names,
+    read_weights,
+    write_weights,
+)
+from yolojax.weights.darknet_layers import Region, Yolo
+from yolojax.weights.darknet_write import with_classes
+from yolojax.weights.released import fit_tree
+from yolojax.zoo.anchored import AnchoredLevel, anchored_detection
+from yolojax.zoo.assemble import assemble
+from yolojax.zoo.coco import COCO_CLASSES
+
+
+def darknet(
+    class_names: tuple[str, ...],
+    canvas: tuple[int, int],
+    *,
+    cfg: str,
+    backbone_layers: int | None = None,
+    epsilon: float = 1e-5,
+    momentum: float = 0.97,
+    dtype: DTypeLike = "float32",
+) -> Detector:
+    """Build it, without weights.
+
+    Args:
+      class_names: in the order of the class scores; the prediction layers are made for as many.
+      canvas: ``(height, width)`` in pixels, whatever the file says.
+      cfg: the text of the file.
+      backbone_layers: how many of the first layers are the backbone; by default what
+        `yolojax.models.darknet_parts.backbone_length` finds.
+      epsilon: of batch normalisation: 1e-5 in Darknet, 1e-6 in OpenCV.
+      momentum: of the running BatchNorm statistics.
+      dtype: of the network's computation.
+
+    Raises:
+      ConfigError: the text describes no network that is supported, naming the line, or the canvas does not fit it.
+    """
+    network = with_classes(parse_cfg(cfg), len(class_names))
+    length = backbone_length(network) if backbone_layers is None else backbone_layers
+    if not 1 <= length <= len(network.layers):
+        raise ConfigError(f"backbone_layers = {length}: give 1 to {len(network.layers)}, the layers of the cfg")
+    return _build(tuple(class_names), network, (canvas[0], canvas[1]), length, epsilon, momentum, dtype)
+
+
+def from_darknet(
+    cfg: str | Path,
+    weights: str | Path,
+    *,
+    names: str | Path | Sequence[str] | None = None,
+    size: int | tuple[int, int] | None = None,
+    backbone_layers: int | None = None,
+    epsilon: float = 1e-5,
+    momentum: float = 0.97,
+    dtype: DTypeLike = "float32",
+) -> tuple[Detector, Variables]:
+    """A published detector and its variables.
+
+    Args:
+      cfg: the ``.cfg`` file.
+      weights: the ``.weights`` file that belongs to it.
+      names: class names, or the ``.names`` file that lists them. Without it 80 classes are taken for COCO's, others are
+        ``class0``, ``class1``, ...
+      size: side of the square canvas, or ``(height, width)``, instead of the file's.
+      backbone_layers, epsilon, momentum, dtype: see `darknet`.
+
+    Raises:
+      ConfigError: the cfg, the size or the number of names is wrong, naming the line where there is one.
+      CheckpointError: the weights do not belong to the cfg, or a file cannot be read.
+    """
+    network = read_cfg(cfg)
+    if names is None:
+        coco = network.classes == len(COCO_CLASSES)
+        names = COCO_CLASSES if coco else tuple(f"class{i}" for i in range(network.classes))
+    class_names = read_names(names) if isinstance(names, str | Path) else tuple(names)
+    if len(class_names) != network.classes:
+        raise ConfigError(f"{cfg} has {network.classes} classes, but {len(class_names)} class names are given")
+    canvas = (network.height, network.width) if size is None else (size, size) if isinstance(size, int) else size
+    length = backbone_length(network) if backbone_layers is None else backbone_layers
+    detector = darknet(
+        class_names,
+        canvas,
+        cfg=format_cfg(network),
+        backbone_layers=length,
+        epsilon=epsilon,
+        momentum=momentum,
+        dtype=dtype,
+    )
+    arrays = read_weights(weights, network).layers
+    given = variables_from_arrays(split_parts(network, length), arrays)
+    wanted = jax.eval_shape(detector.init, jax.random.key(0))
+    return detector, jax.tree.map(jnp.asarray, fit_tree(given, wanted, str(weights)))
+
+
+def to_darknet(
+    detector: Detector, variables: Variables, cfg: str | Path, weights: str | Path, *, header: Header | None = None
+) -> None:
+    """Write a `darknet` detector as the pair of files that Darknet and OpenCV read.
+
+    Args:
+      detector: made by `darknet` or `from_darknet`; not folded.
+      variables: its variables.
+      cfg: the file to write the network to, without settings of training.
+      weights: the file to write the parameters to.
+      header: version and number of images seen; by default version 0.2.5 and none.
+
+    Raises:
+      ConfigError: the detector comes from no cfg.
+      CheckpointError: the variables are another detector's, or a file cannot be written.
+    """
+    if detector.spec.name != "darknet":
+        raise ConfigError(f"{detector.spec.name} comes from no cfg; only a darknet detector can be written as one")
+    options = detector.spec.options
+    height, width = detector.spec.canvas
+    network = replace(parse_cfg(options["cfg"]), height=height, width=width)
+    arrays = arrays_from_variables(split_parts(network, options["backbone_layers"]), jax.device_get(variables))
+    write_weights(weights, network, arrays, header or Header())
+    try:
+        Path(cfg).expanduser().write_text(format_cfg(network))
+    except OSError as error:
+        raise CheckpointError(f"cannot write {cfg}: {error.strerror}; give another path") from error
+
+
+def _build(
+    class_names: tuple[str, ...],
+    cfg: Cfg,
+    canvas: tuple[int, int],
+    length: int,
+    epsilon: float,
+    momentum: float,
+    dtype: DTypeLike,
+) -> Detector:
+    shapes = layer_shapes(cfg, canvas)
+    levels: list[AnchoredLevel] = []
+    box, ignore, softmax = "mse", 0.5, False
+    for number in by_stride(cfg):
+        layer, shape = cfg.layers[number], shapes[number]
+        stride = canvas[1] // shape.width
+        if (shape.height * stride, shape.width * stride) != canvas:
+            raise ConfigError(
+                f"canvas {canvas} (height, width): layer {number} has {shape.width} x {shape.height} cells, which do "
+                f"not divide it; give multiples of {max(32, stride)}"
+            )
+        if isinstance(layer, Yolo):
+            levels.append(AnchoredLevel(stride, layer.anchors, layer.scale_x_y, layer.new_coords))
+            box, ignore = layer.iou_loss, layer.ignore_thresh
+        elif isinstance(layer, Region):
+            sizes = tuple((width * stride, height * stride) for width, height in layer.anchors)
+            levels.append(AnchoredLevel(stride, sizes))
+            softmax, ignore = layer.softmax, layer.ignore_thresh
+    loss, decode = anchored_detection(levels, box=box, softmax=softmax)
+    options: dict[str, Any] = {
+        "cfg": format_cfg(cfg),
+        "backbone_layers": length,
+        "epsilon": epsilon,
+        "momentum": momentum,
+    }
+    spec = DetectorSpec(
+        "darknet",
+        class_names,
+        canvas,
+        tuple(level.stride for level in levels),
+        Preprocess("letterbox" if cfg.letter_box else "stretch", pad=128, filter="bilinear"),
+        hyper={"ignore_iou": ignore},
+        options=options,
+    )
+    parts: Parts = split_parts(cfg, length)
+
+    def make_network(style: Style) -> Network:
+        return darknet_network(cfg, parts, style)
+
+    return assemble(spec, make_network, Style(momentum=momentum, epsilon=epsilon, dtype=dtype), loss, decode)

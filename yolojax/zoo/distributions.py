@@ -1,0 +1,32 @@
+"""Loss and decoder of heads that predict distances as distributions: what the detectors after YOLOv8 share."""
+
+import jax
+
+from yolojax.coding import cell_centres, decode_distributions, flatten_levels, levels_of
+from yolojax.detector import Decode, Loss, Outputs
+from yolojax.losses import anchor_free_loss
+from yolojax.structures import Candidates, Hyper, LossTerms, Targets
+
+HYPER = {"lambda_coord": 7.5, "lambda_cls": 0.5, "lambda_dfl": 1.5}
+"""The gains of YOLOv8's published recipe."""
+
+
+def distribution_loss_and_decode(strides: tuple[int, ...], k: int) -> tuple[Loss, Decode]:
+    """The two functions of a detector whose outputs are one `LevelPrediction` for each stride.
+
+    ``k``: most points that task-aligned assignment gives to an object.
+    """
+
+    def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
+        boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
+        return anchor_free_loss(boxes, classes, levels_of(boxes, strides), targets, hyper, k=k)
+
+    def decode(outputs: Outputs) -> Candidates:
+        boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
+        points, point_strides = cell_centres(levels_of(boxes, strides))
+        return Candidates(
+            decode_distributions(flatten_levels(boxes), points, point_strides),
+            jax.nn.sigmoid(flatten_levels(classes)),
+        )
+
+    return loss, decode

@@ -1,0 +1,119 @@
+"""YOLOv3 and YOLOv3-tiny (Redmon and Farhadi 2018, arXiv 1804.02767): three (tiny: two) levels of three anchors.
+
+Darknet-53, a top-down neck that concatenates, and at each level a 3x3 convolution and the prediction; classes are
+independent (sigmoid). Tiny has seven convolutions with max pools for a backbone and hardly a neck. Published: COCO
+test-dev AP .330, AP50 .579 (table 3, at 608 x 608); tiny AP50 .331 (its authors' page, at 416 x 416). The weights
+``yolov3.weights`` and ``yolov3-tiny.weights`` load by `yolojax.zoo.load_darknet`. What differs here in training: images
+keep one size, and offsets are compared after the sigmoid.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import DTypeLike
+
+from yolojax.detector import Detector, DetectorSpec
+from yolojax.models.darknet_backbones import Darknet53, PooledDarknet, scaled
+from yolojax.models.layers import Style
+from yolojax.models.network import Network
+from yolojax.models.yolo_necks import ConvYOLOHead, TinyNeck, YOLOv3Neck
+from yolojax.zoo.anchored import PREPROCESS, anchored_detector
+
+ANCHORS = (
+    ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
+    ((30.0, 61.0), (62.0, 45.0), (59.0, 119.0)),
+    ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
+)
+TINY_ANCHORS = (((10.0, 14.0), (23.0, 27.0), (37.0, 58.0)), ((81.0, 82.0), (135.0, 169.0), (344.0, 319.0)))
+"""Of COCO, in canvas pixels, finest level first."""
+
+DARKNET_ORDER = (
+    "backbone",
+    *("neck/set2", "head/conv2", "head/predict/predict2"),
+    *("neck/lateral1", "neck/set1", "head/conv1", "head/predict/predict1"),
+    *("neck/lateral0", "neck/set0", "head/conv0", "head/predict/predict0"),
+)
+TINY_DARKNET_ORDER = (
+    "backbone",
+    *("neck/reduce", "head/conv1", "head/predict/predict1"),
+    *("neck/lateral", "head/conv0", "head/predict/predict0"),
+)
+"""How the convolutions follow one another in Darknet's weight files."""
+
+
+def yolov3(
+    class_names: tuple[str, ...],
+    canvas: tuple[int, int],
+    *,
+    anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
+    width: float = 1.0,
+    depths: Sequence[int] = (1, 2, 8, 8, 4),
+    box: str = "mse",
+    momentum: float = 0.97,
+    dtype: DTypeLike = "float32",
+) -> Detector:
+    """Build it.
+
+    Args:
+      class_names: in the order of the class scores.
+      canvas: ``(height, width)`` in pixels, multiples of 32.
+      anchors: ``(width, height)`` in canvas pixels, ``[3, anchors per level, 2]``, finest level first.
+      width: of the network, as a share of the published channels.
+      depths: residual blocks of each stage of the backbone.
+      box: box part of the loss: ``mse`` as published, or ``iou``, ``giou``, ``diou``, ``ciou``.
+      momentum: of the running BatchNorm statistics.
+      dtype: of the network's computation.
+    """
+    depths = tuple(depths)
+    options: dict[str, Any] = {
+        "anchors": anchors,
+        "width": width,
+        "depths": depths,
+        "box": box,
+        "momentum": momentum,
+    }
+    spec = DetectorSpec(
+        "yolov3",
+        class_names,
+        canvas,
+        (8, 16, 32),
+        PREPROCESS,
+        hyper={"ignore_iou": 0.7},
+        options=options,
+    )
+
+    def make_network(style: Style) -> Network:
+        widths = tuple(2 * scaled(128 * 2**i, width) for i in range(3))
+        head = ConvYOLOHead(widths, len(anchors[0]), len(class_names), style)
+        return Network(Darknet53(width, depths, style), YOLOv3Neck(width, style), head)
+
+    return anchored_detector(spec, anchors, make_network, momentum=momentum, dtype=dtype, box=box)
+
+
+def yolov3_tiny(
+    class_names: tuple[str, ...],
+    canvas: tuple[int, int],
+    *,
+    anchors: Sequence[Sequence[Sequence[float]]] = TINY_ANCHORS,
+    width: float = 1.0,
+    box: str = "mse",
+    momentum: float = 0.97,
+    dtype: DTypeLike = "float32",
+) -> Detector:
+    """Build the tiny one; arguments as of `yolov3`, with two levels of anchors."""
+    options: dict[str, Any] = {"anchors": anchors, "width": width, "box": box, "momentum": momentum}
+    spec = DetectorSpec(
+        "yolov3-tiny",
+        class_names,
+        canvas,
+        (16, 32),
+        PREPROCESS,
+        hyper={"ignore_iou": 0.7},
+        options=options,
+    )
+
+    def make_network(style: Style) -> Network:
+        head = ConvYOLOHead((scaled(256, width), scaled(512, width)), len(anchors[0]), len(class_names), style)
+        return Network(PooledDarknet(width, style), TinyNeck(width, style), head)
+
+    return anchored_detector(spec, anchors, make_network, momentum=momentum, dtype=dtype, box=box)

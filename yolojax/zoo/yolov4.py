@@ -1,0 +1,125 @@
+"""YOLOv4 and YOLOv4-tiny (Bochkovskiy et al. 2020, arXiv 2004.10934; tiny: arXiv 2011.08036).
+
+CSPDarknet-53 with Mish, spatial pyramid pooling, path aggregation by concatenation, YOLOv3's head with centres that
+reach a little beyond their cell, and CIoU. Published: COCO test-dev AP .435, AP50 .657 (table 8, at 608 x 608); tiny
+AP50 .402 (its authors' page, at 416 x 416). The weights ``yolov4.weights`` and ``yolov4-tiny.weights`` load by
+`yolojax.zoo.load_darknet`. What differs here in training: one responsible prediction an object, where theirs takes
+every anchor of an IoU above .213; no class label smoothing, no self-adversarial training.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import DTypeLike
+
+from yolojax.detector import Detector, DetectorSpec
+from yolojax.models.darknet_backbones import CSPDarknet53, CSPDarknetTiny, scaled
+from yolojax.models.layers import Style
+from yolojax.models.network import Network
+from yolojax.models.yolo_necks import ConvYOLOHead, TinyNeck, YOLOv4Neck
+from yolojax.zoo.anchored import PREPROCESS, anchored_detector
+
+ANCHORS = (
+    ((12.0, 16.0), (19.0, 36.0), (40.0, 28.0)),
+    ((36.0, 75.0), (76.0, 55.0), (72.0, 146.0)),
+    ((142.0, 110.0), (192.0, 243.0), (459.0, 401.0)),
+)
+TINY_ANCHORS = (((23.0, 27.0), (37.0, 58.0), (81.0, 82.0)), ((81.0, 82.0), (135.0, 169.0), (344.0, 319.0)))
+"""Of COCO, in canvas pixels, finest level first. In tiny both levels have (81, 82), as published."""
+
+SCALES = (1.2, 1.1, 1.05)
+"""``scale_x_y`` of each level, finest first; 1.05 in tiny."""
+
+DARKNET_ORDER = (
+    "backbone",
+    *("neck/before_spp", "neck/after_spp"),
+    *("neck/up1", "neck/lateral1", "neck/down1", "neck/up0", "neck/lateral0", "neck/down0"),
+    *("head/conv0", "head/predict/predict0"),
+    *("neck/halve1", "neck/out1", "head/conv1", "head/predict/predict1"),
+    *("neck/halve2", "neck/out2", "head/conv2", "head/predict/predict2"),
+)
+TINY_DARKNET_ORDER = (
+    "backbone",
+    *("neck/reduce", "head/conv1", "head/predict/predict1"),
+    *("neck/lateral", "head/conv0", "head/predict/predict0"),
+)
+"""How the convolutions follow one another in Darknet's weight files."""
+
+
+def yolov4(
+    class_names: tuple[str, ...],
+    canvas: tuple[int, int],
+    *,
+    anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
+    width: float = 1.0,
+    depths: Sequence[int] = (1, 2, 8, 8, 4),
+    box: str = "ciou",
+    momentum: float = 0.97,
+    dtype: DTypeLike = "float32",
+) -> Detector:
+    """Build it.
+
+    Args:
+      class_names: in the order of the class scores.
+      canvas: ``(height, width)`` in pixels, multiples of 32.
+      anchors: ``(width, height)`` in canvas pixels, ``[3, anchors per level, 2]``, finest level first.
+      width: of the network, as a share of the published channels.
+      depths: residual blocks of each stage of the backbone.
+      box: box part of the loss: ``ciou`` as published, or ``mse``, ``iou``, ``giou``, ``diou``.
+      momentum: of the running BatchNorm statistics.
+      dtype: of the network's computation.
+    """
+    depths = tuple(depths)
+    options: dict[str, Any] = {
+        "anchors": anchors,
+        "width": width,
+        "depths": depths,
+        "box": box,
+        "momentum": momentum,
+    }
+    spec = DetectorSpec(
+        "yolov4",
+        class_names,
+        canvas,
+        (8, 16, 32),
+        PREPROCESS,
+        hyper={"ignore_iou": 0.7},
+        options=options,
+    )
+
+    def make_network(style: Style) -> Network:
+        widths = tuple(2 * scaled(128 * 2**i, width) for i in range(3))
+        head = ConvYOLOHead(widths, len(anchors[0]), len(class_names), style)
+        return Network(CSPDarknet53(width, depths, style), YOLOv4Neck(width, style), head)
+
+    return anchored_detector(spec, anchors, make_network, momentum=momentum, dtype=dtype, box=box, scales=SCALES)
+
+
+def yolov4_tiny(
+    class_names: tuple[str, ...],
+    canvas: tuple[int, int],
+    *,
+    anchors: Sequence[Sequence[Sequence[float]]] = TINY_ANCHORS,
+    width: float = 1.0,
+    box: str = "ciou",
+    momentum: float = 0.97,
+    dtype: DTypeLike = "float32",
+) -> Detector:
+    """Build the tiny one; arguments as of `yolov4`, with two levels of anchors."""
+    options: dict[str, Any] = {"anchors": anchors, "width": width, "box": box, "momentum": momentum}
+    spec = DetectorSpec(
+        "yolov4-tiny",
+        class_names,
+        canvas,
+        (16, 32),
+        PREPROCESS,
+        hyper={"ignore_iou": 0.7},
+        options=options,
+    )
+
+    def make_network(style: Style) -> Network:
+        head = ConvYOLOHead((scaled(256, width), scaled(512, width)), len(anchors[0]), len(class_names), style)
+        return Network(CSPDarknetTiny(width, style), TinyNeck(width, style), head)
+
+    scales = (SCALES[-1],) * 2
+    return anchored_detector(spec, anchors, make_network, momentum=momentum, dtype=dtype, box=box, scales=scales)

@@ -1,0 +1,143 @@
+"""YOLOX (Ge et al. 2021, arXiv 2107.08430): anchor-free, a decoupled head, SimOTA.
+
+CSPDarknet with a Focus stem, PAFPN, one prediction a cell: an unbounded offset and a log size in strides, objectness,
+classes. Scores are objectness times class, one class a box. Images are letterboxed to the top left, padded with 114,
+BGR, 0..255. What differs from the published training: augmentation and schedule are the trainer's; L1 is off unless
+``lambda_l1`` is set (the paper: 1 in the last 15 epochs).
+
+Published COCO val2017 AP: Nano 25.8 and Tiny 32.8 at 416 pixels; S 40.5, M 46.9, L 49.7, X 51.1 at 640
+(Megvii's README).
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import DTypeLike
+
+from yolojax.coding import cell_centres, decode_direct, flatten_levels, levels_of
+from yolojax.detector import Detector, DetectorSpec, Outputs, Variables
+from yolojax.errors import ConfigError
+from yolojax.geometry import Preprocess
+from yolojax.losses import decoupled_loss
+from yolojax.models.fold import unfold_batch_norm
+from yolojax.models.layers import Style
+from yolojax.models.network import Network
+from yolojax.models.yolox import PAFPN, CSPDarknet, DecoupledHead
+from yolojax.structures import Candidates, Hyper, LossTerms, Targets
+from yolojax.weights.released import fit_tree
+from yolojax.weights.yolox import read_yolox
+from yolojax.zoo.assemble import assemble, check_canvas
+from yolojax.zoo.coco import COCO_CLASSES
+
+STRIDES = (8, 16, 32)
+HYPER = {"lambda_coord": 5.0, "lambda_obj": 1.0, "lambda_noobj": 1.0, "lambda_cls": 1.0, "lambda_l1": 0.0}
+PREPROCESS = Preprocess(align="topleft", channels="bgr", scale=1.0)
+EPSILON = 1e-3
+
+
+def yolox(
+    class_names: tuple[str, ...],
+    canvas: tuple[int, int],
+    *,
+    depth: float = 0.33,
+    width: float = 0.5,
+    depthwise: bool = False,
+    k: int = 10,
+    momentum: float = 0.97,
+    dtype: DTypeLike = "float32",
+) -> Detector:
+    """Build it; by default YOLOX-S.
+
+    Args:
+      class_names: in the order of the class scores.
+      canvas: ``(height, width)`` in pixels, multiples of 32.
+      depth: multiplies the three bottlenecks of a layer.
+      width: multiplies the 64 channels of the stem and all others with them.
+      depthwise: split every 3x3 convolution but the stem into a depthwise and a pointwise one.
+      k: most points assigned to an object.
+      momentum: of the running BatchNorm statistics.
+      dtype: of the network's computation.
+    """
+    stem, blocks = int(width * 64), max(round(depth * 3), 1)
+    if stem < 1 or depth <= 0:
+        raise ConfigError(f"depth = {depth}, width = {width}: give a positive depth and a width of at least 1/64")
+    check_canvas(canvas, STRIDES[-1])
+    options: dict[str, Any] = {"depth": depth, "width": width, "depthwise": depthwise, "k": k, "momentum": momentum}
+    spec = DetectorSpec(
+        "yolox", class_names, canvas, STRIDES, PREPROCESS, multi_label=False, hyper=HYPER, options=options
+    )
+
+    def make_network(style: Style) -> Network:
+        return Network(
+            CSPDarknet(stem, blocks, depthwise, style=style),
+            PAFPN(blocks, depthwise, style=style),
+            DecoupledHead(len(class_names), 4 * stem, depthwise, style=style),
+        )
+
+    def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
+        boxes, objectness, classes = zip(*outputs, strict=True)
+        return decoupled_loss(boxes, objectness, classes, levels_of(boxes, STRIDES), targets, hyper, largest_k=k)
+
+    def decode(outputs: Outputs) -> Candidates:
+        boxes, objectness, classes = zip(*outputs, strict=True)
+        points, strides = cell_centres(levels_of(boxes, STRIDES))
+        cells = points / strides[:, None] - 0.5
+        scores = jax.nn.sigmoid(flatten_levels(objectness)) * jax.nn.sigmoid(flatten_levels(classes))
+        return Candidates(decode_direct(flatten_levels(boxes), cells[None], strides[None]), scores)
+
+    style = Style(activation="silu", momentum=momentum, epsilon=EPSILON, dtype=dtype)
+    return assemble(spec, make_network, style, loss, decode)
+
+
+yolox_nano = partial(yolox, depth=0.33, width=0.25, depthwise=True)
+yolox_tiny = partial(yolox, depth=0.33, width=0.375)
+yolox_s = partial(yolox, depth=0.33, width=0.5)
+yolox_m = partial(yolox, depth=0.67, width=0.75)
+yolox_l = partial(yolox, depth=1.0, width=1.0)
+yolox_x = partial(yolox, depth=1.33, width=1.25)
+
+
+def from_yolox(
+    path: str | Path,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    canvas: tuple[int, int] = (416, 416),
+    dtype: DTypeLike = "float32",
+) -> tuple[Detector, Variables]:
+    """A detector and its variables from published YOLOX arrays, whatever their size; see `weights.yolox.read_yolox`.
+
+    Weights whose normalisation is folded in get it back by `unfold_batch_norm`: the detector computes the same, and
+    ``detector.fold`` returns the file's arrays bit for bit. What that means for fine-tuning is said there.
+
+    Args:
+      path: an ``.npz`` by Megvii's names.
+      class_names: in the order of the class scores; COCO's where there are 80 and none are given.
+      canvas: ``(height, width)`` in pixels. Nano and Tiny were trained for 416 pixels, the others for 640.
+      dtype: of the network's computation.
+
+    Raises:
+      CheckpointError: unreadable, or not a whole YOLOX.
+      ConfigError: names that are not as many as the classes, or a canvas that is no multiple of 32.
+    """
+    weights = read_yolox(path)
+    if class_names is None and weights.num_classes == len(COCO_CLASSES):
+        class_names = COCO_CLASSES
+    if class_names is None or len(class_names) != weights.num_classes:
+        given = "none are given" if class_names is None else f"{len(class_names)} are given"
+        raise ConfigError(f"{path}: has {weights.num_classes} classes, and {given}; give class_names, one for each")
+    detector = yolox(
+        tuple(class_names),
+        canvas,
+        depth=weights.depth,
+        width=weights.width,
+        depthwise=weights.depthwise,
+        dtype=dtype,
+    )
+    variables: Variables = {"params": weights.params, "batch_stats": weights.batch_stats}
+    if weights.folded:
+        variables = unfold_batch_norm(variables, EPSILON)
+    expected = jax.eval_shape(detector.init, jax.random.key(0))
+    return detector, jax.tree.map(jnp.asarray, fit_tree(variables, expected, str(path)))
