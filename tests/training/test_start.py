@@ -169,9 +169,9 @@ def test_a_loss_that_is_not_finite_names_part_and_images():
     report = StepReport(one, {"box": one, "cls": np.float32(np.inf)}, {}, one, np.bool_(False), np.float32([1, np.nan]))
     name = images.dataset.records[1].file_name
     with pytest.raises(NonFiniteError, match=f"step 7: not finite in cls = inf of {name}; start again with a lower"):
-        checked(7, batch, report, images)
+        checked(7, batch.image_id, report, images)
     with pytest.raises(NonFiniteError, match="in the gradient, while the loss is finite"):
-        checked(7, batch, report._replace(parts={"box": one}, image_loss=np.float32([1, 1])), images)
+        checked(7, batch.image_id, report._replace(parts={"box": one}, image_loss=np.float32([1, 1])), images)
 
 
 def test_the_sums_of_an_epoch_come_back_to_the_bit():
