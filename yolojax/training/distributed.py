@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yolojax.errors import ConfigError, LostProcessError
 
@@ -68,7 +68,7 @@ def join(distributed: bool) -> None:
 
     try:
         # Two minutes to meet; half a minute of silence means that a process is lost.
-        limits = {"initialization_timeout": 120, "heartbeat_timeout_seconds": 30}
+        limits: dict[str, Any] = {"initialization_timeout": 120, "heartbeat_timeout_seconds": 30}
         if job is None:
             jax.distributed.initialize(**limits)
         else:
