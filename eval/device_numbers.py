@@ -71,6 +71,12 @@ def _summarise(found: Accumulated, low_recalls: list[Float[Array, "T C"]]) -> Nu
 compiled_numbers = jax.jit(numbers, static_argnums=2)
 
 
+@partial(jax.jit, static_argnums=2)
+def compiled_samples(matched: Matched, weights: Int[Array, "S I"], caps: tuple[int, int]) -> Numbers:
+    """`numbers` for every row of weights, one after another: each field has a leading dimension ``S``."""
+    return jax.lax.map(lambda row: numbers(matched, row, caps), weights)
+
+
 @partial(jax.jit, static_argnames="classes")
 def _judge(
     truth: PaddedTruth, detections: PaddedDetections, cap: int | Int[Array, ""], *, classes: int

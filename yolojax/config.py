@@ -151,12 +151,14 @@ class ValidationConfig:
       iou: overlap above which non-maximum suppression removes the weaker box.
       max_detections: most detections kept for an image.
       batch_size: images per forward pass.
+      samples: bootstrap resamples for the intervals of the report; 0 for none.
     """
 
     confidence: float = 0.001
     iou: float = 0.7
     max_detections: int = 300
     batch_size: int = 16
+    samples: int = 1000
 
 
 SELECTABLE = (
@@ -290,6 +292,7 @@ def check(config: TrainConfig) -> TrainConfig:
     need(0 < v.iou <= 1, "validation.iou", v.iou, "give a number above 0, at most 1")
     need(v.max_detections >= 1, "validation.max_detections", v.max_detections, "give at least 1")
     need(v.batch_size >= 1, "validation.batch_size", v.batch_size, "give at least 1")
+    need(v.samples == 0 or v.samples >= 2, "validation.samples", v.samples, "give at least 2, or 0 for no intervals")
     d = config.data
     need(0 < d.repeat_threshold <= 1, "data.repeat_threshold", d.repeat_threshold, "give a share above 0, at most 1")
     need(0 < config.data.fraction <= 1, "data.fraction", config.data.fraction, "give a number above 0, at most 1")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import yolojax
-from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig
+from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig, ValidationConfig
 from yolojax.data import open_dataset
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.predict import load_detector
@@ -24,6 +24,7 @@ CONFIG = TrainConfig(
     augment=AugmentConfig(mosaic=0.5, mosaic_off=0.34, flip_vertical=0.5),
     epochs=3,
     batch_size=8,
+    validation=ValidationConfig(samples=20),
     validate_every=2,
     checkpoint_every=1,
 )

@@ -327,7 +327,13 @@ def fit(
             origin = {"model": config.model.name, "seed": config.seed, "settings": "config.json beside this folder"}
             title = f"{run.folder.resolve().name}: validation images"
             write_evaluation_report(
-                run.folder / "report", result, val_images.dataset, title=title, provenance=origin, reporter=reporter
+                run.folder / "report",
+                result,
+                val_images.dataset,
+                title=title,
+                provenance=origin,
+                samples=config.validation.samples,
+                reporter=reporter,
             )
             plots.save_predictions(run.folder / "val_predictions.png", val_images.dataset, result.detections)
     if first:
