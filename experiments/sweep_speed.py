@@ -23,9 +23,9 @@ import numpy as np
 
 import yolojax
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig
-from yolojax.data import shapes_dataset, write_yolo
+from yolojax.data import shapes_dataset, uniform_sampler, write_yolo
 from yolojax.training.hyper import make_hyper
-from yolojax.training.inputs import lay_out_images, make_sampler
+from yolojax.training.inputs import lay_out_images
 from yolojax.training.processor import prepare_processor
 from yolojax.training.progress import Quiet
 from yolojax.training.splits import open_splits
@@ -52,14 +52,16 @@ def settings(folder: Path, size: int, batch_size: int, steps: int) -> TrainConfi
     )
 
 
-def one_by_one(config: TrainConfig, trials: list[Trial], steps: int) -> tuple[np.ndarray, dict[str, float]]:
+def one_by_one(
+    config: TrainConfig, trials: list[Trial], steps: int, batch_size: int
+) -> tuple[np.ndarray, dict[str, float]]:
     """Losses ``[R, T]`` of separate runs through one compiled training step, and the seconds that they took."""
     from yolojax.training.sweep import build
 
     train_set, _ = open_splits(config.data, config.seed)
     detector = build(config, train_set)
     images = lay_out_images(train_set, detector.spec, Quiet(), cache="memory")
-    sampler = make_sampler(config, images.dataset, config.batch_size)
+    sampler = uniform_sampler(len(images), batch_size)
     make = step_maker(config, detector)
     step = jax.jit(lambda key, *rest: make(key)(*rest), donate_argnums=1)
     compiled, seconds, losses = None, {"compile": 0.0, "train": 0.0}, []
@@ -67,7 +69,8 @@ def one_by_one(config: TrainConfig, trials: list[Trial], steps: int) -> tuple[np
         key = jax.random.key(trial.seed)
         hyper = make_hyper(replace(config, hyper=dict(trial.hyper)), detector)
         state = make_state(detector, config.optimiser, steps, jax.random.fold_in(key, 0))
-        own, pending = [], None
+        own: list[float] = []
+        pending: Any = None
         clock = time.monotonic()
         for t in range(steps):
             arguments = (jax.random.fold_in(key, 1), state, images.batch(sampler(trial.seed, t)), hyper)
@@ -103,7 +106,7 @@ def main() -> None:
     trials = grid(seed=range(2), learning_rate=rates)[: arguments.runs]
     with tempfile.TemporaryDirectory() as folder:
         config = settings(Path(folder), arguments.size, arguments.batch_size, arguments.steps)
-        reference, seconds = one_by_one(config, trials, arguments.steps)
+        reference, seconds = one_by_one(config, trials, arguments.steps, arguments.batch_size)
         rows = [row("one by one", 1, seconds, len(trials), 0.0, np.inf)]
         print(rows[-1], flush=True)
         for strategy in arguments.strategies:

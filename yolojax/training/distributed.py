@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+from jaxtyping import PyTree
 
 from yolojax.errors import ConfigError, LostProcessError
-
-if TYPE_CHECKING:
-    from jax.sharding import Sharding
-    from jaxtyping import PyTree
 
 
 class Job(NamedTuple):
@@ -64,11 +65,9 @@ def join(distributed: bool) -> None:
     job = job_of_environment()
     if job is None and not distributed:
         return
-    import jax
-
     try:
         # Two minutes to meet; half a minute of silence means that a process is lost.
-        limits = {"initialization_timeout": 120, "heartbeat_timeout_seconds": 30}
+        limits: dict[str, Any] = {"initialization_timeout": 120, "heartbeat_timeout_seconds": 30}
         if job is None:
             jax.distributed.initialize(**limits)
         else:
@@ -80,15 +79,11 @@ def join(distributed: bool) -> None:
 
 def is_first() -> bool:
     """Whether this process writes files and speaks."""
-    import jax
-
     return jax.process_index() == 0
 
 
 def wait_for_all(name: str) -> None:
     """Return when every process has come to the point of this name."""
-    import jax
-
     if jax.process_count() > 1:
         from jax.experimental.multihost_utils import sync_global_devices
 
@@ -98,8 +93,6 @@ def wait_for_all(name: str) -> None:
 @contextmanager
 def noticing_lost_processes(advice: str) -> Iterator[None]:
     """Turn jax's error about a broken connection into `LostProcessError`, with the advice how to go on."""
-    import jax
-
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -113,9 +106,6 @@ def noticing_lost_processes(advice: str) -> Iterator[None]:
 
 def any_process(flag: bool) -> bool:
     """Whether the flag is up in any process; all must ask at the same point of the program."""
-    import jax
-    import numpy as np
-
     if jax.process_count() == 1:
         return flag
     from jax.experimental.multihost_utils import process_allgather
@@ -125,9 +115,6 @@ def any_process(flag: bool) -> bool:
 
 def first_of(value: float) -> float:
     """The first process's value, for what depends on a clock; all must ask at the same point of the program."""
-    import jax
-    import numpy as np
-
     if jax.process_count() == 1:
         return value
     from jax.experimental.multihost_utils import broadcast_one_to_all
@@ -137,9 +124,6 @@ def first_of(value: float) -> float:
 
 def replicate(tree: PyTree, replicated: Sharding) -> PyTree:
     """The same arrays, which every process holds, on all devices of all processes."""
-    import jax
-    import numpy as np
-
     if jax.process_count() > 1:
         tree = jax.tree.map(np.asarray, tree)
     return jax.device_put(tree, replicated)

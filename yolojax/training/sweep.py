@@ -16,7 +16,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,10 +57,8 @@ class Trial:
 def grid(*, seed: Sequence[int] | range = (0,), **hyper: Sequence[float]) -> list[Trial]:
     """Every combination of the given values; the seed changes fastest."""
     names = list(hyper)
-    return [
-        Trial(s, dict(zip(names, values, strict=True)))
-        for *values, s in itertools.product(*(hyper[name] for name in names), seed)
-    ]
+    combinations = itertools.product(*(hyper[name] for name in names))
+    return [Trial(s, dict(zip(names, values, strict=True))) for values in combinations for s in seed]
 
 
 class TrainData(NamedTuple):
@@ -121,7 +119,7 @@ class Group(NamedTuple):
     hyper: Hyper
 
 
-def over_runs(train: Train, strategy: Strategy) -> Callable[..., tuple[TrainState, Float[Array, "R T"]]]:
+def over_runs(train: Train, strategy: Strategy) -> Any:
     """``(state, images, targets, order, key, hyper) -> (state, losses)``, all but the images stacked over runs.
 
     - ``vmap``: one program whose every operation works on all runs;
@@ -183,11 +181,11 @@ class Sweep(NamedTuple):
 
         Raises `ConfigError` when nothing was measured.
         """
-        values = [getattr(r, metric) if r is not None else None for r in self.results]
-        measured = [i for i, value in enumerate(values) if value is not None]
+        values = {i: getattr(r, metric) for i, r in enumerate(self.results) if r is not None}
+        measured = {i: value for i, value in values.items() if value is not None}
         if not measured:
             raise ConfigError(f"no trial has a measured {metric}: the data set has no validation images with objects")
-        return max(measured, key=lambda i: values[i])
+        return max(measured, key=lambda i: measured[i])
 
 
 def choose_strategy() -> Strategy:
