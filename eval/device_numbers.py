@@ -93,12 +93,13 @@ def _compact(scores: np.ndarray, classes: np.ndarray, place: np.ndarray, hit: np
     hit, miss = (flags.reshape(areas, thresholds, -1) for flags in (hit, miss))
     images = np.repeat(np.arange(scores.shape[0], dtype=np.int32), scores.shape[1])
     scores, classes, place = (field.reshape(-1) for field in (scores, classes, place))
-    varies = hit.any(axis=(0, 1)) | (miss != miss[:, :1]).any(axis=(0, 1))
+    ever_hit = np.asarray(hit.any(axis=(0, 1)))
+    varies = ever_hit | (miss != miss[:, :1]).any(axis=(0, 1))
     kept = np.flatnonzero(varies | miss[:, 0].any(axis=0))
     order = kept[np.lexsort((-scores[kept], classes[kept]))]
     # What follows the last true positive of its class lowers no precision that is read.
     after = np.full(int(classes[order].max(initial=0)) + 1, -1)
-    hits = np.flatnonzero(hit.any(axis=(0, 1))[order])
+    hits = np.flatnonzero(ever_hit[order])
     np.maximum.at(after, classes[order][hits], hits)
     order = order[np.arange(len(order)) <= after[classes[order]]]
     own, others = order[varies[order]], order[~varies[order]]

@@ -19,6 +19,8 @@ Command:   python -m experiments.inference_speed --weights FOLDER [--peers PYTHO
 Expected:  about three minutes on two idle cores; see experiments/results/inference_speed/README.md.
 """
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import argparse

@@ -69,11 +69,12 @@ def resize_canvas(detector: Detector, size: int | tuple[int, int]) -> Detector:
     stride lets it. Raises `ConfigError` when a side is no multiple of the largest stride.
     """
     spec, stride = detector.spec, max(detector.spec.strides)
-    canvas = size
     if isinstance(size, int):
         longer = max(spec.canvas)
         kept = (max(1, round(side * size / longer / stride)) * stride for side in spec.canvas)
         canvas = tuple(size if own == longer else other for own, other in zip(spec.canvas, kept, strict=True))
+    else:
+        canvas = size
     if min(canvas) < stride or any(side % stride for side in canvas):
         below = max(stride, max(canvas) // stride * stride)
         raise ConfigError(f"size = {size}: give a multiple of {stride}, such as {below} or {below + stride}")
