@@ -1,24 +1,83 @@
-"""Studies run from end to end in their quick form."""
+"""Studies run from end to end in their quick form, and what is committed is what the recorded numbers give."""
 
+import argparse
+import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from experiments import record
+from experiments.record import HERE, RESULTS, interval, paired, studies, verdict
+
 ROOT = Path(__file__).parent.parent
+DOCS = studies()
+OWN_TEST = {"nms_speed", "darknet_parity"}  # timing alone; and real weights, in tests/zoo/test_darknet_real.py
+QUICK = [name for name, doc in DOCS.items() if name not in OWN_TEST and "Quick:" in doc]
+RECORDED = [name for name in DOCS if (RESULTS / name / "results.json").exists()]
 
 
-def test_bccd_quick_leaves_a_complete_record(tmp_path):
-    command = [sys.executable, "-m", "experiments.bccd", "--quick", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    summary = json.loads((tmp_path / "results.json").read_text())
-    (run,) = summary["runs"]
-    assert run["programs"] == 1
-    assert 0 < run["seconds"]["until_weights"] <= run["seconds_to_weights"]
-    assert set(run["test"]) == set(run["val"]) and run["curve"][-1]["epoch"] == 1
-    assert (tmp_path / "curve.png").stat().st_size > 0
-    assert "seed 0" in (tmp_path / "README.md").read_text()
+@pytest.mark.parametrize("name", QUICK)
+def test_quick_run_leaves_a_complete_record(name, tmp_path, capsys):
+    module = importlib.import_module(f"experiments.{name}")
+    if not hasattr(module, "page"):
+        pytest.skip(f"{name} keeps its record in its own way")
+    made = module.main(["--quick", "--out", str(tmp_path)])
+    assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(made))
+    page = (tmp_path / "README.md").read_text()
+    assert module.conclude(made) in page and "--quick" in page and "nan" not in page
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert module.conclude(made) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_docstring_says_what_a_study_must(name):
+    doc = DOCS[name]
+    assert record.question(doc).endswith("?")
+    assert all(section in doc for section in record.SECTIONS)
+    assert f"python -m experiments.{name}" in doc
+
+
+def test_table_of_studies_is_the_generated_one():
+    assert (HERE / "README.md").read_text() == record.index(), "run `python -m experiments` and commit what it writes"
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_record_names_nobody_and_its_page_is_the_generated_one(name):
+    folder = RESULTS / name
+    for file in (*folder.glob("*.json"), *folder.glob("*.md")):
+        assert not re.search(r"/(home|work|tmp|root|Users)/|localhost", file.read_text()), file
+    module = importlib.import_module(f"experiments.{name}")
+    if hasattr(module, "page"):
+        made = record.render(json.loads((folder / "results.json").read_text()), module)
+        assert (folder / "README.md").read_text() == made, "run `python -m experiments` and commit what it writes"
+        assert "--quick" not in made
+
+
+def test_interval_is_students():
+    # R: t.test(c(.50, .52, .55, .51, .53))$conf.int
+    found = interval([0.50, 0.52, 0.55, 0.51, 0.53])
+    assert found.mean == pytest.approx(0.522)
+    # By hand: s = .019235, t(4, .975) = 2.776445, half = t s / sqrt 5.
+    assert found.high - found.mean == pytest.approx(2.776445 * 0.0192354 / 5**0.5, rel=1e-5)
+    assert found.mean - found.low == pytest.approx(found.high - found.mean)
+    assert np.isnan(interval([0.5]).low) and str(interval([0.5])) == "0.500"
+    for bad in ([], [0.5, float("nan")]):
+        with pytest.raises(ValueError, match="finite"):
+            interval(bad)
+
+
+def test_pairing_cancels_what_runs_of_a_seed_share():
+    shared = np.array([0.1, 0.5, 0.9])
+    better = paired((shared + np.array([0.02, 0.021, 0.019])).tolist(), shared.tolist())
+    assert better.low > 0.015 and verdict(better) == "more"
+    assert (
+        verdict(interval(shared - 0.4)) == "no difference shown" and verdict(interval([-0.1, -0.11, -0.12])) == "less"
+    )
 
 
 def test_bccd_needs_data():
@@ -40,3 +99,27 @@ def test_eval_speed_needs_a_case():
     command = [sys.executable, "-m", "experiments.eval_speed"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and "--case" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_iou_parity_holds_against_recorded_answers():
+    module = importlib.import_module("experiments.iou_parity")
+    families = module.measure(argparse.Namespace(quick=True, write_golden=None))["families"]
+    assert len(families) == 12 and all(f["from_torchvision"] < 1e-6 and f["finite_here"] for f in families.values())
+
+
+def test_labels_are_spoilt_as_said():
+    from experiments.label_errors import KINDS, spoil
+    from experiments.small import images
+
+    right = images(40, 32).targets
+    wrong, kinds, missing = spoil(right, 2, 32, seed=0)
+    n = int(right.valid.sum())
+    changed = {kind: kinds == i for i, kind in enumerate(KINDS)}
+    assert abs(sum(c.sum() for c in changed.values()) + missing.sum() - 0.1 * n) <= 1
+    assert int(wrong.valid.sum()) == n - missing.sum() + changed["extra"].sum() and missing.sum() > 0
+    same = right.valid & wrong.valid & (kinds < 0)
+    np.testing.assert_array_equal(right.boxes[same], wrong.boxes[same])
+    np.testing.assert_array_equal(right.classes[same], wrong.classes[same])
+    assert (right.classes != wrong.classes)[changed["class"]].all()
+    assert (np.abs(right.boxes - wrong.boxes)[changed["moved"]].max(axis=1) > 0).all()
+    assert not right.valid[changed["extra"]].any()

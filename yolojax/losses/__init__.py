@@ -1,7 +1,7 @@
 """Losses: element-wise ones, unreduced, and the composed losses of detectors, which return `LossTerms`."""
 
 from yolojax.losses.anchor_free import anchor_free_loss
-from yolojax.losses.anchored import decoded_complete_iou_loss, squared_offset_loss, yolo_loss
+from yolojax.losses.anchored import decoded_box_part, decoded_complete_iou_loss, squared_offset_loss, yolo_loss
 from yolojax.losses.box import (
     box_iou_loss,
     complete_box_iou_loss,
@@ -25,6 +25,7 @@ __all__ = [
     "binary_cross_entropy",
     "box_iou_loss",
     "complete_box_iou_loss",
+    "decoded_box_part",
     "decoded_complete_iou_loss",
     "decoupled_loss",
     "distance_box_iou_loss",

@@ -15,6 +15,7 @@ from yolojax.losses.box import complete_box_iou_loss
 from yolojax.losses.classification import ClassLoss, binary_cross_entropy
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
+BoxLoss = Callable[[Float[Array, "*n 4"], Float[Array, "*n 4"]], Float[Array, "*n"]]
 BoxPart = Callable[[Array, Array, Array, Array, Array], Array]
 """``(raw [..., 4], boxes [..., 4], cells [..., 2], strides [...], anchors [..., 2]) -> [...]``."""
 
@@ -46,6 +47,15 @@ def decoded_complete_iou_loss(
 ) -> Float[Array, "*n"]:
     """``1 - CIoU`` of the decoded prediction with its object (arXiv 1911.08287), as YOLOv4 trains boxes."""
     return complete_box_iou_loss(decode(raw, cells, strides, anchors, scale_x_y=scale_x_y), boxes)
+
+
+def decoded_box_part(box_loss: BoxLoss) -> BoxPart:
+    """The box part that compares decoded predictions (`decode`) with their objects by a loss of `losses.box`."""
+
+    def part(raw: Array, boxes: Array, cells: Array, strides: Array, anchors: Array) -> Array:
+        return box_loss(decode(raw, cells, strides, anchors), boxes)
+
+    return part
 
 
 def yolo_loss(

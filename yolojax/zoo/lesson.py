@@ -16,7 +16,16 @@ from jaxtyping import DTypeLike
 from yolojax.coding import anchor_grid, decode, flatten_levels, levels_of
 from yolojax.detector import Detector, DetectorSpec, Outputs
 from yolojax.errors import ConfigError
-from yolojax.losses import decoded_complete_iou_loss, squared_offset_loss, yolo_loss
+from yolojax.losses import (
+    box_iou_loss,
+    complete_box_iou_loss,
+    decoded_box_part,
+    distance_box_iou_loss,
+    generalized_box_iou_loss,
+    scylla_box_iou_loss,
+    squared_offset_loss,
+    yolo_loss,
+)
 from yolojax.models.backbones import DarknetTiny
 from yolojax.models.heads import YOLOHead
 from yolojax.models.layers import Style
@@ -26,7 +35,14 @@ from yolojax.models.resnet import ResNet18
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.zoo.assemble import assemble, check_canvas
 
-BOX_PARTS = {"mse": squared_offset_loss, "ciou": decoded_complete_iou_loss}
+BOX_PARTS = {
+    "mse": squared_offset_loss,
+    "iou": decoded_box_part(box_iou_loss),
+    "giou": decoded_box_part(generalized_box_iou_loss),
+    "diou": decoded_box_part(distance_box_iou_loss),
+    "ciou": decoded_box_part(complete_box_iou_loss),
+    "siou": decoded_box_part(scylla_box_iou_loss),
+}
 
 
 def lesson(
@@ -53,7 +69,8 @@ def lesson(
       widths: of the Darknet at strides 2, 4, 8, 16, 32.
       depths: residual blocks of each stage of the Darknet.
       neck_width: channels of the feature pyramid.
-      box: box part of the loss: ``mse`` in offset space, as the lesson has it, or ``ciou`` on decoded boxes.
+      box: box part of the loss: ``mse`` in offset space, as the lesson has it, or one of the IoU family on decoded
+        boxes, ``iou``, ``giou``, ``diou``, ``ciou`` or ``siou``.
       momentum: of the running BatchNorm statistics.
       dtype: of the network's computation.
     """
@@ -66,7 +83,9 @@ def lesson(
             f"widths and depths: give five of each, for strides 2 to 32, not {len(widths)} and {len(depths)}"
         )
     if backbone not in ("darknet", "resnet18") or box not in BOX_PARTS:
-        raise ConfigError(f"backbone {backbone!r}, box {box!r}: give darknet or resnet18, and mse or ciou")
+        raise ConfigError(
+            f"backbone {backbone!r}, box {box!r}: give darknet or resnet18, and one of {', '.join(BOX_PARTS)}"
+        )
     strides = (8, 16, 32)[3 - levels :]
     check_canvas(canvas, 32)
     options: dict[str, Any] = {

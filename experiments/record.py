@@ -1,0 +1,206 @@
+"""What the studies share: arguments, statistics over seeds, the record in ``results/NAME``, the table of all of them.
+
+A study is a module of this package whose docstring begins with its question and goes on with ``Method:``, ``Command:``,
+``Expected:`` and ``Quick:``. It has four functions, and ``main = partial(run_study, __name__, ...)`` or its own:
+
+- ``measure(args) -> results``: JSON values, every single run included;
+- ``conclude(record) -> str``: the sentence that follows from the numbers, for the table;
+- ``page(record) -> str``: the tables of the record's page, in Markdown;
+- ``draw(record) -> Figure``: its picture.
+
+The last three read what was recorded and nothing else, so that the pages can be made again from ``results.json`` alone;
+the tests hold that the committed ones are those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+SECTIONS = ("Question:", "Method:", "Command:", "Expected:")
+
+Record = dict[str, Any]
+
+
+class Interval(NamedTuple):
+    """A mean and its confidence interval, ``n`` values wide; no interval (NaN) from one value."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {self.high - self.mean:.3f}" if self.n > 1 else f"{self.mean:.3f}"
+
+
+def interval(values: Iterable[float], level: float = 0.95) -> Interval:
+    """Student's t interval for the mean of independent values, such as one number of several seeds."""
+    from scipy.stats import t
+
+    x = np.asarray(list(values), np.float64)
+    if not len(x) or not np.isfinite(x).all():
+        raise ValueError(f"an interval needs at least one value, all finite, not {x.tolist()}")
+    mean = float(x.mean())
+    if len(x) == 1:
+        return Interval(mean, float("nan"), float("nan"), 1)
+    half = float(t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return Interval(mean, mean - half, mean + half, len(x))
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float], level: float = 0.95) -> Interval:
+    """The interval of ``ours - theirs``, run by run: what both have of the same seed cancels."""
+    return interval([a - b for a, b in zip(ours, theirs, strict=True)], level)
+
+
+def verdict(difference: Interval) -> str:
+    """``more``, ``less``, or ``no difference shown`` when zero lies inside the interval (or there is none)."""
+    if difference.low > 0:
+        return "more"
+    return "less" if difference.high < 0 else "no difference shown"
+
+
+def environment(*packages: str) -> Record:
+    """Where a record was made, without names of hosts, people or folders."""
+    import jax
+
+    device = jax.devices()[0]
+    hardware = f"{os.cpu_count()} processor cores" if device.platform == "cpu" else device.device_kind
+    versions = {name: importlib.metadata.version(name) for name in ("jax", *packages)}
+    return {"hardware": hardware, "versions": {"python": platform.python_version(), **versions}}
+
+
+def arguments(doc: str, name: str) -> argparse.ArgumentParser:
+    """The options that every study has; it adds its own."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m experiments.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="seconds, to try the machinery; not recorded without --out"
+    )
+    parser.add_argument("--out", type=Path, help=f"where the record goes (default experiments/results/{name})")
+    return parser
+
+
+def run_study(
+    module: ModuleType,
+    argv: Sequence[str] | None = None,
+    *,
+    add: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    check: Callable[[argparse.ArgumentParser, argparse.Namespace], None] = lambda parser, args: None,
+    packages: Sequence[str] = (),
+) -> Record:
+    """The ``main`` of a study: parse, measure, record; returns the record.
+
+    Args:
+      module: the study.
+      argv: the command line; that of the process by default.
+      add: adds the study's own options.
+      check: refuses arguments that do not go together, by ``parser.error``.
+      packages: whose versions matter besides jax's.
+    """
+    name = module.__spec__.name.rpartition(".")[2] if module.__spec__ else module.__name__.rpartition(".")[2]
+    parser = arguments(module.__doc__ or "", name)
+    add(parser)
+    args = parser.parse_args(argv)
+    check(parser, args)
+    started = time.monotonic()
+    results = module.measure(args)
+    record = {
+        "command": f"python -m experiments.{name}" + (" --quick" if args.quick else ""),
+        "date": datetime.date.today().isoformat(),
+        "environment": environment(*packages),
+        "seconds": round(time.monotonic() - started),
+        **results,
+    }
+    folder = args.out or (Path(tempfile.mkdtemp(prefix=f"{name}-")) if args.quick else RESULTS / name)
+    write(folder, record, module)
+    print(f"{module.conclude(record)}\nwritten to {folder}")
+    return record
+
+
+def write(folder: Path, record: Record, module: ModuleType) -> None:
+    """``results.json``, ``README.md`` and the picture, which bears the folder's name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+    module.draw(record).savefig(folder / "plot.png", dpi=110)
+    (folder / "README.md").write_text(render(record, module))
+
+
+def render(record: Record, module: ModuleType) -> str:
+    """The page of a record."""
+    where = record["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    made = f"`{record['command']}`, {record['date']}, {where['hardware']}, {versions}, {record['seconds']} s in all."
+    lines = [f"# {question(module.__doc__ or '')}", "", made, ""]
+    lines += [f"**{module.conclude(record)}**", "", module.page(record).strip(), "", "![plot](plot.png)", ""]
+    return "\n".join(lines)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    """A figure without a window, and its row of axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    return made, made.subplots(1, columns, squeeze=False)[0]
+
+
+def question(doc: str) -> str:
+    """The first sentence of a docstring."""
+    return " ".join(doc.strip().split("\n\n")[0].split())
+
+
+def studies() -> dict[str, str]:
+    """The docstrings of all studies by name, read without importing them."""
+    docs = {path.stem: ast.get_docstring(ast.parse(path.read_text())) or "" for path in sorted(HERE.glob("*.py"))}
+    return {
+        name: doc for name, doc in docs.items() if re.search(r"^Command: +python -m experiments\.", doc, re.MULTILINE)
+    }
+
+
+def index() -> str:
+    """The table of all studies, from their docstrings and records."""
+    rows = []
+    for name, doc in studies().items():
+        folder = RESULTS / name
+        pages = sorted(folder.glob("*.md"))
+        links = ", ".join(f"[{'record' if p.stem == 'README' else p.stem}](results/{name}/{p.name})" for p in pages)
+        found = "not recorded yet"
+        if (folder / "results.json").exists():
+            module = importlib.import_module(f"experiments.{name}")
+            record = json.loads((folder / "results.json").read_text())
+            found = module.conclude(record) if hasattr(module, "conclude") else "see the record"
+        elif pages:
+            found = "see the record"
+        rows.append([f"[{name}]({name}.py)", question(doc), found, links or ""])
+    intro = (
+        "# Studies\n\nEach is a program that anyone can run again: `python -m experiments.NAME`, with `--quick` to try "
+        "it in seconds. What it found is recorded in `results/NAME`, the single runs included. Intervals are Student's "
+        "95 % over seeds; differences are taken seed by seed. This page is made by `python -m experiments`.\n\n"
+    )
+    return intro + table(("study", "question", "what was found", ""), rows) + "\n"

@@ -1,0 +1,196 @@
+"""Small training runs for the studies: one compiled step serves every seed, every `Hyper` and every choice of a study.
+
+Generated images of 64 x 64 pixels with two classes, round figures and angular ones (a hundred such images do not teach
+six), and a network of the lesson's kind with some 10^5 parameters, so that a run takes seconds on two idle cores. Step,
+augmentation, optimiser and evaluation are the library's own; what `fit` adds is the run directory. Images to learn
+from, to choose by and to be measured on come from separate streams of *shapes*.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from yolojax import zoo
+from yolojax.anchors import deal_to_levels, kmeans_anchors
+from yolojax.coding import levels_of
+from yolojax.config import AugmentConfig, OptimiserConfig, ValidationConfig
+from yolojax.data.feed import CanvasCache, build_cache
+from yolojax.data.sampling import sample_indices
+from yolojax.data.shapes import CLASS_NAMES, shapes_dataset
+from yolojax.detector import Detector, Variables
+from yolojax.geometry import Preprocess
+from yolojax.losses import yolo_loss
+from yolojax.structures import Batch, Hyper, LossTerms, Targets, hyper_as_arrays
+from yolojax.training.augmentation import make_augmentations
+from yolojax.training.evaluation import Evaluation, evaluate_canvases, make_detect_batch
+from yolojax.training.inputs import box_sizes_on_canvas
+from yolojax.training.progress import Quiet
+from yolojax.training.state import make_state
+from yolojax.training.step import make_train_step
+from yolojax.zoo.lesson import BOX_PARTS
+
+BOX_LOSSES = tuple(BOX_PARTS)
+CLASSES, ROUND = ("round", "angular"), ("ellipse", "ring")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the runs of a study are."""
+
+    side: int = 64
+    train: int = 100
+    test: int = 200
+    epochs: int = 80
+    batch: int = 10
+    seeds: int = 5
+    learning_rate: float = 4e-3
+    widths: tuple[int, ...] = (8, 16, 32, 48, 64)
+    depths: tuple[int, ...] = (0, 0, 1, 1, 0)
+    neck_width: int = 48
+    levels: int = 3
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.train // self.batch
+
+    def facts(self) -> dict[str, Any]:
+        """What a record should say about it."""
+        return {key: getattr(self, key) for key in ("side", "train", "test", "epochs", "batch", "seeds")}
+
+
+QUICK = Scale(32, 8, 8, 2, 4, 2, widths=(4, 8, 8, 8, 8), depths=(0,) * 5, neck_width=8, levels=1)
+
+
+def scale_of(args: argparse.Namespace) -> Scale:
+    return QUICK if args.quick else Scale()
+
+
+@lru_cache
+def images(count: int, side: int, split: str = "train") -> CanvasCache:
+    """The first images of a stream of *shapes* in two classes, on a canvas of their own size."""
+    dataset = shapes_dataset(count, size=(side, side), split=split)
+    group = np.array([name not in ROUND for name in CLASS_NAMES], np.int32)
+    records = tuple(replace(r, classes=group[r.classes]) for r in dataset.records)
+    return build_cache(
+        replace(dataset, class_names=CLASSES, category_ids=(1, 2), records=records), (side, side), Preprocess()
+    )
+
+
+@cache
+def lesson_detector(scale: Scale, per_level: int = 2) -> Detector:
+    """The lesson's detector with anchors from the training images."""
+    sizes = box_sizes_on_canvas(images(scale.train, scale.side).dataset, (scale.side, scale.side))
+    return zoo.build(
+        "lesson",
+        CLASSES,
+        (scale.side, scale.side),
+        anchors=np.round(deal_to_levels(kmeans_anchors(sizes, per_level * scale.levels), scale.levels), 1).tolist(),
+        widths=scale.widths,
+        depths=scale.depths,
+        neck_width=scale.neck_width,
+        momentum=0.9,
+    )
+
+
+def any_box_loss(detector: Detector, choice: jax.Array) -> Detector:
+    """The same detector with the box loss ``BOX_LOSSES[choice]``, a traced number: one program for all of them."""
+    sizes = jnp.asarray(detector.spec.options["anchors"], jnp.float32)
+
+    def part(*args: jax.Array) -> jax.Array:
+        return jax.lax.switch(choice, list(BOX_PARTS.values()), *args)
+
+    def loss(outputs: Any, targets: Targets, hyper: Hyper) -> LossTerms:
+        return yolo_loss(outputs, levels_of(outputs, detector.spec.strides), sizes, targets, hyper, box_part=part)
+
+    return detector._replace(loss=loss)
+
+
+class Trainer:
+    """Trains one architecture again and again; what differs between runs is traced.
+
+    ``variant(detector, choice)`` makes the detector whose loss is used from the number ``choice`` of a run.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        scale: Scale,
+        variant: Callable[[Detector, jax.Array], Detector] = lambda detector, choice: detector,
+    ) -> None:
+        self.detector, self.scale = detector, scale
+        optimiser = OptimiserConfig(learning_rate=scale.learning_rate)
+        shape = AugmentConfig(flip_vertical=0.5, scale_min=0.8, scale_max=1.25, hue=0.0, saturation=0.0, value=0.0)
+        augmentation, _ = make_augmentations(shape)
+        values = {"learning_rate": optimiser.learning_rate, "weight_decay": optimiser.weight_decay}
+        self.hyper = Hyper()._replace(**{**detector.spec.hyper, **values})
+        self._init = jax.jit(lambda key: make_state(detector, optimiser, scale.steps, key))
+
+        def step(state, pixels, targets, indices, hyper, key, choice):
+            batch = take(pixels, targets, indices)
+            one = make_train_step(variant(detector, choice), optimiser, scale.steps, augmentation, key)
+            return one(state, batch, hyper)
+
+        self._step = jax.jit(step, donate_argnums=0)
+        self.positives = 0.0  # an image, in the last step of the last run
+        self._detect = make_detect_batch(detector, 100)
+
+    def train(
+        self,
+        seed: int,
+        canvases: CanvasCache,
+        *,
+        targets: Targets | None = None,
+        subset: Sequence[int] | None = None,
+        choice: int = 0,
+        **hyper: float,
+    ) -> Variables:
+        """One run: the averaged variables. ``targets`` replaces the canvases' own, ``subset`` picks images."""
+        chosen = np.arange(len(canvases)) if subset is None else np.asarray(subset)
+        pixels, targets = jnp.asarray(canvases.images), jax.tree.map(jnp.asarray, targets or canvases.targets)
+        state, key = self._init(jax.random.key(seed)), jax.random.key(1_000_000 + seed)
+        traced = hyper_as_arrays(self.hyper._replace(**hyper))
+        report = None
+        for step in range(self.scale.steps):
+            indices = chosen[sample_indices(seed, step, self.scale.batch, len(chosen))]
+            state, report = self._step(state, pixels, targets, indices, traced, key, jnp.int32(choice))
+        assert report is not None
+        if not bool(report.finite):
+            raise FloatingPointError(f"seed {seed}, choice {choice}, {hyper}: the loss is not finite")
+        self.positives = float(report.counts["positives"]) / self.scale.batch
+        return state.ema
+
+    def evaluate(self, variables: Variables, canvases: CanvasCache) -> Evaluation:
+        """COCO's numbers of pycocotools, confidence .001, NMS .7."""
+        validation = ValidationConfig(max_detections=100, batch_size=min(50, len(canvases)))
+        return evaluate_canvases(self._detect, self.detector, variables, canvases, validation, Quiet())
+
+
+@cache
+def lesson_trainer(scale: Scale) -> Trainer:
+    """The trainer of `lesson_detector` with any box loss by its number; CIoU's is ``CIOU``."""
+    return Trainer(lesson_detector(scale), scale, any_box_loss)
+
+
+CIOU = BOX_LOSSES.index("ciou")
+
+
+def take(pixels: jax.Array, targets: Targets, indices: jax.Array) -> Batch:
+    """The batch of these images; of what only the host reads it holds zeros."""
+    n, (h, w) = indices.shape[0], pixels.shape[1:3]
+    whole = jnp.broadcast_to(jnp.array([0, 0, w, h], jnp.float32), (n, 4))
+    sizes = jnp.broadcast_to(jnp.array([h, w], jnp.int32), (n, 2))
+    chosen = jax.tree.map(lambda a: a[indices], targets)
+    return Batch(pixels[indices], chosen, jnp.zeros(n, jnp.int32), sizes, whole, jnp.ones(n, bool))
+
+
+def ap_by_iou(evaluation: Evaluation) -> list[float]:
+    """AP at IoU .50, .55, ..., .95."""
+    return np.nanmean(evaluation.result.curves.precision, axis=(1, 2)).tolist()
