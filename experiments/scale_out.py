@@ -98,11 +98,11 @@ def together(folder: Path, out: Path, *, resume: bool = False, kill: int | None 
     ends = []
     for child in children:
         try:
-            _, text = child.communicate(timeout=240)
+            _, text = child.communicate(timeout=900)
         except subprocess.TimeoutExpired:
             child.kill()
             _, text = child.communicate()
-            text += "\nhung for four minutes"
+            text += "\nhung for a quarter of an hour"
         lines = [line for line in text.splitlines() if line.strip()]
         chosen = [line for line in lines if line.startswith("error:")] or lines[-1:] or [""]
         ends.append((child.returncode, chosen[-1]))

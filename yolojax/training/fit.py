@@ -324,7 +324,11 @@ def fit(
         result = measured[1] if measured is not None else measure(variables, val_images)
         if first:
             write_json(run.folder / "detections.json", result.detections)
-            origin = {"model": config.model.name, "seed": config.seed, "settings": "config.json beside this folder"}
+            origin = {
+                "model": config.model.name,
+                "seed": str(config.seed),
+                "settings": "config.json beside this folder",
+            }
             title = f"{run.folder.resolve().name}: validation images"
             write_evaluation_report(
                 run.folder / "report",
