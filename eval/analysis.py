@@ -65,7 +65,7 @@ class Comparison:
     """Two lists of detections on the same images, from the same resamples: each number, and each class's AP."""
 
     numbers: dict[str, Difference]
-    classes: dict[str, Difference]
+    classes: tuple[tuple[str, Difference], ...]
     other: Analysis
 
 
@@ -99,11 +99,11 @@ def analyse(
     if samples < 0 or samples == 1:
         raise ConfigError(f"samples = {samples}: intervals need at least two resamples; 0 leaves them out")
     truth, found = read_both(ground_truth, detections, ignore_means=ignore_means, unknown=unknown, ties=ties)
-    if result is None:
-        result = evaluate_columns(truth, found, confidence=confidence, caps=caps, backend=backend)
     matches = match_detections(truth, found, 0.5)
+    if result is None:
+        result = evaluate_columns(truth, found, confidence=confidence, caps=caps, backend=backend, matches=matches)
     kinds, points_at = classify_errors(truth, found, ~matches.ignored & (matches.object_of < 0))
-    confusion = confusion_matrix(truth, found, confidence=result.at_confidence.confidence)
+    confusion = confusion_matrix(truth, found, confidence=result.at_confidence.confidence, matches=matches)
     return Analysis(
         truth=truth,
         found=found,
@@ -111,7 +111,7 @@ def analyse(
         matches=matches,
         kinds=kinds,
         points_at=points_at,
-        errors=tide_errors(truth, found),
+        errors=tide_errors(truth, found, matches=matches),
         confusion=confusion,
         scores=calibration(found, matches),
         reading=diagnose_result(result, confusion) if result.AP is not None else None,
@@ -141,10 +141,10 @@ def compare(first: Analysis, second: Analysis) -> Comparison:
         raise ConfigError("two evaluations can be compared on the same images and classes only")
     if a is None or b is None or (a.samples, a.seed) != (b.samples, b.seed):
         raise ConfigError("a comparison needs both evaluations resampled, as often and from the same seed")
-    classes = {
-        one.name: difference(one.AP, two.AP, a.class_AP[:, k], b.class_AP[:, k])
+    classes = tuple(
+        (one.name, difference(one.AP, two.AP, a.class_AP[:, k], b.class_AP[:, k]))
         for k, (one, two) in enumerate(zip(first.result.classes, second.result.classes, strict=True))
-    }
+    )
     numbers = {
         name: difference(first.value(name), second.value(name), a.values[name], b.values[name]) for name in RESAMPLED
     }

@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,9 @@ from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 Backend = Literal["pycocotools", "hotcoco"]
 AREAS = ("all", "small", "medium", "large")
 """Area ranges, both ends included: up to 32 x 32, up to 96 x 96, beyond (an area of 1024 is small and medium)."""
+
+CHECKED_IMAGES = 32
+"""Images on which hotcoco has to prove itself before it is used."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,36 @@ def precision_tables(
     """The tables for boxes, computed in silence on renumbered copies.
 
     Raises:
-      ConfigError: if hotcoco is asked for but not installed.
+      ConfigError: if hotcoco is asked for but not installed, or differs from pycocotools on a sample of the images.
     """
     if not truth.image_ids or not truth.category_ids:
         return _empty_tables(len(truth.category_ids))
+    if backend == "hotcoco":
+        _check_hotcoco(truth, detections, caps)
+    return _tables(truth, detections, caps, backend)
+
+
+def _check_hotcoco(truth: GroundTruth, detections: ScoredBoxes, caps: tuple[int, int, int]) -> None:
+    """Evaluate some of the images with both programs; raises `ConfigError` unless every number is the same.
+
+    It is proven equal by tests, but another release is another program.
+    """
+    images = np.unique(np.linspace(0, len(truth.image_ids) - 1, CHECKED_IMAGES).astype(np.int64))
+    of_objects, of_rows = np.isin(truth.images, images), np.isin(detections.images, images)
+    objects = {name: getattr(truth, name)[of_objects] for name in ("images", "categories", "boxes", "areas", "crowd")}
+    rows = {n: getattr(detections, n)[of_rows] for n in ("images", "categories", "boxes", "scores", "rows")}
+    few = replace(truth, **objects), replace(detections, **rows)
+    one, other = _tables(*few, caps, "pycocotools"), _tables(*few, caps, "hotcoco")
+    if not all(np.array_equal(getattr(one, n), getattr(other, n)) for n in ("precision", "recall", "scores")):
+        raise ConfigError(
+            f"hotcoco gives other numbers than pycocotools on {len(images)} of these images, so it is not used; leave "
+            "the backend out, and please report the version of hotcoco"
+        )
+
+
+def _tables(
+    truth: GroundTruth, detections: ScoredBoxes, caps: tuple[int, int, int], backend: Backend
+) -> PrecisionTables:
     # The programs print their progress to the terminal.
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = (_pycocotools if backend == "pycocotools" else _hotcoco)(truth, detections)

@@ -16,9 +16,12 @@ from jaxtyping import Array, Float, Float64, Int, PRNGKeyArray
 
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import METRICS
-from yolojax.eval.device_numbers import compiled_numbers, match_columns
+from yolojax.eval.device_numbers import compiled_samples, match_columns
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches, match_detections
+
+AT_ONCE = 20
+"""Resamples per call of the compiled program, between two words of progress."""
 
 RESAMPLED = (*METRICS, "precision", "recall", "f1")
 
@@ -100,21 +103,20 @@ def bootstrap(
         raise ConfigError(f"{samples} resamples of {images} images: intervals need two resamples and one image")
     weights = np.asarray(resample_weights(jax.random.key(seed), samples, images))
     matched = match_columns(truth, detections, caps[-1])
-    padded = np.pad(weights, ((0, 0), (0, matched.objects.shape[1] - images)))
-    found = []
-    for k, row in enumerate(padded):
-        found.append(compiled_numbers(matched, jnp.asarray(row), caps[:2]))
-        if progress is not None and k % 16 == 15:
-            jax.block_until_ready(found[-1])
-            progress(k + 1)
-    found = jax.device_get(found)
+    padded = np.pad(weights, ((0, -samples % AT_ONCE), (0, matched.objects.shape[1] - images)))
+    chunks = []
+    for k in range(0, len(padded), AT_ONCE):
+        chunks.append(jax.device_get(compiled_samples(matched, jnp.asarray(padded[k : k + AT_ONCE]), caps[:2])))
+        if progress is not None:
+            progress(min(k + AT_ONCE, samples))
+    found = jax.tree.map(lambda *parts: np.concatenate(parts)[:samples].astype(np.float64), *chunks)
     classes = len(truth.category_ids)
-    values = {name: np.array([one.overall[name] for one in found], np.float64) for name in METRICS}
+    values = {name: found.overall[name] for name in METRICS}
     matches = matches or match_detections(truth, detections, 0.5)
     return Resampled(
         values={**values, **_at_confidence(truth, detections, matches, confidence, weights)},
-        class_AP=np.array([one.class_ap[:classes] for one in found], np.float64),
-        class_AP50=np.array([one.class_ap50[:classes] for one in found], np.float64),
+        class_AP=found.class_ap[:, :classes],
+        class_AP50=found.class_ap50[:, :classes],
         seed=seed,
     )
 

@@ -155,14 +155,15 @@ def evaluate_columns(
     confidence: float = 0.25,
     caps: tuple[int, int, int] = COCO_CAPS,
     backend: Backend = "pycocotools",
+    matches: Matches | None = None,
 ) -> CocoResult:
-    """`evaluate_coco` of columns that have been read already (`read_both`)."""
+    """`evaluate_coco` of columns that have been read already (`read_both`), and perhaps matched at IoU .5."""
     if len(caps) != 3 or min(caps) < 1 or list(caps) != sorted(set(caps)):
         raise ConfigError(f"caps must be three rising numbers of at least 1, such as {COCO_CAPS}, not {caps}")
     if not 0 <= confidence <= 1:  # also refuses NaN
         raise ConfigError(f"confidence must lie within 0..1, not at {confidence}")
     tables = precision_tables(truth, found, caps, backend)
-    matches = match_detections(truth, found, iou=0.5)
+    matches = matches or match_detections(truth, found, iou=0.5)
     average = {
         **{f"AP{suffix}": _average(tables.precision[..., a, -1]) for a, suffix in enumerate(("", "s", "m", "l"))},
         "AP50": _average(tables.precision[nearest(tables.iou_thresholds, 0.5), ..., 0, -1]),

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
-from yolojax.eval.matching import groups, match_detections, overlaps
+from yolojax.eval.matching import Matches, groups, match_detections, overlaps
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,16 @@ class ConfusionMatrix:
 
 
 def confusion_matrix(
-    truth: GroundTruth, detections: ScoredBoxes, *, iou: float = 0.5, confidence: float = 0.25
+    truth: GroundTruth,
+    detections: ScoredBoxes,
+    *,
+    iou: float = 0.5,
+    confidence: float = 0.25,
+    matches: Matches | None = None,
 ) -> ConfusionMatrix:
-    """The confusion matrix after the rule above."""
+    """The confusion matrix after the rule above; ``matches`` are those at ``iou``, where they are at hand."""
     c = len(truth.category_ids)
-    matches = match_detections(truth, detections, iou)
+    matches = matches or match_detections(truth, detections, iou)
     counted = (detections.scores >= confidence) & ~matches.ignored
     # Matches of the detections that score higher do not depend on the rest, so those below the threshold are just cut.
     object_of = np.where(counted, matches.object_of, -1)

@@ -41,7 +41,7 @@ def match_columns(truth: GroundTruth, detections: ScoredBoxes, cap: int = 100) -
     """Pad, match in one compiled program, and set apart the detections that overlap no object of their class."""
     columns = pad_columns(truth, detections)
     judged, objects = _judge(*columns, cap, classes=_roomy(len(truth.category_ids)))
-    return Matched(_compact(Judged(*(np.asarray(field) for field in judged))), objects)
+    return Matched(_compact(*(np.asarray(field) for field in judged)), objects)
 
 
 def numbers(matched: Matched, weights: Int[Array, " I"], caps: tuple[int, int] = (1, 10)) -> Numbers:
@@ -71,6 +71,12 @@ def _summarise(found: Accumulated, low_recalls: list[Float[Array, "T C"]]) -> Nu
 compiled_numbers = jax.jit(numbers, static_argnums=2)
 
 
+@partial(jax.jit, static_argnums=2)
+def compiled_samples(matched: Matched, weights: Int[Array, "S I"], caps: tuple[int, int]) -> Numbers:
+    """`numbers` for every row of weights, one after another: each field has a leading dimension ``S``."""
+    return jax.lax.map(lambda row: numbers(matched, row, caps), weights)
+
+
 @partial(jax.jit, static_argnames="classes")
 def _judge(
     truth: PaddedTruth, detections: PaddedDetections, cap: int | Int[Array, ""], *, classes: int
@@ -78,18 +84,22 @@ def _judge(
     return judge(truth, detections, cap=cap), object_counts(truth, classes=classes, area_ranges=AREA_RANGES)
 
 
-def _compact(judged: Judged) -> Ranked:
-    """One list by class and falling score, with the rows that miss at every threshold alike set apart; for the host."""
-    areas, thresholds = judged.hit.shape[:2]
-    hit, miss = (flags.reshape(areas, thresholds, -1) for flags in (judged.hit, judged.miss))
-    images = np.repeat(np.arange(judged.scores.shape[0], dtype=np.int32), judged.scores.shape[1])
-    scores, classes, place = (field.reshape(-1) for field in (judged.scores, judged.classes, judged.place))
-    varies = hit.any(axis=(0, 1)) | (miss != miss[:, :1]).any(axis=(0, 1))
+def _compact(scores: np.ndarray, classes: np.ndarray, place: np.ndarray, hit: np.ndarray, miss: np.ndarray) -> Ranked:
+    """The fields of `Judged` as one list by class and falling score, for the host.
+
+    Rows that miss at every threshold alike are set apart.
+    """
+    areas, thresholds = hit.shape[:2]
+    hit, miss = (flags.reshape(areas, thresholds, -1) for flags in (hit, miss))
+    images = np.repeat(np.arange(scores.shape[0], dtype=np.int32), scores.shape[1])
+    scores, classes, place = (field.reshape(-1) for field in (scores, classes, place))
+    ever_hit = np.asarray(hit.any(axis=(0, 1)))
+    varies = ever_hit | (miss != miss[:, :1]).any(axis=(0, 1))
     kept = np.flatnonzero(varies | miss[:, 0].any(axis=0))
     order = kept[np.lexsort((-scores[kept], classes[kept]))]
     # What follows the last true positive of its class lowers no precision that is read.
     after = np.full(int(classes[order].max(initial=0)) + 1, -1)
-    hits = np.flatnonzero(hit.any(axis=(0, 1))[order])
+    hits = np.flatnonzero(ever_hit[order])
     np.maximum.at(after, classes[order][hits], hits)
     order = order[np.arange(len(order)) <= after[classes[order]]]
     own, others = order[varies[order]], order[~varies[order]]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -139,7 +140,9 @@ def read_detections(
     Args:
       source: one of
 
-        - a COCO result list of ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``, or its JSON file;
+        - a COCO result list of ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``, or its JSON file. Where
+          the ground truth's own ids are numbers, strings in their place are names: of the image's file, with or without
+          folder and suffix, and of the category;
         - a scored COCO *data set*, whose ``annotations`` have a ``score``, or its JSON file. Its ids are its own: it
           is joined by file name and category name;
         - an array ``[D, 7]`` of ``image_id, x, y, w, h, score, category_id``.
@@ -181,6 +184,9 @@ def read_detections(
             category_keys = _joined(
                 data, "categories", "name", category_keys, truth.category_names, truth.category_ids, where
             )
+        else:
+            image_keys = _named(image_keys, truth.file_names, truth.image_ids)
+            category_keys = _named(category_keys, truth.category_names, truth.category_ids)
 
     def name(row: int) -> str:
         return f"{where} row {row} (image {image_keys[row]})"
@@ -233,6 +239,35 @@ def _index(keys: Sequence[Any], ids: Mapping[Any, Any] | Sequence[Any]) -> np.nd
     """Position of each key among the ids, -1 for the unknown ones."""
     position = {key: k for k, key in enumerate(ids)}
     return np.array([position.get(key, -1) for key in keys], np.int64)
+
+
+def _named(keys: list[Any], names: Sequence[str], ids: Sequence[Any]) -> list[Any]:
+    """Ids in place of names, where ids are numbers and names are what the results give; unknown names stay.
+
+    A name that belongs to two files once its folder or suffix is left out belongs to neither.
+    """
+    if not any(isinstance(key, str) for key in keys) or any(isinstance(one, str) for one in ids):
+        return keys
+    id_of: dict[str, Any] = {}
+    for shorten in (_stem, _base, str):  # what is more exact comes last and wins
+        short = [shorten(name) for name in names]
+        times = Counter(short)
+        for name, one in zip(short, ids, strict=True):
+            if times[name] == 1:
+                id_of[name] = one
+            elif shorten is not str:
+                id_of.pop(name, None)
+    return [id_of.get(key, key) if isinstance(key, str) else key for key in keys]
+
+
+def _base(name: str) -> str:
+    """A file's name without its folders."""
+    return PurePosixPath(name).name
+
+
+def _stem(name: str) -> str:
+    """A file's name without folders and suffix."""
+    return PurePosixPath(name).stem
 
 
 def _joined(

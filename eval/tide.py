@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
-from yolojax.eval.matching import groups, match_detections, overlaps
+from yolojax.eval.matching import Matches, groups, match_detections, overlaps
 
 ErrorKind = Literal["classification", "localisation", "both", "duplicate", "background", "missed"]
 KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
@@ -53,7 +53,12 @@ class TideErrors:
 
 
 def tide_errors(
-    truth: GroundTruth, detections: ScoredBoxes, *, foreground: float = 0.5, background: float = 0.1
+    truth: GroundTruth,
+    detections: ScoredBoxes,
+    *,
+    foreground: float = 0.5,
+    background: float = 0.1,
+    matches: Matches | None = None,
 ) -> TideErrors:
     """The breakdown at the paper's thresholds, unless chosen otherwise.
 
@@ -61,8 +66,9 @@ def tide_errors(
     false positive gets the first kind that fits of localisation, classification, duplicate, background, both. Of the
     misclassified and misplaced detections that point at the same object, the highest score is mended and the others
     are dropped, as they are where the object has been found already; duplicates, background and both are dropped.
+    ``matches`` are those at ``foreground``, where they are at hand.
     """
-    matches = match_detections(truth, detections, foreground)
+    matches = matches or match_detections(truth, detections, foreground)
     counted, hit, category = ~matches.ignored, matches.object_of >= 0, detections.categories
     kinds, points_at = classify_errors(truth, detections, counted & ~hit, foreground, background)
     false_positives, real, classes = int(np.sum(counted & ~hit)), ~truth.crowd, len(truth.category_ids)

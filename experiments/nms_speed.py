@@ -65,8 +65,9 @@ ROUNDS, FEWEST_ROUNDS = 15, 2
 ROUND_SECONDS = 0.02
 """A round repeats a call until it lasts this long, so that the clock's own error is small."""
 ROW_SECONDS = 20.0
-"""Where a round is long, there are only as many as take this long."""
+"""Where a round is long, there are only as many as take this long: one, if it takes longer by itself."""
 
+LAYOUTS = ("clustered", "scattered")
 TABLES = ("nms", "algorithms", "postprocess")
 
 Row = dict[str, Any]
@@ -101,14 +102,17 @@ def make_candidates(n: int, classes: int, batch: int) -> tuple[np.ndarray, np.nd
 
 def seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
     """The median seconds of each call, all taken in turns, and from how many rounds."""
-    repeats, once = {}, 0.0
+    repeats: dict[str, int] = {}
+    first: dict[str, float] = {}
     for name, call in calls.items():
         call()
         start = time.perf_counter()
         call()
-        taken = time.perf_counter() - start
-        repeats[name] = max(1, min(200, int(ROUND_SECONDS / taken)))
-        once += taken
+        first[name] = time.perf_counter() - start
+        repeats[name] = max(1, min(200, int(ROUND_SECONDS / first[name])))
+    once = sum(first.values())
+    if once > ROW_SECONDS:
+        return first | {"rounds": 1}
     rounds = max(FEWEST_ROUNDS, min(rounds, int(ROW_SECONDS / once)))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -141,14 +145,14 @@ def torch_tensors(*arrays: np.ndarray) -> tuple[Any, ...]:
     return tuple(torch.from_numpy(x.copy()) for x in arrays)
 
 
-def time_nms(sizes: list[int], batches: list[int], rounds: int) -> list[Row]:
+def time_nms(sizes: list[int], batches: list[int], layouts: list[str], rounds: int) -> list[Row]:
     rows = []
     for batch in batches:
         for n in sizes:
             f = jax.jit(jax.vmap(lambda b, s, k=n: nms(b, s, 0.5, k)))
             shapes = jax.ShapeDtypeStruct((batch, n, 4), jnp.float32), jax.ShapeDtypeStruct((batch, n), jnp.float32)
             memory = temporary_mb(f, *shapes)
-            for layout in ("clustered", "scattered"):
+            for layout in layouts:
                 boxes, scores = make_boxes(layout, n, batch)
                 ours = on_jax(f, jnp.asarray(boxes), jnp.asarray(scores))
                 calls = {"yolojax": ours}
@@ -167,7 +171,7 @@ def time_nms(sizes: list[int], batches: list[int], rounds: int) -> list[Row]:
     return rows
 
 
-def time_algorithms(sizes: list[int], batches: list[int], rounds: int) -> list[Row]:
+def time_algorithms(sizes: list[int], batches: list[int], layouts: list[str], rounds: int) -> list[Row]:
     """Suppression without the sort, by the algorithm for CPUs and by the one for accelerators."""
 
     def tiles(rows: Rows, count: jax.Array, threshold: jax.Array) -> jax.Array:
@@ -178,7 +182,7 @@ def time_algorithms(sizes: list[int], batches: list[int], rounds: int) -> list[R
     rows = []
     for batch in batches:
         for n in sizes:
-            for layout in ("clustered", "scattered"):
+            for layout in layouts:
                 boxes, scores = (jnp.asarray(x) for x in make_boxes(layout, n, batch))
                 order = ascending_order(score_keys(scores, jnp.ones(scores.shape, bool)))
                 sorted_rows = Rows.of(jnp.take_along_axis(boxes, order[..., None], 1), None)
@@ -348,6 +352,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--sizes", nargs="+", type=int, default=[100, 300, 1000, 3000, 8400, 30000])
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     parser.add_argument("--out", type=Path, help="folder of the record (default experiments/results/nms_speed)")
     parser.add_argument("--note", default="", help="a remark for the record, e.g. that the machine was busy")
     args = parser.parse_args()
@@ -377,9 +382,9 @@ def main() -> None:
                 f"{file} was measured with {field} {earlier[field]}, this is {record[field]}: give another --out"
             )
     if "nms" in args.tables:
-        record["nms"] = time_nms(sizes, batches, rounds)
+        record["nms"] = time_nms(sizes, batches, args.layouts, rounds)
     if "algorithms" in args.tables:
-        record["algorithms"] = time_algorithms([n for n in sizes if n <= 8400], batches, rounds)
+        record["algorithms"] = time_algorithms([n for n in sizes if n <= 8400], batches, args.layouts, rounds)
     if "postprocess" in args.tables:
         record["postprocess"] = time_postprocess(*((8400, 80) if not args.quick else (500, 5)), batches, rounds)
     if args.quick and args.out is None:

@@ -4,6 +4,8 @@ Written from the paper (arXiv 2107.08430) and the names of the published arrays,
 builds every convolution with a bias and without normalisation, as `fused` weights have it.
 """
 
+# pyright: reportMissingImports=false
+
 import torch
 from torch import nn
 from torch.nn import functional

@@ -264,6 +264,9 @@ NARROW = {
 }
 """What is compared with OpenCV: small and narrow, with VOC's 20 classes, with few and with one."""
 
+RESIZED_FROM = (37, 50)
+RESIZED_TO = ((32, 32), (10, 64), (74, 100), (37, 25), (5, 3), (1, 1), (64, 50))
+
 
 def uniform(count: int, seed: int) -> np.ndarray:
     """Numbers in [0, 1) from whole-number arithmetic alone (splitmix64): the same on every machine and version."""

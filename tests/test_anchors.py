@@ -151,3 +151,18 @@ def test_no_side_falls_below_one_pixel():
     assert (quantile_anchors(np.array([[0.1, 5.0]]), 1) >= 1).all()
     evolved = evolve_anchors(np.array([[1.0, 1.0]]), np.array([[1.5, 1.5]]), generations=50)
     assert (evolved >= 1).all()
+
+
+@pytest.mark.parametrize("bad", [np.zeros((0, 2)), np.array([[np.nan, 3.0]]), np.array([[0.0, 3.0], [4.0, 4.0]])])
+def test_sizes_that_are_none_are_refused_by_name(bad):
+    for f in (
+        lambda s: kmeans_anchors(s, 1),
+        lambda s: quantile_anchors(s, 1),
+        lambda s: evolve_anchors(s, np.full((1, 2), 3.0)),
+    ):
+        with pytest.raises(DataError, match="positive numbers"):
+            f(bad)
+    with pytest.raises(ConfigError):
+        quantile_anchors(np.ones((3, 2)), 0)
+    with pytest.raises(ConfigError, match="0 levels"):
+        deal_to_levels(np.ones((3, 2)), 0)

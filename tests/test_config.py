@@ -30,6 +30,7 @@ def test_changed_settings_come_back_from_json():
     config = dataclasses.replace(
         with_setting("data.max_objects", 64), hyper={"lambda_coord": 2.5}, init="runs/a", compute="bfloat16"
     )
+    config = dataclasses.replace(config, batch_size="auto", freeze=("backbone", "neck"), minutes=30.0)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, options={"widths": [8, 16]}))
     assert from_dict(json.loads(to_json(config))) == config
 
@@ -50,7 +51,7 @@ def test_a_whole_number_does_where_a_fraction_is_expected():
     [
         ({"epoch": 3}, "unknown setting epoch: did you mean epochs?"),
         ({"augment": {"mosaik": 1}}, "unknown setting augment.mosaik: did you mean augment.mosaic?"),
-        ({"augment": {"zzz": 1}}, "unknown setting augment.zzz: known here: flip_horizontal, "),
+        ({"augment": {"zzz": 1}}, "unknown setting augment.zzz: known here: cutout, flip_horizontal, "),
         ({"augment": 3}, "augment.: expected settings by name, got 3"),
         ([], "configuration: expected settings by name, got []"),
         ({"epochs": "3"}, "epochs = '3': expected int, got str"),
@@ -64,6 +65,9 @@ def test_a_whole_number_does_where_a_fraction_is_expected():
         ({"hyper": {"lambda_obj": "x"}}, "hyper.lambda_obj = 'x': expected float, got str"),
         ({"hyper": {"lambda_obj": float("inf")}}, "hyper.lambda_obj = inf: give a finite number"),
         ({"data": {"max_objects": "many"}}, "data.max_objects = 'many': expected int, got str"),
+        ({"batch_size": "many"}, "batch_size = 'many': expected int, got str"),
+        ({"freeze": "backbone"}, "freeze = 'backbone': expected tuple, got str"),
+        ({"freeze": ["backbone", 3]}, "freeze[1] = 3: expected str, got int"),
     ],
 )
 def test_what_cannot_be_read_is_named(values, message):
@@ -74,6 +78,11 @@ def test_what_cannot_be_read_is_named(values, message):
 OUT_OF_RANGE = {
     "epochs": (0, -1),
     "batch_size": (0,),
+    "accumulate": (0, 3),
+    "minutes": (0.0, -1.0),
+    "patience": (-1,),
+    "select_by": ("mAP",),
+    "data.fraction": (0.0, 1.1),
     "validate_every": (-1,),
     "checkpoint_every": (-1,),
     "seed": (-1,),
@@ -81,7 +90,16 @@ OUT_OF_RANGE = {
     "augment.flip_horizontal": (-0.1, 1.1),
     "augment.flip_vertical": (-0.1, 1.1),
     "augment.mosaic": (-0.1, 1.1),
+    "augment.mosaic9": (-0.1, 1.1),
     "augment.mosaic_off": (-0.1, 1.1),
+    "augment.mixup": (-0.1, 1.1),
+    "augment.cutout": (-0.1, 1.1),
+    "augment.rotate": (-1.0, 181.0),
+    "augment.shear": (-1.0, 45.0),
+    "augment.perspective": (-0.1, 0.5),
+    "model.training_sizes": (0, 2, 6),
+    "model.size_span": (0.0, 1.0),
+    "data.repeat_threshold": (0.0, 1.1),
     "augment.hue": (-0.1, 1.1),
     "augment.saturation": (-0.1, 1.1),
     "augment.value": (-0.1, 1.1),
@@ -99,6 +117,7 @@ OUT_OF_RANGE = {
     "validation.iou": (0.0, 1.1),
     "validation.max_detections": (0,),
     "validation.batch_size": (0,),
+    "validation.samples": (-1, 1),
     "data.max_objects": (0,),
 }
 
@@ -127,7 +146,7 @@ def numbers(cls: type, prefix: str = "") -> set[str]:
     for name, hint in typing.get_type_hints(cls).items():
         if dataclasses.is_dataclass(hint):
             found |= numbers(hint, f"{prefix}{name}.")
-        elif hint in (int, float, int | None):
+        elif hint in (int, float, int | None, float | None, int | typing.Literal["auto"]):
             found.add(prefix + name)
     return found
 

@@ -86,6 +86,21 @@ def test_bccd_needs_data():
     assert done.returncode == 2 and "--data" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_eval_speed_quick_compares_the_programs():
+    command = [sys.executable, "-m", "experiments.eval_speed", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "yolojax, compiled from memory" in done.stdout and "bootstrap: " in done.stdout
+    far = [line for line in done.stdout.splitlines() if "within" in line and float(line.split()[-3]) > 1e-4]
+    assert not far
+
+
+def test_eval_speed_needs_a_case():
+    command = [sys.executable, "-m", "experiments.eval_speed"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "--case" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_iou_parity_holds_against_recorded_answers():
     module = importlib.import_module("experiments.iou_parity")
     families = module.measure(argparse.Namespace(quick=True, write_golden=None))["families"]

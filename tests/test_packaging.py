@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,3 +32,11 @@ runpy.run_path("setup.py")
     packages = listed.stdout.split("{")[0].split()
     assert "yolojax.eval" in packages and "yolojax.models" in packages
     assert not [name for name in packages if name.partition(".")[0] != "yolojax"]
+
+
+def test_templates_of_the_report_are_package_data() -> None:
+    """A wheel without them fails only where the report is written."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    shipped = {path for pattern in data["yolojax.eval"] for path in (ROOT / "eval").glob(pattern)}
+    others = {path for path in (ROOT / "eval").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert others and others <= shipped

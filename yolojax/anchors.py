@@ -73,6 +73,8 @@ def quantile_anchors(sizes: Sizes, k: int) -> Anchors:
     For one anchor a level, where clusters of shapes would put two levels on one scale. With fewer boxes than anchors
     boxes repeat.
     """
+    if k < 1:
+        raise ConfigError(f"cannot make {k} anchors: ask for at least 1")
     sizes = _in_canonical_order(sizes)
     if len(sizes) < k:
         return by_area(sizes[np.round(np.linspace(0, len(sizes) - 1, k)).astype(int)])
@@ -102,7 +104,7 @@ def evolve_anchors(sizes: Sizes, anchors: Anchors, generations: int = 1000, seed
 
 def deal_to_levels(anchors: Anchors, num_levels: int) -> Float[np.ndarray, "L A 2"]:
     """Anchors sorted by area, the smallest to the first level (the smallest stride), equally many to each."""
-    if len(anchors) % num_levels:
+    if num_levels < 1 or len(anchors) % num_levels:
         raise ConfigError(f"{len(anchors)} anchors cannot be shared equally among {num_levels} levels")
     return by_area(anchors).reshape(num_levels, -1, 2)
 
@@ -239,8 +241,16 @@ def _recommend(levels: tuple[LevelDesign, ...], boxes: int, dropped: int) -> str
 
 
 def _in_canonical_order(sizes: Sizes) -> Sizes:
-    """Sorted by area, then width, so that a seeded choice does not depend on how the boxes were listed."""
+    """Sorted by area, then width, so that a seeded choice does not depend on how the boxes were listed.
+
+    Raises `DataError` for no box at all and for a side that is not a positive number.
+    """
     sizes = np.asarray(sizes, np.float64)
+    if not len(sizes) or not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise DataError(
+            f"{len(sizes)} sizes of boxes, {int((~(np.isfinite(sizes) & (sizes > 0)).all(-1)).sum())} of them not two "
+            "positive numbers: give at least one, and leave those out"
+        )
     return sizes[np.lexsort((sizes[:, 0], sizes.prod(-1)))]
 
 

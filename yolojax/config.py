@@ -33,6 +33,7 @@ class DataConfig:
       cache: where decoded images are kept: in device memory, memory, on disk, or nowhere (stream); auto takes the first
         with room.
       cache_folder: for a cache on disk; None is the user's cache folder.
+      fraction: share of the training images that is used, drawn by the run's seed; for quick trials.
     """
 
     path: str = "shapes"
@@ -44,6 +45,7 @@ class DataConfig:
     repeat_threshold: float = 0.001
     cache: Literal["auto", "device", "memory", "disk", "stream"] = "auto"
     cache_folder: str | None = None
+    fraction: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -115,20 +117,20 @@ class OptimiserConfig:
     """How parameters move.
 
     Attributes:
-      name: adamw, or sgd with Nesterov momentum.
+      name: adamw, sgd with Nesterov momentum, or another of optax's.
       learning_rate: step size at the top of the schedule.
       final_fraction: share of the top learning rate at the end of the schedule.
       schedule: how the learning rate falls after the warm-up; constant does not.
       warmup_steps: steps over which the learning rate rises at the start, at most a tenth of the run.
-      momentum: of sgd, or adamw's first moment.
-      second_moment: decay of adamw's second moment.
+      momentum: of sgd and rmsprop, or the decay of the first moment of the others.
+      second_moment: decay of the second moment, of those that have one.
       weight_decay: how strongly kernels (not biases and scales) are drawn towards zero.
       clip_norm: largest norm of the whole gradient; a larger one is scaled down.
       ema_decay: memory of the running average of the parameters, which is what is measured and released; 0 turns
         averaging off.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd", "nadamw", "radam", "adabelief", "lion", "lamb", "rmsprop"] = "adamw"
     learning_rate: float = 2e-3
     final_fraction: float = 0.02
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -149,12 +151,21 @@ class ValidationConfig:
       iou: overlap above which non-maximum suppression removes the weaker box.
       max_detections: most detections kept for an image.
       batch_size: images per forward pass.
+      samples: bootstrap resamples for the intervals of the report; 0 for none.
     """
 
     confidence: float = 0.001
     iou: float = 0.7
     max_detections: int = 300
     batch_size: int = 16
+    samples: int = 1000
+
+
+SELECTABLE = (
+    *("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
+    *("precision", "recall", "F1"),
+)
+"""Numbers of the report by which parameters can be chosen; F1 is the best one over all confidences, at IoU .5."""
 
 
 @dataclass(frozen=True)
@@ -169,13 +180,22 @@ class TrainConfig:
       validation: how the detector is measured.
       hyper: overrides of the traced hyper-parameters, by name (``lambda_coord`` and so on).
       epochs: passes over the training images.
-      batch_size: images per optimiser step, over all devices.
+      minutes: time for training and its measurements, compilation included; after every epoch the run is shortened to
+        what still fits, and the learning rate falls accordingly. None: as long as it takes.
+      batch_size: images per optimiser step, over all devices; auto takes what fits the device's memory.
+      accumulate: parts of a batch that are computed one after another, in the memory of one.
       seed: of initialisation, order and augmentation.
       compute: floating-point type of the network; parameters and statistics stay float32.
       validate_every: epochs between validations; 0 validates only at the end.
       checkpoint_every: epochs between checkpoints; 0 saves only at the end.
       select: ``best`` releases the best validated EMA parameters, ``last`` the final ones.
-      init: a run, checkpoint or ``.safetensors`` file to start from; matching parameters are taken, the rest is named.
+      select_by: the number of the report that says which is best.
+      patience: epochs without a better measurement after which training stops; 0 never stops early.
+      validate_raw: also measure the parameters themselves, beside their average; the best of them go to ``best_raw/``.
+      init: what to start from: a run, a released detector, a ``.safetensors`` file; matching parameters are taken, the
+        rest is named.
+      freeze: parts that stay as they are, BatchNorm statistics included: ``backbone``, ``neck``, ``head``, or a path
+        below them.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -185,13 +205,19 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     hyper: dict[str, float] = field(default_factory=dict)
     epochs: int = 60
-    batch_size: int = 16
+    minutes: float | None = None
+    batch_size: int | Literal["auto"] = 16
+    accumulate: int = 1
     seed: int = 0
     compute: Literal["float32", "bfloat16"] = "float32"
     validate_every: int = 10
     checkpoint_every: int = 10
     select: Literal["best", "last"] = "last"
+    select_by: str = "AP"
+    patience: int = 0
+    validate_raw: bool = False
     init: str | None = None
+    freeze: tuple[str, ...] = ()
 
 
 def demo_config(seed: int = 0) -> TrainConfig:
@@ -229,9 +255,18 @@ def check(config: TrainConfig) -> TrainConfig:
             raise ConfigError(f"{name} = {value!r}: {rule}")
 
     a, o, v = config.augment, config.optimiser, config.validation
-    for name in ("epochs", "batch_size"):
+    for name in ("epochs", "accumulate"):
         need(getattr(config, name) >= 1, name, getattr(config, name), "give at least 1")
-    for name in ("validate_every", "checkpoint_every", "seed"):
+    if config.batch_size != "auto":
+        need(config.batch_size >= 1, "batch_size", config.batch_size, "give at least 1, or auto")
+        split = config.batch_size % config.accumulate == 0
+        need(split, "accumulate", config.accumulate, f"give a divisor of batch_size = {config.batch_size}")
+    need(config.minutes is None or config.minutes > 0, "minutes", config.minutes, "give a positive number")
+    known = ", ".join(SELECTABLE)
+    need(config.select_by in SELECTABLE, "select_by", config.select_by, f"give one of {known}")
+    stoppable = config.patience == 0 or config.validate_every > 0
+    need(stoppable, "patience", config.patience, "give validate_every as well, or nothing is measured meanwhile")
+    for name in ("validate_every", "checkpoint_every", "seed", "patience"):
         need(getattr(config, name) >= 0, name, getattr(config, name), "give 0 or more")
     need(config.model.size >= 32, "model.size", config.model.size, "give at least 32 pixels")
     m = config.model
@@ -257,8 +292,10 @@ def check(config: TrainConfig) -> TrainConfig:
     need(0 < v.iou <= 1, "validation.iou", v.iou, "give a number above 0, at most 1")
     need(v.max_detections >= 1, "validation.max_detections", v.max_detections, "give at least 1")
     need(v.batch_size >= 1, "validation.batch_size", v.batch_size, "give at least 1")
+    need(v.samples == 0 or v.samples >= 2, "validation.samples", v.samples, "give at least 2, or 0 for no intervals")
     d = config.data
     need(0 < d.repeat_threshold <= 1, "data.repeat_threshold", d.repeat_threshold, "give a share above 0, at most 1")
+    need(0 < config.data.fraction <= 1, "data.fraction", config.data.fraction, "give a number above 0, at most 1")
     if config.data.max_objects is not None:
         need(config.data.max_objects >= 1, "data.max_objects", config.data.max_objects, "give at least 1")
     return config
@@ -302,10 +339,13 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _coerce(next(a for a in args if a is not type(None)), value, name)
+        words = [word for a in args if typing.get_origin(a) is Literal for word in typing.get_args(a)]
+        return value if value in words else _coerce(next(a for a in args if a is not type(None)), value, name)
     wanted = origin or hint
     if wanted is Any:
         return value
+    if wanted is tuple and isinstance(value, list | tuple):
+        return tuple(_coerce(args[0], item, f"{name}[{i}]") for i, item in enumerate(value))
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):

@@ -176,6 +176,36 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
+def draw_assignment(
+    image: UInt8[np.ndarray, "h w 3"],
+    boxes: Float[np.ndarray, "n 4"],
+    points: Float[np.ndarray, "p 2"],
+    owners: Int[np.ndarray, " p"],
+    strides: Float[np.ndarray, " p"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A copy of the image with each object in a colour of its own, and a disc of that colour where it is learnt.
+
+    Args:
+      image: RGB.
+      boxes: of the objects, xyxy.
+      points: ``(x, y)`` of the cells that are positive for an object; several may coincide.
+      owners: the object of each point, as an index into ``boxes``.
+      strides: of each point's level: the coarser, the larger its disc.
+    """
+    h, w = image.shape[:2]
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    width = max(1, round(min(h, w) / 200))
+    for i in np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable"):
+        if np.isfinite(boxes[i]).all():
+            _outline(draw, _pixel_box(boxes[i], h, w), class_colour(int(i)), width, dashed=False)
+    for i in np.argsort(-strides, kind="stable"):
+        (x, y), radius = points[i], max(2.0, 0.14 * float(strides[i]))
+        for r, colour in ((radius + 1, (0, 0, 0)), (radius, class_colour(int(owners[i])))):
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+    return np.array(picture, np.uint8)
+
+
 def enlarge(
     image: UInt8[np.ndarray, "h w 3"], objects: Objects, shorter_side: int
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Objects]:

@@ -21,5 +21,13 @@ class NonFiniteError(YolojaxError):
     """The loss or a gradient became NaN or infinite; training stopped before the state was overwritten."""
 
 
+class LostProcessError(YolojaxError):
+    """Another process of a job over several is gone; what was saved last is whole."""
+
+
 class ResultError(YolojaxError):
     """A detection result cannot be evaluated: not finite, malformed, or about unknown images or classes."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: the run saved where it was and stopped. Like Ctrl-C, this is no failure of the program."""

@@ -23,6 +23,8 @@ class Preprocess:
       pad: grey value of the padding, 0..255.
       channels: order that the network expects, ``rgb`` or ``bgr``.
       scale: pixels are divided by this (255 gives 0..1; 1 leaves 0..255).
+      filter: how a photo shrinks: ``antialiased`` (Pillow's bilinear, which loses no small object), or ``bilinear``
+        (OpenCV's, for detectors that were trained with it).
     """
 
     resize: Literal["letterbox", "stretch"] = "letterbox"
@@ -30,6 +32,7 @@ class Preprocess:
     pad: int = 114
     channels: Literal["rgb", "bgr"] = "rgb"
     scale: float = 255.0
+    filter: Literal["antialiased", "bilinear"] = "antialiased"
 
 
 class Placement(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def load_detector(*paths: str | Path, size: int | tuple[int, int] | None = None)
     if not files:
         raise ConfigError(f"which detector? {_WANTED}")
     suffixes = [file.suffix.lower() for file in files]
-    if any(suffix in (".cfg", ".weights", ".npz") for suffix in suffixes):
+    if _published(files):
         detector, variables = _load_published(files)
     elif len(files) == 1:
         if suffixes[0] in _PICKLED:
@@ -51,6 +52,16 @@ def load_detector(*paths: str | Path, size: int | tuple[int, int] | None = None)
     return detector if size is None else resize_canvas(detector, size), variables
 
 
+def load_origin(*paths: str | Path) -> dict[str, Any]:
+    """What a released detector says of itself: its training, its numbers, what wrote it. Published files say nothing.
+
+    ``paths`` as for `load_detector`; raises `CheckpointError` as it does.
+    """
+    if _published(Path(path) for path in paths):
+        return {}
+    return load_description(released_folder(paths[0]))
+
+
 def resize_canvas(detector: Detector, size: int | tuple[int, int]) -> Detector:
     """The same detector on another canvas; its variables fit it as they are.
 
@@ -58,15 +69,20 @@ def resize_canvas(detector: Detector, size: int | tuple[int, int]) -> Detector:
     stride lets it. Raises `ConfigError` when a side is no multiple of the largest stride.
     """
     spec, stride = detector.spec, max(detector.spec.strides)
-    canvas = size
     if isinstance(size, int):
         longer = max(spec.canvas)
         kept = (max(1, round(side * size / longer / stride)) * stride for side in spec.canvas)
         canvas = tuple(size if own == longer else other for own, other in zip(spec.canvas, kept, strict=True))
+    else:
+        canvas = size
     if min(canvas) < stride or any(side % stride for side in canvas):
         below = max(stride, max(canvas) // stride * stride)
         raise ConfigError(f"size = {size}: give a multiple of {stride}, such as {below} or {below + stride}")
     return zoo.from_description({**zoo.describe(spec), "canvas": canvas})
+
+
+def _published(files: Iterable[Path]) -> bool:
+    return any(file.suffix.lower() in (".cfg", ".weights", ".npz") for file in files)
 
 
 def _load_released(path: Path) -> tuple[Detector, Variables]:

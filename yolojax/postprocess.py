@@ -1,5 +1,6 @@
 """Candidates to detections: score threshold, the best candidates, suppression, and at most K rows an image."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from yolojax.errors import ConfigError
 from yolojax.nms.greedy import keep_mask
@@ -15,9 +16,12 @@ from yolojax.nms.order import ascending_order, first_true, score_keys
 from yolojax.nms.rows import Rows
 from yolojax.structures import Candidates, Detections
 
-_ROOMS = (8192, 65536)
+_ROOMS = (512, 8192, 65536)
 """Numbers of scores over the threshold that are worth a program of their own: sorting all of 8400 boxes x 80 classes
 takes a hundred times as long on a CPU as sorting the few thousand that a trained detector leaves."""
+
+_NARROW = 512
+"""Up to so many, the rows that hold them are gathered before anything is sorted."""
 
 _DEAD = np.uint32(2**32 - 1)
 
@@ -41,7 +45,7 @@ def postprocess(
 
     Memory: about 60 bytes for each of the N candidates (N x C with ``multi_label``) while their scores are sorted, on
     a CPU for one image at a time, elsewhere for the whole batch; less as long as few scores reach the threshold
-    (at most 8192, or 65536, in every image). The overlaps are never stored as an N x N matrix.
+    (at most 512, 8192 or 65536 in every image). The overlaps are never stored as an N x N matrix.
 
     Args:
       candidates: decoded boxes (xyxy, canvas pixels) and final scores.
@@ -65,9 +69,7 @@ def postprocess(
     batch, n, n_classes = candidates.scores.shape
     if 0 in (batch, n, n_classes):
         return _nothing(batch, max_detections)
-    select = partial(
-        _select, score_threshold=jnp.asarray(score_threshold, jnp.float32), best_class_only=not multi_label
-    )
+    passing = partial(_passing, score_threshold=jnp.asarray(score_threshold, jnp.float32))
     finish = partial(
         _finish,
         iou_threshold=jnp.asarray(iou_threshold, jnp.float32) if suppression == "nms" else None,
@@ -77,23 +79,44 @@ def postprocess(
         class_agnostic=class_agnostic or n_classes == 1,
     )
     rooms = [room for room in _ROOMS if room < n * (n_classes if multi_label else 1)]
-    programs = [partial(finish, room=room) for room in (*rooms, None)]
+
+    def program(room: int | None) -> Callable[[Float[Array, "N 4"], Float[Array, "N C"]], Detections]:
+        """What follows the threshold where at most ``room`` scores pass it."""
+
+        def run(boxes: Float[Array, "N 4"], scores: Float[Array, "N C"]) -> Detections:
+            if room is not None and room <= _NARROW < n:
+                # Only rows with a score that passes are read again: all 8400 x 80 scores take longer than the rest.
+                rows, exists = first_true(passing(boxes, scores).any(-1), room)
+                boxes, scores = boxes[rows], jnp.where(exists[:, None], scores[rows], -jnp.inf)
+            scored = _select(boxes, scores, passing(boxes, scores), best_class_only=not multi_label)
+            return finish(scored, room=room if room is not None and room < len(scored.keys) else None)
+
+        return run
+
+    programs = [program(room) for room in (*rooms, None)]
 
     def smallest(passed: Int[Array, "*b"]) -> Int[Array, ""]:
         return jnp.sum(passed.max() > jnp.array(rooms, jnp.int32), dtype=jnp.int32)
 
-    def one_after_another(boxes: Float[Array, "B N 4"], scores: Float[Array, "B N C"]) -> Detections:
-        def detect(image: tuple[Float[Array, "N 4"], Float[Array, "N C"]]) -> Detections:
-            scored = select(*image)
-            return lax.switch(smallest(scored.passed), programs, scored)
+    def count(boxes: Float[Array, "N 4"], scores: Float[Array, "N C"]) -> Int[Array, ""]:
+        passes = passing(boxes, scores)
+        return jnp.sum(passes if multi_label else passes.any(-1), dtype=jnp.int32)
 
-        return lax.map(detect, (boxes, scores))
+    def one_after_another(boxes: Float[Array, "B N 4"], scores: Float[Array, "B N C"]) -> Detections:
+        return lax.map(lambda image: lax.switch(smallest(count(*image)), programs, *image), (boxes, scores))
 
     def side_by_side(boxes: Float[Array, "B N 4"], scores: Float[Array, "B N C"]) -> Detections:
-        scored = jax.vmap(select)(boxes, scores)
-        return lax.switch(smallest(scored.passed), [jax.vmap(program) for program in programs], scored)
+        passed = jax.vmap(count)(boxes, scores)
+        return lax.switch(smallest(passed), [jax.vmap(program) for program in programs], boxes, scores)
 
     return lax.platform_dependent(*candidates, cpu=one_after_another, default=side_by_side)
+
+
+def _passing(
+    boxes: Float[Array, "N 4"], scores: Float[Array, "N C"], *, score_threshold: Float[Array, ""]
+) -> Bool[Array, "N C"]:
+    boxes, scores = boxes.astype(jnp.float32), scores.astype(jnp.float32)
+    return jnp.isfinite(scores) & (scores >= score_threshold) & jnp.isfinite(boxes).all(-1, keepdims=True)
 
 
 class _Scored(NamedTuple):
@@ -110,14 +133,9 @@ class _Scored(NamedTuple):
 
 
 def _select(
-    boxes: Float[Array, "N 4"],
-    scores: Float[Array, "N C"],
-    *,
-    score_threshold: Float[Array, ""],
-    best_class_only: bool,
+    boxes: Float[Array, "N 4"], scores: Float[Array, "N C"], passes: Bool[Array, "N C"], *, best_class_only: bool
 ) -> _Scored:
     boxes, scores = boxes.astype(jnp.float32), scores.astype(jnp.float32)
-    passes = jnp.isfinite(scores) & (scores >= score_threshold) & jnp.isfinite(boxes).all(-1, keepdims=True)
     keys = score_keys(scores, passes)
     classes = None
     if best_class_only:

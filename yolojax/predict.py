@@ -66,7 +66,7 @@ class Predictor:
         self._run = jax.jit(run)
 
     @overload
-    def __call__(
+    def __call__(  # pyright: ignore[reportOverlappingOverload] (a Photo is no list, but may be an array)
         self, images: list[Any] | tuple[Any, ...], *, confidence: float = ..., iou: float = ..., classes: Any = ...
     ) -> list[Result]: ...
 

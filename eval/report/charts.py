@@ -47,7 +47,7 @@ def histogram(edges: np.ndarray, true: np.ndarray, false: np.ndarray) -> Markup:
     most = max(int(true.max(initial=0)), int(false.max(initial=0)), 1)
     top = np.log10(most + 1)
 
-    def height(n: float) -> float:
+    def height(n: int | np.integer) -> float:
         return float(np.log10(n + 1) / top)
 
     parts = [_frame("score", "detections (logarithmic)", ticks=False)]
@@ -64,7 +64,7 @@ def histogram(edges: np.ndarray, true: np.ndarray, false: np.ndarray) -> Markup:
         x, half = _x(edges[k]), (_x(edges[k + 1]) - _x(edges[k]) - 1) / 2
         title = f"score {edges[k]:.2f} to {edges[k + 1]:.2f}: {true[k]:,} true, {false[k]:,} false positives"
         both = [
-            Markup(bar).format(name, left, _y(height(n)), half, _y(0) - _y(height(n)))
+            Markup(bar).format(name, left, _y(height(n)), half, _y(0.0) - _y(height(n)))
             for name, n, left in (("true", true[k], x), ("false", false[k], x + half))
         ]
         parts.append(Markup("<g><title>{}</title>{}</g>").format(title, Markup("").join(both)))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-import yolojax
 from yolojax.errors import DataError
 from yolojax.eval.analysis import Analysis, Comparison
 from yolojax.eval.bootstrap import RESAMPLED, Interval
@@ -36,18 +35,16 @@ def report_facts(
 ) -> dict[str, Any]:
     """The content of `metrics.json`: COCO's twelve first, then all that explains them."""
     resampled = analysis.resampled
+    measured = metrics(analysis.result)
+    for k, row in enumerate(measured["classes"]):
+        row["interval"] = interval_values(analysis.class_interval(k))
     return {
-        **metrics(analysis.result),
+        **measured,
         "f1": analysis.value("f1"),
         "diagnosis": None
         if analysis.reading is None
         else {k: getattr(analysis.reading, k) for k in ("rule", "diagnosis", "next")},
         "intervals": {name: interval_values(analysis.interval(name)) for name in RESAMPLED} if resampled else {},
-        "class_intervals": {
-            one.name: interval_values(analysis.class_interval(k)) for k, one in enumerate(analysis.result.classes)
-        }
-        if resampled
-        else {},
         "resamples": {"count": resampled.samples, "seed": resampled.seed, "level": 0.95} if resampled else None,
         "sizes": size_rows(analysis),
         "errors": error_rows(analysis),
@@ -132,7 +129,6 @@ def data_facts(truth: GroundTruth) -> dict[str, Any]:
         "objects_per_image": _quantiles(per_image),
         "box_width": _quantiles(sides[:, 0]),
         "box_height": _quantiles(sides[:, 1]),
-        "objects_of_class": {name: int(n) for name, n in zip(truth.category_names, per_class, strict=True)},
     }
 
 
@@ -144,17 +140,17 @@ def comparison_facts(comparison: Comparison) -> dict[str, Any]:
 
     return {
         "numbers": [row(name, d) for name, d in comparison.numbers.items()],
-        "classes": [row(name, d) for name, d in comparison.classes.items()],
+        "classes": [row(name, d) for name, d in comparison.classes],
     }
 
 
 def versions() -> dict[str, str]:
     """Of Python and of the libraries that decide a number."""
-    found = {"yolojax": yolojax.__version__, "python": platform.python_version()}
-    for name in ("pycocotools", "hotcoco", "numpy", "jax", "jaxlib"):
+    found = {"python": platform.python_version()}
+    for name in ("yolojax", "pycocotools", "hotcoco", "numpy", "jax", "jaxlib"):
         try:
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # hotcoco is optional
+        except metadata.PackageNotFoundError:  # hotcoco is optional, and a checkout is not installed
             continue
     return found
 

@@ -72,10 +72,10 @@ def render_markdown(analysis: Analysis, facts: dict[str, Any], title: str) -> st
                 str(c.objects),
                 str(c.detections),
                 format_number(c.AP),
-                _interval(facts["class_intervals"].get(c.name)),
+                _interval(row["interval"]),
             ]
             + [format_number(v) for v in (c.AP50, c.AP75, c.AR, c.at_confidence.precision, c.at_confidence.recall)]
-            for c in analysis.result.classes
+            for c, row in zip(analysis.result.classes, facts["classes"], strict=True)
         ],
     )
     shares = facts["confusions"]["shares"][:10]
@@ -96,13 +96,13 @@ def render_markdown(analysis: Analysis, facts: dict[str, Any], title: str) -> st
 
 def plain(text: str) -> str:
     """A text that Markdown shows as it is: on one line, with nothing in it that would be markup, table or HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$!])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$!])", r"\\\1", " ".join(text.split()))
 
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{plain(k)} {plain(v)}" for k, v in value.items())
-    return plain(value)
+        return ", ".join(f"{plain(k)} {plain(str(v))}" for k, v in value.items())
+    return plain(str(value))
 
 
 def _interval(interval: dict[str, float] | None, form: str = ".3f") -> str:

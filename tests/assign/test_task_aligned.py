@@ -10,6 +10,7 @@ import pytest
 from yolojax.assign import inside_crowd, list_positives, task_aligned_assign
 from yolojax.assign.points import PredictionAssignment
 from yolojax.coding import cell_centres
+from yolojax.errors import ConfigError
 from yolojax.structures import Level, Targets
 
 LEVELS = (Level(8, 8, 8), Level(4, 4, 16), Level(2, 2, 32))
@@ -86,6 +87,15 @@ def test_predictions_that_are_not_finite_own_nothing(lab):
     positive = np.asarray(got.positive)
     assert positive.any() and not positive[:, ::2].any() and not positive[:, 1::4].any()
     assert np.isfinite(got.scores).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (2, 0)])
+def test_targets_without_a_row_are_refused(shape):
+    """By every assigner: all read targets through `without_padding`."""
+    no = np.zeros(shape, bool)
+    empty = Targets(np.zeros((*shape, 4), np.float32), no.astype(np.int32), no, no, np.zeros(shape[0], np.int32))
+    with pytest.raises(ConfigError, match=f"targets of {shape[0]} images with {shape[1]} rows"):
+        inside_crowd(jnp.zeros((shape[0], N, 4)), empty)
 
 
 def test_inside_crowd_is_the_share_of_the_predictions_own_area():

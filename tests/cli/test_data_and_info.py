@@ -1,15 +1,10 @@
-"""``yolojax data``, ``anchors`` and ``info``."""
+"""``yolojax data check`` and ``info``."""
 
-import json
-
-import numpy as np
 import pytest
 from PIL import Image
 
 from tests.cli.small_run import DATA
 from yolojax import zoo
-from yolojax.anchors import design_anchors
-from yolojax.data import open_dataset
 from yolojax.predict import load_detector
 
 
@@ -39,27 +34,6 @@ def test_data_check_names_every_error(yolojax, tmp_path):
 def test_data_that_cannot_be_opened(path, yolojax):
     ended = yolojax("data", "check", path)
     assert ended.code == 2 and ended.err.count("\n") == 1 and path.partition("?")[0] in ended.err
-
-
-def test_anchors(yolojax):
-    ended = yolojax("anchors", "shapes:?count=60", "--levels", "2", "--per-level", "2", "--size", "320", "--json")
-    assert ended.code == 0 and ended.err == ""
-    told = json.loads(ended.out)
-    dataset = open_dataset("shapes:?count=60")
-    sizes = [(2 * (x2 - x1), 2 * (y2 - y1)) for r in dataset.records for x1, y1, x2, y2 in r.boxes.tolist()]
-    design = design_anchors(np.array(sizes), (16, 32), 2)
-    assert [level["stride"] for level in told["levels"]] == [16, 32]
-    for level, wanted in zip(told["levels"], design.levels, strict=True):
-        for (w, h), (wanted_w, wanted_h) in zip(level["anchors"], wanted.anchors, strict=True):
-            assert w == pytest.approx(wanted_w, abs=0.01) and h == pytest.approx(wanted_h, abs=0.01)
-    table = yolojax("anchors", "shapes:?count=60", "--levels", "2", "--per-level", "2", "--size", "320")
-    assert table.code == 0 and design.recommendation in table.out and "    16" in table.out
-
-
-@pytest.mark.parametrize("wrong", [["--levels", "0"], ["--per-level", "0"], ["--size", "0"]])
-def test_anchor_errors(wrong, yolojax):
-    ended = yolojax("anchors", "shapes:?count=4", *wrong)
-    assert ended.code == 2 and ended.out == "" and ended.err.count("\n") == 1
 
 
 def test_info(trained, yolojax):

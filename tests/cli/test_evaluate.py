@@ -23,7 +23,8 @@ def truth(tmp_path_factory):
 def test_val_prints_and_writes_the_numbers(trained, yolojax, tmp_path):
     ended = yolojax("val", "--model", trained, "--confidence", ".01")
     assert ended.code == 0
-    assert "8 images" in ended.out and "AP50" in ended.out and "runs/val: detections.json, metrics.json" in ended.out
+    assert "8 images" in ended.out and "AP50" in ended.out
+    assert "runs/val: detections.json, index.html, report.md, metrics.json" in ended.out
     written = json.loads((tmp_path / "runs" / "val" / "metrics.json").read_text())
     assert set(METRICS) | {"precision", "recall"} <= set(written)
     detections = json.loads((tmp_path / "runs" / "val" / "detections.json").read_text())
@@ -32,8 +33,14 @@ def test_val_prints_and_writes_the_numbers(trained, yolojax, tmp_path):
 
     # The same numbers come from the detections alone, through the other command.
     (tmp_path / "truth.json").write_text(json.dumps(open_dataset(DATA, "val").to_coco()))
-    again = yolojax("eval", "truth.json", "runs/val/detections.json", "--out", "again")
-    assert again.code == 0
+    again = yolojax("eval", "truth.json", "runs/val/detections.json", "--out", "again", "--samples", "0")
+    assert again.code == 0 and "diagnosis: " in again.out
+    page = (tmp_path / "again" / "index.html").read_text()
+    assert "8 images are shown as boxes alone" in page  # generated images are in no file
+    assert (
+        "yolojax eval truth.json runs/val/detections.json --out again" in (tmp_path / "again" / "report.md").read_text()
+    )
+    assert "data:image/jpeg" in (tmp_path / "runs" / "val" / "index.html").read_text()
     other = json.loads((tmp_path / "again" / "metrics.json").read_text())
     assert {name: other[name] for name in METRICS} == {name: written[name] for name in METRICS}
 
@@ -43,7 +50,8 @@ def test_val_prints_and_writes_the_numbers(trained, yolojax, tmp_path):
 
 
 def test_val_on_other_data(trained, yolojax):
-    ended = yolojax("val", "--model", trained, "--data", "shapes:?count=3&size=64", "--split", "test", "--out", "here")
+    data = ["--data", "shapes:?count=3&size=64", "--split", "test"]
+    ended = yolojax("val", "--model", trained, *data, "--out", "here", "--samples", "0")
     assert ended.code == 0 and "3 images" in ended.out and "here: detections.json" in ended.out
     ended = yolojax("val", "--model", trained, "--out", "here")
     assert ended.code == 2 and "--out here exists already" in ended.err
@@ -98,6 +106,37 @@ def test_eval_takes_a_data_set_in_any_layout(truth, yolojax):
     assert ended.code == 0 and "precision 1.000, recall 1.000" in ended.out
 
 
+def test_eval_compares_two_lists_and_writes_a_report(truth, yolojax, tmp_path):
+    perfect = json.loads((truth / "perfect.json").read_text())
+    (tmp_path / "worse.json").write_text(json.dumps([{**d, "bbox": [v + 3 for v in d["bbox"]]} for d in perfect]))
+    files = [truth / "truth.json", truth / "perfect.json", "--compare", "worse.json"]
+    ended = yolojax("eval", *files, "--samples", "8", "--out", "report")
+    assert ended.code == 0 and "A less B" in ended.out and "100.0%" in ended.out
+    facts = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    row = facts["comparison"]["numbers"][0]
+    assert (row["name"], row["wins"]) == ("AP", 1) and row["interval"]["low"] > 0
+    assert "SHA-256" in facts["provenance"]["truth"] and facts["resamples"] == {"count": 8, "seed": 0, "level": 0.95}
+    assert {p.name for p in (tmp_path / "report").iterdir()} == {"index.html", "report.md", "metrics.json"}
+    assert yolojax("diagnose", "report").out == "\n".join(ended.out.splitlines()[-4:-2]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--samples", "1"], "at least two resamples"),
+        (["--compare", "worse.json", "--samples", "0"], "--compare needs resamples"),
+        (["--compare", "nowhere.json"], "cannot read nowhere.json"),
+        (["--out", "x", "--images", "nowhere"], "--images nowhere: no such folder"),
+        (["--confidence", "1.5"], "confidence must lie within 0..1"),
+        (["--seed", "0.5"], "seed"),
+    ],
+)
+def test_eval_errors(truth, yolojax, tmp_path, arguments, said):
+    (tmp_path / "worse.json").write_text("[]")
+    ended = yolojax("eval", truth / "truth.json", truth / "perfect.json", *arguments)
+    assert ended.code == 2 and said in ended.err and "Traceback" not in ended.err and not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -123,6 +162,56 @@ def test_diagnose_of_four_numbers(yolojax):
     assert ended.code == 0 and "under-predicting" in ended.out and ended.out.count("\n") == 2
 
 
+GOOD = ["--precision", ".75", "--recall", ".75", "--ap50", ".7", "--ap", ".5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([*GOOD[:4], "--ap50", ".7", "--ap", ".1"], "boxes are rough"),
+        ([*GOOD[:4], "--ap50", ".9", "--ap", ".5"], "localisation is loose"),
+        (["--precision", ".3", "--recall", ".8", *GOOD[4:]], "over-predicting"),
+        (["--precision", ".9", "--recall", ".3", *GOOD[4:]], "under-predicting"),
+        ([*GOOD, "--class-recall", "cat=.8", "dog=.4"], "class imbalance: recall is below 0.5 for dog (0.400)"),
+        ([*GOOD, "--confused", "cat:dog=.2", "dog:cat=.15"], "cat and dog are ambiguous"),
+        (GOOD, "no single fault stands out"),
+    ],
+)
+def test_every_rule_speaks_from_the_command_line(arguments, said, yolojax):
+    ended = yolojax("diagnose", *arguments)
+    assert ended.code == 0 and ended.out.startswith("diagnosis: ") and said in ended.out
+
+
+def test_confused_classes_are_found_in_a_report(yolojax, tmp_path):
+    """From files to the rule: of ten cats and ten dogs, two of each are taken for the other."""
+    boxes = [[30.0 * k, 0.0, 20.0, 20.0] for k in range(20)]
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    objects = [{"id": k + 1, "image_id": 1, "category_id": 1 + k // 10, "bbox": b} for k, b in enumerate(boxes)]
+    truth = {"images": [{"id": 1, "file_name": "a.jpg"}], "categories": categories, "annotations": objects}
+    taken = [1 + (k // 10 + (k % 10 < 2)) % 2 for k in range(20)]
+    found = [
+        {"image_id": 1, "category_id": c, "bbox": b, "score": 0.9 - k / 100}
+        for k, (b, c) in enumerate(zip(boxes, taken, strict=True))
+    ]
+    (tmp_path / "t.json").write_text(json.dumps(truth))
+    (tmp_path / "d.json").write_text(json.dumps(found))
+    assert yolojax("eval", "t.json", "d.json", "--out", "here", "--samples", "0").code == 0
+    said = yolojax("diagnose", "here").out
+    assert "cat and dog are ambiguous: 20.0% of cat" in said
+
+
+@pytest.mark.parametrize("given", ["cat", "cat=x", "cat=1.2", "=.5", "cat=nan"])
+def test_class_recall_that_is_none(given, yolojax):
+    ended = yolojax("diagnose", *GOOD, "--class-recall", given)
+    assert ended.code == 2 and "as in cat=.4" in ended.err
+
+
+@pytest.mark.parametrize("given", ["cat=.2", "cat:=.2", "cat:cat=.2"])
+def test_confusions_that_are_none(given, yolojax):
+    ended = yolojax("diagnose", *GOOD, "--confused", given)
+    assert ended.code == 2 and "cat:dog=.2" in ended.err
+
+
 def test_diagnose_of_a_run(trained, yolojax):
     by_run, by_file = yolojax("diagnose", trained), yolojax("diagnose", trained / "report" / "metrics.json")
     assert by_run.code == 0 and by_run == by_file
@@ -134,6 +223,7 @@ def test_diagnose_of_a_run(trained, yolojax):
         ([], "give a run directory, or all of --precision, --recall, --ap50 and --ap"),
         (["--precision", ".5"], "all of --precision, --recall, --ap50 and --ap"),
         (["RUN", "--recall", ".5"], "not both"),
+        (["RUN", "--confused", "a:b=.5"], "not both"),
         (["nowhere"], "nowhere: no metrics.json there"),
         (["--precision", ".5", "--recall", ".5", "--ap50", ".3", "--ap", ".6"], "are they swapped?"),
         (["bad.json"], "bad.json: not a metrics.json of ours"),

@@ -1,12 +1,15 @@
 """``yolojax predict``: drawings, JSON, and photos that cannot be read."""
 
+import io
 import json
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from yolojax.data import open_dataset
+from yolojax.data.video import Video, video_writer
 
 
 @pytest.fixture(autouse=True)
@@ -35,16 +38,16 @@ def test_a_photo_is_drawn_and_told(trained, folder, yolojax, tmp_path, load_once
     assert ended.out.splitlines()[0].startswith(f"{folder / 'a.png'}: ")
     assert {p.name for p in (tmp_path / "predictions").iterdir()} == {"a.png", "predictions.json"}
     (told,) = json.loads((tmp_path / "predictions" / "predictions.json").read_text())
-    result = load_once(trained, max_detections=100, batch_size=1)(folder / "a.png", confidence=0.01)
+    result = load_once(trained, size=None, max_detections=100, batch_size=1)(folder / "a.png", confidence=0.01)
     assert told == {"image": str(folder / "a.png"), **result.as_dict()}
     drawn = np.asarray(Image.open(tmp_path / "predictions" / "a.png"))
-    np.testing.assert_array_equal(drawn, result.draw(np.asarray(Image.open(folder / "a.png"))))
+    np.testing.assert_array_equal(drawn, result.plot())
 
 
 def test_every_photo_of_a_folder(trained, folder, yolojax, tmp_path):
     ended = yolojax("predict", folder, folder / "a.jpg", "--model", trained, "--out", "found")
     assert ended.code == 0
-    assert {p.name for p in (tmp_path / "found").iterdir()} == {"a.jpg", "a.png", "b.png", "predictions.json"}
+    assert {p.name for p in (tmp_path / "found").iterdir()} == {"a.jpg", "a_2.png", "b.png", "predictions.json"}
     entries = json.loads((tmp_path / "found" / "predictions.json").read_text())
     assert [e["image"] for e in entries] == [str(folder / n) for n in ("a.jpg", "a.png", "b.BMP")]
     assert [(e["height"], e["width"]) for e in entries] == [(96, 96), (40, 96), (96, 50)]
@@ -72,6 +75,78 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_done(trained, folde
     assert "Traceback" not in ended.err
 
 
+def test_labels_and_crops_instead_of_drawings(trained, folder, yolojax, tmp_path):
+    ended = yolojax(
+        *("predict", folder / "a.jpg", folder / "a.png", "--txt", "--crop", "--conf", ".01", "--max-det", "3"),
+        *("--model", trained),
+    )
+    assert ended.code == 0 and ended.out.splitlines()[-1] == "predictions: predictions.json and labels/ and crops/"
+    made = tmp_path / "predictions"
+    assert {p.name for p in made.iterdir()} == {"predictions.json", "labels", "crops"}
+    assert {p.name for p in (made / "labels").iterdir()} == {"a.txt", "a_2.txt"}
+    entries = json.loads((made / "predictions.json").read_text())
+    for entry, name in zip(entries, ("a.txt", "a_2.txt"), strict=True):
+        lines = [line.split() for line in (made / "labels" / name).read_text().splitlines()]
+        assert [int(line[0]) for line in lines] == [d["class_index"] for d in entry["detections"]]
+        x, y, w, h = np.array(lines[0][1:5], float) * ([entry["width"], entry["height"]] * 2)
+        np.testing.assert_allclose(
+            [x - w / 2, y - h / 2, x + w / 2, y + h / 2], entry["detections"][0]["box"], atol=1e-3
+        )
+    found = [d["class"] for entry in entries for d in entry["detections"]]
+    assert sorted(p.parent.name for p in (made / "crops").glob("*/*.jpg")) == sorted(found)
+
+
+def test_patterns_classes_and_photos_after_the_model(trained, folder, yolojax):
+    arguments = ("--conf", ".01", "--json", "--classes", "ellipse", "2", "--model", trained, f"{folder}/**/*.png")
+    entries = json.loads(yolojax("predict", *arguments).out)
+    assert [e["image"] for e in entries] == [str(folder / "a.png"), str(folder / "inner" / "c.png")]
+    kinds = {(d["class"], d["class_index"]) for e in entries for d in e["detections"]}
+    assert kinds and {index for _, index in kinds} <= {1, 2}
+
+
+def test_standard_input_is_a_photo_or_names(trained, folder, yolojax, monkeypatch):
+    def give(data: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    give((folder / "a.png").read_bytes())
+    (entry,) = json.loads(yolojax("predict", "-", "--model", trained, "--json").out)
+    assert (entry["image"], entry["height"], entry["width"]) == ("standard input", 40, 96)
+    give(f"{folder / 'a.png'}\n\n{folder / 'b.BMP'}\n".encode())
+    entries = json.loads(yolojax("predict", "-", "--model", trained, "--json").out)
+    assert [e["image"] for e in entries] == [str(folder / "a.png"), str(folder / "b.BMP")]
+    give(b"")
+    assert "standard input is empty" in yolojax("predict", "-", "--model", trained).err
+    give(b"\xff\xd8\xff\xe0 no photo")
+    ended = yolojax("predict", "-", "--model", trained, "--json")
+    assert ended.code == 2 and "standard input: damaged image" in ended.err
+
+
+def test_video_without_opencv_says_what_to_install(trained, yolojax, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    (tmp_path / "film.mp4").write_bytes(b"")
+    ended = yolojax("predict", "film.mp4", "--model", trained, "--json")
+    assert (
+        ended.code == 2 and "film.mp4: video needs OpenCV; install it with: pip install 'yolojax[video]'" in ended.err
+    )
+
+
+def test_every_frame_of_a_video(trained, yolojax, tmp_path):
+    pytest.importorskip("cv2")
+    with video_writer(tmp_path / "film.mp4", 10.0) as append:
+        for i in range(5):
+            append(np.full((48, 64, 3), 40 * i, np.uint8))
+    ended = yolojax("predict", "film.mp4", "--model", trained, "--save", "--txt", "--conf", ".01")
+    assert ended.code == 0 and "film.mp4: 5 frames; at most on one: " in ended.out
+    (entry,) = json.loads((tmp_path / "predictions" / "predictions.json").read_text())
+    assert entry["frames_per_second"] == 10 and len(entry["frames"]) == 5
+    assert len(list((tmp_path / "predictions" / "labels").glob("film_00000?.txt"))) == 5
+    drawn = list(Video(tmp_path / "predictions" / "film.mp4"))
+    assert len(drawn) == 5 and min(drawn[0].shape[:2]) >= 240
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    ended = yolojax("predict", "film.mp4", "missing.mp4", "--model", trained, "--json")
+    assert ended.code == 2 and [set(e) for e in json.loads(ended.out)] == [{"video", "error"}] * 2
+
+
 def test_drawings_of_the_same_name_do_not_overwrite_each_other(trained, folder, yolojax, tmp_path):
     ended = yolojax("predict", folder / "a.png", folder / "b.BMP", folder / "inner", "--model", trained)
     assert ended.code == 0
@@ -89,6 +164,9 @@ def test_drawings_of_the_same_name_do_not_overwrite_each_other(trained, folder, 
         (["photos", "--model", "RUN", "--confidence", "2"], "confidence = 2.0"),
         (["photos", "--model", "RUN", "--iou", "0"], "iou = 0.0"),
         (["photos", "--model", "RUN", "--max-detections", "0"], "max_detections = 0"),
+        (["photos", "--model", "RUN", "--classes", "dragon"], "'dragon' is none of the 6 classes"),
+        (["photos", "--model", "RUN", "--size", "100"], "size = 100: give a multiple of 8, such as 96 or 104"),
+        (["no*.png", "--model", "RUN"], "no image matches this pattern"),
         (["photos", "--model", "RUN", "--out", "photos/notes.txt"], "photos/notes.txt exists already"),
     ],
 )

@@ -11,6 +11,7 @@ from tests.cli.small_run import DATA, SMALL
 from yolojax.cli import parse
 from yolojax.cli.train import Demo, Train
 from yolojax.config import TrainConfig, demo_config, from_dict
+from yolojax.errors import Terminated
 
 FILES = {
     *("config.json", "metrics.jsonl", "results.csv", "results.png", "labels.png", "train_batch0.png"),
@@ -47,6 +48,17 @@ OPTIONS = {
     "model.options": (["--option", "box=mse", "k=[1,2]", "m=.5"], {"box": "mse", "k": [1, 2], "m": 0.5}),
     "hyper": (["--hyper", "lambda_cls=2", "lambda_coord=.5"], {"lambda_cls": 2.0, "lambda_coord": 0.5}),
     "init": (["--init", "runs/a"], "runs/a"),
+    "freeze": (["--freeze", "backbone", "neck/level0"], ("backbone", "neck/level0")),
+    "minutes": (["--minutes", "7.5"], 7.5),
+    "select_by": (["--select-by", "F1"], "F1"),
+    "validate_raw": (["--validate-raw"], True),
+    "data.fraction": (["--fraction", "0.5"], 0.5),
+    "data.sampling": (["--sampling", "class-balanced"], "class-balanced"),
+    "data.repeat_threshold": (["--repeat-threshold", "0.1"], 0.1),
+    "data.cache": (["--cache", "disk"], "disk"),
+    "data.cache_folder": (["--cache-folder", "there"], "there"),
+    "model.training_sizes": (["--training-sizes", "3"], 3),
+    "model.size_span": (["--size-span", "0.5"], 0.5),
     "compute": (["--compute", "bfloat16"], "bfloat16"),
     "select": (["--select", "best"], "best"),
     "optimiser.name": (["--optimiser.name", "sgd"], "sgd"),
@@ -141,6 +153,19 @@ def test_an_interrupted_run_says_how_to_go_on(trained, yolojax, monkeypatch):
     monkeypatch.setattr("yolojax.training.fit.fit", interrupt)
     ended = yolojax("train", "--resume", trained)
     assert ended == (130, "", f"yolojax: interrupted; go on with: yolojax train --resume {trained}\n")
+
+
+def test_a_run_that_was_ended_says_how_to_go_on(trained, yolojax, monkeypatch):
+    def end(*_, **__):
+        raise Terminated
+
+    monkeypatch.setattr("yolojax.training.fit.fit", end)
+    ended = yolojax("train", "--resume", trained)
+    assert ended == (143, "", f"yolojax: ended by SIGTERM; go on with: yolojax train --resume {trained}\n")
+
+
+def test_auto_batch_size_is_an_option():
+    assert train("shapes", "--batch-size", "auto").batch_size == "auto"
 
 
 def test_resume_takes_the_settings_of_the_run(trained, yolojax, monkeypatch):

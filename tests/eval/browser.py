@@ -10,6 +10,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +29,15 @@ FLAGS = (
     "--disable-dev-shm-usage",
 )
 
+LAUNCH = """
+import fcntl, os, sys
+reading, writing = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3])
+os.dup2(reading, 3)
+os.dup2(writing, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Puts the pipe where the browser looks for it; a shell cannot, where descriptors have two digits."""
+
 
 def find_browser() -> str | None:
     """The path of an installed Chromium or Chrome."""
@@ -43,7 +53,7 @@ class Browser:
         self._in, from_child = os.pipe()
         command = [program, *FLAGS, f"--user-data-dir={self._profile.name}", "--remote-debugging-pipe", "about:blank"]
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{to_child} 4>&{from_child}', "sh", *command],
+            [sys.executable, "-c", LAUNCH, str(to_child), str(from_child), *command],
             pass_fds=(to_child, from_child),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -86,7 +96,7 @@ class Browser:
         self.requests.clear()
         started = time.monotonic()
         self.call("Page.navigate", url=path.resolve().as_uri())
-        while self.run("document.documentElement.dataset.ready || ''") != "yes":
+        while self.run("document.documentElement?.dataset.ready") != "yes":
             if time.monotonic() - started > self._seconds:
                 raise TimeoutError(f"{path} is not ready; {self.problems}")
             time.sleep(0.02)

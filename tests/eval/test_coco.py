@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from yolojax.errors import ConfigError
+from yolojax.eval import backends
 from yolojax.eval.coco import DENSE_CAPS, METRICS, evaluate_coco
 from yolojax.eval.inputs import read_detections, read_ground_truth
 from yolojax.eval.matching import match_detections
@@ -70,9 +71,26 @@ def test_hotcoco_gives_the_same_numbers(make_case, caps) -> None:
     for seed in range(4):
         truth, found = make_case(seed, ties=seed % 2 == 1)
         slow, fast = evaluate_coco(truth, found, caps=caps), evaluate_coco(truth, found, caps=caps, backend="hotcoco")
-        assert twelve(slow) == twelve(fast)
+        assert twelve(slow) == twelve(fast) and slow.classes == fast.classes
         np.testing.assert_array_equal(slow.curves.precision, fast.curves.precision)
+        np.testing.assert_array_equal(slow.curves.scores, fast.curves.scores)
     assert twelve(evaluate_coco(truth, [], backend="hotcoco")) == twelve(evaluate_coco(truth, []))
+
+
+def test_another_hotcoco_is_not_used(make_case, monkeypatch) -> None:
+    """A release whose numbers differ in the last digit is refused before it is asked for the whole evaluation."""
+    truth, found = make_case(0)
+    honest = backends._tables
+
+    def off(truth, detections, caps, backend):
+        tables = honest(truth, detections, caps, "pycocotools")
+        if backend == "hotcoco":
+            tables.precision[0, 0, 0, 0, 0] += 1e-12
+        return tables
+
+    monkeypatch.setattr(backends, "_tables", off)
+    with pytest.raises(ConfigError, match="other numbers than pycocotools"):
+        evaluate_coco(truth, found, backend="hotcoco")
 
 
 def test_caps_must_rise() -> None:

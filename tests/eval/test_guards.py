@@ -286,6 +286,30 @@ def test_unreadable_files(tmp_path: Path) -> None:
         evaluate_coco(one_image(BOX), tmp_path / "found.json")
 
 
+def test_results_may_name_images_and_classes() -> None:
+    """Where ids are numbers, as those that we give to VOC and YOLO data, other frameworks can only give names."""
+    truth = one_image(BOX)
+    truth["images"] = [
+        {"id": 1, "file_name": "x/a.jpg"},
+        {"id": 2, "file_name": "x/b.jpg"},
+        {"id": 3, "file_name": "y/b.jpg"},
+    ]
+    for name in ("x/a.jpg", "a.jpg", "a"):
+        assert evaluate_coco(truth, [{**detection(BOX), "image_id": name, "category_id": "cat"}]).AP == PERFECT
+    for name in ("b", "b.jpg", "c.jpg"):  # of two files, or of none
+        with pytest.raises(ResultError, match=f"does not list: {name}"):
+            evaluate_coco(truth, [{**detection(BOX), "image_id": name}])
+    assert evaluate_coco(truth, [{**detection(BOX), "image_id": "y/b.jpg"}]).AP == 0
+    with pytest.raises(ResultError, match="does not list: cats"):
+        evaluate_coco(truth, [{**detection(BOX), "category_id": "cats"}])
+
+
+def test_a_perfect_score_is_that_of_pycocotools_to_the_last_digit(pycocotools_run) -> None:
+    truth, rows = one_image(BOX), [detection(BOX)]
+    result = evaluate_coco(truth, rows)
+    assert result.AP == pycocotools_run(truth, rows).stats[0] == 0.9999999999999998
+
+
 def scored_data_set(names=("b.jpg", "a.jpg"), classes=("dog", "cat")) -> dict:
     """Detections of the perfect box on a.jpg, in which every id means something else than in the ground truth."""
     return {

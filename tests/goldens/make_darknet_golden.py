@@ -8,7 +8,8 @@ Run from the root of a checkout, with numpy, jaxtyping and opencv-python-headles
 For each network: ``NAME/head0`` and so on, the output of the convolution before each prediction layer (in the order of
 the cfg, ``[channels, h, w]``; before its activation where that is logistic), ``NAME/rows0``, the prediction layer's
 own rows ``(cx, cy, w, h, objectness, class scores)``, relative to the canvas, scores at most .2 (v2: .001) set to 0,
-and ``NAME/sha256`` of the weight file. BatchNorm there is sqrt(var + 1e-6).
+and ``NAME/sha256`` of the weight file. BatchNorm there is sqrt(var + 1e-6). ``resized/HxW``: `random_image` of
+`RESIZED_FROM`, seed 9, in 0..255, by ``cv2.resize``.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
-from tests.darknet_cases import NARROW, random_image, random_weights  # noqa: E402
+from tests.darknet_cases import NARROW, RESIZED_FROM, RESIZED_TO, random_image, random_weights  # noqa: E402
 from yolojax.weights.darknet import Header, parse_cfg, stored_arrays, write_weights  # noqa: E402
 
 
@@ -44,6 +45,9 @@ def main() -> None:
                 out[f"{name}/rows{k}"] = found[len(detections) + k].copy()
             digest = hashlib.sha256(weights_file.read_bytes()).digest()
             out[f"{name}/sha256"] = np.frombuffer(digest, np.uint8)
+    photo = (random_image(RESIZED_FROM, 9) * 255).round().astype(np.uint8)
+    for h, w in RESIZED_TO:
+        out[f"resized/{h}x{w}"] = cv2.resize(photo, (w, h), interpolation=cv2.INTER_LINEAR)
     np.savez_compressed(HERE / "darknet_opencv.npz", **out)
 
 

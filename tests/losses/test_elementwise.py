@@ -59,6 +59,9 @@ def value_and_gradient(loss, first, *rest):
         (generalized_box_iou_loss, "generalized_box_iou_loss", ("predicted", "target")),
         (distance_box_iou_loss, "distance_box_iou_loss", ("predicted", "target")),
         (complete_box_iou_loss, "complete_box_iou_loss", ("predicted", "target")),
+        (scylla_box_iou_loss, "scylla_box_iou_loss", ("predicted", "target")),
+        (quality_focal_loss, "quality_focal", ("logits", "quality")),
+        (varifocal_loss, "varifocal", ("logits", "quality")),
         (distribution_focal_loss, "distribution_focal_loss", ("bins", "distance")),
     ],
     ids=lambda p: p if isinstance(p, str) else "",
@@ -75,6 +78,13 @@ def test_label_smoothing_equals_pytorch():
     values, gradient = value_and_gradient(smoothed, *column)
     np.testing.assert_allclose(values[:, 0], GOLDEN["smoothed"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(gradient[:, 0], GOLDEN["smoothed_gradient0"], rtol=1e-5, atol=1e-6)
+
+
+def test_class_weights_equal_pytorch():
+    weighted = with_class_weights(binary_cross_entropy, jnp.asarray(GOLDEN["class_weights"], jnp.float32))
+    values, gradient = value_and_gradient(weighted, *(GOLDEN[k].reshape(20, 3) for k in ("logits", "hard")))
+    np.testing.assert_allclose(values, GOLDEN["weighted"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradient.ravel(), GOLDEN["weighted_gradient0"], rtol=1e-5, atol=1e-6)
 
 
 def test_expectation_equals_pytorch():

@@ -7,10 +7,10 @@ import pytest
 from yolojax.models import convolution
 
 
-def close_to_plain(lowering, x_shape, kernel_shape, stride):
+def close_to_plain(lowering, x_shape, kernel_shape, stride, groups=1):
     keys = jax.random.split(jax.random.key(0), 3)
     x, kernel = jax.random.normal(keys[0], x_shape), jax.random.normal(keys[1], kernel_shape)
-    out = jax.eval_shape(lambda x, k: convolution.plain(x, k, stride), x, kernel)
+    out = jax.eval_shape(lambda x, k: convolution.plain(x, k, stride, groups), x, kernel)
     cotangent = jax.random.normal(keys[2], out.shape)
 
     def run(function):
@@ -18,7 +18,7 @@ def close_to_plain(lowering, x_shape, kernel_shape, stride):
         return value, *pullback(cotangent)
 
     got = jax.jit(lambda: run(lowering))()
-    want = jax.jit(lambda: run(lambda x, k: convolution.plain(x, k, stride)))()
+    want = jax.jit(lambda: run(lambda x, k: convolution.plain(x, k, stride, groups)))()
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
 
@@ -32,6 +32,19 @@ def test_pointwise(size):
 @pytest.mark.parametrize("kernel", [(3, 3), (7, 7), (1, 1)])
 def test_strided_by_columns(size, kernel):
     close_to_plain(convolution.strided_by_columns, (2, *size, 3), (*kernel, 3, 7), 2)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("kernel", "size"), [((3, 3), (8, 12)), ((5, 3), (7, 5)), ((1, 1), (6, 6))])
+def test_depthwise(kernel, size, stride):
+    close_to_plain(lambda x, k: convolution.depthwise(x, k, stride), (2, *size, 4), (*kernel, 1, 4), stride, groups=4)
+
+
+def test_convolve_takes_depthwise_apart_only_where_every_channel_stands_alone():
+    for cin, cout, groups, taken in ((4, 4, 4, True), (4, 8, 4, False), (4, 4, 2, False), (1, 1, 1, False)):
+        x, k = jax.numpy.ones((1, 6, 6, cin)), jax.numpy.ones((3, 3, cin // groups, cout))
+        jaxpr = str(jax.make_jaxpr(lambda x, k, groups=groups: convolution.convolve(x, k, 1, groups))(x, k))
+        assert ("conv_general_dilated" not in jaxpr) == (taken and jax.default_backend() == "cpu")
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -40,7 +40,7 @@ def test_batches_are_resized_on_the_devices_as_pillow_does():
         if (h, w) == (64, 64):
             assert got is batch
             continue
-        assert got.images.sharding == split and got.image_id is batch.image_id
+        assert got.images.sharding == split
         want, _ = place_on_canvas(batch.images[0], (h, w), Preprocess())
         assert np.abs(np.asarray(got.images[0]).astype(int) - want).max() <= 1
         valid = batch.targets.valid

@@ -11,41 +11,41 @@ import pytest
 from yolojax.config import OptimiserConfig
 from yolojax.errors import ConfigError
 from yolojax.structures import Hyper, hyper_as_arrays
-from yolojax.training.optimiser import decay_mask, ema_decay_at, make_optimiser, make_schedule
+from yolojax.training.optimiser import DIRECTIONS, decay_mask, ema_decay_at, make_optimiser, schedule_at
 
 
-def schedule_at(steps, total=1000, **settings):
-    schedule = jax.jit(jax.vmap(make_schedule(OptimiserConfig(**settings), total)))
-    return np.asarray(schedule(jnp.array(steps)))
+def factors(steps, total=1000, **settings):
+    at = jax.jit(jax.vmap(lambda step, total: schedule_at(OptimiserConfig(**settings), step, total), (0, None)))
+    return np.asarray(at(jnp.array(steps), jnp.int32(total)))
 
 
 def test_warm_up_is_linear_from_one_part_to_the_whole():
-    np.testing.assert_allclose(schedule_at([0, 1, 3, 4], warmup_steps=4), [0.2, 0.4, 0.8, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(factors([0, 1, 3, 4], warmup_steps=4), [0.2, 0.4, 0.8, 1.0], rtol=1e-6)
 
 
 def test_warm_up_takes_at_most_a_tenth_of_the_run():
-    np.testing.assert_allclose(schedule_at([0, 1, 2], total=20, warmup_steps=500)[:2], [1 / 3, 2 / 3], rtol=1e-6)
-    np.testing.assert_allclose(schedule_at([0], total=9, warmup_steps=500), [1.0])  # no whole step is left for it
+    np.testing.assert_allclose(factors([0, 1, 2], total=20, warmup_steps=500)[:2], [1 / 3, 2 / 3], rtol=1e-6)
+    np.testing.assert_allclose(factors([0], total=9, warmup_steps=500), [1.0])  # no whole step is left for it
 
 
 def test_cosine():
     # Warm-up to step 100; at 550 half of the rest is done: the middle of 1 and .02. arXiv 1608.03983, equation 5.
-    got = schedule_at([100, 325, 550, 1000, 5000], warmup_steps=100, final_fraction=0.02)
+    got = factors([100, 325, 550, 1000, 5000], warmup_steps=100, final_fraction=0.02)
     quarter = 0.02 + 0.98 * (1 + math.cos(math.pi / 4)) / 2
     np.testing.assert_allclose(got, [1.0, quarter, 0.51, 0.02, 0.02], rtol=1e-5)
 
 
 def test_linear_and_constant():
-    got = schedule_at([100, 550, 1000], schedule="linear", warmup_steps=100, final_fraction=0.1)
+    got = factors([100, 550, 1000], schedule="linear", warmup_steps=100, final_fraction=0.1)
     np.testing.assert_allclose(got, [1.0, 0.55, 0.1], rtol=1e-5)
-    np.testing.assert_allclose(schedule_at([100, 1000], schedule="constant", warmup_steps=100), [1.0, 1.0])
+    np.testing.assert_allclose(factors([100, 1000], schedule="constant", warmup_steps=100), [1.0, 1.0])
 
 
 def test_an_unknown_shape_is_refused():
     config = OptimiserConfig()
     object.__setattr__(config, "schedule", "step")
     with pytest.raises(ConfigError, match="schedule = 'step'"):
-        make_schedule(config, 10)
+        schedule_at(config, 0, 10)
 
 
 PARAMS = {
@@ -69,7 +69,7 @@ def test_only_kernels_decay():
 def test_without_gradient_only_kernels_shrink():
     config = OptimiserConfig(warmup_steps=0, schedule="constant")
     hyper = hyper_as_arrays(Hyper(learning_rate=0.1, weight_decay=0.5))
-    optimiser = make_optimiser(config, 10, hyper)
+    optimiser = make_optimiser(config, hyper)
     zero = jax.tree.map(jnp.zeros_like, PARAMS)
     updates, _ = jax.jit(optimiser.update)(zero, optimiser.init(PARAMS), PARAMS)
     moved = optax.apply_updates(PARAMS, updates)
@@ -87,7 +87,7 @@ def oracle(config: OptimiserConfig, hyper: Hyper, steps: int, total: int) -> dic
     """AdamW (arXiv 1711.05101, algorithm 2) or SGD with Nesterov momentum, clipped, in float64."""
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), PARAMS)
     first, second = (jax.tree.map(np.zeros_like, params) for _ in range(2))
-    schedule, b1, b2 = make_schedule(config, total), config.momentum, config.second_moment
+    b1, b2 = config.momentum, config.second_moment
     for t in range(steps):
         gradient = jax.tree.map(lambda x: np.asarray(x, np.float64), gradients(t))
         norm = math.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient)))
@@ -101,7 +101,7 @@ def oracle(config: OptimiserConfig, hyper: Hyper, steps: int, total: int) -> dic
         else:
             first = jax.tree.map(lambda m, g: b1 * m + g, first, gradient)
             direction = jax.tree.map(lambda m, g: b1 * m + g, first, gradient)
-        rate = hyper.learning_rate * float(schedule(t))
+        rate = hyper.learning_rate * float(schedule_at(config, t, total))
         decay = jax.tree.map(lambda masked: hyper.weight_decay if masked else 0.0, decay_mask(PARAMS))
         params = jax.tree.map(lambda p, d, w, r=rate: p - r * (d + w * p), params, direction, decay)
     return params
@@ -115,24 +115,63 @@ def test_steps_equal_the_equations_in_float64(name, clip_norm):
     traced = 0
 
     @jax.jit
-    def update(gradient, state, params, hyper):
+    def update(gradient, state, params, hyper, step):
         nonlocal traced
         traced += 1
-        updates, state = make_optimiser(config, 30, hyper).update(gradient, state, params)
+        optimiser = make_optimiser(config, hyper, schedule_at(config, step, 30))
+        updates, state = optimiser.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    params, state = PARAMS, make_optimiser(config, 30, Hyper()).init(PARAMS)
+    params, state = PARAMS, make_optimiser(config, Hyper()).init(PARAMS)
     for t in range(6):
-        params, state = update(gradients(t), state, params, hyper_as_arrays(hyper))
+        params, state = update(gradients(t), state, params, hyper_as_arrays(hyper), t)
     want = oracle(config, hyper, 6, 30)
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
 
     # Another learning rate and decay are other values, not another program.
     changed = hyper_as_arrays(hyper._replace(learning_rate=0.01, weight_decay=0.0))
-    other, _ = update(gradients(6), state, params, changed)
+    other, _ = update(gradients(6), state, params, changed, 6)
     assert traced == 1
     assert not np.allclose(other["head"]["predict"]["kernel"], params["head"]["predict"]["kernel"])
+
+
+def test_lion_equals_its_algorithm_in_float64():
+    """arXiv 2302.06675, algorithm 2: the sign of one interpolation, the momentum of another."""
+    config = OptimiserConfig(name="lion", momentum=0.9, second_moment=0.99, clip_norm=100.0)
+    hyper = Hyper(learning_rate=0.05, weight_decay=0.3)
+    optimiser = make_optimiser(config, hyper_as_arrays(hyper))
+    params, state = PARAMS, optimiser.init(PARAMS)
+    want = jax.tree.map(lambda x: np.asarray(x, np.float64), PARAMS)
+    momentum = jax.tree.map(np.zeros_like, want)
+    for t in range(3):
+        updates, state = optimiser.update(gradients(t), state, params)
+        params = optax.apply_updates(params, updates)
+        sign = jax.tree.map(lambda m, g: np.sign(0.9 * m + 0.1 * g), momentum, gradients(t))
+        decay = jax.tree.map(lambda masked: 0.3 if masked else 0.0, decay_mask(PARAMS))
+        want = jax.tree.map(lambda p, s, w: p - 0.05 * (s + w * p), want, sign, decay)
+        momentum = jax.tree.map(lambda m, g: 0.99 * m + 0.01 * g, momentum, gradients(t))
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(DIRECTIONS))
+def test_every_optimiser_goes_down_a_slope(name):
+    """A quadratic with its minimum at zero, by the optimisers' ordinary second moment."""
+    config = OptimiserConfig(name=name, second_moment=0.999)
+    optimiser = make_optimiser(config, hyper_as_arrays(Hyper(learning_rate=0.01, weight_decay=0.0)))
+
+    @jax.jit
+    def descend(params):
+        def step(carry, _):
+            params, state = carry
+            updates, state = optimiser.update(params, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, optimiser.init(params)), length=30)[0][0]
+
+    size = lambda tree: float(optax.tree.norm(tree))  # noqa: E731
+    assert size(descend(PARAMS)) < 0.99 * size(PARAMS)
 
 
 def test_the_average_forgets_the_start_soon():

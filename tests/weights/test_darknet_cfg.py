@@ -92,7 +92,7 @@ def test_weighted_shortcuts_and_letterboxing_are_written_too():
         "[convolutional]\nfilters=21\nsize=1\n[yolo]",
     )
     cfg = parse_cfg(text)
-    assert cfg.layers[3] == Shortcut(20, (1,), "linear", "per_layer", "relu")
+    assert cfg.layers[3] == Shortcut(21, (1,), "linear", "per_layer", "relu")
     again = parse_cfg(format_cfg(cfg))
     assert again.letter_box and without_lines(again) == without_lines(cfg)
 
@@ -113,6 +113,7 @@ def test_other_numbers_of_classes():
         ("size=3", "size=gross", "line 8: .*size='gross': give a whole number"),
         ("size=3", "size=-3", "line 8: .*size='-3': give a whole number from 1 to 127"),
         ("size=3", "size=99999999999", "line 8: .*from 1 to 127"),
+        ("size=3", "size=1_1", "line 8: .*give a whole number"),
         ("size=3", "size=3.5", "line 8: .*give a whole number"),
         ("size=3", "size=3\nsize=5", "line 9: size='5' contradicts size='3' of line 8"),
         ("size=3", "sise=3", r"line 8: \[convolutional\] has no key 'sise'; did you mean size"),
@@ -169,11 +170,9 @@ def test_what_is_not_understood_is_named_with_its_line(old, new, message):
 
 
 def test_two_prediction_layers_must_agree_about_the_classes():
-    text = (
-        SMALL + "\n[route]\nlayers=0\n[convolutional]\nfilters=18\n[yolo]\nmask=0,1,2\nanchors=1,2, 3,4, 5,6\nnum=3\n"
-    )
+    other = SMALL[SMALL.index("[yolo]") :].replace("classes=2", "classes=1")
     with pytest.raises(ConfigError, match=r"\[1, 2\] classes"):
-        parse_cfg("classes=1".join(text.rsplit("classes=2", 1)))
+        parse_cfg(SMALL + "\n[route]\nlayers=0\n[convolutional]\nfilters=18\n" + other)
 
 
 def test_files_that_are_no_text(tmp_path):

@@ -1,6 +1,7 @@
 """Detectors read from Darknet files are detectors like any other: they train, fold, describe themselves, go back."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -13,9 +14,12 @@ from tests.darknet_cases import Writer
 from yolojax import zoo
 from yolojax.detector import Detector
 from yolojax.errors import CheckpointError, ConfigError
-from yolojax.models.darknet import backbone_length, split_parts
+from yolojax.models.darknet_parts import backbone_length, split_parts
+from yolojax.predict import load_detector
 from yolojax.structures import Hyper, Targets
 from yolojax.weights.darknet import Header, parse_cfg, read_cfg, read_weights, stored_arrays, write_weights
+from yolojax.weights.released import save_released
+from yolojax.zoo.coco import COCO_CLASSES
 
 NAMES = ("circle", "square", "star")
 
@@ -74,8 +78,8 @@ def test_description_and_parts(loaded):
     assert spec.preprocess.resize == "stretch" and spec.hyper == {"ignore_iou": 0.5}
     names = {part: sorted(own) for part, own in variables["params"].items()}
     assert names == {
-        "backbone": ["conv0", "conv1", "conv2", "conv3", "conv4"],
-        "neck": ["conv7"],
+        "backbone": ["conv0", "conv1", "conv2", "conv3", "conv4", "conv7"],
+        "neck": [],
         "head": ["conv13", "conv8"],
     }
 
@@ -86,18 +90,18 @@ def test_one_step_of_training_lowers_the_loss_in_every_part(loaded, images):
     hyper = Hyper()._replace(**detector.spec.hyper)
 
     @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
     def loss_of(params, key):
         outputs, state = detector.forward_train({**variables, "params": params}, images, targets(), key)
         loss, parts = detector.loss(outputs, targets(), hyper).reduce()
         return loss, (parts, state)
 
-    value, gradient = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(variables["params"], jax.random.key(0))
-    loss, (parts, state) = value
+    (loss, (parts, state)), gradient = loss_of(variables["params"], jax.random.key(0))
     assert set(parts) == {"box", "obj", "noobj", "cls"} and all(float(v) > 0 for v in parts.values())
     assert all(bool(jnp.any(g != 0)) and bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient))
     stepped = jax.tree.map(lambda p, g: p - 1e-3 * g, variables["params"], gradient)
-    assert float(loss_of(stepped, jax.random.key(0))[0]) < float(loss)
-    assert float(loss_of(variables["params"], jax.random.key(1))[0]) != float(loss)
+    assert float(loss_of(stepped, jax.random.key(0))[0][0]) < float(loss)
+    assert float(loss_of(variables["params"], jax.random.key(1))[0][0]) != float(loss)
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state["batch_stats"], variables["batch_stats"])
     assert all(jax.tree.leaves(moved))
 
@@ -118,6 +122,15 @@ def test_a_description_in_json_builds_the_same_detector_on_any_canvas(loaded):
     larger = zoo.from_description({**description, "canvas": [128, 96]})
     shapes = jax.eval_shape(larger.forward, variables, jnp.zeros((1, 128, 96, 3)))
     assert [s.shape for s in shapes] == [(1, 16, 12, 1, 8), (1, 8, 6, 2, 8)]
+
+
+def test_a_released_detector_is_loaded_from_its_folder(loaded, tmp_path):
+    """All that a run directory keeps is enough: no cfg and no weights beside it."""
+    detector, variables = loaded
+    save_released(tmp_path, jax.device_get(variables), {"detector": zoo.describe(detector.spec)})
+    again, restored = load_detector(tmp_path)
+    assert dataclasses.asdict(again.spec) == dataclasses.asdict(detector.spec)
+    jax.tree.map(np.testing.assert_array_equal, restored, variables)
 
 
 def test_other_classes_change_only_the_head(loaded):
@@ -166,7 +179,7 @@ def test_what_does_not_belong_together_is_named(files, tmp_path, loaded):
     with pytest.raises(CheckpointError, match=r"convolution \d+ \(\w+/\w+"):
         zoo.load_darknet(tiny, weights)
     text = small().replace("width=96", "width=90")
-    with pytest.raises(ConfigError, match="differ in size"):
+    with pytest.raises(ConfigError, match="12 x 8 cells, which do not divide it"):
         zoo.build("darknet", NAMES, (64, 90), cfg=text)
 
 
@@ -212,3 +225,20 @@ def test_a_level_with_fewer_anchors_takes_part_in_the_loss(loaded):
     expected = softplus(maps[0][0, 1, 1, 0, 4]) + softplus(maps[1][0, 2, 4, 1, 4])
     np.testing.assert_allclose(terms.sums["obj"][0], expected, rtol=1e-5)
     assert float(terms.counts["positives"][0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "canvas", "size"),
+    [
+        ("yolov2", 608, 203_934_260 - 16),
+        pytest.param("yolov3", 416, 248_007_048 - 20, marks=pytest.mark.slow),
+        ("yolov3-tiny", 416, 35_434_956 - 20),
+        pytest.param("yolov4", 608, 257_717_640 - 20, marks=pytest.mark.slow),
+        ("yolov4-tiny", 416, 24_251_276 - 20),
+    ],
+)
+def test_the_zoos_networks_have_as_many_values_as_the_published_files(name, canvas, size):
+    """Bytes without the header."""
+    detector = zoo.ARCHITECTURES[name](COCO_CLASSES, (canvas, canvas))
+    values = jax.tree.leaves(jax.eval_shape(detector.init, jax.random.key(0)))
+    assert 4 * sum(x.size for x in values) == size

@@ -7,13 +7,8 @@ import pytest
 
 from tests import darknet_reference
 from tests.darknet_cases import Writer, random_image, random_weights
-from yolojax.models.darknet import (
-    backbone_length,
-    darknet_network,
-    reorg,
-    split_parts,
-    variables_from_arrays,
-)
+from yolojax.models.darknet import darknet_network, drop, reorg, variables_from_arrays
+from yolojax.models.darknet_parts import backbone_length, split_parts
 from yolojax.models.layers import Style
 from yolojax.weights.darknet import parse_cfg, stored_arrays
 
@@ -62,3 +57,20 @@ def test_reorg_equals_the_loop_over_memory(stride):
     x = np.random.default_rng(0).normal(size=(stride**2 * 2, 2 * stride, 3 * stride)).astype(np.float32)
     ours = reorg(jnp.asarray(x.transpose(1, 2, 0))[None], stride)[0]
     np.testing.assert_array_equal(np.asarray(ours).transpose(2, 0, 1), darknet_reference.reorg(x, stride))
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.15, 0.5])
+def test_dropout_drops_that_share_independently_of_place_and_seed(probability):
+    """Bounds are five standard deviations of the share of 65536 independent draws."""
+    x = jnp.ones((64, 32, 32))
+    seeds = (0, 1, 2**32 - 1)
+    dropped = [np.asarray(drop(x, probability, jnp.uint32(seed))) == 0 for seed in seeds]
+    bound = 5 * 0.5 / np.sqrt(x.size)
+    for one in dropped:
+        assert abs(one.mean() - probability) <= bound
+        for axis in range(3):
+            both = one & np.roll(one, 1, axis)
+            assert abs(both.mean() - probability**2) <= bound
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert abs((dropped[one] & dropped[other]).mean() - probability**2) <= bound
+    np.testing.assert_allclose(float(drop(x, probability, jnp.uint32(5)).max()), 1 / (1 - probability))

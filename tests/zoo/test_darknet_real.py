@@ -17,4 +17,4 @@ def test_maps_and_detections_on_photographs_equal_opencvs(test_data, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_average_precision_on_coco_images_is_opencvs(test_data, model):
     found = average_precision(test_data, model)
-    assert abs(found["AP"] - found["peer_AP"]) < 0.010
+    assert abs(found["AP"] - found["peer_AP"]) < 0.001

@@ -19,7 +19,9 @@ def atss_assign(
     `cell_centres`). Each point stands for a square anchor of ``anchor_scale`` strides. Positive are the candidates
     whose anchor has an IoU with the object of at least mean + standard deviation over its candidates, and whose point
     lies inside of it. The deviation is the unbiased one, as in the authors' code. A point wanted by several objects
-    goes to the highest IoU, then to the first by content. Scores of positives are 1; no prediction is needed.
+    goes to the highest IoU, then to the first by content. Scores of positives are 1; no prediction is needed. An object
+    may get no point at all: where most of its candidates overlap it equally well, none exceeds the others by a
+    deviation.
     """
     objects = sort_by_content(targets)
     points, strides = cell_centres(levels)

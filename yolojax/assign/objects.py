@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from yolojax.errors import ConfigError
 from yolojax.structures import Targets
 
 # Where a row is padding: finite, ordered, of positive area, so that no formula of an assigner divides by zero.
@@ -31,7 +32,16 @@ def well_formed(boxes: Float[Array, "*batch 4"]) -> Bool[Array, "*batch"]:
 
 
 def without_padding(targets: Targets) -> Targets:
-    """The same targets with a harmless box and class 0 in every row whose content may not be read."""
+    """The same targets with a harmless box and class 0 in every row whose content may not be read.
+
+    Raises `ConfigError` for targets without an image or without a row: no object is told by the mask.
+    """
+    if 0 in targets.valid.shape:
+        images, rows = targets.valid.shape
+        raise ConfigError(
+            f"targets of {images} images with {rows} rows each: assignment needs at least one of both; where there is "
+            "no object, give a row that is not valid"
+        )
     boxes = jnp.asarray(targets.boxes, jnp.float32)
     harmless = jnp.broadcast_to(jnp.asarray(HARMLESS_BOX, jnp.float32), boxes.shape)
     usable = targets.valid & well_formed(boxes)

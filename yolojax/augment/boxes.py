@@ -61,7 +61,9 @@ def fit_into_rows(targets: Targets, count: int) -> Targets:
         return jnp.take_along_axis(a, order.reshape(order.shape + (1,) * (a.ndim - 2)), 1)
 
     overflow = jnp.maximum(targets.valid.sum(1, dtype=jnp.int32) - count, 0)
-    return Targets(*(take(a) for a in targets[:4]), targets.dropped + overflow)
+    packed = (take(a) for a in (targets.boxes, targets.classes, targets.valid, targets.crowd))
+    boxes, classes, valid, crowd = packed
+    return Targets(boxes, classes, valid, crowd, targets.dropped + overflow)
 
 
 def _strongest_claim(

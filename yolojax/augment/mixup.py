@@ -33,9 +33,8 @@ def mixup(probability: float, *, alpha: float = 32.0) -> Augmentation:
         other = (jnp.arange(batch) + jax.random.randint(keys[1], (batch,), 1, max(batch, 2))) % batch
         share = jax.random.beta(keys[2], alpha, alpha, (batch, 1, 1, 1))
         blended = to_uint8(share * images.astype(jnp.float32) + (1 - share) * images[other].astype(jnp.float32))
-        both = Targets(
-            *(jnp.concatenate([a, a[other]], 1) for a in targets[:4]), targets.dropped + targets.dropped[other]
-        )
+        boxes, classes, valid, crowd = (jnp.concatenate([a, a[other]], 1) for a in targets[:4])
+        both = Targets(boxes, classes, valid, crowd, targets.dropped + targets.dropped[other])
         mixed = fit_into_rows(both, count)
 
         def select(new: Array, old: Array) -> Array:

@@ -1,8 +1,9 @@
 """The command ``yolojax``: arguments are read before any work is imported, so that ``--help`` answers at once.
 
 Results go to standard output, progress and remarks to standard error. Exit codes: 0 done; 2 something is wrong with
-what was given, said in one line; 130 interrupted; 141 nobody reads the output any more. Anything else is a defect of
-the program and keeps its traceback.
+what was given, said in one line; 130 interrupted; 141 nobody reads the output any more; 143 ended by SIGTERM. A
+training run that is interrupted or ended saves a checkpoint first. Anything else is a defect of the program and keeps
+its traceback.
 """
 
 import logging
@@ -22,9 +23,9 @@ from yolojax.cli.info import Info
 from yolojax.cli.predict import Predict
 from yolojax.cli.provenance import remember
 from yolojax.cli.train import Demo, Train
-from yolojax.errors import YolojaxError
+from yolojax.errors import Terminated, YolojaxError
 
-INTERRUPTED, BROKEN_PIPE = 130, 141
+INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
 """128 plus the number of the signal, as a shell counts."""
 
 Command = Union[  # noqa: UP007 (its members are annotations)
@@ -57,8 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
         _say(f"error: {' '.join(str(error).split())}")
         return 2
     except KeyboardInterrupt as stop:
-        _say("; ".join(["interrupted", *map(str, stop.args)]))
-        return INTERRUPTED
+        terminated = isinstance(stop, Terminated)
+        _say("; ".join(["ended by SIGTERM" if terminated else "interrupted", *map(str, stop.args)]))
+        return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:
         # Python flushes standard output once more on its way out; that must not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

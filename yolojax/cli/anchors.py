@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -85,7 +85,7 @@ def _check_plot(path: Path) -> None:
         raise ConfigError(f"--plot {path}: there is no folder {path.parent}; make it first")
 
 
-def _as_json(design: AnchorDesign) -> dict[str, object]:
+def _as_json(design: AnchorDesign) -> dict[str, Any]:
     retune = [level.stride for level in design.levels if level.retune]
     return asdict(design) | {"retune": retune}
 

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Union
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, arg, subcommand
 
+from yolojax.cli.assign import Assign
 from yolojax.cli.folders import choose_folder
 
 
 @dataclass(frozen=True)
-class Data:
-    """Look at a data set: what is in it, what is wrong with it, and a sheet of labelled images.
+class Check:
+    """Name every error of a data set and whatever deserves a look.
 
     Attributes:
-      action: check names every error and whatever deserves a look.
       path: a folder or file in Pascal VOC, COCO or YOLO layout, or "shapes" for generated images.
       split: part of the data set.
       images: the folder of the images, where they do not lie at their format's usual place.
       out: folder for summary.txt, labels.png and sheet.png.
     """
 
-    action: Annotated[Positional[Literal["check"]], arg(metavar="check")]
     path: Annotated[Positional[str], arg(metavar="DATA")]
     split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: all of it)")] = None
     images: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
@@ -47,3 +46,20 @@ class Data:
         written = write_report(dataset, report, out)
         print(f"\n{out}: {', '.join(path.name for path in written)}")
         return 2 if report.errors else 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Look at a data set: what is in it, what is wrong with it, and what a detector would learn where."""
+
+    action: Annotated[
+        Union[  # noqa: UP007 (its members are annotations)
+            Annotated[Check, subcommand("check", prefix_name=False)],
+            Annotated[Assign, subcommand("assign", prefix_name=False)],
+        ],
+        arg(name=""),
+    ]
+
+    def run(self) -> int:
+        """What was asked for."""
+        return self.action.run()

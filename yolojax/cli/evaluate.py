@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from yolojax import __version__
 from yolojax.cli.folders import choose_folder
 from yolojax.cli.provenance import command_line, described
-from yolojax.config import ValidationConfig, from_dict
-from yolojax.errors import ConfigError
+from yolojax.config import TrainConfig, ValidationConfig, check, from_dict
+from yolojax.errors import ConfigError, ResultError
 
 if TYPE_CHECKING:
     from yolojax.data import Dataset
@@ -23,22 +24,21 @@ class Val:
     """Measure a detector on a data set: COCO's twelve numbers, precision and recall.
 
     Attributes:
-      model: a run directory, or a folder that holds a released detector.
+      model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
+        weights, or the .cfg and .weights of a Darknet (with its .names, so that classes have names).
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
-      samples: bootstrap resamples for the intervals of the report; 0 for none.
       out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.
-      validation: How detections are made.
+      validation: How detections are made and measured.
     """
 
-    model: Annotated[Path, arg(metavar="RUN")]
+    model: Annotated[tuple[Path, ...], arg(metavar="RUN|FILE ...")]
     data: Annotated[
         str | None, arg(metavar="DATA", help_behavior_hint="(default: the run's own validation images)")
     ] = None
     split: Annotated[
         str | None, arg(metavar="NAME", help_behavior_hint="(default: val, or all of DATA where there are no parts)")
     ] = None
-    samples: int = 1000
     out: Annotated[
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/val, runs/val2, ...)")
     ] = None
@@ -57,8 +57,8 @@ class Val:
         from yolojax.training.report import write_evaluation_report
         from yolojax.training.splits import validation_split
 
-        check_samples(self.samples)
-        model, reporter = load_detector(self.model), make_reporter()
+        check(TrainConfig(validation=self.validation))
+        model, reporter = load_detector(*self.model), make_reporter()
         if self.data is None:
             data = self._own_validation_images()
         else:
@@ -73,10 +73,14 @@ class Val:
             out,
             found,
             data,
-            title=f"{self.model.resolve().name} on {data.root.name if data.root else 'generated data'}"
+            title=f"{self.model[0].resolve().name} on {data.root.name if data.root else 'generated data'}"
             + (f" ({data.split})" if data.split else ""),
-            provenance={"command": command_line(), "model": str(self.model), "data": self.data or "the run's own"},
-            samples=self.samples,
+            provenance={
+                "command": command_line(),
+                "model": " ".join(map(str, self.model)),
+                "data": self.data or "the run's own",
+            },
+            samples=self.validation.samples,
             reporter=reporter,
         )
         print(format_result(found.result))
@@ -86,14 +90,17 @@ class Val:
         return 0
 
     def _own_validation_images(self) -> Dataset:
+        from yolojax.loading import load_origin
         from yolojax.training.rundir import read_config
         from yolojax.training.splits import open_splits
 
         if self.split is not None:
             raise ConfigError("--split is a part of --data; give both or neither")
-        _, own = open_splits(from_dict(read_config(self.model)).data)
+        if not load_origin(*self.model):
+            raise ConfigError(f"{self.model[0]} is no run of ours; give --data to say what to measure it on")
+        _, own = open_splits(from_dict(read_config(self.model[0])).data)
         if own is None:
-            raise ConfigError(f"{self.model} was trained without validation images; give --data")
+            raise ConfigError(f"{self.model[0]} was trained without validation images; give --data")
         return own
 
 
@@ -112,6 +119,7 @@ class Eval:
       dense: count up to 1000 detections of a class on an image instead of COCO's 100.
       unknown: detections on unknown images or classes: refuse the file, or leave them out and count them.
       ignore: objects with the flag ignore: ordinary ones (COCO's numbers), or neither object nor background.
+      voc: print Pascal VOC's AP as well (IoU .5, difficult objects ignored), all-point and 11-point.
       ties: order of equal scores: as listed (COCO's numbers), or by content, so that the order of the list is without
         effect.
       backend: hotcoco gives the same numbers sooner; it is an optional extra.
@@ -131,6 +139,7 @@ class Eval:
     dense: bool = False
     unknown: Literal["refuse", "count"] = "refuse"
     ignore: Literal["ordinary", "crowd"] = "ordinary"
+    voc: bool = False
     ties: Literal["listed", "canonical"] = "listed"
     backend: Literal["pycocotools", "hotcoco"] = "pycocotools"
     samples: int = 1000
@@ -140,10 +149,16 @@ class Eval:
     def run(self) -> int:
         """Measure; prints the table and, with a folder or a comparison, the two lines of the diagnosis."""
         out = choose_folder(self.out, self.out) if self.out is not None else None
-        check_samples(self.samples)
+        if self.samples < 0 or self.samples == 1:
+            raise ConfigError(f"--samples {self.samples}: intervals need at least two resamples; 0 leaves them out")
         is_json = self.truth.lower().endswith(".json")
         if is_json and self.split is not None:
             raise ConfigError(f"--split {self.split}: {self.truth} is one file; leave --split out")
+        for file in (self.detections, self.compare):
+            if file is not None and not file.is_file():
+                raise ResultError(f"cannot read {file}: there is no such file")
+        if self.images is not None and not self.images.is_dir():
+            raise ConfigError(f"--images {self.images}: no such folder")
         if self.compare is not None and not self.samples:
             raise ConfigError("--compare needs resamples; leave --samples 0 out")
 
@@ -165,6 +180,7 @@ class Eval:
         }
         if out is None and self.compare is None:
             print(format_result(evaluate_coco(truth, self.detections, **options)))
+            self._print_voc(truth)
             return 0
 
         from yolojax.eval.analysis import analyse, compare
@@ -184,6 +200,7 @@ class Eval:
             record_of = {record.image_id: record for record in dataset.records}
             photo = lambda image_id: record_of[image_id].pixels()  # noqa: E731
         print(format_result(analysis.result))
+        self._print_voc(truth)
         if comparison is not None:
             print(f"\n{format_comparison(comparison)}")
         if analysis.reading is not None:
@@ -196,14 +213,24 @@ class Eval:
             }
             if self.compare is not None:
                 origin["compare"] = described(self.compare)
+            origin["program"] = f"yolojax {__version__}"
             write_report(
                 out, analysis, comparison=comparison, photo=photo, provenance=origin, title=self.detections.stem
             )
             print(f"\n{out}: index.html, report.md, metrics.json")
         return 0
 
+    def _print_voc(self, truth: Any) -> None:
+        if not self.voc:
+            return
+        from yolojax.eval.table import format_number
+        from yolojax.eval.voc import evaluate_voc
 
-def check_samples(samples: int) -> None:
-    """Raises `ConfigError` for a number of resamples that gives no interval; before any work is done."""
-    if samples < 0 or samples == 1:
-        raise ConfigError(f"--samples {samples}: intervals need at least two resamples; 0 leaves them out")
+        all_points, eleven = (
+            evaluate_voc(truth, self.detections, interpolation=rule, unknown=self.unknown).mAP
+            for rule in ("all_points", "eleven_points")
+        )
+        print(
+            f"\nPascal VOC mAP at IoU .50: {format_number(all_points)} (all points), "
+            f"{format_number(eleven)} (11 points)"
+        )

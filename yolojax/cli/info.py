@@ -14,24 +14,25 @@ class Info:
     """Describe a detector: classes, input, size, and where it comes from.
 
     Attributes:
-      model: a run directory, or a folder that holds a released detector.
+      model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
+        weights, or the .cfg and .weights of a Darknet (with its .names, so that classes have names).
     """
 
-    model: Annotated[Positional[Path], arg(metavar="RUN")]
+    model: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN|FILE ...", help_behavior_hint="")]
 
     def run(self) -> int:
         """Print the description."""
         from yolojax import zoo
-        from yolojax.predict import load_detector, released_folder
-        from yolojax.weights.released import load_description
+        from yolojax.loading import load_detector, load_origin
 
-        detector, variables = load_detector(self.model)
-        description = load_description(released_folder(self.model))
+        detector, variables = load_detector(*self.model)
+        description = load_origin(*self.model)
         spec, (height, width) = detector.spec, detector.spec.canvas
         training, versions = description.get("training", {}), description.get("versions", {})
         measured = {name.removeprefix("val/"): value for name, value in training.get("validation", {}).items()}
         rows = {
             "detector": spec.name,
+            **({"read from": ", ".join(map(str, self.model))} if not description else {}),
             "classes": f"{len(spec.class_names)}: {', '.join(spec.class_names)}",
             "input": f"{width} x {height} pixels (width x height), {spec.preprocess.resize}, "
             f"{spec.preprocess.channels.upper()}",

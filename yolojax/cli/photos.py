@@ -16,12 +16,7 @@ def photos_of(truth: GroundTruth, file: Path, folder: Path | None) -> Photo:
     """Reads the images that a COCO JSON file names, from ``folder`` or else from where such files keep them.
 
     An image turned by EXIF is turned upright where that gives the size that the file states.
-
-    Raises:
-      DataError: if ``folder`` is given and is no folder.
     """
-    if folder is not None and not folder.is_dir():
-        raise DataError(f"--images {folder}: no such folder")
     place = find_image_folder(file, None, folder, list(truth.file_names))
     index = {image_id: k for k, image_id in enumerate(truth.image_ids)}
 

@@ -40,20 +40,38 @@ class Train:
       val_split: part of the data set to measure the detector on.
       skip_bad: leave out training images that cannot be used, and name them, instead of stopping at the first.
       max_objects: most objects that an image can have; more are left out and counted.
+      sampling: how often images are drawn: uniform, all alike; class-balanced, such that all classes come equally
+        often; repeat-factor, more often the more a rare class is on them.
+      repeat_threshold: for repeat-factor: share of the images below which a class is rare.
+      cache: where decoded images are kept: device memory, memory, disk, or nowhere (stream); auto takes the first with
+        room.
+      cache_folder: for a cache on disk.
+      fraction: share of the training images to use, for quick trials.
       model: the kind of detector.
       size: longest side of the images as the detector sees them, in pixels; a multiple of 32. Larger finds smaller
         objects and takes longer.
+      training_sizes: train at that many sizes around --size, 3 to 5, each compiled once.
+      size_span: how much smaller and larger than --size they get, as a share.
       square: give the detector a square input even where all training images have one other shape.
       option: further settings of the kind of detector, as NAME=VALUE, e.g. shared_head=true "widths=[16,32,64,128]".
       hyper: weights of the parts of the loss, as NAME=VALUE, e.g. lambda_cls=1.
-      init: a run directory or .safetensors file to start from; parameters that fit are taken, the others named.
+      init: what to start from: a run directory, a released detector or a .safetensors file; parameters that fit are
+        taken, the others named.
+      freeze: parts of the detector that stay as they are, their BatchNorm statistics included; backbone, neck, head, or
+        a path below them.
       epochs: how often every training image is seen.
-      batch_size: images per step, over all devices; halve it when memory runs out.
+      minutes: time for training and measuring; after every epoch the run is shortened to what still fits.
+      batch_size: images per step, over all devices, or auto for what fits the memory.
+      accumulate: parts in which a batch is computed, one after another; the same step in less memory.
       seed: of everything random; the same seed gives the same run.
       compute: number format of the network's computation; bfloat16 is faster on a GPU or TPU.
       validate_every: epochs between measurements on the validation images; 0 measures only at the end.
       checkpoint_every: epochs between checkpoints to resume from; 0 saves only at the end.
       select: which parameters best/ holds at the end: the final ones, or those that measured best.
+      select_by: the number of the report that says what is best, e.g. AP50, recall or F1.
+      patience: epochs without a better measurement after which training stops; 0 never stops early.
+      validate_raw: also measure the parameters themselves, beside their running average; best_raw/ holds the best.
+      distributed: join the other processes of a job, as the scheduler (SLURM, Kubernetes, a TPU pod) names them.
       augment: Random changes of the training images.
       optimiser: How the parameters move.
       validation: How the detector is measured.
@@ -75,21 +93,37 @@ class Train:
     max_objects: Annotated[
         int | None, arg(metavar="INT", help_behavior_hint="(default: as many as the fullest image has)")
     ] = None
+    fraction: float = _DEFAULT.data.fraction
+    sampling: Literal["uniform", "class-balanced", "repeat-factor"] = _DEFAULT.data.sampling
+    repeat_threshold: float = _DEFAULT.data.repeat_threshold
+    cache: Literal["auto", "device", "memory", "disk", "stream"] = _DEFAULT.data.cache
+    cache_folder: Annotated[
+        str | None, arg(metavar="FOLDER", help_behavior_hint="(default: yolojax in the user's cache folder)")
+    ] = None
     model: str = _DEFAULT.model.name
     size: int = _DEFAULT.model.size
+    training_sizes: int = _DEFAULT.model.training_sizes
+    size_span: float = _DEFAULT.model.size_span
     square: bool = not _DEFAULT.model.rectangular
     option: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
     hyper: Annotated[
         tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="(default: those of the kind of detector)")
     ] = ()
     init: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="(default: random parameters)")] = None
+    freeze: Annotated[tuple[str, ...], arg(metavar="[PART ...]", help_behavior_hint="")] = ()
     epochs: int = _DEFAULT.epochs
-    batch_size: int = _DEFAULT.batch_size
+    minutes: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: as long as it takes)")] = None
+    batch_size: Annotated[int | Literal["auto"], arg(metavar="INT|auto")] = _DEFAULT.batch_size
+    accumulate: int = _DEFAULT.accumulate
     seed: int = _DEFAULT.seed
     compute: Literal["float32", "bfloat16"] = _DEFAULT.compute
     validate_every: int = _DEFAULT.validate_every
     checkpoint_every: int = _DEFAULT.checkpoint_every
     select: Literal["best", "last"] = _DEFAULT.select
+    select_by: str = _DEFAULT.select_by
+    patience: int = _DEFAULT.patience
+    validate_raw: bool = _DEFAULT.validate_raw
+    distributed: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -103,11 +137,18 @@ class Train:
                 val_split=self.val_split,
                 skip_bad=self.skip_bad,
                 max_objects=self.max_objects,
+                fraction=self.fraction,
+                sampling=self.sampling,
+                repeat_threshold=self.repeat_threshold,
+                cache=self.cache,
+                cache_folder=self.cache_folder,
             ),
             model=ModelConfig(
                 name=self.model,
                 size=self.size,
                 rectangular=not self.square,
+                training_sizes=self.training_sizes,
+                size_span=self.size_span,
                 options=_values("option", self.option),
             ),
             hyper=_numbers("hyper", self.hyper),
@@ -115,7 +156,8 @@ class Train:
                 name: getattr(self, name)
                 for name in (
                     *("augment", "optimiser", "validation", "epochs", "batch_size", "seed", "compute"),
-                    *("validate_every", "checkpoint_every", "select", "init"),
+                    *("minutes", "accumulate", "validate_every", "checkpoint_every", "select", "select_by", "patience"),
+                    *("validate_raw", "init", "freeze"),
                 )
             },
         )
@@ -123,16 +165,20 @@ class Train:
     def run(self) -> int:
         """Train; prints the final measurement and where the run is."""
         if self.resume is not None:
-            return _fit(self._resumed(self.resume), self.resume, resume=True)
+            return _fit(self._resumed(self.resume), self.resume, resume=True, distributed=self.distributed)
         if self.data is None:
             raise ConfigError("which data? give a data set, as in: yolojax train path/to/data (or try: yolojax demo)")
-        return _fit(self.config(), choose_folder(self.out, Path("runs/train")))
+        from yolojax.training.distributed import in_a_job
+
+        if self.out is None and in_a_job(self.distributed):
+            raise ConfigError("several processes write one run: give them the same --out")
+        return _fit(self.config(), choose_folder(self.out, Path("runs/train")), distributed=self.distributed)
 
     def _resumed(self, run: Path) -> TrainConfig:
         from yolojax.training.rundir import read_config
 
         config = from_dict(read_config(run))
-        fresh = Train(data=self.data, resume=self.resume)
+        fresh = Train(data=self.data, resume=self.resume, distributed=self.distributed)
         changed = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(fresh, f.name)]
         if self.data is not None and self.data != config.data.path:
             changed.insert(0, "data")
@@ -162,20 +208,26 @@ class Demo:
         return _fit(demo_config(self.seed), choose_folder(self.out, Path("runs/demo")))
 
 
-def _fit(config: TrainConfig, out: Path, *, resume: bool = False) -> int:
+def _fit(config: TrainConfig, out: Path, *, resume: bool = False, distributed: bool = False) -> int:
     from yolojax.cli.progress import make_reporter
     from yolojax.eval.table import format_result
     from yolojax.training.checkpoint import complete_checkpoints
+    from yolojax.training.distributed import is_first, join, noticing_lost_processes
     from yolojax.training.fit import fit
     from yolojax.training.processor import prepare_processor
 
-    prepare_processor(config.batch_size)
+    prepare_processor(config.batch_size, config.accumulate)
+    join(distributed)
+    advice = f"go on with all processes and --resume {out}"
     try:
-        run = fit(config, out, resume=resume, reporter=make_reporter())
-    except KeyboardInterrupt:
+        with noticing_lost_processes(advice):
+            run = fit(config, out, resume=resume, reporter=make_reporter())
+    except KeyboardInterrupt as stop:
         if complete_checkpoints(out / "checkpoints"):
-            raise KeyboardInterrupt(f"go on with: yolojax train --resume {out}") from None
+            raise type(stop)(f"go on with: yolojax train --resume {out}") from None
         raise
+    if not is_first():
+        return 0
     if run.result is not None:
         print(format_result(run.result))
         print()

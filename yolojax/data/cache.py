@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -127,7 +128,8 @@ def build_disk_cache(
     name = hashlib.sha256(what.encode()).hexdigest()[:32]
     pixels, description = folder / f"{name}.npy", folder / f"{name}.json"
     if (kept := _whole(pixels, description, (len(dataset), *canvas, 3))) is None:
-        temporary = folder / f"{name}.{os.getpid()}.tmp"
+        mark = uuid.uuid4().hex  # several machines may write at once
+        temporary = folder / f"{name}.{mark}.tmp"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             description.unlink(missing_ok=True)
@@ -136,7 +138,7 @@ def build_disk_cache(
             images.flush()
             del images
             os.replace(temporary, pixels)
-            unfinished = description.with_suffix(f".{os.getpid()}.tmp")
+            unfinished = description.with_suffix(f".{mark}.json.tmp")
             unfinished.write_text(json.dumps({"kept": kept}))
             os.replace(unfinished, description)
         except OSError as error:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, UInt8
 from PIL import Image
 
 from yolojax.data.dataset import Dataset, ImageRecord
+from yolojax.data.resample import resize_bilinear
 from yolojax.data.sampling import Sampler, uniform_sampler
 from yolojax.data.summary import Finding, Summary
 from yolojax.errors import ConfigError, DataError
@@ -38,12 +39,16 @@ def place_on_canvas(
     """An RGB photo resized onto a canvas ``(H, W)``, padded with grey, and where it lies there.
 
     The resize is Pillow's bilinear filter, which is antialiased: its support grows with the reduction, so that small
-    objects do not alias away. Raises `ConfigError` when the photo or the canvas has no pixel.
+    objects do not alias away; or `resize_bilinear` where ``preprocess.filter`` says so. Raises `ConfigError` when the
+    photo or the canvas has no pixel.
     """
     placement = fit_to_canvas((image.shape[0], image.shape[1]), canvas, preprocess)
     if image.shape[:2] != (placement.height, placement.width):
-        resized = Image.fromarray(image).resize((placement.width, placement.height), Image.Resampling.BILINEAR)
-        image = np.asarray(resized)
+        if preprocess.filter == "bilinear":
+            image = resize_bilinear(image, (placement.height, placement.width))
+        else:
+            resized = Image.fromarray(image).resize((placement.width, placement.height), Image.Resampling.BILINEAR)
+            image = np.asarray(resized)
     out = np.full((*canvas, 3), preprocess.pad, np.uint8)
     bottom, right = placement.top + placement.height, placement.left + placement.width
     out[placement.top : bottom, placement.left : right] = image

@@ -48,7 +48,8 @@ def read_ahead(
     """
     size = len(order(first_step))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(AHEAD * size, threads))
-    elements = grain.MapDataset.source(_Places(order, load, first_step, size)).to_iter_dataset(options)
+    places: Any = _Places(order, load, first_step, size)
+    elements = grain.MapDataset.source(places).to_iter_dataset(options)
     iterator = iter(elements)
     try:
         while True:

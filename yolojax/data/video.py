@@ -26,7 +26,7 @@ def _opencv(what: str) -> Any:
         import cv2  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ConfigError(f"{what}: video needs OpenCV; install it with: pip install 'yolojax[video]'") from None
-    cv2.setLogLevel(2)  # errors only: what matters is said by our own
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said by our own errors
     return cv2
 
 

@@ -1,6 +1,7 @@
 """Flax modules: the only package that imports flax. Backbones, necks, heads and what they are made of."""
 
 from yolojax.models.backbones import DarknetTiny
+from yolojax.models.darknet_backbones import CSPDarknet53, CSPDarknetTiny, Darknet19, Darknet53, PooledDarknet
 from yolojax.models.fold import fold_batch_norm, unfold_batch_norm
 from yolojax.models.heads import AnchorFreeHead, YOLOHead
 from yolojax.models.layers import Style
@@ -15,9 +16,14 @@ __all__ = [
     "PAN",
     "AnchorFreeHead",
     "CSPDarknet",
+    "CSPDarknet53",
+    "CSPDarknetTiny",
+    "Darknet19",
+    "Darknet53",
     "DarknetTiny",
     "DecoupledHead",
     "Network",
+    "PooledDarknet",
     "ResNet18",
     "Style",
     "YOLOHead",

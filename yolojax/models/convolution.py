@@ -53,6 +53,29 @@ def strided_by_columns(x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I
     )
 
 
+def depthwise(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "kh kw 1 C"], stride: int = 1
+) -> Float[Array, "B h w C"]:
+    """A convolution of every channel by itself, as a sum of shifted products: one loop over the output.
+
+    XLA on CPU has no kernel of its own for it and loops over channels: 12 against 0.2 ms for 3x3 with stride 2 on
+    208x208x16, 9 against 0.15 ms for 52x52x64.
+    """
+    kh, kw = kernel.shape[:2]
+    # Behind a barrier, or the fused loop would compute the activation before it once for every one of the k * k reads.
+    x = lax.optimization_barrier(x)
+    x = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
+    height, width = ((side - k) // stride + 1 for side, k in zip(x.shape[1:3], (kh, kw), strict=True))
+    total = None
+    for i in range(kh):
+        for j in range(kw):
+            rows, columns = (slice(at, at + (n - 1) * stride + 1, stride) for at, n in ((i, height), (j, width)))
+            part = x[:, rows, columns] * kernel[i, j].reshape(1, 1, 1, -1)
+            total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
 def convolve(
     x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw i O"], stride: int = 1, groups: int = 1
 ) -> Float[Array, "B h w O"]:
@@ -60,7 +83,11 @@ def convolve(
 
     The choice is made while tracing, from static shapes and `jax.default_backend`; all lowerings agree to rounding.
     """
-    if groups != 1 or jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu":
+        return plain(x, kernel, stride, groups)
+    if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
+        return depthwise(x, kernel, stride)
+    if groups != 1:
         return plain(x, kernel, stride, groups)
     size = kernel.shape[:2]
     if size == (1, 1) and stride == 1:

@@ -1,29 +1,29 @@
 """The network that a Darknet ``.cfg`` describes, as flax modules, and its parameters to and from a ``.weights`` file.
 
 A network of layers that read each other freely becomes the three parts that every detector here has. The head is the
-convolutions that only a prediction layer reads; the backbone ends where `backbone_length` finds the end of the last
-residual (or widest) stage; all between is the neck. A convolution's parameters are named after its number in the file:
-``params/backbone/conv12/conv/kernel``, ``.../norm/scale``.
+convolutions that only a prediction layer reads; the backbone ends where `darknet_parts.backbone_length` finds the end
+of the last residual (or widest) stage; all between is the neck. A convolution's parameters are named after its number
+in the file: ``params/backbone/conv12/conv/kernel``, ``.../norm/scale``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
 from yolojax.models.blocks import max_pool, max_pool_same
 from yolojax.models.convolution_order import arrays_at, put_arrays
+from yolojax.models.darknet_parts import Parts, by_stride
 from yolojax.models.layers import ACTIVATIONS, BatchNorm, Conv, Style
 from yolojax.models.network import Network
-from yolojax.weights.darknet import Cfg, layer_shapes
+from yolojax.weights.darknet import Cfg
 from yolojax.weights.darknet_layers import (
     ACTIVATIONS as OUR_NAMES,
 )
@@ -51,70 +51,6 @@ _PRIOR = 0.01
 _WEIGHT_EPSILON = 1e-4
 
 
-class Parts(NamedTuple):
-    """The numbers of the layers of each part, in order; prediction layers belong to none."""
-
-    backbone: tuple[int, ...]
-    neck: tuple[int, ...]
-    head: tuple[int, ...]
-
-
-def backbone_length(cfg: Cfg) -> int:
-    """How many of the first layers are taken for the backbone.
-
-    The last stage begins with the last strided layer before anything is upsampled or predicted. It ends with its last
-    shortcut, or where the branches around its shortcuts are joined by a route and the convolution after it (cross-stage
-    partial). Without shortcuts it ends with its first convolution of the most channels, or the last of as many where
-    3x3 and 1x1 alternate and do not lead straight into a prediction. So Darknet-19 has 23 layers, Darknet-53 75,
-    CSPDarknet-53 105, the backbone of YOLOv3-tiny 13.
-    """
-    layers = cfg.layers
-    stop = next(i for i, layer in enumerate(layers) if isinstance(layer, Upsample | Yolo | Region))
-    strided = [i for i in range(stop) if isinstance(layers[i], Convolutional | Maxpool) and layers[i].stride > 1]
-    first = strided[-1] if strided else 0
-    shortcuts = [i for i in range(first, stop) if isinstance(layers[i], Shortcut)]
-    if not shortcuts:
-        return _end_of_run(layers, first, stop)
-    end = shortcuts[-1]
-    for i in range(end + 1, stop):
-        layer = layers[i]
-        if isinstance(layer, Route) and len(layer.sources) > 1 and first <= min(layer.sources) < end:
-            return i + 2 if isinstance(layers[i + 1], Convolutional) else i + 1
-    return end + 1
-
-
-def _end_of_run(layers: tuple[Layer, ...], first: int, stop: int) -> int:
-    """The end of the backbone among layers ``first`` to ``stop``, of which none is a shortcut."""
-    last = stop - 1 if isinstance(layers[stop], Yolo | Region) else stop  # without the prediction itself
-    channels = {i: layer.filters for i in range(first, last) if isinstance(layer := layers[i], Convolutional)}
-    if not channels:
-        return stop
-    widest = end = max(channels, key=lambda i: (channels[i], -i))
-    while end + 2 < last and _alternates(layers[end], layers[end + 1], layers[end + 2]):
-        end += 2
-    return (widest if end + 1 == last < stop else end) + 1
-
-
-def _alternates(a: Layer, between: Layer, b: Layer) -> bool:
-    pointwise = isinstance(between, Convolutional) and between.size == 1
-    return pointwise and isinstance(a, Convolutional) and a == replace(b, line=a.line)
-
-
-def split_parts(cfg: Cfg, length: int) -> Parts:
-    """The three parts, with the first ``length`` layers as backbone."""
-    readers: dict[int, list[int]] = {}
-    for number in range(len(cfg.layers)):
-        for source in sources_of(cfg.layers, number):
-            readers.setdefault(source, []).append(number)
-    head = {
-        number - 1
-        for number in cfg.detections
-        if isinstance(cfg.layers[number - 1], Convolutional) and readers[number - 1] == [number]
-    }
-    others = [i for i in range(len(cfg.layers)) if i not in head and i not in cfg.detections]
-    return Parts(tuple(i for i in others if i < length), tuple(i for i in others if i >= length), tuple(sorted(head)))
-
-
 def reorg(x: Float[Array, "B H W C"], stride: int) -> Float[Array, "B h w c"]:
     """Darknet's ``[reorg]``: the numbers of a ``stride`` times coarser map with ``stride ** 2`` times the channels.
 
@@ -128,6 +64,20 @@ def reorg(x: Float[Array, "B H W C"], stride: int) -> Float[Array, "B h w c"]:
     x = x.transpose(0, 3, 5, 1, 2, 4)
     x = x.reshape(batch, channels * stride**2, height // stride, width // stride)
     return x.transpose(0, 2, 3, 1)
+
+
+def drop(x: Float[Array, "*n"], probability: float, seed: UInt32[Array, ""]) -> Float[Array, "*n"]:
+    """Dropout: values become 0 with ``probability``, the others grow by ``1 / (1 - probability)``.
+
+    Which ones is a hash of their position (the finaliser of MurmurHash3) that ``seed`` shifts: a handful of operations,
+    where a counter-based generator takes a second to compile for each layer.
+    """
+    bits = jax.lax.iota(jnp.uint32, x.size) * jnp.uint32(0x9E3779B9) + seed
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        bits = (bits ^ (bits >> shift)) * jnp.uint32(factor)
+    bits = (bits ^ (bits >> 16)).reshape(x.shape)
+    keep = bits >= jnp.uint32(min(round(probability * 2**32), 2**32 - 1))
+    return jnp.where(keep, x * jnp.asarray(1 / (1 - probability), x.dtype), jnp.zeros((), x.dtype))
 
 
 class Convolution(nn.Module):
@@ -199,9 +149,18 @@ class DarknetPart(nn.Module):
     @nn.compact
     def __call__(self, inputs: Float[Array, "B H W 3"] | Maps, train: bool) -> Maps:
         known = dict(inputs) if isinstance(inputs, dict) else {-1: inputs.astype(self.style.dtype)}
+        dropping = [number for number in self.numbers if isinstance(self.layers[number], Dropout)]
+        seeds: dict[int, UInt32[Array, ""]] = {}
+        if train and dropping and not self.is_initializing():
+            # One call of the generator for all layers: XLA compiles it anew for every call, which is slow.
+            seeds = dict(zip(dropping, jax.random.bits(self.make_rng("dropout"), (len(dropping),)), strict=True))
         for number in self.numbers:
+            layer = self.layers[number]
             sources = [known[source] for source in sources_of(self.layers, number)]
-            known[number] = self._apply(self.layers[number], number, sources, train)
+            if isinstance(layer, Dropout):
+                known[number] = drop(sources[0], layer.probability, seeds[number]) if number in seeds else sources[0]
+            else:
+                known[number] = self._apply(layer, number, sources, train)
         return {number: known[number] for number in self.passed}
 
     def _apply(self, layer: Layer, number: int, inputs: list[Array], train: bool) -> Array:
@@ -224,15 +183,11 @@ class DarknetPart(nn.Module):
                 if layer.stride == 1 and layer.size % 2 and layer.padding == layer.size - 1:
                     return max_pool_same(x, layer.size)
                 reach = (layer.padding // 2, layer.padding - layer.padding // 2)
-                return max_pool(x, (layer.size,) * 2, (layer.stride,) * 2, (reach, reach))
+                return max_pool(x, (layer.size, layer.size), (layer.stride, layer.stride), (reach, reach))
             case Avgpool():
                 return jnp.mean(x, (1, 2), keepdims=True)
             case Reorg():
                 return reorg(x, layer.stride)
-            case Dropout():
-                return nn.Dropout(layer.probability, name=f"dropout{number}")(
-                    x, deterministic=not train or self.is_initializing()
-                )
             case ScaleChannels() | Sam():
                 return ACTIVATIONS[OUR_NAMES[layer.activation]](x * inputs[1])
             case _:
@@ -266,12 +221,6 @@ class DarknetHead(nn.Module):
                 x = inputs[number - 1]
             maps.append(x.reshape(*x.shape[:3], anchors, -1).astype(jnp.float32))
         return tuple(maps)
-
-
-def by_stride(cfg: Cfg) -> tuple[int, ...]:
-    """The prediction layers, finest grid first."""
-    shapes = layer_shapes(cfg, (cfg.height, cfg.width))
-    return tuple(sorted(cfg.detections, key=lambda i: -shapes[i].height * shapes[i].width))
 
 
 def darknet_network(cfg: Cfg, parts: Parts, style: Style) -> Network:

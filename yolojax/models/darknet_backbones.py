@@ -153,8 +153,8 @@ class CSPDarknet53(nn.Module):
             c = 64 * 2**i
             # The first stage does not halve its branches.
             channels, hidden = (c, c // 2) if i == 0 else (c // 2, c // 2)
-            widths = (scaled(n, self.width) for n in (c, channels, hidden))
-            x = CSPStage(*widths, depth, style, name=f"stage{i}")(x, train)
+            out, channels, hidden = (scaled(n, self.width) for n in (c, channels, hidden))
+            x = CSPStage(out, channels, hidden, depth, style, name=f"stage{i}")(x, train)
             features.append(x)
         return tuple(features[-3:])
 

@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from yolojax.boxes import box_iou
-from yolojax.nms.kept import Rescored, best_first, usable_rows
+from yolojax.nms.kept import Rescored, best_first, check_classes, usable_rows
 from yolojax.nms.order import ascending_order, score_keys
 
 
@@ -22,6 +22,7 @@ def overlaps_with_better(
 
     The rest of the matrix is 0: the lower triangle, pairs of different classes, and pairs with a row not ``usable``.
     """
+    check_classes(classes, scores)
     order = ascending_order(score_keys(scores, usable))
     boxes, usable = boxes[order], usable[order]
     counts = usable[:, None] & usable[None] & jnp.triu(jnp.ones((len(order), len(order)), bool), 1)

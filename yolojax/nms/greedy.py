@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from yolojax.nms.greedy_blocks import keep_by_blocks
 from yolojax.nms.greedy_tiles import keep_by_tiles, keep_class_by_class
-from yolojax.nms.kept import Kept, Rescored, usable_rows
+from yolojax.nms.kept import Kept, Rescored, check_classes, usable_rows
 from yolojax.nms.order import ascending_order, first_true, score_keys
 from yolojax.nms.rows import Overlap, Rows, overlaps_by_area, overlaps_by_distance
 
@@ -105,6 +105,7 @@ def _greedy(
     valid: Bool[Array, " N"] | None,
     overlaps: Overlap = overlaps_by_area,
 ) -> Kept:
+    check_classes(classes, scores)
     usable = usable_rows(boxes, scores, valid, max_detections)
     order = ascending_order(score_keys(scores, usable))
     rows = Rows.of(boxes[order], None if classes is None else classes[order])

@@ -37,7 +37,8 @@ class _Packed(NamedTuple):
         """The rows of one tile."""
         start = index * TILE
         numbers = lax.dynamic_slice(self.numbers, (0, start), (5, TILE))
-        return Rows(*numbers, None if self.classes is None else lax.dynamic_slice(self.classes, (start,), (TILE,)))
+        classes = None if self.classes is None else lax.dynamic_slice(self.classes, (start,), (TILE,))
+        return Rows(*(numbers[i] for i in range(5)), classes)  # pyright: ignore[reportCallIssue]
 
 
 class _State(NamedTuple):

@@ -45,6 +45,12 @@ class Suppression(Protocol):
     ) -> Rescored: ...
 
 
+def check_classes(classes: Int[Array, " _n"] | None, scores: Float[Array, " N"]) -> None:
+    """Raises `ConfigError` unless every score has a class: a gather beyond the end would repeat the last one."""
+    if classes is not None and classes.shape != scores.shape:
+        raise ConfigError(f"classes of shape {classes.shape} for scores of shape {scores.shape}: give one to each box")
+
+
 def usable_rows(
     boxes: Float[Array, "N 4"], scores: Float[Array, " N"], valid: Bool[Array, " N"] | None, max_detections: int
 ) -> Bool[Array, " N"]:

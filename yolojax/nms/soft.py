@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from yolojax.boxes import box_iou
-from yolojax.nms.kept import Rescored, usable_rows
+from yolojax.nms.kept import Rescored, check_classes, usable_rows
 
 
 def soft_nms_linear(
@@ -65,6 +65,7 @@ def _take_and_weaken(
     valid: Bool[Array, " N"] | None,
     decay: Callable[[Float[Array, " N"]], Float[Array, " N"]],
 ) -> Rescored:
+    check_classes(classes, scores)
     usable = usable_rows(boxes, scores, valid, max_detections)
     k = max_detections
     nothing = Rescored(*(jnp.zeros_like(usable, shape=k, dtype=t) for t in (jnp.int32, bool, jnp.float32)))

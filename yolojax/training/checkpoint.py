@@ -2,8 +2,9 @@
 
 Orbax alone restores flipped bytes without a word, so nothing is read here before its manifest agrees; and it casts
 another type and passes over what it was not asked for, so the arrays are first compared by name, shape and type. A
-checkpoint appears under its final name by one rename, complete or not at all; a stop in the middle leaves only a
-``tmp-`` folder that the next save removes.
+checkpoint appears under its final name by one rename, complete or not at all, and disappears by one; a stop in the
+middle leaves only a ``tmp-`` folder, which the next start adopts when it is complete and the next save removes when it
+is not.
 
     checkpoints/00000130/state/...       orbax
     checkpoints/00000130/arrays.json     {name: [shape, type]}
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from yolojax.errors import CheckpointError
@@ -36,46 +38,101 @@ def save_checkpoint(folder: Path, step: int, state: PyTree, facts: dict[str, Any
     import orbax.checkpoint as ocp
 
     final = folder / f"{step:08d}"
-    temporary = folder / f"tmp-{step:08d}"
+    temporary, whole = folder / f"tmp-{step:08d}", False
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        adopt_complete(folder)
         for leftover in folder.glob("tmp-*"):
             shutil.rmtree(leftover)
         temporary.mkdir()
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save((temporary / "state").absolute(), state)
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
+            checkpointer.save((temporary / "state").absolute(), state if jax.process_count() == 1 else _on_host(state))
         (temporary / "arrays.json").write_text(json.dumps(_arrays(state), indent=1))
         (temporary / "facts.json").write_text(json.dumps(facts, indent=2, sort_keys=True))
         write_manifest(temporary)
-        if final.exists():
-            shutil.rmtree(final)
+        whole = True
+        _remove(final)
         os.replace(temporary, final)
+        _sync(folder)
+        present = complete_checkpoints(folder)
+        here = present.index(final)
+        for other in present[: max(0, here + 1 - keep)] + present[here + 1 :]:
+            _remove(other)
     except (OSError, ValueError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if not whole:
+            shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"cannot write a checkpoint to {folder}: {error}; free space or give another --out"
         ) from error
-    present = complete_checkpoints(folder)
-    here = present.index(final)
-    for other in present[: max(0, here + 1 - keep)] + present[here + 1 :]:
-        shutil.rmtree(other)
     return final
 
 
+def _alone() -> Any:
+    """Of several processes one writes and each reads by itself; orbax would wait for all of them."""
+    import orbax.checkpoint as ocp
+
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
+
+
+def _on_host(state: PyTree) -> PyTree:
+    return jax.tree.map(np.asarray, state)
+
+
+def adopt_complete(folder: Path) -> None:
+    """Give a checkpoint that was whole when the run was killed, just before its last rename, its name."""
+    for temporary in folder.glob("tmp-*"):
+        final = folder / temporary.name.removeprefix("tmp-")
+        if (temporary / MANIFEST).is_file() and final.name.isdecimal() and not final.exists():
+            try:
+                verify(temporary)
+            except CheckpointError:
+                continue
+            os.replace(temporary, final)
+
+
+def _remove(place: Path) -> None:
+    """Out of sight by one rename, then deleted: what is half deleted must not look like a checkpoint."""
+    if place.exists():
+        doomed = place.with_name(f"tmp-removed-{place.name}")
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.replace(place, doomed)
+        shutil.rmtree(doomed)
+
+
+def _sync(folder: Path) -> None:
+    """The names in a folder reach the disk, where the system can be asked for it."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints with a manifest, oldest first; whether they are whole is `verify`'s question."""
-    places = (p for p in folder.glob("*") if p.name.isdecimal() and (p / MANIFEST).is_file())
+    """Checkpoints by name, oldest first; whether they are whole is `verify`'s question."""
+    places = (p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir())
     return sorted(places, key=lambda p: int(p.name))
 
 
-def restore_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any], list[str]]:
+def restore_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any], list[str]] | None:
     """The newest whole checkpoint: state, facts, and a line for every newer one that had to be passed over.
 
-    ``like`` gives tree, shapes and types (arrays or `jax.ShapeDtypeStruct`). Raises `CheckpointError` when none is
-    whole, or when the newest whole one was written by another detector or optimiser.
+    ``like`` gives tree, shapes and types (arrays or `jax.ShapeDtypeStruct`). None when there has never been one. Raises
+    `CheckpointError` when there are some and none is whole, or when the newest whole one was written by another
+    detector or optimiser.
     """
     import orbax.checkpoint as ocp
 
+    adopt_complete(folder)
+    # Onto one device, whatever number of them it was saved from: who goes on places it as the step wants it.
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
     passed_over: list[str] = []
     for place in reversed(complete_checkpoints(folder)):
         try:
@@ -84,12 +141,12 @@ def restore_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any], 
             passed_over.append(str(error))
             continue
         _check_arrays(place, _arrays(like))
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             state = checkpointer.restore((place / "state").absolute(), abstract)
         return state, json.loads((place / "facts.json").read_text()), passed_over
-    found = "; ".join(passed_over) if passed_over else "there is none"
-    raise CheckpointError(f"no whole checkpoint in {folder}: {found}; start the run again without --resume")
+    if not passed_over:
+        return None
+    raise CheckpointError(f"no whole checkpoint in {folder}: {'; '.join(passed_over)}; start a new run")
 
 
 def write_manifest(folder: Path) -> None:

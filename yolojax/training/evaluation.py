@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, UInt8
 
 from yolojax.config import ValidationConfig
-from yolojax.data import Canvases, Dataset, evaluation_batches, open_dataset
+from yolojax.data import Canvases, Dataset, open_dataset
 from yolojax.detect import detect
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError
@@ -20,11 +20,13 @@ from yolojax.eval.coco import CocoResult, evaluate_coco
 from yolojax.eval.files import detections_to_coco
 from yolojax.geometry import batch_to_original
 from yolojax.structures import Detections
+from yolojax.training.by_image import by_image
+from yolojax.training.feeding import local_rows, onto_devices
 from yolojax.training.inputs import lay_out_images
 from yolojax.training.progress import Quiet, Reporter
 
 DetectBatch = Callable[
-    [Variables, UInt8[Array, "B H W 3"], Float[Array, ""], Float[Array, ""]],
+    [Variables, UInt8[Array, "B H W 3"], float | np.float32, float | np.float32],
     Detections,
 ]
 
@@ -38,16 +40,28 @@ class Evaluation(NamedTuple):
     truncated_candidates: int
 
 
-def make_detect_batch(detector: Detector, max_detections: int) -> DetectBatch:
-    """A compiled function of variables, a uint8 canvas batch, confidence and IoU; BatchNorm is folded inside it."""
+def make_detect_batch(detector: Detector, max_detections: int, split: NamedSharding | None = None) -> DetectBatch:
+    """A compiled function of variables, a uint8 canvas batch, confidence and IoU; BatchNorm is folded inside it.
+
+    With ``split`` every device detects on its part of the batch, of which there must then be equally many images for
+    each; the detections are collected on all.
+    """
 
     def detect_batch(
         variables: Variables, images: UInt8[Array, "B H W 3"], confidence: Float[Array, ""], iou: Float[Array, ""]
     ) -> Detections:
         folded, folded_variables = detector.fold(variables)
-        return detect(folded, folded_variables, images, confidence, iou, max_detections=max_detections)
 
-    return jax.jit(detect_batch)
+        def detect_images(images: Array, variables: Variables, confidence: Array, iou: Array) -> Detections:
+            return detect(folded, variables, images, confidence, iou, max_detections=max_detections)
+
+        own = detect_images if split is None else by_image(detect_images, split, shared=3)
+        return own(images, folded_variables, confidence, iou)
+
+    if split is None:
+        return jax.jit(detect_batch)
+    everywhere = NamedSharding(split.mesh, PartitionSpec())
+    return jax.jit(detect_batch, in_shardings=(everywhere, split, everywhere, everywhere), out_shardings=everywhere)
 
 
 def evaluate_canvases(
@@ -57,16 +71,22 @@ def evaluate_canvases(
     canvases: Canvases,
     validation: ValidationConfig,
     reporter: Reporter,
+    split: NamedSharding | None = None,
 ) -> Evaluation:
-    """Evaluate on images that are already on their canvases; the ground truth is in original pixels."""
+    """Evaluate on images that are already on their canvases; the ground truth is in original pixels.
+
+    ``split`` is that of `make_detect_batch`. Each process then reads only the images that its own devices look at;
+    every process gets all detections, and the same numbers.
+    """
     rows: list[dict[str, Any]] = []
     truncated = truncated_candidates = done = 0
-    confidence, iou = jnp.float32(validation.confidence), jnp.float32(validation.iou)
+    confidence, iou = np.float32(validation.confidence), np.float32(validation.iou)
     with reporter.task("evaluating", len(canvases)) as advance:
-        for batch in evaluation_batches(canvases, validation.batch_size):
-            found = jax.device_get(detect_batch(variables, batch.images, confidence, iou))
-            boxes = batch_to_original(found.boxes, np.asarray(batch.content), np.asarray(batch.original_size))
-            for row in np.flatnonzero(batch.image_valid):
+        for images, places in _evaluation_images(canvases, validation.batch_size, split):
+            found = jax.device_get(detect_batch(variables, images, confidence, iou))
+            known = np.minimum(places, len(canvases) - 1)
+            boxes = batch_to_original(found.boxes, canvases.content[known], canvases.sizes[known])
+            for row in np.flatnonzero(places < len(canvases)):
                 keep = found.valid[row]
                 rows += detections_to_coco(
                     canvases.dataset.records[done].image_id,
@@ -80,6 +100,18 @@ def evaluate_canvases(
                 done += 1
             advance(done)
     return Evaluation(evaluate_coco(canvases.dataset.to_coco(), rows), rows, truncated, truncated_candidates)
+
+
+def _evaluation_images(
+    canvases: Canvases, batch_size: int, split: NamedSharding | None
+) -> Iterator[tuple[Any, Int[np.ndarray, " B"]]]:
+    """The images of every batch of an evaluation, and their places; places beyond the last image only fill up."""
+    size = batch_size if split is None else -(-batch_size // split.mesh.size) * split.mesh.size
+    mine = np.arange(size) if split is None else local_rows(split, size)
+    for start in range(0, len(canvases), size):
+        places = np.arange(start, start + size)
+        images, _ = canvases.load(np.minimum(places, len(canvases) - 1)[mine])
+        yield images if split is None else onto_devices(images, split, size), places
 
 
 def evaluate(

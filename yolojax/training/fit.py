@@ -1,43 +1,53 @@
-"""Training, from top to bottom: data, detector, devices, program, loop, release."""
+"""Training, from top to bottom: data, detector, program, state, loop, release."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from yolojax import zoo
-from yolojax.augment import Augmentation
-from yolojax.config import TrainConfig, check, from_dict, to_json
-from yolojax.data import Canvases, prefetch, sample_indices, training_batches
-from yolojax.data.check import check_dataset, plot_labels
+from yolojax.config import TrainConfig, check, to_json
+from yolojax.data import prefetch
 from yolojax.detector import Detector, Variables
-from yolojax.errors import ConfigError, DataError
+from yolojax.errors import DataError
 from yolojax.eval.coco import CocoResult
 from yolojax.eval.files import write_json
-from yolojax.structures import Batch, Hyper, hyper_as_arrays
+from yolojax.predict import load_detector
 from yolojax.training import plots
 from yolojax.training.augmentation import make_augmentations, mixes_images, room_for_objects
-from yolojax.training.checkpoint import restore_newest, save_checkpoint
+from yolojax.training.batch_size import with_chosen_batch_size
+from yolojax.training.best import FOLDERS, is_released, note_improvements, out_of_patience, validation_columns
+from yolojax.training.budget import CHECK_EVERY, Clock, steps_that_fit
+from yolojax.training.by_image import with_loss_by_image
+from yolojax.training.callbacks import Callback, Event, EventKind
+from yolojax.training.checkpoint import save_checkpoint
+from yolojax.training.course import forget_lost_best, settings_of, start_course, take_up
+from yolojax.training.distributed import any_process, first_of, is_first, replicate, wait_for_all
 from yolojax.training.evaluation import Evaluation, evaluate_canvases, make_detect_batch
-from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, lay_out_images
-from yolojax.training.log import EpochLog, checked, validation_note
-from yolojax.training.optimiser import make_schedule
+from yolojax.training.feeding import device_batches
+from yolojax.training.freeze import check_parts
+from yolojax.training.hyper import make_hyper
+from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, lay_out_images, make_sampler
+from yolojax.training.log import EpochLog, checked, epoch_line, validation_note
+from yolojax.training.multi_scale import canvases_around, make_resize
+from yolojax.training.optimiser import schedule_at
+from yolojax.training.programs import Programs, all_devices, check_batch_size, device_memory
 from yolojax.training.progress import Quiet, Reporter
 from yolojax.training.release import release
 from yolojax.training.report import write_evaluation_report
-from yolojax.training.rundir import RunDirectory, read_config
+from yolojax.training.rundir import RunDirectory
 from yolojax.training.splits import open_splits
-from yolojax.training.start import start_from
-from yolojax.training.state import TrainState, make_state
-from yolojax.training.step import StepReport, make_train_step
+from yolojax.training.start import load_init, take_matching
+from yolojax.training.state import TrainState, make_state, wrap_variables
+from yolojax.training.step import StepReport, augmentation_key, make_train_step
+from yolojax.training.stop import StopSignal
 
 
 class Run(NamedTuple):
@@ -56,7 +66,14 @@ class Run(NamedTuple):
     programs: int
 
 
-def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter: Reporter | None = None) -> Run:
+def fit(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
     """Train a detector and leave a run directory that explains itself.
 
     Args:
@@ -64,23 +81,30 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
       out: the run directory, made by this call, or an existing one with ``resume``.
       resume: go on from the newest whole checkpoint in ``out``; the continuation equals an uninterrupted run.
       reporter: where progress goes.
+      callbacks: plain functions that are told of every step, epoch and the end; see `Event`.
 
     Raises:
       ConfigError, DataError, CheckpointError: wrong settings, data or files, named.
       NonFiniteError: the loss or its gradient stopped being finite.
+      Terminated, KeyboardInterrupt: SIGTERM or Ctrl-C arrived while training; a checkpoint was saved first.
     """
     started = time.monotonic()
-    config, out, reporter = check(config), Path(out), reporter or Quiet()
+    config, out = check(config), Path(out)
+    # Of several processes the first writes and speaks; the others only compute.
+    first, reporter = is_first(), (reporter if reporter is not None and is_first() else Quiet())
+    if resume:
+        config = settings_of(out, config)
 
-    # Data: read, checked, letterboxed once into memory.
-    train_set, val_set = open_splits(config.data)
+    # Data: read and checked.
+    train_set, val_set = open_splits(config.data, config.seed)
     for dataset in (train_set, val_set):
         if dataset is not None and dataset.summary.findings:
             reporter.say(f"{dataset.split or 'data'}: {dataset.summary.text(limit=3)}")
     if not train_set.object_count:
         raise DataError("the training images hold no object at all; there is nothing to learn from")
 
-    # Detector: canvas and, where there are anchors, their sizes come from the training images.
+    # Detector: canvas and, where there are anchors, their sizes come from the training images, which are then
+    # letterboxed once into memory.
     canvas = choose_canvas(config, train_set)
     detector = zoo.build(
         config.model.name,
@@ -90,192 +114,241 @@ def fit(config: TrainConfig, out: str | Path, *, resume: bool = False, reporter:
         box_sizes=box_sizes_on_canvas(train_set, canvas),
         **config.model.options,
     )
+    devices = all_devices()
     train_images = lay_out_images(
-        train_set, detector.spec, reporter, cap=config.data.max_objects, room=room_for_objects(config.augment)
+        train_set,
+        detector.spec,
+        reporter,
+        cap=config.data.max_objects,
+        room=room_for_objects(config.augment),
+        cache=config.data.cache,
+        cache_folder=config.data.cache_folder,
+        shardings=(devices.replicated, devices.split),
     )
     val_images = lay_out_images(val_set, detector.spec, reporter) if val_set is not None else None
 
-    # Devices: one program over all of them; the state is replicated, a batch is split.
-    devices = jax.devices()
-    if config.batch_size % len(devices):
-        raise ConfigError(f"batch_size = {config.batch_size}: give a multiple of the {len(devices)} devices")
-    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,))
-    replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    # Program: one step, over all devices, compiled once for each size of canvas.
+    seed, hyper = jax.random.key(config.seed), make_hyper(config, detector)
+    augmentation, plain = make_augmentations(config.augment)
+    fresh = partial(make_state, detector, config.optimiser, key=jax.random.fold_in(seed, 0))
+    check_parts(jax.eval_shape(lambda: fresh(total_steps=1)).variables["params"], config.freeze)
+    train_step = Programs(
+        make_train_step(
+            with_loss_by_image(detector, devices.split),
+            config.optimiser,
+            augmentation,
+            jax.random.fold_in(seed, 1),
+            plain_augmentation=plain if mixes_images(config.augment) else None,
+            plain_share=config.augment.mosaic_off,
+            accumulate=config.accumulate,
+            freeze=config.freeze,
+        ),
+        devices,
+    )
+    if config.batch_size == "auto":
+        config = with_chosen_batch_size(
+            config, train_step, jax.eval_shape(lambda: fresh(total_steps=1)), train_images, hyper, devices, reporter
+        )
+    assert config.batch_size != "auto"
+    check_batch_size(config.batch_size, config.accumulate, devices)
+    sampler = make_sampler(config, train_images.dataset, config.batch_size)
+    resize = None
+    if config.model.training_sizes > 1:
+        stride = detector.spec.strides[-1]
+        sizes = canvases_around(canvas, config.model.training_sizes, config.model.size_span, stride)
+        resize = make_resize(config.seed, sizes, detector.spec.preprocess, devices.split)
+        reporter.say(f"training at {', '.join(f'{w} x {h}' for h, w in sizes)}, one program each")
+    detect_batch = make_detect_batch(detector, config.validation.max_detections, devices.split)
 
-    # Program: one compiled step for the whole run.
+    # State: from a checkpoint, from given parameters, or fresh.
     steps_per_epoch = max(1, round(len(train_images) / config.batch_size))
-    total_steps = config.epochs * steps_per_epoch
-    seed = jax.random.key(config.seed)
-    hyper = make_hyper(config, detector)
-    with_mosaic, plain = make_augmentations(config.augment)
-    programs = Counter()
-    step_function = make_train_step(
-        detector,
-        config.optimiser,
-        total_steps,
-        with_mosaic,
-        jax.random.fold_in(seed, 1),
-        plain_from=round(total_steps * (1 - config.augment.mosaic_off)) if mixes_images(config.augment) else None,
-        plain_augmentation=plain if mixes_images(config.augment) else None,
-    )
-
-    def traced_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, StepReport]:
-        programs["train"] += 1  # runs at tracing only: every further count is a recompilation
-        return step_function(state, batch, hyper)
-
-    train_step = jax.jit(
-        traced_step, donate_argnums=0, in_shardings=(replicated, split, replicated), out_shardings=replicated
-    )
-    detect = make_detect_batch(detector, config.validation.max_detections)
-
-    # State: fresh, from given weights, or from a checkpoint.
-    fresh = lambda: make_state(detector, config.optimiser, total_steps, jax.random.fold_in(seed, 0))  # noqa: E731
-    facts: dict[str, Any] = {"best_AP": None, "seconds": 0.0, "data": train_set.fingerprint()}
-    if resume:
-        if to_json(from_dict(read_config(out))) != to_json(config):
-            raise ConfigError(f"{out} was started with other settings than these; resume with its own config.json")
-        state, facts, passed_over = restore_newest(out / "checkpoints", jax.eval_shape(fresh))
-        for line in passed_over:
-            reporter.say(f"passed over a damaged checkpoint: {line}")
-        if facts["data"] != train_set.fingerprint():
-            raise DataError(f"the training images or their objects have changed since {out} was started; start again")
-        run = RunDirectory.reopen(out, int(state.step))
-        reporter.say(f"resuming {out} after step {int(state.step)} of {total_steps}")
+    planned = config.epochs * steps_per_epoch
+    course = start_course(train_set, val_set)
+    taken_up = take_up(out, lambda: fresh(total_steps=planned), course, reporter) if resume else None
+    if taken_up is not None:
+        state, course = taken_up[0], forget_lost_best(out, taken_up[1], config.select)
+        run = RunDirectory.reopen(out, int(state.step), writes=first)
+        reporter.say(f"resuming {out} after step {int(state.step)} of {int(state.total_steps)}")
     else:
-        state = fresh()
+        state = fresh(total_steps=planned)
         if config.init is not None:
-            state, remarks = start_from(Path(config.init), state, config.optimiser, total_steps)
-            for line in remarks:
-                reporter.say(line)
-        run = RunDirectory.create(out, to_json(config))
-        first = plain if config.augment.mosaic_off == 1 else with_mosaic
-        save_inputs(run.folder, config, first, train_images, detector, seed)
-    state = jax.device_put(state, replicated)
+            given, given_spec = load_init(config.init)
+            variables, summary = take_matching(state.variables, given, config.init, detector.spec, given_spec)
+            state = wrap_variables(variables, config.optimiser, planned)
+            reporter.say(summary)
+        run = RunDirectory.reopen(out, 0, writes=first) if resume else RunDirectory.create(out, to_json(config), first)
+        shown, key = plain if config.augment.mosaic_off == 1 else augmentation, jax.random.fold_in(seed, 1)
+        if first:
+            plots.save_inputs(run.folder, train_images, shown, augmentation_key(key, 0), sampler(config.seed, 0))
+    state, hyper = replicate((state, hyper), devices.replicated)
 
     # Loop: the host runs one step ahead of the device and reads each report while the next step computes.
-    log = EpochLog()
-    seconds = {"prepare": time.monotonic() - started, "train": float(facts["seconds"]), "validate": 0.0}
-    step = int(state.step)
-    schedule = make_schedule(config.optimiser, total_steps)
-    best: float | None = facts["best_AP"]
-    result: Evaluation | None = None
+    step, total_steps = int(state.step), int(state.total_steps)
+    first_step, first_total, ending, last_validation = step, total_steps, False, 0.0
+    clock, trained_before = Clock(course.spent_seconds), course.train_seconds
+    seconds = {"prepare": time.monotonic() - started, "validate": 0.0}
+    top_rate = float(hyper.learning_rate)
+    learning_rate = jax.jit(lambda step, total: schedule_at(config.optimiser, step, total) * top_rate)
+    release_it = partial(release, detector=detector, config=config, train_set=train_set, val_set=val_set)
+    measure = partial(
+        evaluate_canvases,
+        detect_batch,
+        detector,
+        validation=config.validation,
+        reporter=reporter,
+        split=devices.split,
+    )
+    pending: tuple[int, np.ndarray, StepReport] | None = None
+    measured: tuple[int, Evaluation] | None = None
 
-    def save(state: TrainState) -> None:
-        save_checkpoint(
-            run.folder / "checkpoints", int(state.step), state, {**facts, "best_AP": best, "seconds": seconds["train"]}
+    def tick() -> None:  # the time since the last tick went into training
+        elapsed = clock.lap()
+        course.log.elapsed += elapsed
+        course.log.programs = max(course.log.programs, train_step.count)
+        course.train_seconds += elapsed
+
+    def end_at(total: int) -> TrainState:
+        return state._replace(total_steps=jax.device_put(np.int32(total), devices.replicated))
+
+    def publish(folder: Path, *, variables: Variables, row: dict[str, Any]) -> None:
+        if first:
+            release_it(folder, variables=variables, row=row)
+        wait_for_all("release")
+
+    def save() -> None:
+        course.spent_seconds = clock.spent
+        if first:
+            save_checkpoint(run.folder / "checkpoints", step, state, course.facts())
+        wait_for_all("checkpoint")
+
+    def must_stop() -> bool:  # all processes at the same step
+        ask = jax.process_count() == 1 or step % CHECK_EVERY == 0
+        return ask and any_process(stop.requested)
+
+    def tell(kind: EventKind, row: dict[str, Any]) -> bool:
+        event = Event(kind, run.folder, step, total_steps, row, state)
+        answers = [callback(event) for callback in callbacks]
+        return any(answers)
+
+    batches = prefetch(
+        device_batches(
+            train_images, sampler, config.seed, config.batch_size, devices.split, first_step=step, resize=resize
         )
+    )
+    with reporter.task("training", total_steps) as advance, closing(batches), StopSignal() as stop:
+        while True:
+            boundary = step % steps_per_epoch == 0
+            if config.minutes is not None and step > first_step and (boundary or step % CHECK_EVERY == 0):
+                tick()
+                pace = (course.train_seconds - trained_before - train_step.seconds) / (step - first_step)
+                left = config.minutes * 60 - clock.spent - last_validation
+                total_steps = int(first_of(steps_that_fit(step, planned, left, pace)))
+                state = end_at(total_steps)
+            boundary |= step == total_steps
+            stopping = must_stop()
+            if pending is not None and (boundary or stopping):
+                ending |= tell("step", course.log.add(checked(*pending, train_images)))
+                pending = None
+            if stopping:
+                tick()
+                save()
+                raise stop.exception()
 
-    batches = prefetch(training_batches(train_images, config.seed, config.batch_size, first_step=step))
-    with reporter.task("training", total_steps) as advance, closing(batches):
-        pending: tuple[int, Batch, StepReport] | None = None
-        clock = time.monotonic()
-        while step < total_steps:
+            if boundary and course.log.steps:  # the end of an epoch
+                tick()
+                epoch, last = -(-step // steps_per_epoch), step == total_steps
+                row = {"epoch": epoch, "step": step, "seconds": round(course.train_seconds, 2)}
+                row |= {"learning_rate": float(learning_rate(step - 1, total_steps))}
+                row |= course.log.row(config.model.training_sizes)
+                if (memory := device_memory()) is not None:
+                    row["device_memory"] = memory
+                if last and config.select == "last":  # the weights are safe before anything is measured
+                    publish(run.folder / FOLDERS["ema"], variables=state.ema, row=row)
+                    seconds["until_weights"] = time.monotonic() - started
+                if val_images is not None and (last or every(epoch, config.validate_every)):
+                    kinds = {"ema": state.ema} | ({"raw": state.variables} if config.validate_raw else {})
+                    try:
+                        # One of several processes that stopped at once would leave the others waiting.
+                        with stop.at_once() if jax.process_count() == 1 else nullcontext():
+                            found = {kind: measure(variables, val_images) for kind, variables in kinds.items()}
+                    except KeyboardInterrupt:
+                        if stop.requested:
+                            continue  # to save what there was before it
+                        raise
+                    measured, last_validation = (step, found["ema"]), clock.lap()
+                    seconds["validate"] += last_validation
+                    row |= validation_columns(found, config.select_by)
+                    for kind in note_improvements(course.best, found, config.select_by, epoch, step):
+                        if kind == "raw" or config.select == "best":
+                            publish(run.folder / FOLDERS[kind], variables=kinds[kind], row=row)
+                    if out_of_patience(course.best, config.patience, epoch):
+                        ending = True
+                        best = course.best["ema"]
+                        reporter.say(f"no better {config.select_by} since epoch {best.epoch} ({best.value}): stopping")
+                run.add(row)
+                if tell("epoch", row) or ending:
+                    last, total_steps, state = True, step, end_at(step)
+                note = course.log.note() + validation_note(row)
+                course.log = EpochLog()
+                # The last checkpoint comes after all else: whoever resumes from it finds the run complete.
+                if last or every(epoch, config.checkpoint_every):
+                    save()
+                reporter.say(epoch_line(row, config.epochs))
+                advance(first_total if last else step, note)
+                clock.lap()
+            if step >= total_steps:
+                break
+
             waited = time.monotonic()
-            batch = next(batches)
-            log.waiting += time.monotonic() - waited
+            ids, batch = next(batches)
+            course.log.waiting += time.monotonic() - waited
             state, report = train_step(state, batch, hyper)
             if pending is not None:
-                log.add(checked(*pending, train_images))
-            pending = (step, batch, report)
+                ending |= tell("step", course.log.add(checked(*pending, train_images)))
+            pending = (step, ids, report)
             step += 1
-            if step % steps_per_epoch and step != total_steps:
-                if step % 4 == 0:
-                    advance(step, log.note())
-                continue
+            if step % 4 == 0:
+                advance(min(step, first_total), course.log.note())
 
-            log.add(checked(*pending, train_images))
-            pending = None
-            epoch = step // steps_per_epoch
-            seconds["train"] += time.monotonic() - clock
-            row = {"epoch": epoch, "step": step, "seconds": round(seconds["train"], 2)}
-            row |= {"learning_rate": float(jnp.asarray(schedule(step - 1)) * hyper.learning_rate)}
-            row |= log.row(time.monotonic() - clock)
-            last = step == total_steps
-            if last:  # the weights are safe before anything is measured
-                if config.select == "last" or val_images is None:
-                    release(run.folder / "best", detector, state.ema, config, row, train_set, val_set)
-                seconds["until_weights"] = time.monotonic() - started
-            if val_images is not None and (last or every(epoch, config.validate_every)):
-                mark = time.monotonic()
-                result = evaluate_canvases(detect, detector, state.ema, val_images, config.validation, reporter)
-                seconds["validate"] += time.monotonic() - mark
-                row |= {f"val/{name}": getattr(result.result, name) for name in VALIDATION_COLUMNS}
-                score = result.result.AP
-                if best is None or (score is not None and score > best):
-                    best = score
-                    if config.select == "best":
-                        release(run.folder / "best", detector, state.ema, config, row, train_set, val_set)
-                if last and config.select == "last":
-                    release(run.folder / "best", detector, state.ema, config, row, train_set, val_set)
-            advance(step, log.note() + validation_note(row))
-            log = EpochLog()
-            run.add(row)
-            # The last checkpoint comes after all else: whoever resumes from it finds the run complete.
-            if last or every(epoch, config.checkpoint_every):
-                save(state)
-            clock = time.monotonic()
-
-    # Release: the EMA parameters, their evaluation, and pictures.
-    jax.block_until_ready(state.step)
+    # Release: the parameters that were chosen, their evaluation, and pictures.
     variables = state.ema
-    if config.select == "best" and val_images is not None:
-        from yolojax.predict import load_detector
-
-        _, variables = load_detector(run.folder / "best")
-        result = evaluate_canvases(detect, detector, variables, val_images, config.validation, reporter)
-    plots.save_curves(run.folder / "results.png", run.rows)
-    if result is None and val_images is not None:  # resumed after the last step
-        result = evaluate_canvases(detect, detector, variables, val_images, config.validation, reporter)
-    if result is not None and val_images is not None:
-        write_json(run.folder / "detections.json", result.detections)
-        origin = {"model": config.model.name, "seed": config.seed, "settings": "config.json beside this folder"}
-        title = f"{run.folder.resolve().name}: validation images"
-        write_evaluation_report(
-            run.folder / "report", result, val_images.dataset, title=title, provenance=origin, reporter=reporter
-        )
-        plots.save_predictions(run.folder / "val_predictions.png", val_images.dataset, result.detections)
-    reporter.say(
-        f"{programs['train']} training program compiled, {max(programs['train'] - 1, 0)} recompilations; "
-        f"{seconds['train']:.0f} s of training"
-    )
-    return Run(run.folder, detector, variables, result.result if result else None, seconds, programs["train"])
-
-
-VALIDATION_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "precision", "recall")
+    if config.select == "best" and val_images is not None and is_released(out / FOLDERS["ema"], course.best.get("ema")):
+        variables = replicate(load_detector(out)[1], devices.replicated)
+        measured = measured if measured is not None and measured[0] == course.best["ema"].step else None
+    else:
+        publish(run.folder / FOLDERS["ema"], variables=variables, row=run.rows[-1])
+        measured = measured if measured is not None and measured[0] == step else None
+    seconds.setdefault("until_weights", time.monotonic() - started)
+    result = None
+    if val_images is not None:
+        result = measured[1] if measured is not None else measure(variables, val_images)
+        if first:
+            write_json(run.folder / "detections.json", result.detections)
+            origin = {
+                "model": config.model.name,
+                "seed": str(config.seed),
+                "settings": "config.json beside this folder",
+            }
+            title = f"{run.folder.resolve().name}: validation images"
+            write_evaluation_report(
+                run.folder / "report",
+                result,
+                val_images.dataset,
+                title=title,
+                provenance=origin,
+                samples=config.validation.samples,
+                reporter=reporter,
+            )
+            plots.save_predictions(run.folder / "val_predictions.png", val_images.dataset, result.detections)
+    if first:
+        plots.save_curves(run.folder / "results.png", run.rows)
+    wait_for_all("end")
+    seconds["train"] = course.train_seconds
+    reporter.say(f"{train_step.summary(config.model.training_sizes)}; {seconds['train']:.0f} s of training")
+    tell("end", run.rows[-1])
+    return Run(run.folder, detector, variables, result.result if result else None, seconds, train_step.count)
 
 
 def every(epoch: int, period: int) -> bool:
     """Whether something done every ``period`` epochs (0: never) is due after this one."""
     return period > 0 and epoch % period == 0
-
-
-def make_hyper(config: TrainConfig, detector: Detector) -> Hyper:
-    """Defaults, then what the detector wants, then the optimiser's, then what the user overrides."""
-    unknown = sorted(set(config.hyper) - set(Hyper._fields))
-    if unknown:
-        raise ConfigError(f"unknown hyper-parameter hyper.{unknown[0]}: known are {', '.join(Hyper._fields)}")
-    values = {
-        **detector.spec.hyper,
-        "learning_rate": config.optimiser.learning_rate,
-        "weight_decay": config.optimiser.weight_decay,
-        **config.hyper,
-    }
-    return hyper_as_arrays(Hyper()._replace(**values))
-
-
-def save_inputs(
-    folder: Path,
-    config: TrainConfig,
-    augmentation: Augmentation,
-    canvases: Canvases,
-    detector: Detector,
-    seed: jax.Array,
-) -> None:
-    """``labels.png`` and the first training batch as the network will see it."""
-    plot_labels(canvases.dataset, check_dataset(canvases.dataset, decode=False), folder / "labels.png")
-    batch = canvases.batch(sample_indices(config.seed, 0, config.batch_size, len(canvases)))
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(seed, 1), 0), 0)
-    images, targets = jax.jit(augmentation)(key, jnp.asarray(batch.images), jax.tree.map(jnp.asarray, batch.targets))
-    plots.save_batch(
-        folder / "train_batch0.png", np.asarray(images), jax.device_get(targets), detector.spec.class_names
-    )

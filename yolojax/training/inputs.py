@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,6 +29,7 @@ from yolojax.data import (
     uniform_sampler,
     weighted_sampler,
 )
+from yolojax.data.cache import free_memory
 from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess, fit_to_canvas
@@ -93,15 +95,15 @@ def lay_out_images(
         space = space._replace(device=None)
     storage = choose_storage(needed, space) if cache == "auto" else cache
     reporter.say(storage_line(storage, len(dataset), needed, folder))
-    settings = {"max_objects": padding}
+    settings: dict[str, Any] = {"max_objects": padding}
     with reporter.task("reading images", len(dataset)) as advance:
-        progress = {"progress": lambda done, _: advance(done)}
+        reading: dict[str, Any] = {**settings, "progress": lambda done, _: advance(done)}
         if storage == "stream":
             canvases: Canvases = stream_canvases(dataset, spec.canvas, spec.preprocess, **settings)
         elif storage == "disk":
-            canvases = build_disk_cache(dataset, spec.canvas, spec.preprocess, folder, **settings, **progress)
+            canvases = build_disk_cache(dataset, spec.canvas, spec.preprocess, folder, **reading)
         else:
-            canvases = build_cache(dataset, spec.canvas, spec.preprocess, **settings, **progress)
+            canvases = build_cache(dataset, spec.canvas, spec.preprocess, **reading)
             if storage == "device" and shardings is not None:
                 canvases = to_devices(canvases, *shardings)
     late = canvases.dataset.summary.findings[len(dataset.summary.findings) :]
@@ -131,3 +133,8 @@ def make_sampler(config: TrainConfig, dataset: Dataset, batch_size: int) -> Samp
     if config.data.sampling == "repeat-factor":
         return weighted_sampler(repeat_factor_weights(dataset, config.data.repeat_threshold), batch_size)
     return uniform_sampler(len(dataset), batch_size)
+
+
+def memory_for_images() -> int:
+    """Half of the free memory of this machine, in bytes."""
+    return free_memory() // 2

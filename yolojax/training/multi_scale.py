@@ -66,8 +66,6 @@ def make_resize(
         index = canvas_at(seed, step, len(canvases))
         if tuple(batch.images.shape[1:3]) == canvases[index]:
             return batch
-        # Image ids may need 64 bits, which the devices do not have; they stay on the host.
-        on_devices = batch._replace(image_id=np.zeros(len(batch.image_id), np.int32))
-        return programs[index](on_devices)._replace(image_id=batch.image_id)
+        return programs[index](batch)
 
     return at_step

@@ -1,9 +1,11 @@
 """The optimiser of a run: optax transformations, schedule and the average of the parameters."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from yolojax.config import OptimiserConfig
 from yolojax.errors import ConfigError
@@ -15,40 +17,64 @@ def decay_mask(params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: getattr(path[-1], "key", None) == "kernel", params)
 
 
-def make_optimiser(config: OptimiserConfig, total_steps: int, hyper: Hyper) -> optax.GradientTransformation:
-    """Clip, precondition, decay kernels, scale by the schedule.
+Direction = Callable[[OptimiserConfig], optax.GradientTransformation]
 
-    Cheap to build inside a traced step: its state does not depend on ``hyper``, so learning rate and weight decay can
-    be traced values and a change of either never recompiles.
+DIRECTIONS: dict[str, Direction] = {
+    "adamw": lambda c: optax.scale_by_adam(b1=c.momentum, b2=c.second_moment),
+    "sgd": lambda c: optax.trace(decay=c.momentum, nesterov=True),
+    "nadamw": lambda c: optax.scale_by_adam(b1=c.momentum, b2=c.second_moment, nesterov=True),
+    "radam": lambda c: optax.scale_by_radam(b1=c.momentum, b2=c.second_moment),
+    "adabelief": lambda c: optax.scale_by_belief(b1=c.momentum, b2=c.second_moment),
+    "lion": lambda c: optax.scale_by_lion(b1=c.momentum, b2=c.second_moment),
+    "lamb": lambda c: optax.scale_by_adam(b1=c.momentum, b2=c.second_moment, eps=1e-6),
+    "rmsprop": lambda c: optax.chain(optax.scale_by_rms(decay=c.second_moment), optax.trace(decay=c.momentum)),
+}
+"""From the clipped gradient to the direction of the step, before weight decay and learning rate."""
+
+
+def make_optimiser(
+    config: OptimiserConfig, hyper: Hyper, factor: float | Float[Array, ""] = 1.0
+) -> optax.GradientTransformation:
+    """Clip, precondition, decay kernels, scale by the learning rate times ``factor`` (the schedule's, at this step).
+
+    Cheap to build inside a traced step: its state depends neither on ``hyper`` nor on ``factor``, so learning rate and
+    weight decay can be traced values and a change of either never recompiles.
     """
-    if config.name == "adamw":
-        direction = optax.scale_by_adam(b1=config.momentum, b2=config.second_moment)
-    else:
-        direction = optax.trace(decay=config.momentum, nesterov=True)
-    schedule = make_schedule(config, total_steps)
-    return optax.chain(
+    if config.name not in DIRECTIONS:
+        raise ConfigError(f"optimiser.name = {config.name!r}: give one of {', '.join(DIRECTIONS)}")
+    steps = [
         optax.clip_by_global_norm(config.clip_norm),
-        direction,
+        DIRECTIONS[config.name](config),
         optax.add_decayed_weights(hyper.weight_decay, mask=decay_mask),
-        optax.scale_by_schedule(lambda step: -jnp.asarray(schedule(step)) * hyper.learning_rate),
-    )
+    ]
+    if config.name == "lamb":  # arXiv 1904.00962, algorithm 2: the decayed direction is scaled to the parameter's norm
+        steps.append(optax.scale_by_trust_ratio())
+    return optax.chain(*steps, optax.scale(-jnp.asarray(factor, jnp.float32) * hyper.learning_rate))
 
 
-def make_schedule(config: OptimiserConfig, total_steps: int) -> optax.Schedule:
-    """Linear warm-up to 1, then the chosen shape down to ``final_fraction`` at ``total_steps``."""
-    warmup = min(config.warmup_steps, total_steps // 10)
-    rest = max(total_steps - warmup, 1)
+def schedule_at(
+    config: OptimiserConfig, step: int | Int[Array, ""], total_steps: int | Int[Array, ""]
+) -> Float[Array, ""]:
+    """The factor of the learning rate at a step: linear warm-up to 1, then the chosen shape to ``final_fraction``.
+
+    The warm-up takes ``warmup_steps``, at most a tenth of the run. The rest falls by half a cosine (arXiv 1608.03983,
+    equation 5, without restarts), linearly, or not at all. Both arguments may be traced: the length of a run can
+    change without recompiling.
+    """
+    step, total = jnp.asarray(step, jnp.float32), jnp.asarray(total_steps, jnp.float32)
+    warmup = jnp.minimum(config.warmup_steps, jnp.floor(total / 10))
+    progress = jnp.clip((step - warmup) / jnp.maximum(total - warmup, 1), 0, 1)
     if config.schedule == "cosine":
-        main = optax.cosine_decay_schedule(1.0, rest, alpha=config.final_fraction)
+        left = (1 + jnp.cos(jnp.pi * progress)) / 2
     elif config.schedule == "linear":
-        main = optax.linear_schedule(1.0, config.final_fraction, rest)
+        left = 1 - progress
     elif config.schedule == "constant":
-        main = optax.constant_schedule(1.0)
+        left = jnp.ones_like(progress)
     else:
         raise ConfigError(f"optimiser.schedule = {config.schedule!r}: give cosine, linear or constant")
-    if warmup == 0:
-        return main
-    return optax.join_schedules([optax.linear_schedule(1.0 / (warmup + 1), 1.0, warmup), main], [warmup])
+    return jnp.where(
+        step < warmup, (step + 1) / (warmup + 1), config.final_fraction + (1 - config.final_fraction) * left
+    )
 
 
 def ema_decay_at(step: Float[Array, ""], decay: float) -> Float[Array, ""]:

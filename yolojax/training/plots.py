@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, PRNGKeyArray, UInt8
 from PIL import Image
 
 from yolojax import draw
 from yolojax.anchors import AnchorDesign
-from yolojax.data import Dataset
+from yolojax.augment import Augmentation
+from yolojax.data import Canvases, Dataset
+from yolojax.data.check import check_dataset, plot_labels
 from yolojax.structures import Targets
 
 READABLE = 240
@@ -55,6 +59,17 @@ def save_batch(path: Path, images: UInt8[np.ndarray, "B H W 3"], targets: Target
         objects = draw.Objects(boxes[valid], classes[valid], crowd=crowd[valid])
         pictures.append(draw.draw_boxes(*draw.enlarge(image, objects, READABLE), names))
     save_png(path, draw.contact_sheet(pictures, columns=4))
+
+
+def save_inputs(
+    folder: Path, canvases: Canvases, augmentation: Augmentation, key: PRNGKeyArray, indices: Int[np.ndarray, " B"]
+) -> None:
+    """``labels.png`` and, augmented, the batch of these images."""
+    plot_labels(canvases.dataset, check_dataset(canvases.dataset, decode=False), folder / "labels.png")
+    batch = canvases.batch(indices)
+    images, targets = jax.jit(augmentation)(key, jnp.asarray(batch.images), jax.tree.map(jnp.asarray, batch.targets))
+    names = canvases.dataset.class_names
+    save_batch(folder / "train_batch0.png", np.asarray(images), jax.device_get(targets), names)
 
 
 def save_predictions(

@@ -11,6 +11,7 @@ which keeps cores busier than the threads inside single operations do.
 import ctypes
 import os
 import sys
+from typing import Literal
 
 # Parameters of mallopt(3), from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -42,15 +43,17 @@ def devices_for(batch_size: int) -> int:
     return max(n for n in range(1, min(cores, MOST_DEVICES) + 1) if batch_size % n == 0)
 
 
-def prepare_processor(batch_size: int) -> None:
+def prepare_processor(batch_size: int | Literal["auto"], accumulate: int = 1) -> None:
     """Both of the above; call it before anything asks jax for its devices. An accelerator is not affected.
 
-    Where jax is running already, it keeps the devices it has.
+    ``auto`` fits any number of devices; of ``accumulate`` parts of a batch, each is shared by all of them. Where
+    jax is running already, it keeps the devices it has.
     """
     import jax
 
     keep_freed_memory()
     try:
-        jax.config.update("jax_num_cpu_devices", devices_for(batch_size))
+        part = 2**20 if batch_size == "auto" else max(1, batch_size // accumulate)
+        jax.config.update("jax_num_cpu_devices", devices_for(part))
     except RuntimeError:  # raised once devices exist
         return

@@ -17,6 +17,7 @@ from yolojax.weights.released import save_released
 
 def release(
     folder: Path,
+    *,
     detector: Detector,
     variables: Variables,
     config: TrainConfig,
@@ -30,7 +31,7 @@ def release(
         "training": {
             "config": to_json(config),
             "step": row["step"],
-            "validation": {k: v for k, v in row.items() if k.startswith("val/")},
+            "validation": {k: v for k, v in row.items() if k.startswith(("val/", "val_raw/"))},
             "train_fingerprint": train_set.fingerprint(),
             "val_fingerprint": val_set.fingerprint() if val_set is not None else None,
         },

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yolojax
 from yolojax.data import Dataset
 from yolojax.eval.analysis import analyse
 from yolojax.eval.report.write import write_report
@@ -43,6 +44,10 @@ def write_evaluation_report(
         folder,
         analysis,
         photo=lambda image_id: record_of[image_id].pixels(),
-        provenance={**(provenance or {}), "data fingerprint": dataset.fingerprint()},
+        provenance={
+            **(provenance or {}),
+            "data fingerprint": dataset.fingerprint(),
+            "program": f"yolojax {yolojax.__version__}",
+        },
         title=title,
     )

@@ -7,6 +7,7 @@ detections.json  checkpoints/  best/  report/index.html  report/report.md  repor
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from pathlib import Path
@@ -16,30 +17,36 @@ from yolojax.errors import CheckpointError, ConfigError
 
 
 class RunDirectory:
-    """Writes the log of a run; every file is complete after every call."""
+    """Writes the log of a run; every file is complete after every call.
 
-    def __init__(self, folder: Path) -> None:
+    With ``writes`` False, as in all processes of a job but the first, the rows are only remembered.
+    """
+
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        self.writes = writes
         self.folder = folder
         self.rows: list[dict[str, Any]] = []
 
     @classmethod
-    def create(cls, folder: Path, config_json: str) -> RunDirectory:
+    def create(cls, folder: Path, config_json: str, writes: bool = True) -> RunDirectory:
         """A new directory; raises `ConfigError` when it holds a run already or cannot be written."""
+        if not writes:
+            return cls(folder, writes)
         if (folder / "config.json").exists():
             raise ConfigError(
                 f"{folder} already holds a run; give another --out, or --resume {folder} to go on with it"
             )
         try:
             (folder / "report").mkdir(parents=True, exist_ok=True)
-            (folder / "config.json").write_text(config_json)
+            _write_whole(folder / "config.json", config_json)
         except OSError as error:
             raise ConfigError(f"cannot write to {folder} ({error.strerror}); give another --out") from error
         return cls(folder)
 
     @classmethod
-    def reopen(cls, folder: Path, step: int) -> RunDirectory:
+    def reopen(cls, folder: Path, step: int, *, writes: bool = True) -> RunDirectory:
         """An existing directory, its log cut back to what had happened by ``step``."""
-        run = cls(folder)
+        run = cls(folder, writes)
         log = folder / "metrics.jsonl"
         if log.exists():
             for line in log.read_text().splitlines():
@@ -55,27 +62,43 @@ class RunDirectory:
     def add(self, row: dict[str, Any]) -> None:
         """Append one row to ``metrics.jsonl`` and ``results.csv``."""
         self.rows.append(row)
+        if not self.writes:
+            return
         try:
             with (self.folder / "metrics.jsonl").open("a") as handle:
                 handle.write(json.dumps(row) + "\n")
+                handle.flush()
+                os.fsync(handle.fileno())  # a checkpoint that survives a power cut must find its row
             self._write_csv()
         except OSError as error:
             raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}; free space and resume") from error
 
     def _rewrite(self) -> None:
-        temporary = self.folder / "metrics.tmp"
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        os.replace(temporary, self.folder / "metrics.jsonl")
-        self._write_csv()
+        if not self.writes:
+            return
+        try:
+            _write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+            self._write_csv()
+        except OSError as error:
+            raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}; free space and resume") from error
 
     def _write_csv(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        temporary = self.folder / "results.tmp"
-        with temporary.open("w", newline="") as handle:
-            writer = csv.DictWriter(handle, columns, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(temporary, self.folder / "results.csv")
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        _write_whole(self.folder / "results.csv", text.getvalue())
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """A reader, or a run that is taken up again, finds the old file or the new one."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", newline="") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

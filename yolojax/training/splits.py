@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from yolojax.config import DataConfig
-from yolojax.data import Dataset, list_splits, open_dataset
+from yolojax.data import Dataset, list_splits, open_dataset, sample_indices
 from yolojax.errors import ConfigError
 
 
-def open_splits(config: DataConfig) -> tuple[Dataset, Dataset | None]:
+def open_splits(config: DataConfig, seed: int = 0) -> tuple[Dataset, Dataset | None]:
     """The training set and, where there is one, the validation set, with the training set's classes.
 
     A data set without splits is trained on as a whole. Validation images are never skipped: leaving out what cannot be
-    read would flatter the result.
+    read would flatter the result. Of the training images only ``config.fraction`` is taken, drawn by ``seed``.
 
     Raises:
       ConfigError: when no split is clearly the training split, or when the two are the same images.
@@ -29,10 +29,19 @@ def open_splits(config: DataConfig) -> tuple[Dataset, Dataset | None]:
         raise ConfigError(
             f"{config.path}: training and validation would both be on {train_split!r}; give another --val-split"
         )
-    train = open_dataset(config.path, train_split, skip_bad=config.skip_bad)
+    train = take_fraction(open_dataset(config.path, train_split, skip_bad=config.skip_bad), config.fraction, seed)
     if val_split is None or val_split == train_split:
         return train, None
     return train, open_dataset(config.path, val_split, class_names=train.class_names)
+
+
+def take_fraction(dataset: Dataset, fraction: float, seed: int) -> Dataset:
+    """A random share of the images, at least one, in their own order; the same for the same seed."""
+    count = max(1, round(len(dataset) * fraction))
+    if count >= len(dataset):
+        return dataset
+    drawn = sample_indices(seed, 0, count, len(dataset))
+    return dataset.take(sorted(drawn.tolist()))
 
 
 def split_named(name: str, available: tuple[str, ...]) -> str | None:

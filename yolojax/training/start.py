@@ -1,41 +1,108 @@
-"""Starting from given weights: what fits is taken, what does not is named."""
+"""Starting from given parameters: what fits is taken, what does not is named."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 
-from yolojax.config import OptimiserConfig
+from yolojax.detector import DetectorSpec, Variables
 from yolojax.errors import CheckpointError
-from yolojax.training.state import TrainState, wrap_variables
+from yolojax.predict import load_detector
 from yolojax.weights.released import flatten, load_weights, unflatten
 
 
-def start_from(
-    path: Path, state: TrainState, config: OptimiserConfig, total_steps: int
-) -> tuple[TrainState, list[str]]:
-    """A state at step 0 with every parameter of ``path`` whose name and shape match, and remarks on the others.
+def load_init(path: str | Path) -> tuple[dict[str, Any], DetectorSpec | None]:
+    """The variables to start from, and the description of their detector where there is one.
 
-    ``path`` is a run directory, a released folder or a ``.safetensors`` file. Raises `CheckpointError` when it cannot
-    be read or nothing in it matches.
+    ``path`` is a ``.safetensors`` file, whose names are taken as they are, or anything that `load_detector` loads: a
+    run directory, a released detector. Raises `CheckpointError` when it cannot be read.
     """
-    for candidate in (path / "best" / "weights.safetensors", path / "weights.safetensors", path):
-        if candidate.is_file():
-            break
-    else:
-        raise CheckpointError(f"{path}: no weights there; give a run directory or a .safetensors file")
-    given, own = flatten(load_weights(candidate)), flatten(state.variables)
-    taken = {
-        name: jnp.asarray(value, own[name].dtype)
-        for name, value in given.items()
-        if name in own and own[name].shape == value.shape
-    }
+    path = Path(path).expanduser()
+    if path.suffix == ".safetensors":
+        return load_weights(path), None
+    detector, variables = load_detector(path)
+    return variables, detector.spec
+
+
+def take_matching(
+    own: Variables,
+    given: dict[str, Any],
+    source: str,
+    spec: DetectorSpec | None = None,
+    given_spec: DetectorSpec | None = None,
+) -> tuple[Variables, str]:
+    """``own`` with every array of ``given`` that has the same path and shape, and one summary.
+
+    Args:
+      own: variables of the detector to train.
+      given: variables of any detector, or of a part of one (a backbone alone).
+      source: where they come from, for the summary.
+      spec, given_spec: of both detectors; where class names differ although shapes agree, the summary says so.
+
+    Raises:
+      CheckpointError: nothing matches, or a value that does is not finite.
+    """
+    mine, theirs = flatten(own), flatten(given)
+    taken = {}
+    for name in mine:
+        if name in theirs and mine[name].shape == theirs[name].shape:
+            taken[name] = jnp.asarray(theirs[name], mine[name].dtype)
+            if not bool(jnp.isfinite(taken[name]).all()):
+                raise CheckpointError(f"{source}: {name} holds values that are not finite; give other weights")
     if not taken:
-        raise CheckpointError(f"{candidate}: no parameter matches this detector by name and shape")
-    left = sorted(set(own) - set(taken))
-    remarks = [f"{len(taken)} of {len(own)} arrays taken from {candidate}"]
-    if left:
-        remarks.append(f"freshly initialised: {', '.join(left[:8])}{' ...' if len(left) > 8 else ''}")
-    variables = unflatten({**own, **taken})
-    return wrap_variables(variables, config, total_steps), remarks
+        raise CheckpointError(
+            f"{source}: none of its {len(theirs)} arrays has the name and shape of one of this detector's "
+            f"(such as {_example(mine)}; there: {_example(theirs)}); choose --model and --option as they were there"
+        )
+    said = [f"{len(taken)} of {len(mine)} arrays taken from {source}"]
+    other_shape = [
+        f"{n} ({_shape(theirs[n])} there, {_shape(mine[n])} here)" for n in mine if n in theirs if n not in taken
+    ]
+    absent = [n for n in mine if n not in theirs]
+    unused = [n for n in theirs if n not in mine]
+    if other_shape:
+        said.append(f"of another shape: {', '.join(other_shape)}")
+    if absent:
+        said.append(f"not there: {_grouped(absent)}")
+    if unused:
+        said.append(f"unused: {_grouped(unused)}")
+    if other_shape or absent:
+        said[0] += ", the others freshly initialised"
+    if spec is not None and given_spec is not None and not other_shape and spec.class_names != given_spec.class_names:
+        said.append(
+            f"its classes were {', '.join(given_spec.class_names)}, here they are {', '.join(spec.class_names)}, "
+            "and the scores start as they were there"
+        )
+    return unflatten_like(own, {**mine, **taken}), "; ".join(said)
+
+
+def unflatten_like(own: Variables, flat: dict[str, Any]) -> Variables:
+    """`unflatten`, with the empty parts that ``own`` has."""
+    tree = unflatten(flat)
+
+    def fill(node: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+        return {k: fill(node.get(k, {}), v) if isinstance(v, dict) else node[k] for k, v in like.items()}
+
+    return fill(tree, own)
+
+
+def _grouped(names: list[str]) -> str:
+    """Every name when they are few, else how many lie below each part."""
+    if len(names) <= 8:
+        return ", ".join(names)
+    parts = Counter("/".join(name.split("/")[:3]) for name in names)
+    if len(parts) > 12:
+        parts = Counter("/".join(name.split("/")[:2]) for name in names)
+    return ", ".join(f"{part} ({count})" for part, count in parts.items())
+
+
+def _example(flat: dict[str, Any]) -> str:
+    name = next(iter(flat), None)
+    return "none at all" if name is None else f"{name} {_shape(flat[name])}"
+
+
+def _shape(array: Any) -> str:
+    return "x".join(map(str, array.shape)) or "scalar"

@@ -1,18 +1,21 @@
 """One training step as a pure function of state and batch, compiled once for a whole run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from yolojax.augment.compose import Augmentation
 from yolojax.config import OptimiserConfig
-from yolojax.detector import Detector, Variables, prepare_images
-from yolojax.structures import Batch, Hyper, LossTerms
-from yolojax.training.optimiser import ema_decay_at, make_optimiser
+from yolojax.detector import Detector, prepare_images
+from yolojax.models.freezing import frozen_statistics
+from yolojax.structures import Batch, Hyper
+from yolojax.training.freeze import frozen_leaves, keep_frozen
+from yolojax.training.gradient import accumulated_gradient, whole_gradient
+from yolojax.training.optimiser import ema_decay_at, make_optimiser, schedule_at
 from yolojax.training.state import TrainState
 
 
@@ -34,68 +37,86 @@ class StepReport(NamedTuple):
 TrainStep = Callable[[TrainState, Batch, Hyper], tuple[TrainState, StepReport]]
 
 
+def augmentation_key(seed: PRNGKeyArray, step: int | Int[Array, ""]) -> PRNGKeyArray:
+    """The key of the random changes that a step makes to its batch."""
+    return jax.random.fold_in(jax.random.fold_in(seed, 0), step)
+
+
 def make_train_step(
     detector: Detector,
     config: OptimiserConfig,
-    total_steps: int,
     augmentation: Augmentation,
     seed: PRNGKeyArray,
     *,
-    plain_from: int | None = None,
     plain_augmentation: Augmentation | None = None,
+    plain_share: float = 0.0,
+    accumulate: int = 1,
+    freeze: Sequence[str] = (),
 ) -> TrainStep:
     """The step of a run: augment, forward, loss, gradient, update, average.
 
     A step whose loss or gradient is not finite leaves parameters, average and optimiser as they were and says so in its
-    report. From step ``plain_from`` on, ``plain_augmentation`` takes the place of ``augmentation`` (mosaic closes
-    before the end of a run); both live in the one compiled program.
-    """
+    report.
 
-    def augment(step: Array, batch: Batch) -> Batch:
-        key = jax.random.fold_in(jax.random.fold_in(seed, 0), step)
-        if plain_from is None or plain_augmentation is None:
+    Args:
+      detector: what is trained.
+      config: how parameters move.
+      augmentation: of the whole batch.
+      seed: of augmentation and network; each step derives its own keys from it.
+      plain_augmentation: takes the place of ``augmentation`` for the last ``plain_share`` of the run (mosaic closes
+        before the end); both live in the one compiled program.
+      plain_share: from 0 to 1.
+      accumulate: parts of the batch that are computed one after another (see `accumulated_gradient`).
+      freeze: parts of the detector (`frozen_leaves`) whose parameters, running statistics and average do not move, and
+        which normalise as at inference.
+    """
+    gradient_of = whole_gradient if accumulate == 1 else accumulated_gradient(accumulate)
+
+    def augment(state: TrainState, batch: Batch) -> Batch:
+        key = augmentation_key(seed, state.step)
+        if plain_augmentation is None:
             images, targets = augmentation(key, batch.images, batch.targets)
         else:
+            plain_from = jnp.round(state.total_steps * (1 - jnp.float32(plain_share))).astype(jnp.int32)
             images, targets = jax.lax.cond(
-                step < plain_from, augmentation, plain_augmentation, key, batch.images, batch.targets
+                state.step < plain_from, augmentation, plain_augmentation, key, batch.images, batch.targets
             )
         return batch._replace(images=images, targets=targets)
 
     def train_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, StepReport]:
-        batch = augment(state.step, batch)
+        batch = augment(state, batch)
         images = prepare_images(batch.images, detector.spec.preprocess)
         model_key = jax.random.fold_in(jax.random.fold_in(seed, 1), state.step)
-
-        def loss_of(params: Variables) -> tuple[Float[Array, ""], tuple[LossTerms, dict, Variables]]:
-            variables = {**state.variables, "params": params}
-            outputs, new_state = detector.forward_train(variables, images, batch.targets, model_key)
-            terms = detector.loss(outputs, batch.targets, hyper)
-            loss, parts = terms.reduce()
-            return loss, (terms, parts, new_state)
-
-        (loss, (terms, parts, new_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-            state.variables["params"]
-        )
+        frozen = frozen_leaves(state.variables["params"], freeze)
+        frozen_variables = {name: frozen_leaves(tree, freeze) for name, tree in state.variables.items()}
+        with frozen_statistics(freeze):
+            found = gradient_of(detector, state.variables, images, batch.targets, model_key, hyper)
+        gradient = keep_frozen(frozen, found.parameters, jax.tree.map(jnp.zeros_like, found.parameters))
         norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        finite = jnp.isfinite(found.loss) & jnp.isfinite(norm)
 
-        optimiser = make_optimiser(config, total_steps, hyper)
-        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.variables["params"])
-        variables = {**new_state, "params": optax.apply_updates(state.variables["params"], updates)}
+        params = state.variables["params"]
+        optimiser = make_optimiser(config, hyper, schedule_at(config, state.step, state.total_steps))
+        updates, optimiser_state = optimiser.update(gradient, state.optimiser, params)
+        variables = {**found.state, "params": optax.apply_updates(params, updates)}
         decay = ema_decay_at(state.step.astype(jnp.float32), config.ema_decay)
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, variables)
-        updated = TrainState(state.step + 1, variables, ema, optimiser_state)
+        # Weight decay moves what has no gradient, and an average of equal numbers is rounded: hence to the byte.
+        variables = keep_frozen(frozen_variables, variables, state.variables)
+        ema = keep_frozen(frozen_variables, ema, state.ema)
+
+        updated = TrainState(state.step + 1, state.total_steps, variables, ema, optimiser_state)
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), updated, state)
         report = StepReport(
-            loss=loss,
-            parts=parts,
+            loss=found.loss,
+            parts=found.parts,
             counts={
-                **{name: jnp.sum(value) for name, value in terms.counts.items()},
+                **{name: jnp.sum(value) for name, value in found.terms.counts.items()},
                 "dropped": jnp.sum(batch.targets.dropped).astype(jnp.float32),
             },
             gradient_norm=norm,
             finite=finite,
-            image_loss=sum(terms.sums.values(), start=jnp.zeros(batch.images.shape[0])),
+            image_loss=sum(found.terms.sums.values(), start=jnp.zeros(batch.images.shape[0])),
         )
         return new, report
 

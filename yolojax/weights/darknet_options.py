@@ -117,7 +117,7 @@ class Options:
         if text is None:
             return default
         try:
-            value = kind(text)
+            value = kind(_without_underscores(text))
         except ValueError:
             raise self.fail(key, f"give {what}") from None
         if not low <= value <= high or not math.isfinite(value):
@@ -129,9 +129,16 @@ class Options:
         if text is None:
             return None
         try:
-            values = [kind(part) for part in text.removesuffix(",").split(",")]
+            values = [kind(_without_underscores(part)) for part in text.removesuffix(",").split(",")]
         except ValueError:
             raise self.fail(key, f"give {what}") from None
         if not all(math.isfinite(value) for value in values):
             raise self.fail(key, f"give {what}")
         return values
+
+
+def _without_underscores(text: str) -> str:
+    """The text itself; raises `ValueError` for ``1_000``, which is a number to Python alone."""
+    if "_" in text:
+        raise ValueError(text)
+    return text

@@ -99,11 +99,11 @@ def _misfit(layer: Layer, inputs: list[Shape]) -> str | None:
 def _output(layer: Layer, inputs: list[Shape]) -> Shape:
     height, width, channels = inputs[0]
     if isinstance(layer, Convolutional):
-        side = [(n + 2 * layer.padding - layer.size) // layer.stride + 1 for n in (height, width)]
-        return Shape(*side, layer.filters)
+        rows, columns = ((n + 2 * layer.padding - layer.size) // layer.stride + 1 for n in (height, width))
+        return Shape(rows, columns, layer.filters)
     if isinstance(layer, Maxpool):
-        side = [(n + layer.padding - layer.size) // layer.stride + 1 for n in (height, width)]
-        return Shape(*side, channels)
+        rows, columns = ((n + layer.padding - layer.size) // layer.stride + 1 for n in (height, width))
+        return Shape(rows, columns, channels)
     if isinstance(layer, Route):
         return Shape(height, width, sum(shape.channels for shape in inputs) // layer.groups)
     if isinstance(layer, Upsample):

@@ -1,7 +1,11 @@
 """Released detectors: parameters as ``safetensors`` beside a JSON description; no pickle, nothing executed.
 
-best/weights.safetensors   flat names such as ``params/backbone/stem/conv/kernel``, and the SHA-256 of all arrays
-best/detector.json         architecture, classes, canvas, preprocessing, and where it comes from
+best/weights.safetensors   flat names such as ``params/backbone/stem/conv/kernel``, description, and SHA-256 of both
+best/detector.json         the description for people: architecture, classes, canvas, data, versions
+
+The weight file is the detector: it appears by one rename, parameters and description together, so that a program killed
+while releasing leaves the earlier detector or the new one. ``detector.json`` beside it follows, and is read only where
+the weight file says nothing of itself.
 """
 
 import hashlib
@@ -16,8 +20,14 @@ from yolojax.errors import CheckpointError
 
 FORMAT = 1
 
-DIGEST = "sha256"
-"""Metadata entry of our weight files. The format itself has no checksum: a flipped byte would be another weight."""
+ENTRY = "yolojax"
+"""The metadata entry of our weight files: ``{"sha256": of all the content, "description": {...}}`` as JSON.
+
+The format itself has no checksum: a flipped byte would be another weight. One entry, because safetensors writes several
+in an order that differs from process to process, and the same detector shall be the same bytes.
+"""
+
+WEIGHTS, TEXT = "weights.safetensors", "detector.json"
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -44,7 +54,10 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_released(folder: Path, variables: dict[str, Any], description: dict[str, Any]) -> None:
-    """Write weights, then the description that makes them a detector; each appears whole or not at all."""
+    """Write weights with the description that makes them a detector, then the description by itself.
+
+    Each file appears whole or not at all. Raises `CheckpointError` when the disk refuses.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -52,13 +65,27 @@ def save_released(folder: Path, variables: dict[str, Any], description: dict[str
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / "weights.tmp"
         flat = {name: np.ascontiguousarray(np.asarray(value)) for name, value in flatten(variables).items()}
-        save_file(flat, temporary, metadata={DIGEST: _digest(flat)})
-        os.replace(temporary, folder / "weights.safetensors")
-        temporary = folder / "detector.tmp"
-        temporary.write_text(json.dumps({"format": FORMAT, **description}, indent=2, sort_keys=True) + "\n")
-        os.replace(temporary, folder / "detector.json")
+        text = json.dumps({"format": FORMAT, **description}, indent=2, sort_keys=True) + "\n"
+        save_file(flat, temporary, metadata={ENTRY: json.dumps({"sha256": _digest(flat, text), "description": text})})
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, folder / WEIGHTS)
+        _write_text(folder, text)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write {folder}: {error}; free space or give another --out") from error
+
+
+def _write_text(folder: Path, text: str) -> None:
+    temporary = folder / "detector.tmp"
+    temporary.write_text(text)
+    os.replace(temporary, folder / TEXT)
+
+
+def complete_release(folder: Path) -> None:
+    """Make ``detector.json`` say what the weight file says, which a program killed between the two did not get to."""
+    text, path = _described(folder / WEIGHTS), folder / TEXT
+    if text is not None and (not path.is_file() or path.read_text() != text):
+        _write_text(folder, text)
 
 
 def load_weights(path: Path) -> dict[str, Any]:
@@ -71,17 +98,19 @@ def load_weights(path: Path) -> dict[str, Any]:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            entry = (file.metadata() or {}).get(ENTRY)
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-    if DIGEST in metadata and metadata[DIGEST] != _digest(flat):
-        raise CheckpointError(f"{path}: damaged (the SHA-256 of its arrays differs from the one it states)")
+    if entry is not None:
+        stated = _stated(entry)
+        if stated is None or stated["sha256"] != _digest(flat, stated["description"]):
+            raise CheckpointError(f"{path}: damaged (the SHA-256 of its content differs from the one it states)")
     return unflatten(flat)
 
 
-def _digest(flat: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def _digest(flat: dict[str, np.ndarray], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
     for name in sorted(flat):
         digest.update(f"{name} {flat[name].dtype} {flat[name].shape};".encode())
         digest.update(flat[name].tobytes())
@@ -89,14 +118,21 @@ def _digest(flat: dict[str, np.ndarray]) -> str:
 
 
 def load_description(folder: Path) -> dict[str, Any]:
-    """The description beside released weights; raises `CheckpointError` if it is missing, damaged or too new."""
-    path = folder / "detector.json"
+    """The description of released weights; raises `CheckpointError` if it is missing, damaged or too new.
+
+    That of the weight file itself, whose checksum `load_weights` verifies, else ``detector.json`` beside it.
+    """
+    text, path = _described(folder / WEIGHTS), folder / WEIGHTS
+    if text is None:
+        path = folder / TEXT
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: cannot be read ({error.strerror}); give a folder that a training run wrote"
+            ) from error
     try:
-        description = json.loads(path.read_text())
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror}); give a folder that a training run wrote"
-        ) from error
+        description = json.loads(text)
     except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON ({error}); the file is damaged") from error
     if not isinstance(description, dict) or "detector" not in description:
@@ -106,6 +142,26 @@ def load_description(folder: Path) -> dict[str, Any]:
             f"{path}: format {description.get('format')!r}, this version reads {FORMAT}; update yolojax"
         )
     return description
+
+
+def _described(path: Path) -> str | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            stated = _stated((file.metadata() or {}).get(ENTRY, ""))
+    except (OSError, SafetensorError, ValueError):
+        return None  # `load_weights` says what is wrong with it
+    return stated["description"] if stated is not None else None
+
+
+def _stated(entry: str) -> dict[str, str] | None:
+    """The two texts of the metadata entry; None when it is damaged."""
+    try:
+        stated = json.loads(entry)
+        return {name: str(stated[name]) for name in ("sha256", "description")}
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def fit_tree(loaded: dict[str, Any], expected: dict[str, Any], source: str) -> dict[str, Any]:

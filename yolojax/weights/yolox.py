@@ -117,8 +117,8 @@ def _place(name: str, folded: bool) -> tuple[str, str] | None:
             continue
         rest = match["rest"].removeprefix(".")
         if kind == "prediction":
-            name = {"weight": "kernel", "bias": "bias"}.get(leaf)
-            return ("params", f"{match.expand(ours)}/{name}") if name and not rest else None
+            own_leaf = {"weight": "kernel", "bias": "bias"}.get(leaf)
+            return ("params", f"{match.expand(ours)}/{own_leaf}") if own_leaf and not rest else None
         part = ""
         if not folded:
             rest, _, part = rest.rpartition(".")

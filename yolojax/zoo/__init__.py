@@ -16,6 +16,8 @@ from jaxtyping import DTypeLike, Float
 from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.geometry import Preprocess
+from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.compact import compact
 from yolojax.zoo.darknet import darknet, from_darknet, to_darknet
 from yolojax.zoo.lesson import lesson
@@ -31,6 +33,7 @@ from yolojax.zoo.yolox import from_yolox, yolox, yolox_l, yolox_m, yolox_nano, y
 __all__ = [
     "ANCHORED",
     "ARCHITECTURES",
+    "COCO_CLASSES",
     "build",
     "describe",
     "forward_flops",
@@ -133,6 +136,9 @@ def from_description(description: dict[str, Any], *, dtype: DTypeLike = "float32
         )
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"the description does not make a detector: {error}") from error
+    if isinstance(preprocess := description.get("preprocess"), dict):
+        # Descriptions written before there was a choice of filters say none.
+        description = {**description, "preprocess": {"filter": Preprocess().filter, **preprocess}}
     made = json.loads(json.dumps(describe(detector.spec)))
     for key in sorted(set(made) | set(description)):
         if made.get(key) != json.loads(json.dumps(description.get(key))):

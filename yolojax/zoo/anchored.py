@@ -10,12 +10,16 @@ from jaxtyping import Array, DTypeLike, Float
 from yolojax.coding import anchor_grid, decode, decode_squared, flatten_levels
 from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs
 from yolojax.errors import ConfigError
+from yolojax.geometry import Preprocess
 from yolojax.losses import binary_cross_entropy, complete_box_iou_loss, squared_offset_loss, yolo_loss
 from yolojax.losses.box import box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.structures import Candidates, Hyper, Level, LossTerms, Targets
 from yolojax.zoo.assemble import assemble, check_canvas
+
+PREPROCESS = Preprocess("stretch", filter="bilinear")
+"""Darknet's: the photo stretched to the canvas, RGB, 0..1."""
 
 BOX_LOSSES = {
     "iou": box_iou_loss,

@@ -2,7 +2,8 @@
 
 YOLOv2 to v4, v7-tiny, Yolo-Fastest, MobileNet-YOLO and others come as a pair of files; `from_darknet` makes a detector
 and its variables of them, `to_darknet` writes such a pair. Accuracy is the published one, on Darknet's own
-preprocessing: the photo stretched to the canvas (letterboxed where the file says ``letter_box=1``), RGB, 0..1.
+preprocessing: the photo stretched to the canvas (letterboxed where the file says ``letter_box=1``) by OpenCV's bilinear
+filter, RGB, 0..1.
 
 The file's layers become a backbone, a neck and a head (`yolojax.models.darknet`). What a file says about Darknet's
 training does not enter: the loss is that of `anchored_detection`, with the file's ``iou_loss`` and ``ignore_thresh``.
@@ -22,15 +23,8 @@ from jaxtyping import DTypeLike
 from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import Preprocess
-from yolojax.models.darknet import (
-    Parts,
-    arrays_from_variables,
-    backbone_length,
-    by_stride,
-    darknet_network,
-    split_parts,
-    variables_from_arrays,
-)
+from yolojax.models.darknet import arrays_from_variables, darknet_network, variables_from_arrays
+from yolojax.models.darknet_parts import Parts, backbone_length, by_stride, split_parts
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.weights.darknet import (
@@ -49,6 +43,7 @@ from yolojax.weights.darknet_write import with_classes
 from yolojax.weights.released import fit_tree
 from yolojax.zoo.anchored import AnchoredLevel, anchored_detection
 from yolojax.zoo.assemble import assemble
+from yolojax.zoo.coco import COCO_CLASSES
 
 
 def darknet(
@@ -68,7 +63,7 @@ def darknet(
       canvas: ``(height, width)`` in pixels, whatever the file says.
       cfg: the text of the file.
       backbone_layers: how many of the first layers are the backbone; by default what
-        `yolojax.models.darknet.backbone_length` finds.
+        `yolojax.models.darknet_parts.backbone_length` finds.
       epsilon: of batch normalisation: 1e-5 in Darknet, 1e-6 in OpenCV.
       momentum: of the running BatchNorm statistics.
       dtype: of the network's computation.
@@ -80,7 +75,7 @@ def darknet(
     length = backbone_length(network) if backbone_layers is None else backbone_layers
     if not 1 <= length <= len(network.layers):
         raise ConfigError(f"backbone_layers = {length}: give 1 to {len(network.layers)}, the layers of the cfg")
-    return _build(tuple(class_names), network, tuple(canvas), length, epsilon, momentum, dtype)
+    return _build(tuple(class_names), network, (canvas[0], canvas[1]), length, epsilon, momentum, dtype)
 
 
 def from_darknet(
@@ -99,7 +94,8 @@ def from_darknet(
     Args:
       cfg: the ``.cfg`` file.
       weights: the ``.weights`` file that belongs to it.
-      names: class names, or the ``.names`` file that lists them; without it they are ``class0``, ``class1``, ...
+      names: class names, or the ``.names`` file that lists them. Without it 80 classes are taken for COCO's, others are
+        ``class0``, ``class1``, ...
       size: side of the square canvas, or ``(height, width)``, instead of the file's.
       backbone_layers, epsilon, momentum, dtype: see `darknet`.
 
@@ -109,7 +105,8 @@ def from_darknet(
     """
     network = read_cfg(cfg)
     if names is None:
-        names = tuple(f"class{i}" for i in range(network.classes))
+        coco = network.classes == len(COCO_CLASSES)
+        names = COCO_CLASSES if coco else tuple(f"class{i}" for i in range(network.classes))
     class_names = read_names(names) if isinstance(names, str | Path) else tuple(names)
     if len(class_names) != network.classes:
         raise ConfigError(f"{cfg} has {network.classes} classes, but {len(class_names)} class names are given")
@@ -198,7 +195,7 @@ def _build(
         class_names,
         canvas,
         tuple(level.stride for level in levels),
-        Preprocess(resize="letterbox", pad=128) if cfg.letter_box else Preprocess(resize="stretch"),
+        Preprocess("letterbox" if cfg.letter_box else "stretch", pad=128, filter="bilinear"),
         hyper={"ignore_iou": ignore},
         options=options,
     )

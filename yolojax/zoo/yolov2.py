@@ -12,13 +12,12 @@ from typing import Any
 from jaxtyping import DTypeLike
 
 from yolojax.detector import Detector, DetectorSpec
-from yolojax.geometry import Preprocess
 from yolojax.models.darknet_backbones import Darknet19
 from yolojax.models.heads import YOLOHead
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolo_necks import Passthrough
-from yolojax.zoo.anchored import anchored_detector
+from yolojax.zoo.anchored import PREPROCESS, anchored_detector
 
 ANCHORS = (((18.32736, 21.67632), (59.98272, 66.00096), (106.82976, 175.17888), (252.25024, 112.88896),
             (312.65664, 293.38496)),)  # fmt: skip
@@ -49,7 +48,13 @@ def yolov2(
     """
     options: dict[str, Any] = {"anchors": anchors, "width": width, "momentum": momentum}
     spec = DetectorSpec(
-        "yolov2", class_names, canvas, (32,), Preprocess("stretch"), hyper={"ignore_iou": 0.6}, options=options
+        "yolov2",
+        class_names,
+        canvas,
+        (32,),
+        PREPROCESS,
+        hyper={"ignore_iou": 0.6},
+        options=options,
     )
 
     def make_network(style: Style) -> Network:

@@ -13,12 +13,11 @@ from typing import Any
 from jaxtyping import DTypeLike
 
 from yolojax.detector import Detector, DetectorSpec
-from yolojax.geometry import Preprocess
 from yolojax.models.darknet_backbones import Darknet53, PooledDarknet, scaled
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolo_necks import ConvYOLOHead, TinyNeck, YOLOv3Neck
-from yolojax.zoo.anchored import anchored_detector
+from yolojax.zoo.anchored import PREPROCESS, anchored_detector
 
 ANCHORS = (
     ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
@@ -74,7 +73,13 @@ def yolov3(
         "momentum": momentum,
     }
     spec = DetectorSpec(
-        "yolov3", class_names, canvas, (8, 16, 32), Preprocess("stretch"), hyper={"ignore_iou": 0.7}, options=options
+        "yolov3",
+        class_names,
+        canvas,
+        (8, 16, 32),
+        PREPROCESS,
+        hyper={"ignore_iou": 0.7},
+        options=options,
     )
 
     def make_network(style: Style) -> Network:
@@ -98,7 +103,13 @@ def yolov3_tiny(
     """Build the tiny one; arguments as of `yolov3`, with two levels of anchors."""
     options: dict[str, Any] = {"anchors": anchors, "width": width, "box": box, "momentum": momentum}
     spec = DetectorSpec(
-        "yolov3-tiny", class_names, canvas, (16, 32), Preprocess("stretch"), hyper={"ignore_iou": 0.7}, options=options
+        "yolov3-tiny",
+        class_names,
+        canvas,
+        (16, 32),
+        PREPROCESS,
+        hyper={"ignore_iou": 0.7},
+        options=options,
     )
 
     def make_network(style: Style) -> Network:

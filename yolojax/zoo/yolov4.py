@@ -13,12 +13,11 @@ from typing import Any
 from jaxtyping import DTypeLike
 
 from yolojax.detector import Detector, DetectorSpec
-from yolojax.geometry import Preprocess
 from yolojax.models.darknet_backbones import CSPDarknet53, CSPDarknetTiny, scaled
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolo_necks import ConvYOLOHead, TinyNeck, YOLOv4Neck
-from yolojax.zoo.anchored import anchored_detector
+from yolojax.zoo.anchored import PREPROCESS, anchored_detector
 
 ANCHORS = (
     ((12.0, 16.0), (19.0, 36.0), (40.0, 28.0)),
@@ -79,7 +78,13 @@ def yolov4(
         "momentum": momentum,
     }
     spec = DetectorSpec(
-        "yolov4", class_names, canvas, (8, 16, 32), Preprocess("stretch"), hyper={"ignore_iou": 0.7}, options=options
+        "yolov4",
+        class_names,
+        canvas,
+        (8, 16, 32),
+        PREPROCESS,
+        hyper={"ignore_iou": 0.7},
+        options=options,
     )
 
     def make_network(style: Style) -> Network:
@@ -103,7 +108,13 @@ def yolov4_tiny(
     """Build the tiny one; arguments as of `yolov4`, with two levels of anchors."""
     options: dict[str, Any] = {"anchors": anchors, "width": width, "box": box, "momentum": momentum}
     spec = DetectorSpec(
-        "yolov4-tiny", class_names, canvas, (16, 32), Preprocess("stretch"), hyper={"ignore_iou": 0.7}, options=options
+        "yolov4-tiny",
+        class_names,
+        canvas,
+        (16, 32),
+        PREPROCESS,
+        hyper={"ignore_iou": 0.7},
+        options=options,
     )
 
     def make_network(style: Style) -> Network:

@@ -1,0 +1,124 @@
+"""``yolojax anchors`` and ``yolojax data assign``."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.small_run import DATA
+from yolojax.anchors import design_anchors
+from yolojax.data import open_dataset
+from yolojax.structures import Candidates, Level, Targets
+from yolojax.training.assignments import assign_by
+
+MANY = "shapes:?count=90"
+
+
+def design_of(data, strides, per_level, scale):
+    """The same design from the annotations, without the canvas: images of the set are square."""
+    sizes = [(scale * (x2 - x1), scale * (y2 - y1)) for r in open_dataset(data).records for x1, y1, x2, y2 in r.boxes]
+    return design_anchors(np.array(sizes), strides, per_level)
+
+
+def test_anchors_as_json_table_and_plot(yolojax, tmp_path):
+    command = ["anchors", MANY, "--levels", "2", "--per-level", "2", "--size", "320"]
+    ended = yolojax(*command, "--json", "--plot", "anchors.png")
+    assert ended.code == 0 and ended.err == ""
+    told, design = json.loads(ended.out), design_of(MANY, (16, 32), 2, 2)
+    assert told["warning"] is None and told["retune"] == [level.stride for level in design.levels if level.retune]
+    for level, wanted in zip(told["levels"], design.levels, strict=True):
+        assert level["stride"] == wanted.stride and level["boxes"] == wanted.boxes
+        np.testing.assert_allclose(level["anchors"], wanted.anchors, atol=0.01)
+        for key in ("median_iou", "recall", "area_coverage"):
+            assert level[key] == pytest.approx(getattr(wanted, key), abs=1e-6)
+    with Image.open(tmp_path / "anchors.png") as plot:
+        assert plot.width > 500 and len(plot.convert("RGB").getcolors(1 << 20)) > 20
+    table = yolojax(*command)
+    assert table.code == 0 and design.recommendation in table.out
+    assert all(word in table.out for word in ("median IoU", "recall", "in area reach", "    16"))
+
+
+def test_anchors_flag_a_level_to_retune_and_evolve(yolojax):
+    """One anchor for all sizes cannot have nine tenths of the boxes over an IoU of .5."""
+    command = ["anchors", MANY, "--levels", "1", "--per-level", "1"]
+    plain = json.loads(yolojax(*command, "--json").out)
+    assert plain["levels"][0]["retune"] and plain["retune"] == [32] and plain["recall"] < 0.9
+    assert "retune" in yolojax(*command).out
+    evolved = json.loads(yolojax(*command, "--evolve", "60", "--json").out)
+    assert evolved["mean_iou"] > plain["mean_iou"]
+
+
+def test_anchors_of_few_boxes_warn_and_name_the_published_ones(yolojax):
+    ended = yolojax("anchors", "shapes:?count=10", "--json")
+    told = json.loads(ended.out)
+    assert ended.code == 0 and "warning: only" in ended.err and "COCO" in told["recommendation"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--levels", "0"],
+        ["--per-level", "0"],
+        ["--size", "0"],
+        ["--evolve", "-1"],
+        ["--seed", "-1"],
+        ["--plot", "a.jpg"],
+        ["--plot", "no/where.png"],
+    ],
+)
+def test_anchor_errors(wrong, yolojax):
+    ended = yolojax("anchors", "shapes:?count=4", *wrong)
+    assert ended.code == 2 and ended.out == "" and ended.err.count("\n") == 1 and wrong[0] in ended.err
+
+
+@pytest.mark.parametrize("rule", ["atss", "best-anchor"])
+def test_assignment_is_drawn_and_counted(rule, yolojax, tmp_path):
+    ended = yolojax("data", "assign", DATA, "--rule", rule, "--count", "2", "--size", "64", "--out", "seen")
+    assert ended.code == 0 and ended.err == ""
+    first, second = (line.split() for line in ended.out.splitlines()[1:3])
+    assert first[0] == "train_000000.png" and second[0] == "train_000001.png"
+    for name, objects, left, cells, *_ in (first, second):
+        assert name and int(cells) >= int(objects) - int(left) >= 0
+        if rule == "best-anchor":
+            assert int(cells) == int(objects) - int(left)
+    with Image.open(tmp_path / "seen" / "assignment.png") as picture:
+        assert picture.width > 960
+
+
+def test_assignment_by_predictions(trained, yolojax):
+    ended = yolojax("data", "assign", DATA, "--rule", "task-aligned", "--model", trained, "--count", "1")
+    assert ended.code == 0 and ended.err == "" and "runs/assign: assignment.png" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--rule", "simota"], "--model"),
+        (["--first", "8"], "0 to 7"),
+        (["--count", "0"], "--count"),
+        (["--size", "100"], "multiple of 32"),
+        (["--model", "nowhere"], "nowhere"),
+    ],
+)
+def test_assignment_errors(wrong, said, yolojax):
+    ended = yolojax("data", "assign", DATA, *wrong)
+    assert ended.code == 2 and ended.out == "" and ended.err.count("\n") == 1 and said in ended.err
+
+
+def test_every_rule_agrees_with_its_assigner_on_who_may_own():
+    """One object on a canvas of one level; a candidate for each cell is the cell itself."""
+    box = np.array([[[4, 4, 28, 28], [0, 0, 0, 0]]], np.float32)
+    valid, no = np.array([[True, False]]), np.zeros((1, 2), bool)
+    targets = Targets(box, np.zeros((1, 2), np.int32), valid, no, np.zeros(1, np.int32))
+    levels = (Level(4, 4, 8),)
+    corner = np.stack(np.meshgrid(np.arange(4), np.arange(4)), -1).reshape(1, 16, 2) * 8.0
+    candidates = Candidates(
+        np.concatenate([corner, corner + 8], -1).astype(np.float32), np.full((1, 16, 2), 0.5, np.float32)
+    )
+    for rule in ("best-anchor", "ratio", "simota", "task-aligned", "one-to-one"):
+        got = assign_by(rule, targets, levels, anchors=np.array([[[20.0, 20.0]]]), candidates=candidates)
+        assert got.positive.any() and not got.objects[got.positive].any() and got.points.shape == (16, 2)
+        inside = got.points[got.positive[0]]
+        assert ((inside > 4) & (inside < 28)).all()
+    assert got.positive.sum() == 1  # one to one

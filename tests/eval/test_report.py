@@ -1,0 +1,169 @@
+"""What the three files of a report say, for every kind of input that a stranger may have."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from yolojax.errors import DataError
+from yolojax.eval.analysis import analyse, compare
+from yolojax.eval.coco import METRICS
+from yolojax.eval.report.gallery import FOUND, IGNORED, Limits, build_gallery, errors_per_image
+from yolojax.eval.report.markdown import plain
+from yolojax.eval.report.write import REPORT_FILES, write_report
+from yolojax.eval.tide import KINDS, tide_errors
+
+HOSTILE = (
+    "</script><script>window.broken=1</script>",
+    "a|b\n# c",
+    "<img src=x onerror=alert(1)>",
+    "犬 собака كلب",
+    "{{7*7}}",
+)
+
+
+def read(folder: Path) -> tuple[dict, str, str]:
+    facts = json.loads((folder / "metrics.json").read_text())
+    return facts, (folder / "report.md").read_text("utf-8"), (folder / "index.html").read_text("utf-8")
+
+
+def data_of(page: str) -> dict:
+    """The JSON that the page's script reads."""
+    block = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(block.group(1))
+
+
+def test_three_files_that_agree(make_case, tmp_path: Path) -> None:
+    truth, found = make_case(1)
+    analysis = analyse(truth, found, samples=20)
+    worse = analyse(truth, found[::2], samples=20)
+    write_report(tmp_path, analysis, comparison=compare(analysis, worse), provenance={"command": "a b"}, title="T")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(REPORT_FILES)
+    facts, text, page = read(tmp_path)
+    assert list(facts)[:14] == [*METRICS, "precision", "recall"]
+    assert facts["AP"] == analysis.result.AP and facts["intervals"]["AP"]["low"] == analysis.interval("AP").low
+    assert facts["provenance"]["command"] == "a b" and "pycocotools" in facts["provenance"]["versions"]
+    assert facts["comparison"]["numbers"][0]["difference"] == analysis.result.AP - worse.result.AP
+    assert sum(map(sum, facts["confusions"]["counts"][:-1])) == analysis.result.counters.objects
+    for name in METRICS:
+        assert f"{analysis.value(name):.3f}" in text and f"{analysis.value(name):.3f}" in page
+    for line in (analysis.reading.diagnosis, analysis.reading.next):
+        assert plain(line) in text
+    assert analysis.reading.rule == facts["diagnosis"]["rule"]
+    assert "http" not in re.sub(r"http-equiv|http://www.w3.org/2000/svg", "", page)  # nothing is loaded from anywhere
+
+
+def test_no_name_breaks_out(make_case, tmp_path: Path) -> None:
+    truth, found = make_case(2, classes=5)
+    for record, name in zip(truth["categories"], HOSTILE, strict=True):
+        record["name"] = name
+    for record, name in zip(truth["images"], HOSTILE, strict=False):
+        record["file_name"] = name
+    write_report(tmp_path, analyse(truth, found, samples=0), provenance={"command": HOSTILE[0]}, title=HOSTILE[0])
+    _, text, page = read(tmp_path)
+    assert page.count("<script") == 2 and page.count("</script>") == 2 and "<img" not in page
+    assert data_of(page)["classes"] == list(HOSTILE)
+    assert "49" not in re.findall(r"<th scope=\"row\">([^<]*)</th>", page)
+    assert HOSTILE[3] in page and HOSTILE[3] in text
+    assert "\n# c" not in text and "<script" not in re.sub(r"\\<", "", text)
+    widths = {
+        line.replace(r"\|", "").count("|") for line in text.split("## Classes")[1].split("##")[0].splitlines() if line
+    }
+    assert len(widths) == 1  # no name adds a column
+
+
+@pytest.mark.parametrize(
+    "kind", ["no detections", "no objects", "no images", "one class", "eighty classes", "no sizes"]
+)
+def test_every_kind_of_data_set(kind: str, make_case, tmp_path: Path) -> None:
+    truth, found = make_case(3, classes={"one class": 1, "eighty classes": 80}.get(kind, 3))
+    if kind == "no detections":
+        found = []
+    elif kind == "no objects":
+        truth["annotations"] = []
+    elif kind == "no images":
+        truth, found = {"images": [], "categories": [], "annotations": []}, []
+    elif kind == "no sizes":
+        truth["images"] = [{"id": r["id"]} for r in truth["images"]]
+    analysis = analyse(truth, found, samples=4)
+    write_report(tmp_path, analysis)
+    facts, text, page = read(tmp_path)
+    shown = data_of(page)
+    assert len(shown["images"]) == len(truth["images"]) and all(one["width"] > 1 for one in shown["images"])
+    nothing = kind in ("no objects", "no images")
+    assert (facts["AP"] is None, facts["diagnosis"] is None) == (nothing, nothing)
+    assert ("nothing to diagnose" in page) == nothing
+    assert "nan" not in re.findall(r"[a-z]+", text.lower()) and ">nan<" not in page.lower() and ">-1" not in page
+    if kind == "no detections":
+        assert (
+            facts["AP"] == 0
+            and facts["precision"] is None
+            and facts["calibration"]["expected_calibration_error"] is None
+        )
+
+
+def test_gallery_holds_the_worst_and_every_kind(make_case) -> None:
+    truth, found = make_case(5, images=40, classes=6)
+    analysis = analyse(truth, found, samples=0)
+    counts = errors_per_image(analysis)
+    gallery = build_gallery(analysis, limits=Limits(images=12, worst=4, per_kind=1, boxes=3))
+    assert len(gallery.images) == 12 and gallery.total == 40
+    assert [g["errors"] for g in gallery.images] == sorted((g["errors"] for g in gallery.images), reverse=True)
+    assert [g["errors"] for g in gallery.images[:4]] == sorted(counts.sum(axis=1).tolist(), reverse=True)[:4]
+    names = {g["name"] for g in gallery.images}
+    for k, kind in enumerate(KINDS):
+        assert gallery.with_errors[kind] == np.sum(counts[:, k] > 0)
+        assert analysis.truth.file_names[int(counts[:, k].argmax())] in names
+    assert all(len(g["found"]) <= 3 for g in gallery.images) and gallery.cut > 0
+    whole = build_gallery(analysis)
+    assert len(whole.images) == 40 and whole.cut == 0
+
+
+def test_errors_at_a_confidence_are_those_of_what_scores_more(make_case) -> None:
+    """An independent way to the counts: throw away what scores less, and let the breakdown look at the rest."""
+    truth, found = make_case(6, crowd=0.2)
+    for confidence in (0.25, 0.6):
+        analysis = analyse(truth, found, confidence=confidence, samples=0)
+        rest = analyse(truth, [d for d in found if d["score"] >= confidence], samples=0)
+        errors = tide_errors(rest.truth, rest.found)
+        assert errors_per_image(analysis).sum(axis=0).tolist() == [getattr(errors, kind).count for kind in KINDS]
+
+
+def test_boxes_of_an_image_say_what_they_are(make_case) -> None:
+    truth, found = make_case(7, images=3, crowd=0.3)
+    analysis = analyse(truth, found, samples=0)
+    for image in build_gallery(analysis).images:
+        number = truth["images"][[r["file_name"] for r in truth["images"]].index(image["name"])]["id"]
+        mine = [a for a in truth["annotations"] if a["image_id"] == number]
+        np.testing.assert_allclose([r[:4] for r in image["truth"]], [a["bbox"] for a in mine], atol=0.05)
+        assert [r[5] for r in image["truth"]] == [a["iscrowd"] for a in mine]
+        for row in image["found"]:
+            about = image["truth"][row[7]] if row[7] >= 0 else None
+            if row[6] == FOUND:
+                assert about[4] == row[4] and about[6] == row[5] and row[8] >= 0.5
+            elif row[6] != IGNORED:
+                kind = KINDS[row[6]]
+                assert (about is None) == (kind == "background")
+                if about is not None:
+                    assert (about[4] == row[4]) == (kind in ("localisation", "duplicate"))
+                    assert (row[8] >= 0.5) == (kind in ("classification", "duplicate"))
+
+
+def test_photos_and_photos_that_are_not_there(make_case, tmp_path: Path) -> None:
+    truth, found = make_case(8)
+    bad = truth["images"][2]["id"]
+
+    def photo(image_id):
+        if image_id == bad:
+            raise DataError("b.jpg is not there")
+        return np.full((800, 400, 3), 128, np.uint8)
+
+    write_report(tmp_path, analyse(truth, found, samples=0), photo=photo)
+    page = read(tmp_path)[2]
+    images = {one["id"]: one for one in data_of(page)["images"]}
+    assert images[str(bad)]["thumbnail"] is None and "1 images are shown as boxes alone" in page
+    assert "b.jpg is not there" in page
+    others = [one for key, one in images.items() if key != str(bad)]
+    assert all(one["thumbnail"].startswith("data:image/jpeg;base64,") for one in others)

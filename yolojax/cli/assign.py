@@ -1,0 +1,146 @@
+"""``yolojax data assign``: who is assigned to what, drawn on the images of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from yolojax.cli.folders import choose_folder
+from yolojax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from yolojax.data import Dataset
+    from yolojax.structures import Batch, Candidates
+    from yolojax.training.assignments import Positives
+
+LEAST_SIDE = 480
+"""Canvases are enlarged until they have this many pixels a side, so that neighbouring cells can be told apart."""
+
+
+@dataclass(frozen=True)
+class Assign:
+    """Draw which cells are made to learn which object, by any of the rules of assignment.
+
+    Attributes:
+      path: a data set, as for train.
+      rule: simota, task-aligned and one-to-one read predictions, and so need --model.
+      model: a run directory or released detector, for its predictions, canvas and strides.
+      split: part of the data set.
+      images: the folder of the images, where they do not lie at their format's usual place.
+      first: the image to begin with, counted from 0.
+      count: how many images to draw.
+      size: side of the square canvas in pixels, without --model.
+      out: folder for assignment.png.
+    """
+
+    path: Annotated[Positional[str], arg(metavar="DATA")]
+    rule: Literal["best-anchor", "ratio", "atss", "simota", "task-aligned", "one-to-one"] = "atss"
+    model: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(default: none)")] = None
+    split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: all of it)")] = None
+    images: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
+    first: int = 0
+    count: int = 6
+    size: int = 640
+    out: Annotated[
+        Path | None,
+        arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/assign, runs/assign2, ...)"),
+    ] = None
+
+    def run(self) -> int:
+        """Assign and draw; prints how many cells each object got."""
+        for name, value, low, high in (("first", self.first, 0, 10**9), ("count", self.count, 1, 64)):
+            if not low <= value <= high:
+                raise ConfigError(f"--{name} {value}: give {low} to {high}")
+        if self.model is None and not (32 <= self.size <= 4096 and self.size % 32 == 0):
+            raise ConfigError(f"--size {self.size}: give a multiple of 32, the largest stride, up to 4096")
+        if self.model is None and self.rule in ("simota", "task-aligned", "one-to-one"):
+            raise ConfigError(f"--rule {self.rule} reads predictions: give --model RUN, or another rule")
+        out = choose_folder(self.out, Path("runs/assign"))
+
+        from yolojax.data import open_dataset
+        from yolojax.training.plots import save_png
+
+        dataset = open_dataset(self.path, self.split, images=self.images)
+        if self.first >= len(dataset):
+            raise ConfigError(f"--first {self.first}: the data set has only the images 0 to {len(dataset) - 1}")
+        shown = dataset.take(range(self.first, min(self.first + self.count, len(dataset))))
+        positives, batch = self._assign(dataset, shown)
+        picture, lines = _draw(positives, batch, shown, self.rule)
+        out.mkdir(parents=True, exist_ok=True)
+        save_png(out / "assignment.png", picture)
+        print("\n".join([*lines, "", f"{out}: assignment.png"]))
+        return 0
+
+    def _assign(self, dataset: Dataset, shown: Dataset) -> tuple[Positives, Batch]:
+        import numpy as np
+
+        from yolojax.anchors import design_anchors
+        from yolojax.data import build_cache
+        from yolojax.geometry import Preprocess
+        from yolojax.structures import Level
+        from yolojax.training.assignments import assign_by
+        from yolojax.training.inputs import box_sizes_on_canvas
+
+        canvas, strides, preprocess, detector = (self.size, self.size), (8, 16, 32), Preprocess(), None
+        if self.model is not None:
+            from yolojax.predict import load_detector
+
+            detector = load_detector(self.model)
+            spec = detector[0].spec
+            canvas, strides, preprocess = spec.canvas, spec.strides, spec.preprocess
+            if set(shown.class_names) - set(spec.class_names):
+                raise ConfigError(
+                    f"--model {self.model} knows {', '.join(spec.class_names)}, not all of the classes of {self.path}: "
+                    f"{', '.join(shown.class_names)}; give the detector that was trained on them"
+                )
+        cache = build_cache(shown, canvas, preprocess)
+        batch = cache.batch(np.arange(len(shown)))
+        levels = tuple(Level(canvas[0] // s, canvas[1] // s, s) for s in strides)
+        anchors = candidates = None
+        if self.rule in ("best-anchor", "ratio"):
+            anchors = design_anchors(box_sizes_on_canvas(dataset, canvas), strides).anchors.astype(np.float32)
+        if detector is not None and self.rule in ("simota", "task-aligned", "one-to-one"):
+            own = np.array([detector[0].spec.class_names.index(n) for n in shown.class_names], np.int32)
+            batch = batch._replace(targets=batch.targets._replace(classes=own[np.asarray(batch.targets.classes)]))
+            candidates = _predict(detector, batch)
+        return assign_by(self.rule, batch.targets, levels, anchors=anchors, candidates=candidates), batch
+
+
+def _predict(detector: tuple, batch: Batch) -> Candidates:
+    import jax
+
+    from yolojax.detector import prepare_images
+
+    record, variables = detector
+    forward = jax.jit(lambda v, x: record.decode(record.forward(v, prepare_images(x, record.spec.preprocess))))
+    return forward(variables, batch.images)
+
+
+def _draw(positives: Positives, batch: Batch, dataset: Dataset, rule: str) -> tuple:
+    """The sheet, and a line for each image."""
+    import numpy as np
+
+    from yolojax import draw
+
+    tiles, lines = [], [f"{'image':<24} objects  without a cell  cells  by stride"]
+    for b, record in enumerate(dataset.records):
+        real = np.flatnonzero(np.asarray(batch.targets.valid[b]) & ~np.asarray(batch.targets.crowd[b]))
+        mine = np.flatnonzero(positives.positive[b])
+        owners, strides = positives.objects[b][mine], positives.strides[mine]
+        left = len(set(real) - set(owners))
+        each = ", ".join(f"{s:.0f}: {(strides == s).sum()}" for s in np.unique(positives.strides))
+        name = Path(record.file_name).name
+        lines.append(f"{name:<24} {len(real):7d}  {left:14d}  {len(mine):5d}  {each}")
+        image = np.asarray(batch.images[b])
+        factor = max(1, -(-LEAST_SIDE // min(image.shape[:2])))
+        # Owners are rows of the targets; the padding between them is not drawn.
+        boxes = np.asarray(batch.targets.boxes[b])[real] * np.float32(factor)
+        place = np.searchsorted(real, owners)
+        picture = draw.draw_assignment(
+            image.repeat(factor, 0).repeat(factor, 1), boxes, positives.points[mine] * factor, place, strides * factor
+        )
+        tiles.append(draw.caption(picture, f"{name}: {len(mine)} cells for {len(real)} objects ({rule})"))
+    return draw.contact_sheet(tiles, 3), lines

@@ -1,0 +1,379 @@
+"""Many runs as one computation: training is a pure function, mapped over seeds and hyper-parameters.
+
+    trials = grid(seed=range(3), learning_rate=[1e-3, 2e-3], lambda_cls=[0.5, 1.0])
+    found = sweep(TrainConfig(data=DataConfig(path="path/to/data"), epochs=20), trials)
+    for trial, result in zip(found.trials, found.results):
+        print(trial, result.AP)
+
+A run of a sweep is the run that `fit` makes of the same settings: the same initial parameters, batches, augmentation
+and schedule. What differs between the runs of a sweep must not change a shape or a program: the seed, and the fields of
+`Hyper`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
+
+from yolojax import zoo
+from yolojax.config import TrainConfig, check
+from yolojax.data import CanvasCache, Canvases, Dataset, Sampler
+from yolojax.detector import Detector, Variables
+from yolojax.errors import ConfigError, DataError
+from yolojax.eval.coco import CocoResult
+from yolojax.structures import Batch, Hyper, Targets
+from yolojax.training.augmentation import make_augmentations, mixes_images, room_for_objects
+from yolojax.training.evaluation import evaluate_canvases, make_detect_batch
+from yolojax.training.hyper import make_hyper
+from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, lay_out_images, make_sampler
+from yolojax.training.progress import Quiet, Reporter
+from yolojax.training.splits import open_splits
+from yolojax.training.state import TrainState, make_state
+from yolojax.training.step import TrainStep, make_train_step
+
+Strategy = Literal["vmap", "unroll", "devices"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep: its seed, and overrides of the traced hyper-parameters by their names in `Hyper`."""
+
+    seed: int = 0
+    hyper: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return ", ".join([f"seed {self.seed}", *(f"{name} {value:g}" for name, value in self.hyper.items())])
+
+
+def grid(*, seed: Sequence[int] | range = (0,), **hyper: Sequence[float]) -> list[Trial]:
+    """Every combination of the given values; the seed changes fastest."""
+    names = list(hyper)
+    combinations = itertools.product(*(hyper[name] for name in names))
+    return [Trial(s, dict(zip(names, values, strict=True))) for values in combinations for s in seed]
+
+
+class TrainData(NamedTuple):
+    """What a run reads: all canvases, the images of every step, and the key of augmentation and network."""
+
+    images: UInt8[Array, "n H W 3"]
+    targets: Targets
+    order: Int[Array, "T B"]
+    key: PRNGKeyArray
+
+
+Train = Callable[[TrainState, TrainData, Hyper], tuple[TrainState, Float[Array, " T"]]]
+"""A run, or a part of one, as a pure function: ``(state, data, hyper) -> (state, loss of every step)``."""
+
+
+def make_train(step_of: Callable[[PRNGKeyArray], TrainStep], *, unroll: bool | None = None) -> Train:
+    """Training for as many steps as ``data.order`` has rows, as a function that `jit`, `vmap` and sharding apply to.
+
+    Args:
+      step_of: makes the training step from its key; see `make_train_step`.
+      unroll: write the steps one after another into the program instead of looping; by default on a processor, where
+        XLA runs convolutions inside a loop some twenty times slower, so that there few steps should be asked for.
+    """
+    unroll = jax.default_backend() == "cpu" if unroll is None else unroll
+
+    def train(state: TrainState, data: TrainData, hyper: Hyper) -> tuple[TrainState, Float[Array, " T"]]:
+        step = step_of(data.key)
+
+        def one(state: TrainState, indices: Int[Array, " B"]) -> tuple[TrainState, Float[Array, ""]]:
+            state, report = step(state, take_batch(data, indices), hyper)
+            return state, report.loss
+
+        return jax.lax.scan(one, state, data.order, unroll=len(data.order) if unroll else 1)
+
+    return train
+
+
+def take_batch(data: TrainData, indices: Int[Array, " B"]) -> Batch:
+    """The batch of these images; of what only the host reads it holds zeros."""
+    size = indices.shape[0]
+    zero, h, w = jnp.zeros(size, jnp.int32), *data.images.shape[1:3]
+    return Batch(
+        data.images[indices],
+        jax.tree.map(lambda a: a[indices], data.targets),
+        zero,
+        jnp.broadcast_to(jnp.array([h, w], jnp.int32), (size, 2)),
+        jnp.broadcast_to(jnp.array([0, 0, w, h], jnp.float32), (size, 4)),
+        jnp.ones(size, bool),
+    )
+
+
+class Group(NamedTuple):
+    """Runs that train together: everything stacked along a first axis."""
+
+    state: TrainState
+    order: Int[np.ndarray, "R T B"]
+    key: PRNGKeyArray
+    hyper: Hyper
+
+
+def over_runs(train: Train, strategy: Strategy) -> Any:
+    """``(state, images, targets, order, key, hyper) -> (state, losses)``, all but the images stacked over runs.
+
+    - ``vmap``: one program whose every operation works on all runs;
+    - ``unroll``: one program that holds the runs one after another;
+    - ``devices``: one program in which every device trains its share of the runs, unrolled, without communication; the
+      number of runs must be a multiple of the number of devices.
+    """
+
+    def one(state: TrainState, images: Array, targets: Targets, order: Array, key: Array, hyper: Hyper) -> tuple:
+        return train(state, TrainData(images, targets, order, key), hyper)
+
+    mapped = jax.vmap(one, in_axes=(0, None, None, 0, 0, 0))
+
+    def unrolled(state: TrainState, images: Array, targets: Targets, order: Array, key: Array, hyper: Hyper) -> tuple:
+        def part(i: int) -> tuple:
+            own = jax.tree.map(lambda a: a[i], (state, order, key, hyper))
+            return one(own[0], images, targets, *own[1:])
+
+        return jax.tree.map(lambda *parts: jnp.stack(parts), *(part(i) for i in range(order.shape[0])))
+
+    if strategy == "vmap":
+        return jax.jit(mapped, donate_argnums=0)
+    if strategy == "unroll":
+        return jax.jit(unrolled, donate_argnums=0)
+    runs, shared = PartitionSpec("run"), PartitionSpec()
+    split = jax.shard_map(
+        unrolled,
+        mesh=_run_mesh(),
+        in_specs=(runs, shared, shared, runs, runs, runs),
+        out_specs=runs,
+        check_vma=False,  # nothing is shared between devices but the images, which are only read
+    )
+    return jax.jit(split, donate_argnums=0)
+
+
+def _run_mesh() -> jax.sharding.Mesh:
+    devices = jax.local_devices()
+    return jax.make_mesh((len(devices),), ("run",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+class Sweep(NamedTuple):
+    """What a sweep found, for every trial in order.
+
+    ``losses`` holds the loss of every step: NaN or infinite where a run diverged. ``variables`` are the averages of the
+    parameters, as `fit` releases them; ``results`` their measurements on the validation images, None where there are
+    none. ``seconds``: ``compile``, ``train`` and ``validate``, and ``per_run``, the training time by the trial.
+    """
+
+    trials: tuple[Trial, ...]
+    detector: Detector
+    losses: Float[np.ndarray, "R T"]
+    variables: tuple[Variables, ...]
+    results: tuple[CocoResult | None, ...]
+    strategy: Strategy
+    seconds: dict[str, float]
+
+    def best(self, metric: str = "AP") -> int:
+        """The index of the trial whose ``metric`` of `CocoResult` is highest; the first of equals.
+
+        Raises `ConfigError` when nothing was measured.
+        """
+        values = {i: getattr(r, metric) for i, r in enumerate(self.results) if r is not None}
+        measured = {i: value for i, value in values.items() if value is not None}
+        if not measured:
+            raise ConfigError(f"no trial has a measured {metric}: the data set has no validation images with objects")
+        return max(measured, key=lambda i: measured[i])
+
+
+def choose_strategy() -> Strategy:
+    """``devices`` where there are several, ``unroll`` on a lone processor, ``vmap`` on a lone accelerator."""
+    if jax.local_device_count() > 1:
+        return "devices"
+    return "unroll" if jax.default_backend() == "cpu" else "vmap"
+
+
+def choose_width(strategy: Strategy, runs: int) -> int:
+    """How many runs train together: all of them, one on each device, or, unrolled, one (a program grows with each)."""
+    return {"vmap": runs, "unroll": 1, "devices": jax.local_device_count()}[strategy]
+
+
+def sweep(
+    config: TrainConfig,
+    trials: Sequence[Trial],
+    *,
+    strategy: Strategy | Literal["auto"] = "auto",
+    width: int | None = None,
+    measure: bool = True,
+    reporter: Reporter | None = None,
+) -> Sweep:
+    """Train one detector for every trial, with the settings of ``config`` otherwise, and measure each.
+
+    Nothing is written. The images must fit into the memory of each device.
+
+    Args:
+      config: of every run; its seed is not used. Anchors and padding are found once, for all.
+      trials: the runs; see `grid`.
+      strategy: how runs share the machine; see `over_runs`. ``auto``: `choose_strategy`.
+      width: how many runs train together, by one program compiled once; the others follow. Memory grows with it. By
+        default `choose_width`.
+      measure: evaluate every run on the validation images.
+      reporter: where progress goes.
+
+    Raises:
+      ConfigError: no trial, an unknown hyper-parameter, a width that the strategy cannot have.
+    """
+    config, reporter, trials = check(config), reporter or Quiet(), tuple(trials)
+    if config.batch_size == "auto":
+        raise ConfigError("batch_size = 'auto': a sweep needs a number")
+    if not trials:
+        raise ConfigError("a sweep needs at least one trial; see yolojax.training.sweep.grid")
+    chosen = choose_strategy() if strategy == "auto" else strategy
+    width = min(choose_width(chosen, len(trials)) if width is None else width, len(trials))
+    if chosen == "devices":
+        width = -(-width // jax.local_device_count()) * jax.local_device_count()
+    if width < 1:
+        raise ConfigError(f"sweep width = {width}: give at least 1")
+
+    # Data and detector, as `fit` has them.
+    train_set, val_set = open_splits(config.data, config.seed)
+    if not train_set.object_count:
+        raise DataError("the training images hold no object at all; there is nothing to learn from")
+    detector = build(config, train_set)
+    hypers = [make_hyper(replace(config, hyper={**config.hyper, **trial.hyper}), detector) for trial in trials]
+    layout = {"cap": config.data.max_objects, "room": room_for_objects(config.augment), "cache": "memory"}
+    train_images = lay_out_images(train_set, detector.spec, reporter, **layout)
+    sampler = make_sampler(config, train_images.dataset, config.batch_size)
+    steps_per_epoch = max(1, round(len(train_images) / config.batch_size))
+    total_steps = config.epochs * steps_per_epoch
+
+    # Training, one group of runs after the other by one program. The last group is filled up with runs that are not
+    # looked at, because a smaller one would need a program of its own.
+    run = GroupRunner(make_train(step_maker(config, detector)), chosen, train_images)
+    losses: list[Float[np.ndarray, " T"]] = []
+    variables: list[Variables] = []
+    fresh = jax.jit(lambda key: make_state(detector, config.optimiser, total_steps, jax.random.fold_in(key, 0)))
+    clock, seconds = time.monotonic(), {"compile": 0.0, "train": 0.0, "validate": 0.0}
+    with reporter.task(f"training {len(trials)} runs", len(trials) * total_steps) as advance:
+        for start in range(0, len(trials), width):
+            members = [min(start + i, len(trials) - 1) for i in range(width)]
+            keys = [jax.random.key(trials[i].seed) for i in members]
+            group = Group(
+                stack([fresh(key) for key in keys]),
+                np.stack([_order(sampler, trials[i].seed, total_steps) for i in members]),
+                jnp.stack([jax.random.fold_in(key, 1) for key in keys]),
+                stack([hypers[i] for i in members]),
+            )
+            real = len(set(members))
+            states, of_group = run(group, lambda done, s=start, n=real: advance(s * total_steps + n * done))
+            losses += list(of_group[:real])
+            variables += [jax.tree.map(lambda a, i=i: np.asarray(a[i]), states.ema) for i in range(real)]
+    seconds["compile"] = run.compile_seconds
+    seconds["train"] = time.monotonic() - clock - run.compile_seconds
+    seconds["per_run"] = seconds["train"] / len(trials)
+
+    # Measurements.
+    results: list[CocoResult | None] = [None] * len(trials)
+    if measure and val_set is not None:
+        clock = time.monotonic()
+        val_images = lay_out_images(val_set, detector.spec, reporter)
+        detect = make_detect_batch(detector, config.validation.max_detections)
+        results = [
+            evaluate_canvases(detect, detector, v, val_images, config.validation, reporter).result for v in variables
+        ]
+        seconds["validate"] = time.monotonic() - clock
+    reporter.say(
+        f"{len(trials)} runs of {total_steps} steps, {width} at a time ({chosen}): {seconds['per_run']:.1f} s each, "
+        f"and {seconds['compile']:.0f} s of compilation"
+    )
+    return Sweep(trials, detector, np.stack(losses), tuple(variables), tuple(results), chosen, seconds)
+
+
+def build(config: TrainConfig, train_set: Dataset) -> Detector:
+    """The detector that `fit` would make of these settings for these images."""
+    canvas = choose_canvas(config, train_set)
+    return zoo.build(
+        config.model.name,
+        train_set.class_names,
+        canvas,
+        dtype=config.compute,
+        box_sizes=box_sizes_on_canvas(train_set, canvas),
+        **config.model.options,
+    )
+
+
+def step_maker(config: TrainConfig, detector: Detector) -> Callable[[PRNGKeyArray], TrainStep]:
+    """The training step that `fit` would make of these settings, as a function of its key."""
+    augmentation, plain = make_augmentations(config.augment)
+
+    def step_of(key: PRNGKeyArray) -> TrainStep:
+        return make_train_step(
+            detector,
+            config.optimiser,
+            augmentation,
+            key,
+            plain_augmentation=plain if mixes_images(config.augment) else None,
+            plain_share=config.augment.mosaic_off,
+            accumulate=config.accumulate,
+            freeze=config.freeze,
+        )
+
+    return step_of
+
+
+def _order(sampler: Sampler, seed: int, steps: int) -> Int[np.ndarray, "T B"]:
+    return np.stack([sampler(seed, step) for step in range(steps)]).astype(np.int32)
+
+
+def stack(trees: Sequence[PyTree]) -> PyTree:
+    """Trees of equal shapes as one, with a first axis over them."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+class GroupRunner:
+    """Trains groups of equally many runs to their end by one compiled program, a few steps at a call.
+
+    ``compile_seconds`` is the time of the one compilation.
+    """
+
+    def __init__(self, train: Train, strategy: Strategy, images: Canvases) -> None:
+        self.compile_seconds = 0.0
+        self._function, self._program = over_runs(train, strategy), None
+        self._runs, shared = None, None
+        if strategy == "devices":
+            mesh = _run_mesh()
+            self._runs, shared = NamedSharding(mesh, PartitionSpec("run")), NamedSharding(mesh, PartitionSpec())
+        if not isinstance(images, CanvasCache):
+            raise ConfigError("a sweep needs all images in memory")
+        targets = jax.tree.map(jnp.asarray, images.targets)
+        self._shared = jax.device_put((jnp.asarray(images.images), targets), shared)
+
+    def __call__(self, group: Group, progress: Callable[[int], None]) -> tuple[TrainState, Float[np.ndarray, "R T"]]:
+        """The final states, stacked, and the loss of every step; ``progress`` is told how many steps are done."""
+        state, key, hyper = jax.device_put((group.state, group.key, group.hyper), self._runs)
+        steps = group.order.shape[1]
+        chunk = steps_at_once(steps)
+        losses, pending = [], None
+        for start in range(0, steps, chunk):
+            order = jax.device_put(group.order[:, start : start + chunk], self._runs)
+            if self._program is None:
+                clock = time.monotonic()
+                self._program = self._function.lower(state, *self._shared, order, key, hyper).compile()
+                self.compile_seconds = time.monotonic() - clock
+            state, found = self._program(state, *self._shared, order, key, hyper)
+            if pending is not None:  # read while the next steps compute
+                losses.append(np.asarray(pending))
+                progress(start)
+            pending = found
+        losses.append(np.asarray(pending))
+        progress(steps)
+        return state, np.concatenate(losses, axis=1)
+
+
+def steps_at_once(steps: int) -> int:
+    """Steps in one call of the program: one on a processor (see `make_train`), else the most up to 64 that divide."""
+    if jax.default_backend() == "cpu":
+        return 1
+    return next(n for n in range(min(64, steps), 0, -1) if steps % n == 0)
