@@ -3,7 +3,7 @@
 Question: best anchor shape (YOLOv3), side ratio with neighbour cells (v5), ATSS, SimOTA (YOLOX), task-aligned (v8) and
 one-to-one matching (DETR) come with detectors that differ in much else. Here only the assigner differs.
 
-Method: *shapes* of 64 x 64 pixels, the lesson's network with one prediction a cell at strides 8, 16 and 32, boxes by
+Method: *shapes* of 96 x 96 pixels, the lesson's network with one prediction a cell at strides 8, 16 and 32, boxes by
 YOLOX's coder (which reaches every place), 100 training and 200 test images, the same epochs, initial parameters, order
 of images and augmentation; five seeds; one compiled step, in which the assigner is a traced choice. The loss is the
 same: CIoU of positives, BCE of objectness over all predictions, BCE of classes over positives, all divided by the

@@ -2,7 +2,7 @@
 
 Question: what would twice the images be worth, for a detector of this size, and does the curve flatten?
 
-Method: the lesson's detector with CIoU on the first 25, 50, 100, 200 and 400 images of *shapes* of 64 x 64 pixels, 200
+Method: the lesson's detector with CIoU on the first 25, 50, 100, 200 and 400 images of *shapes* of 96 x 96 pixels, 200
 test images, five seeds. Every run takes the same number of steps, so that what differs is variety and not time: 25
 images are seen 240 times each, 400 images 15 times. The gain of a doubling is taken seed by seed.
 

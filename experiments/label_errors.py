@@ -4,7 +4,7 @@ Question: of the labels of 100 training images one in ten is spoilt (moved, miss
 often), and the detector is trained on them. Ranked by what `yolojax.training.per_example` computes, how many of the
 first k suspects are indeed wrong?
 
-Method: *shapes* of 64 x 64 pixels, the lesson's detector with CIoU, as in `ciou_vs_mse`; five seeds, each with its own
+Method: *shapes* of 96 x 96 pixels, the lesson's detector with CIoU, as in `ciou_vs_mse`; five seeds, each with its own
 spoilt labels and training run; at a third of the epochs and at the end (`--epochs` 20 and 60), since a network that has
 learnt the wrong labels by heart no longer finds them strange. Objects are ranked by `per_object_loss`; a missing label
 has no row, so the k of an object's ranking is the number of spoilt labels that are there. Images are ranked by
@@ -19,7 +19,6 @@ Quick:     python -m experiments.label_errors --quick    (runs of four steps: th
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from functools import partial
 from typing import Any
@@ -29,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.record import figure, interval, resumable, run_study, table
-from experiments.small import CIOU, CLASSES, Trainer, any_box_loss, images, lesson_trainer, scale_of
+from experiments.small import CIOU, CLASSES, any_box_loss, images, lesson_trainer, scale_of
 from experiments.spoilt_labels import KINDS, spoil
 from yolojax.detector import prepare_images
 from yolojax.training.per_example import per_example_gradient_norm, per_example_loss, per_object_loss
@@ -48,47 +47,43 @@ def precision_at(scores: np.ndarray, wrong: np.ndarray, k: int) -> float:
 
 
 def measure(args: argparse.Namespace) -> Record:
-    full = scale_of(args)
-    learn = images(full.train, full.side)
-    run, runs = resumable(args, "label_errors"), []
-    for epochs in (full.epochs,) if args.quick else (full.epochs // 3, full.epochs):
-        scale = dataclasses.replace(full, epochs=epochs)
-        trainer = lesson_trainer(scale)
-        detector, hyper = any_box_loss(trainer.detector, jnp.int32(CIOU)), trainer.hyper
+    scale = scale_of(args)
+    learn, trainer = images(scale.train, scale.side), lesson_trainer(scale)
+    detector = any_box_loss(trainer.detector, jnp.int32(CIOU))
 
-        @jax.jit
-        def score(variables, pixels, targets, detector=detector, hyper=hyper):
-            outputs = detector.forward(variables, prepare_images(pixels, detector.spec.preprocess))
-            of = (detector, variables, pixels, targets, hyper)
-            return {
-                "object": per_object_loss(detector, outputs, targets, hyper),
-                "loss": per_example_loss(*of),
-                "gradient": per_example_gradient_norm(*of),
-                "head": per_example_gradient_norm(*of, parts=("head",)),
-            }
+    @jax.jit
+    def score(variables: Any, pixels: Any, targets: Any) -> dict[str, Any]:
+        of = (detector, variables, pixels, targets, trainer.hyper)
+        outputs = detector.forward(variables, prepare_images(pixels, detector.spec.preprocess))
+        return {
+            "object": per_object_loss(detector, outputs, targets, trainer.hyper),
+            "loss": per_example_loss(*of),
+            "gradient": per_example_gradient_norm(*of),
+            "head": per_example_gradient_norm(*of, parts=("head",)),
+        }
 
-        def compute(seed: int, trainer: Trainer = trainer, score: Any = score) -> Record:
-            spoilt, kinds, missing = spoil(learn.targets, len(CLASSES), full.side, seed)
-            variables = trainer.train(seed, learn, targets=spoilt, choice=CIOU)
-            traced = jax.tree.map(jnp.asarray, spoilt)
-            found = jax.device_get(score(variables, jnp.asarray(learn.images), traced))
-            rows, wrong = found["object"][spoilt.valid], kinds[spoilt.valid]
-            order = np.argsort(-rows, kind="stable")
-            suspicious = (kinds >= 0).any(axis=1) | (missing > 0)
-            k, of_images = int((wrong >= 0).sum()), int(suspicious.sum())
-            first = wrong[order][:k]
-            there = {n: i for i, n in enumerate(KINDS) if n != "missing"}
-            at_k = {"object": precision_at(rows, wrong >= 0, k)}
-            return {
-                "chance": {"object": k / len(rows), "image": of_images / len(suspicious)},
-                "at_10": precision_at(rows, wrong >= 0, 10),
-                "at_k": at_k | {n: precision_at(found[n], suspicious, of_images) for n in RANKINGS if n != "object"},
-                "recall": {n: float((first == i).sum() / (wrong == i).sum()) for n, i in there.items()},
-                "curve": (np.cumsum(wrong[order] >= 0) / np.arange(1, len(rows) + 1))[:100].round(4).tolist(),
-            }
+    def compute(epochs: int, seed: int) -> Record:
+        spoilt, kinds, missing = spoil(learn.targets, len(CLASSES), scale.side, seed)
+        variables = trainer.train(seed, learn, targets=spoilt, choice=CIOU, epochs=epochs)
+        found = jax.device_get(score(variables, jnp.asarray(learn.images), jax.tree.map(jnp.asarray, spoilt)))
+        rows, wrong = found["object"][spoilt.valid], kinds[spoilt.valid]
+        order = np.argsort(-rows, kind="stable")
+        suspicious = (kinds >= 0).any(axis=1) | (missing > 0)
+        k, of_images = int((wrong >= 0).sum()), int(suspicious.sum())
+        there = {n: i for i, n in enumerate(KINDS) if n != "missing"}
+        at_k = {"object": precision_at(rows, wrong >= 0, k)}
+        return {
+            "chance": {"object": k / len(rows), "image": of_images / len(suspicious)},
+            "at_10": precision_at(rows, wrong >= 0, 10),
+            "at_k": at_k | {n: precision_at(found[n], suspicious, of_images) for n in RANKINGS if n != "object"},
+            "recall": {n: float((wrong[order][:k] == i).sum() / (wrong == i).sum()) for n, i in there.items()},
+            "curve": (np.cumsum(wrong[order] >= 0) / np.arange(1, len(rows) + 1))[:100].round(4).tolist(),
+        }
 
-        runs += [run({"epochs": epochs, "seed": seed}, partial(compute, seed)) for seed in range(scale.seeds)]
-    return {"scale": full.facts(), "runs": runs}
+    run = resumable(args, "label_errors")
+    lengths = (scale.epochs,) if args.quick else (scale.epochs // 3, scale.epochs)
+    settings = [{"epochs": epochs, "seed": seed} for epochs in lengths for seed in range(scale.seeds)]
+    return {"scale": scale.facts(), "runs": [run(s, partial(compute, **s)) for s in settings]}
 
 
 def of(record: Record, epochs: int) -> list[Record]:

@@ -3,7 +3,7 @@
 Question: a table that says "A .512, B .520" from one run each may say nothing. Two kinds of chance are measured apart:
 the seed (initial parameters, order, augmentation) and the choice of test images.
 
-Method: the lesson's detector with CIoU on 100 images of *shapes* of 64 x 64 pixels, ten seeds, 200 test images. The
+Method: the lesson's detector with CIoU on 100 images of *shapes* of 96 x 96 pixels, ten seeds, 200 test images. The
 spread of the seeds is their standard deviation s, with its own 95 % interval (chi-squared). That of the images is the
 standard error of `yolojax.eval.bootstrap` (500 draws of the test images) of each run, averaged. Two methods with n
 seeds each tell a true difference d apart with 80 % power at 5 % (two-sided) if n is at least 2 (1.96 + .84)^2 s^2 /

@@ -1,6 +1,6 @@
 """Small training runs for the studies: one compiled step serves every seed, every `Hyper` and every choice of a study.
 
-Generated images of 64 x 64 pixels with two classes, round figures and angular ones (a hundred such images do not teach
+Generated images of 96 x 96 pixels with two classes, round figures and angular ones (a hundred such images do not teach
 six), and a network of the lesson's kind with some 10^5 parameters, so that a run takes seconds on two idle cores. Step,
 augmentation, optimiser and evaluation are the library's own; what `fit` adds is the run directory. Images to learn
 from, to choose by and to be measured on come from separate streams of *shapes*.
@@ -38,6 +38,7 @@ from yolojax.training.step import make_train_step
 from yolojax.zoo.lesson import BOX_PARTS
 
 BOX_LOSSES = tuple(BOX_PARTS)
+NO_CHANGE = AugmentConfig(0.0, 0.0, 1.0, 1.0, translate=0.0, hue=0.0, saturation=0.0, value=0.0)
 CLASSES, ROUND = ("round", "angular"), ("ellipse", "ring")
 
 
@@ -45,17 +46,18 @@ CLASSES, ROUND = ("round", "angular"), ("ellipse", "ring")
 class Scale:
     """How large the runs of a study are."""
 
-    side: int = 64
+    side: int = 96
     train: int = 100
     test: int = 200
-    epochs: int = 80
+    epochs: int = 60
     batch: int = 10
     seeds: int = 5
-    learning_rate: float = 4e-3
-    widths: tuple[int, ...] = (8, 16, 32, 48, 64)
-    depths: tuple[int, ...] = (0, 0, 1, 1, 0)
+    learning_rate: float = 8e-3
+    widths: tuple[int, ...] = (0, 16, 32, 48, 64)
+    depths: tuple[int, ...] = (0, 1, 1, 0, 0)
     neck_width: int = 48
     levels: int = 3
+    augment: bool = True
 
     @property
     def steps(self) -> int:
@@ -66,7 +68,7 @@ class Scale:
         return {key: getattr(self, key) for key in ("side", "train", "test", "epochs", "batch", "seeds")}
 
 
-QUICK = Scale(32, 8, 8, 2, 4, 2, widths=(4, 8, 8, 8, 8), depths=(0,) * 5, neck_width=8, levels=1)
+QUICK = Scale(32, 8, 8, 2, 4, 2, widths=(0, 8, 0, 8, 8), depths=(0,) * 5, neck_width=8, levels=1, augment=False)
 
 
 def scale_of(args: argparse.Namespace) -> Scale:
@@ -128,14 +130,14 @@ class Trainer:
         self.detector, self.scale = detector, scale
         optimiser = OptimiserConfig(learning_rate=scale.learning_rate)
         shape = AugmentConfig(flip_vertical=0.5, scale_min=0.8, scale_max=1.25, hue=0.0, saturation=0.0, value=0.0)
-        augmentation, _ = make_augmentations(shape)
+        augmentation, _ = make_augmentations(shape if scale.augment else NO_CHANGE)
         values = {"learning_rate": optimiser.learning_rate, "weight_decay": optimiser.weight_decay}
         self.hyper = Hyper()._replace(**{**detector.spec.hyper, **values})
-        self._init = jax.jit(lambda key: make_state(detector, optimiser, scale.steps, key))
+        self._init = jax.jit(lambda key, steps: make_state(detector, optimiser, steps, key), static_argnums=1)
 
         def step(state, pixels, targets, indices, hyper, key, choice):
             batch = take(pixels, targets, indices)
-            one = make_train_step(variant(detector, choice), optimiser, scale.steps, augmentation, key)
+            one = make_train_step(variant(detector, choice), optimiser, augmentation, key)
             return one(state, batch, hyper)
 
         self._step = jax.jit(step, donate_argnums=0)
@@ -150,15 +152,17 @@ class Trainer:
         targets: Targets | None = None,
         subset: Sequence[int] | None = None,
         choice: int = 0,
+        epochs: int | None = None,
         **hyper: float,
     ) -> Variables:
         """One run: the averaged variables. ``targets`` replaces the canvases' own, ``subset`` picks images."""
+        steps = self.scale.steps if epochs is None else epochs * self.scale.train // self.scale.batch
         chosen = np.arange(len(canvases)) if subset is None else np.asarray(subset)
         pixels, targets = jnp.asarray(canvases.images), jax.tree.map(jnp.asarray, targets or canvases.targets)
-        state, key = self._init(jax.random.key(seed)), jax.random.key(1_000_000 + seed)
+        state, key = self._init(jax.random.key(seed), steps), jax.random.key(1_000_000 + seed)
         traced = hyper_as_arrays(self.hyper._replace(**hyper))
         report = None
-        for step in range(self.scale.steps):
+        for step in range(steps):
             indices = chosen[sample_indices(seed, step, self.scale.batch, len(chosen))]
             state, report = self._step(state, pixels, targets, indices, traced, key, jnp.int32(choice))
         assert report is not None

@@ -1,6 +1,6 @@
 """Makes the pictures of ``docs/from_scratch.md``: runs the page's own blocks and draws what they computed.
 
-``python docs/from_scratch/make_pictures.py``; a minute on two cores, 600 further training steps included.
+``python docs/from_scratch/make_pictures.py``; a minute on two cores, 300 further training steps included.
 """
 
 import re
@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes, enlarge
 
 FOLDER = Path(__file__).parent
-LATER = 600
+LATER = 300
 
 
 def run_page() -> SimpleNamespace:
