@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from experiments.any_assigner import ASSIGNERS, with_assigner
-from experiments.record import figure, interval, paired, resumable, run_study, table
+from experiments.record import Runs, figure, interval, paired, run_study, table
 from experiments.small import Trainer, ap_by_iou, images, lesson_detector, scale_of
 
 REFERENCE = "task-aligned"
@@ -37,7 +37,7 @@ def measure(args: argparse.Namespace) -> Record:
     scale = scale_of(args)
     trainer = Trainer(with_assigner(lesson_detector(scale, per_level=1), 0), scale, with_assigner)
     learn, test = images(scale.train, scale.side), images(scale.test, scale.side, "test")
-    run, runs = resumable(args, "assigners"), []
+    runs = Runs(args, "assigners", scale.facts())
     for seed in range(scale.seeds):
         for choice, name in enumerate(ASSIGNERS):
 
@@ -45,8 +45,8 @@ def measure(args: argparse.Namespace) -> Record:
                 by_iou = ap_by_iou(trainer.evaluate(trainer.train(seed, learn, choice=choice), test))
                 return {"by_iou": by_iou, "positives": trainer.positives}
 
-            runs.append(run({"seed": seed, "assigner": name}, compute))
-    return {"scale": scale.facts(), "runs": runs}
+            runs({"seed": seed, "assigner": name}, compute)
+    return {"scale": scale.facts(), "runs": runs.all}
 
 
 def aps(record: Record, name: str, at: slice = slice(None)) -> list[float]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.record import figure, interval, paired, resumable, run_study, table
+from experiments.record import Runs, figure, interval, paired, run_study, table
 from experiments.small import CIOU, images, lesson_trainer, scale_of
 
 COUNTS = (25, 50, 100, 200, 400)
@@ -33,7 +33,7 @@ def measure(args: argparse.Namespace) -> Record:
     trainer = lesson_trainer(scale)
     counts = (scale.train // 2, scale.train) if args.quick else COUNTS
     learn, test = images(counts[-1], scale.side), images(scale.test, scale.side, "test")
-    run, runs = resumable(args, "data_scaling"), []
+    runs = Runs(args, "data_scaling", scale.facts() | {"steps": scale.steps})
     for seed in range(scale.seeds):
         for count in counts:
 
@@ -42,8 +42,8 @@ def measure(args: argparse.Namespace) -> Record:
                 result = trainer.evaluate(variables, test).result
                 return {name: getattr(result, name) for name in ("AP", "AP50", "AP75")}
 
-            runs.append(run({"seed": seed, "images": count}, compute))
-    return {"scale": scale.facts() | {"steps": scale.steps}, "runs": runs}
+            runs({"seed": seed, "images": count}, compute)
+    return {"scale": scale.facts() | {"steps": scale.steps}, "runs": runs.all}
 
 
 def at(record: Record, count: int, name: str = "AP") -> list[float]:
@@ -69,7 +69,7 @@ def conclude(record: Record) -> str:
 
 
 def page(record: Record) -> str:
-    counts, rows = counts_of(record), []
+    counts, rows = counts_of(record)
     for i, count in enumerate(counts):
         gain = paired(at(record, count), at(record, counts[i - 1])) if i else None
         apart = f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" if gain else ""

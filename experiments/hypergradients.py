@@ -108,9 +108,10 @@ def page(record: Record) -> str:
     losses = [[r["seed"], f"{r['before']:.3f}", f"{r['after']:.3f}"] for r in of_kind(record, "smooth")]
     return (
         table(["detector", "weight", "default", "gradient of its log", "central difference", "after descent"], rows)
-        + "\n\nWhere the usual one differs: a step of training is a gradient itself. That of a leaky ReLU jumps where "
-        "its input changes sign, and CIoU's alpha moves though it is declared constant; the derivative of a step sees "
-        "neither, the difference of two trainings sees both.\n\nValidation loss, at the default weights:\n\n"
+        + "\n\nWhat may account for the usual detector's gradient, not separated here: a training step is a gradient "
+        "itself. That of a leaky ReLU jumps where its input changes sign, that of a pooled or ignored value jumps too, "
+        "and CIoU's alpha moves though it is declared constant; the derivative of a step sees none of it, the "
+        "difference of two trainings sees all.\n\nValidation loss, at the default weights:\n\n"
         + table(["seed", "trained with the defaults", "with the weights found"], losses)
     )
 

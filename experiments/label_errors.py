@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.record import figure, interval, resumable, run_study, table
+from experiments.record import Runs, figure, interval, run_study, table
 from experiments.small import CIOU, CLASSES, any_box_loss, images, lesson_trainer, scale_of
 from experiments.spoilt_labels import KINDS, spoil
 from yolojax.detector import prepare_images
@@ -80,10 +80,12 @@ def measure(args: argparse.Namespace) -> Record:
             "curve": (np.cumsum(wrong[order] >= 0) / np.arange(1, len(rows) + 1))[:100].round(4).tolist(),
         }
 
-    run = resumable(args, "label_errors")
+    runs = Runs(args, "label_errors", scale.facts())
     lengths = (scale.epochs,) if args.quick else (scale.epochs // 3, scale.epochs)
     settings = [{"epochs": epochs, "seed": seed} for epochs in lengths for seed in range(scale.seeds)]
-    return {"scale": scale.facts(), "runs": [run(s, partial(compute, **s)) for s in settings]}
+    for one in settings:
+        runs(one, partial(compute, **one))
+    return {"scale": scale.facts(), "runs": runs.all}
 
 
 def of(record: Record, epochs: int) -> list[Record]:

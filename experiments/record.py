@@ -23,7 +23,6 @@ import json
 import os
 import platform
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -101,28 +100,31 @@ def arguments(doc: str, name: str) -> argparse.ArgumentParser:
     return parser
 
 
-def resumable(args: argparse.Namespace, name: str) -> Callable[[Record, Callable[[], Record]], Record]:
-    """``run(key, compute)``: the run with these settings, computed unless an interrupted call of this study did so.
+class Runs:
+    """The runs of a study, each computed unless an earlier call of the study did so: ``runs(key, compute)``.
 
-    Finished runs are kept in ``runs.jsonl`` beside the record until the record is written. Quick runs are not kept.
+    Looked for in the record that is there, if it is of the same ``scale``, and in ``runs.jsonl`` beside it, where runs
+    wait until the record is written. Remove the folder to begin anew. Quick runs are neither kept nor looked for.
     """
-    file = (args.out or RESULTS / name) / UNFINISHED
-    known = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() and not args.quick else []
 
-    def run(key: Record, compute: Callable[[], Record]) -> Record:
-        for old in known:
-            if old["key"] == key:
-                return {**key, **old["found"]}
-        found = compute()
-        if not args.quick:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("a") as out:
-                out.write(json.dumps({"key": key, "found": found}, allow_nan=False) + "\n")
-        print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in {**key, **found}.items()))
-        sys.stdout.flush()
-        return {**key, **found}
+    def __init__(self, args: argparse.Namespace, name: str, scale: Record) -> None:
+        self.keep, folder = not args.quick, args.out or RESULTS / name
+        self.file, self.all = folder / UNFINISHED, []
+        if self.keep and (folder / "results.json").exists():
+            old = json.loads((folder / "results.json").read_text())
+            self.all += old["runs"] if old["scale"] == json.loads(json.dumps(scale)) else []
+        if self.keep and self.file.exists():
+            self.all += [json.loads(line) for line in self.file.read_text().splitlines()]
 
-    return run
+    def __call__(self, key: Record, compute: Callable[[], Record]) -> None:
+        if any(run.items() >= key.items() for run in self.all):
+            return
+        self.all.append({**key, **compute()})
+        if self.keep:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a") as out:
+                out.write(json.dumps(self.all[-1], allow_nan=False) + "\n")
+        print({k: round(v, 3) if isinstance(v, float) else v for k, v in self.all[-1].items()}, flush=True)
 
 
 def run_study(

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.record import figure, interval, resumable, run_study, table
+from experiments.record import Runs, figure, interval, run_study, table
 from experiments.small import CIOU, images, lesson_trainer, scale_of
 from yolojax.eval.bootstrap import bootstrap
 from yolojax.eval.coco import read_both
@@ -47,9 +47,12 @@ def measure(args: argparse.Namespace) -> Record:
         error = {name: float(np.nanstd(drawn[name], ddof=1)) for name in NAMES}
         return {**{name: getattr(found.result, name) for name in NAMES}, "standard_error": error}
 
-    run = resumable(args, "seeds")
-    runs = [run({"seed": seed}, partial(compute, seed)) for seed in range(2 if args.quick else SEEDS)]
-    return {"scale": scale.facts() | {"seeds": len(runs)}, "runs": runs}
+    seeds = 2 if args.quick else SEEDS
+    facts = scale.facts() | {"seeds": seeds}
+    runs = Runs(args, "seeds", facts)
+    for seed in range(seeds):
+        runs({"seed": seed}, partial(compute, seed))
+    return {"scale": facts, "runs": runs.all}
 
 
 def spread(record: Record, name: str) -> tuple[float, float, float]:

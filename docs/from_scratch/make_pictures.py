@@ -119,8 +119,9 @@ def train_on(page: SimpleNamespace) -> Any:
     """The variables after `LATER` steps from the start, with a schedule of that length."""
     import optax
 
-    page.train_step.__wrapped__.__globals__["optimiser"] = optax.adam(optax.cosine_decay_schedule(1e-2, LATER))
-    step = page.jax.jit(page.train_step.__wrapped__)
+    plain = page.train_step.__wrapped__
+    plain.__globals__["optimiser"] = optax.adam(optax.cosine_decay_schedule(1e-2, LATER))
+    step = page.jax.jit(lambda *of: plain(*of))  # jit of the same function would reuse what it traced before
     variables = page.jax.jit(page.detector.init)(page.jax.random.key(0))
     state = page.optimiser.init(variables["params"])
     for _ in range(LATER):
