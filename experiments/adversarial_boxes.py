@@ -25,7 +25,7 @@ def adversarial(family: str, block: int) -> tuple[np.ndarray, np.ndarray]:
         share = rng.uniform(1e-4, 0.5, (BLOCK, 1)).astype(np.float32)
         b = np.concatenate([a[:, :2] * (1 - share) + a[:, 2:] * share, a[:, 2:]], axis=1)
     elif family == "touching":
-        b = a + np.concatenate([a[:, 2:] - a[:, :2]] * 2, axis=1) * np.float32([1, 0, 1, 0])
+        b = a + np.concatenate([a[:, 2:] - a[:, :2]] * 2, axis=1) * np.array([1, 0, 1, 0], np.float32)
     elif family == "sliver":
         boxes[:, 2] = boxes[:, 0] + np.float32(1e-3) * rng.uniform(1, 9, 2 * BLOCK).astype(np.float32)
         boxes[:, [0, 2]] += np.float32(200) - boxes[:, :1]

@@ -53,7 +53,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         inputs = cases(1)
         answers = {"random": np.stack([np.diag(torchvision_iou(a, b)) for a, b in inputs["random"]])}
         answers |= {f: torchvision_iou(*(x[:RECORDED] for x in inputs[f][0])) for f in FAMILIES}
-        np.savez_compressed(args.write_golden, **answers, version=importlib.import_module("torchvision").__version__)
+        answers["version"] = np.array(importlib.import_module("torchvision").__version__)
+        np.savez_compressed(args.write_golden, **answers)  # pyright: ignore[reportArgumentType]
     peer = importlib.util.find_spec("torchvision") is not None and not args.quick
     golden, ours = np.load(GOLDEN), jax.jit(box_iou)
     rows = {}

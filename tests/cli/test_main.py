@@ -1,11 +1,13 @@
 """What all commands have in common: help, wrong arguments, errors in one line, exit codes."""
 
 import dataclasses
+import errno
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,9 +139,24 @@ def interruptible() -> Iterator[None]:
 
 def test_an_interrupted_process_says_so(tmp_path, interruptible):
     """A pipe that nobody writes to keeps the command waiting until it is interrupted."""
-    os.mkfifo(tmp_path / "truth.json")
-    process = start("eval", str(tmp_path / "truth.json"), "none.json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with (tmp_path / "truth.json").open("w"):  # opens as soon as the command has opened it for reading
+    truth, found = tmp_path / "truth.json", tmp_path / "found.json"
+    os.mkfifo(truth)
+    found.write_text("[]")
+    process = start("eval", str(truth), str(found), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with writer_of(truth, process):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (130, "", "yolojax: interrupted\n")
+
+
+def writer_of(pipe: Path, process: subprocess.Popen) -> typing.IO[str]:
+    """The pipe opened for writing as soon as the process reads it; an error if that ends or 2 minutes pass before."""
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            return os.fdopen(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK), "w")
+        except OSError as error:
+            assert error.errno == errno.ENXIO  # nobody reads it yet
+            time.sleep(0.05)
+    process.kill()
+    raise AssertionError(f"the pipe was never read: {process.communicate()}")
