@@ -20,7 +20,7 @@ from yolojax.errors import CheckpointError, ConfigError, DataError
 from yolojax.geometry import Preprocess
 from yolojax.predict import Predictor, Result, load_detector
 from yolojax.structures import Candidates
-from yolojax.weights.released import save_released
+from yolojax.weights.released import load_description, load_weights, save_released
 
 CANVAS = (64, 96)
 CLASSES = ("cell", "platelet", "other")
@@ -403,13 +403,13 @@ def test_folders_that_hold_no_detector_are_named(tmp_path):
 
 
 def test_weights_of_another_detector_are_refused(released, tmp_path):
-    description = json.loads((released / "best" / "detector.json").read_text())
-    (tmp_path / "weights.safetensors").write_bytes((released / "best" / "weights.safetensors").read_bytes())
+    description = load_description(released / "best")
+    weights = load_weights(released / "best" / "weights.safetensors")
     description["detector"]["options"]["head_width"] = 8
-    (tmp_path / "detector.json").write_text(json.dumps(description))
+    save_released(tmp_path, weights, description)
     with pytest.raises(CheckpointError, match=r"parameter .* is float32 of shape .* the detector needs"):
         load_detector(tmp_path)
     description["detector"]["options"]["head_widht"] = 8
-    (tmp_path / "detector.json").write_text(json.dumps(description))
+    save_released(tmp_path, weights, description)
     with pytest.raises(CheckpointError, match="head_widht"):
         load_detector(tmp_path)

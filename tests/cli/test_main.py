@@ -16,6 +16,8 @@ import pytest
 
 from yolojax import __version__
 from yolojax.cli import Command, main
+from yolojax.cli.assign import Assign
+from yolojax.cli.data import Check
 from yolojax.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,12 +33,16 @@ def test_help_names_every_command(yolojax):
     assert yolojax().out == ended.out
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+MEMBERS = {(name,): typing.get_args(c)[0] for c, name in zip(typing.get_args(Command), COMMANDS, strict=True)}
+del MEMBERS["data",]  # it has commands of its own
+MEMBERS |= {("data", "check"): Check, ("data", "assign"): Assign}
+
+
+@pytest.mark.parametrize("command", MEMBERS, ids=" ".join)
 def test_every_option_of_every_command_is_explained(command, yolojax):
     """By a text of its own, with a default unless it is required or off until it is given."""
-    ended = yolojax(command, "--help")
+    ended = yolojax(*command, "--help")
     assert ended.code == 0
-    member = next(c for c, n in zip(typing.get_args(Command), COMMANDS, strict=True) if n == command)
 
     def documented(cls: type) -> None:
         for field in dataclasses.fields(cls):
@@ -44,7 +50,7 @@ def test_every_option_of_every_command_is_explained(command, yolojax):
             if dataclasses.is_dataclass(field.default_factory):
                 documented(field.default_factory)
 
-    documented(typing.get_args(member)[0])
+    documented(MEMBERS[command])
     options = re.split(r"\n│ (?=--)", ended.out.split("show this help message and exit")[1])[1:]
     for option in options:
         text = " ".join(option.replace("│", " ").split())

@@ -104,9 +104,9 @@ def test_a_description_that_this_version_would_read_otherwise_is_refused(detecto
     [
         ("n", 3_157_200, 8.7),
         ("s", 11_166_560, 28.6),
-        ("m", 25_902_640, 78.9),
-        ("l", 43_691_520, 165.2),
-        ("x", 68_229_648, 257.8),
+        pytest.param("m", 25_902_640, 78.9, marks=pytest.mark.slow),
+        pytest.param("l", 43_691_520, 165.2, marks=pytest.mark.slow),
+        pytest.param("x", 68_229_648, 257.8, marks=pytest.mark.slow),
     ],
 )
 def test_yolov8_has_the_published_size(scale, parameters, gflops):

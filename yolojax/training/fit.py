@@ -242,7 +242,7 @@ def fit(
                 tick()
                 pace = (course.train_seconds - trained_before - train_step.seconds) / (step - first_step)
                 left = config.minutes * 60 - clock.spent - last_validation
-                total_steps = int(first_of(steps_that_fit(step, planned, left, pace)))
+                total_steps = int(first_of(float(steps_that_fit(step, planned, left, pace))))
                 state = end_at(total_steps)
             boundary |= step == total_steps
             stopping = must_stop()
