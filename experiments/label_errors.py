@@ -5,11 +5,11 @@ often), and the detector is trained on them. Ranked by what `yolojax.training.pe
 first k suspects are indeed wrong?
 
 Method: *shapes* of 96 x 96 pixels, the lesson's detector with CIoU, as in `ciou_vs_mse`; five seeds, each with its own
-spoilt labels and training run; at a third of the epochs and at the end (`--epochs` 20 and 60), since a network that has
-learnt the wrong labels by heart no longer finds them strange. Objects are ranked by `per_object_loss`; a missing label
-has no row, so the k of an object's ranking is the number of spoilt labels that are there. Images are ranked by
-`per_example_loss` and by `per_example_gradient_norm`, of all parameters and of the head alone; k is the number of
-images with a spoilt label. Chance is the share of what is spoilt.
+spoilt labels and training run; at a third of the epochs and at the end (20 and 60), since a network might learn the
+wrong labels by heart. Objects are ranked by `per_object_loss`; a missing label has no row, so the k of an object's
+ranking is the number of spoilt labels that are there. Images are ranked by `per_example_loss` and by
+`per_example_gradient_norm`, of all parameters and of the head alone; k is the number of images with a spoilt label.
+Chance is the share of what is spoilt.
 
 Command:   python -m experiments.label_errors
 Expected:  10 minutes on two cores.
