@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -49,7 +50,9 @@ def measure(args: argparse.Namespace) -> Record:
                     return {"val_AP": chosen_by, "by_iou": ap_by_iou(trainer.evaluate(variables, test))}
 
                 runs({"loss": name, "weight": weight, "seed": seed}, compute)
-    return {"scale": scale.facts(), "runs": runs.all}
+    count = Counter((run["loss"], run["weight"]) for run in runs.all)  # an interrupted piece may have left some seeds
+    whole = [run for run in runs.all if count[run["loss"], run["weight"]] == scale.seeds]
+    return {"scale": scale.facts(), "runs": whole}
 
 
 def of(record: Record, loss: str, weight: float | None = None) -> list[list[float]]:
