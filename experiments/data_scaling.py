@@ -69,7 +69,7 @@ def conclude(record: Record) -> str:
 
 
 def page(record: Record) -> str:
-    counts, rows = counts_of(record)
+    counts, rows = counts_of(record), []
     for i, count in enumerate(counts):
         gain = paired(at(record, count), at(record, counts[i - 1])) if i else None
         apart = f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" if gain else ""

@@ -22,7 +22,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -200,16 +199,14 @@ def figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
 
 
 def question(doc: str) -> str:
-    """The first sentence of a docstring."""
+    """The first paragraph of a docstring, in one line."""
     return " ".join(doc.strip().split("\n\n")[0].split())
 
 
 def studies() -> dict[str, str]:
-    """The docstrings of all studies by name, read without importing them."""
-    docs = {path.stem: ast.get_docstring(ast.parse(path.read_text())) or "" for path in sorted(HERE.glob("*.py"))}
-    return {
-        name: doc for name, doc in docs.items() if re.search(r"^Command: +python -m experiments\.", doc, re.MULTILINE)
-    }
+    """The docstrings of all studies (what can be run, apart from this package itself) by name; none is imported."""
+    texts = {path.stem: path.read_text() for path in sorted(HERE.glob("[a-z]*.py"))}
+    return {name: ast.get_docstring(ast.parse(t)) or "" for name, t in texts.items() if '__name__ == "__main__"' in t}
 
 
 def index() -> str:

@@ -11,6 +11,9 @@ from yolojax.assign import assign_targets
 from yolojax.coding import decode, encode
 from yolojax.losses import (
     binary_cross_entropy,
+    box_iou_loss,
+    complete_box_iou_loss,
+    decoded_box_part,
     decoded_complete_iou_loss,
     squared_offset_loss,
     with_class_weights,
@@ -251,3 +254,16 @@ def test_class_loss_box_part_and_decoder_are_choices():
     np.testing.assert_array_equal(one.sums["box"], other.sums["box"])
     assert (np.asarray(one.sums["box"]) != np.asarray(plain.sums["box"]))[:2].all()
     assert plain.counts["ignored"].sum() > 0 and other.counts["ignored"].sum() == 0
+
+
+def test_box_part_of_any_loss_compares_decoded_boxes():
+    rng = np.random.default_rng(5)
+    raw = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)
+    cells, anchors = jnp.asarray(rng.integers(0, 4, (6, 2)), jnp.float32), jnp.full((6, 2), 12.0)
+    corners = jnp.sort(jnp.asarray(rng.uniform(0, 60, (6, 2, 2)), jnp.float32), axis=1)
+    of = (raw, corners.reshape(6, 4), cells, jnp.full(6, 16.0), anchors)
+    np.testing.assert_array_equal(decoded_box_part(complete_box_iou_loss)(*of), decoded_complete_iou_loss(*of))
+    for i, box in enumerate(np.asarray(decode(raw, cells, 16.0, anchors), np.float64)):
+        inter, area_p, area_g = sides(box, np.asarray(corners.reshape(6, 4)[i], np.float64))
+        expected = 1 - inter / (area_p + area_g - inter)
+        assert decoded_box_part(box_iou_loss)(*of)[i] == pytest.approx(expected, abs=1e-5)
