@@ -78,13 +78,18 @@ def read_ground_truth(
       unknown: annotations on images or categories that are not listed: ``refuse`` them, or leave out and ``count``.
 
     Raises:
-      DataError: on a missing list or field, a duplicate id, a box that is not finite or has a negative side.
+      DataError: on a missing list or field, a duplicate id or category name, a box that is not finite or has a
+        negative side.
     """
     where = f"{source}: " if isinstance(source, (str, PathLike)) else "ground truth: "
     data = read_json(source, DataError) if isinstance(source, (str, PathLike)) else source
     images, categories, annotations = lists_of(data, ("images", "categories", "annotations"), where[:-2], DataError)
     image_of = _ids_to_records(images, "image", where)
     category_of = _ids_to_records(categories, "category", where)
+    category_names = tuple(str(r.get("name", r["id"])) for r in category_of.values())
+    if len(set(category_names)) < len(category_names):  # what is reported by class would keep the last of them alone
+        twice = Counter(category_names).most_common(1)[0][0]
+        raise DataError(f"{where}the name {twice!r} belongs to more than one category; rename or merge them")
 
     def name(row: int) -> str:
         return f"{where}annotation row {row} (id {annotations[row].get('id')!r})"
@@ -115,7 +120,7 @@ def read_ground_truth(
         file_names=tuple(str(r.get("file_name", r["id"])) for r in image_of.values()),
         sizes=np.array([[_side(r, "height"), _side(r, "width")] for r in image_of.values()], np.int64).reshape(-1, 2),
         category_ids=tuple(category_of),
-        category_names=tuple(str(r.get("name", r["id"])) for r in category_of.values()),
+        category_names=category_names,
         images=image_index[known],
         categories=category_index[known],
         boxes=boxes[known],
