@@ -19,10 +19,10 @@ RowName = Callable[[int], str]
 def read_json(path: str | PathLike[str], error: type[YolojaxError]) -> Any:
     """A parsed JSON file; raises ``error`` with the path and the reason where that fails."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as reason:
         raise error(f"cannot read {path}: {reason.strerror or reason}") from reason
-    except ValueError as reason:
+    except (ValueError, RecursionError) as reason:
         raise error(f"{path} is not a JSON file: {reason}") from reason
 
 

@@ -227,16 +227,18 @@ def test_diagnose_of_a_run(trained, yolojax):
         (["nowhere"], "nowhere: no metrics.json there"),
         (["--precision", ".5", "--recall", ".5", "--ap50", ".3", "--ap", ".6"], "are they swapped?"),
         (["bad.json"], "bad.json: not a metrics.json of ours"),
+        (["deep.json"], "deep.json: not a metrics.json of ours"),
     ],
 )
 def test_diagnose_errors(arguments, said, trained, yolojax, tmp_path):
     (tmp_path / "bad.json").write_text('{"AP": 1}')
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     ended = yolojax("diagnose", *[str(trained) if a == "RUN" else a for a in arguments])
     assert ended.code == 2 and ended.out == "" and ended.err.count("\n") == 1 and said in ended.err
 
 
 def test_diagnose_of_a_data_set_without_objects(yolojax, tmp_path):
     numbers = {"precision": None, "recall": None, "AP50": None, "AP": None, "classes": []}
-    (tmp_path / "metrics.json").write_text(json.dumps(numbers))
+    (tmp_path / "metrics.json").write_text(json.dumps(numbers), encoding="utf-8-sig")
     ended = yolojax("diagnose", ".")
     assert ended.code == 2 and "has no objects" in ended.err

@@ -280,6 +280,11 @@ def test_unreadable_files(tmp_path: Path) -> None:
     broken.write_text("{")
     with pytest.raises(DataError, match=r"broken\.json is not a JSON file"):
         evaluate_coco(broken, [])
+    broken.write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"broken\.json is not a JSON file"):
+        evaluate_coco(broken, [])
+    broken.write_text(json.dumps(one_image(BOX)), encoding="utf-8-sig")  # as some editors save it
+    assert evaluate_coco(broken, []).AP == 0
     with pytest.raises(DataError, match=r"cannot read .*none\.json: No such file"):
         evaluate_coco(tmp_path / "none.json", [])
     (tmp_path / "found.json").write_text(json.dumps([detection([0, 0, float("nan"), 1])]))

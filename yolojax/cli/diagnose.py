@@ -92,13 +92,13 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     else:
         raise ResultError(f"{path}: no metrics.json there; give a run whose training has ended, or run yolojax val")
     try:
-        values = json.loads(file.read_text())
+        values = json.loads(file.read_text(encoding="utf-8-sig"))
         numbers = {name: values[name] for name in ("precision", "recall", "AP50", "AP")}
         class_recall = {one["name"]: one["at_confidence"]["recall"] for one in values["classes"]}
         # A metrics.json of an evaluation without a report has no confusions.
         pairs = values.get("confusions", {}).get("shares", [])
         confusions = {(pair["object"], pair["taken_for"]): pair["share"] for pair in pairs}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ResultError(f"{file}: not a metrics.json of ours ({error!r}); write it anew with yolojax val") from error
     if any(numbers[name] is None for name in ("recall", "AP50", "AP")):
         raise ResultError(f"{file}: the data set has no objects, so there is nothing to read")
