@@ -5,7 +5,7 @@ is ever changed; ids are renumbered in the columns.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import PurePosixPath
@@ -147,7 +147,7 @@ def read_detections(
 
         - a COCO result list of ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``, or its JSON file. Where
           the ground truth's own ids are numbers, strings in their place are names: of the image's file, with or without
-          folder and suffix, and of the category;
+          folder and suffix, and of the category, exactly;
         - a scored COCO *data set*, whose ``annotations`` have a ``score``, or its JSON file. Its ids are its own: it
           is joined by file name and category name;
         - an array ``[D, 7]`` of ``image_id, x, y, w, h, score, category_id``.
@@ -190,8 +190,8 @@ def read_detections(
                 data, "categories", "name", category_keys, truth.category_names, truth.category_ids, where
             )
         else:
-            image_keys = _named(image_keys, truth.file_names, truth.image_ids)
-            category_keys = _named(category_keys, truth.category_names, truth.category_ids)
+            image_keys = _named(image_keys, truth.file_names, truth.image_ids, (_stem, _base, str))
+            category_keys = _named(category_keys, truth.category_names, truth.category_ids, (str,))
 
     def name(row: int) -> str:
         return f"{where} row {row} (image {image_keys[row]})"
@@ -246,15 +246,18 @@ def _index(keys: Sequence[Any], ids: Mapping[Any, Any] | Sequence[Any]) -> np.nd
     return np.array([position.get(key, -1) for key in keys], np.int64)
 
 
-def _named(keys: list[Any], names: Sequence[str], ids: Sequence[Any]) -> list[Any]:
+def _named(
+    keys: list[Any], names: Sequence[str], ids: Sequence[Any], forms: Sequence[Callable[[str], str]]
+) -> list[Any]:
     """Ids in place of names, where ids are numbers and names are what the results give; unknown names stay.
 
-    A name that belongs to two files once its folder or suffix is left out belongs to neither.
+    Names may be given in any of the forms, of which the last is the most exact. A name that belongs to two files once
+    its folder or suffix is left out belongs to neither.
     """
     if not any(isinstance(key, str) for key in keys) or any(isinstance(one, str) for one in ids):
         return keys
     id_of: dict[str, Any] = {}
-    for shorten in (_stem, _base, str):  # what is more exact comes last and wins
+    for shorten in forms:  # what is more exact comes last and wins
         short = [shorten(name) for name in names]
         times = Counter(short)
         for name, one in zip(short, ids, strict=True):
@@ -284,9 +287,8 @@ def _joined(
     def name(row: int) -> str:
         return f"{where}, '{kind}' row {row}"
 
-    name_of = dict(
-        zip(id_column(listed, "id", name, ResultError), column(listed, field, name, ResultError), strict=True)
-    )
+    own_ids, own_names = (id_column(listed, key, name, ResultError) for key in ("id", field))
+    name_of = dict(zip(own_ids, map(str, own_names), strict=True))  # the ground truth's names are strings too
     for key in keys:
         if key not in name_of:
             raise ResultError(f"{where}: an annotation names id {key!r}, which its own list '{kind}' does not have")
@@ -295,7 +297,7 @@ def _joined(
             twice = Counter(values).most_common(1)[0][0]
             raise ResultError(f"cannot join {kind} by '{field}': {side} has {twice!r} more than once")
     id_of = dict(zip(names, ids, strict=True))
-    missing = sorted({str(name_of[key]) for key in keys} - set(names))
+    missing = sorted({name_of[key] for key in keys} - set(names))
     if missing:
         raise ResultError(
             f"{where}: {len(missing)} '{field}' in '{kind}' are not in the ground truth: {', '.join(missing[:5])}; a "

@@ -306,8 +306,10 @@ def test_results_may_name_images_and_classes() -> None:
         with pytest.raises(ResultError, match=f"does not list: {name}"):
             evaluate_coco(truth, [{**detection(BOX), "image_id": name}])
     assert evaluate_coco(truth, [{**detection(BOX), "image_id": "y/b.jpg"}]).AP == 0
-    with pytest.raises(ResultError, match="does not list: cats"):
-        evaluate_coco(truth, [{**detection(BOX), "category_id": "cats"}])
+    truth["categories"][0]["name"] = "animal/cat.small"
+    for name in ("cats", "cat", "cat.small", "animal/cat"):  # no files: nothing of their names may be left out
+        with pytest.raises(ResultError, match=f"does not list: {name}"):
+            evaluate_coco(truth, [{**detection(BOX), "category_id": name}])
 
 
 def test_a_perfect_score_is_that_of_pycocotools_to_the_last_digit(pycocotools_run) -> None:
@@ -327,6 +329,9 @@ def scored_data_set(names=("b.jpg", "a.jpg"), classes=("dog", "cat")) -> dict:
 
 def test_a_scored_data_set_is_joined_by_name() -> None:
     assert evaluate_coco(one_image(BOX, category=1), scored_data_set()).AP == PERFECT
+    truth = one_image(BOX)
+    truth["categories"][0]["name"] = 7
+    assert evaluate_coco(truth, scored_data_set(classes=("dog", 7))).AP == PERFECT
 
 
 @pytest.mark.parametrize(
@@ -335,6 +340,7 @@ def test_a_scored_data_set_is_joined_by_name() -> None:
         (scored_data_set(names=("b.jpg", "A.jpg")), r"1 'file_name' in 'images' are not in the ground truth: A\.jpg"),
         (scored_data_set(classes=("dog", "cats")), "1 'name' in 'categories' are not in the ground truth: cats"),
         (scored_data_set(names=("a.jpg", "a.jpg")), r"has 'a\.jpg' more than once"),
+        (scored_data_set(names=("b.jpg", ["a.jpg"])), "'images' row 1: 'file_name' must be an integer or a string"),
         (scored_data_set(names=("a.jpg",)), "names id 1, which its own list 'images' does not have"),
     ],
 )
