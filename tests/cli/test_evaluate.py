@@ -240,5 +240,22 @@ def test_diagnose_errors(arguments, said, trained, yolojax, tmp_path):
 def test_diagnose_of_a_data_set_without_objects(yolojax, tmp_path):
     numbers = {"precision": None, "recall": None, "AP50": None, "AP": None, "classes": []}
     (tmp_path / "metrics.json").write_text(json.dumps(numbers), encoding="utf-8-sig")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"AP": "0.5"},
+        {"recall": True},
+        {"classes": [{"name": 1, "at_confidence": {"recall": 0.5}}]},
+        {"classes": [{"name": "a", "at_confidence": {"recall": [0.5]}}]},
+        {"confusions": {"shares": [{"object": "a", "taken_for": "b", "share": None}]}},
+    ],
+)
+def test_diagnose_refuses_values_of_other_types(change, yolojax, tmp_path):
+    numbers = {"precision": 0.5, "recall": 0.5, "AP50": 0.5, "AP": 0.3, "classes": []}
+    (tmp_path / "metrics.json").write_text(json.dumps({**numbers, **change}))
+    ended = yolojax("diagnose", ".")
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "not a metrics.json of ours" in ended.err
+
+
     ended = yolojax("diagnose", ".")
     assert ended.code == 2 and "has no objects" in ended.err
