@@ -129,6 +129,9 @@ def test_eval_compares_two_lists_and_writes_a_report(truth, yolojax, tmp_path):
         (["--out", "x", "--images", "nowhere"], "--images nowhere: no such folder"),
         (["--confidence", "1.5"], "confidence must lie within 0..1"),
         (["--seed", "0.5"], "seed"),
+        (["--seed", "-1"], "--seed -1: it must lie within"),
+        (["--seed", "2147483648"], "--seed 2147483648: it must lie within"),
+        (["--samples", "1000001"], "at most 1000000 resamples"),
     ],
 )
 def test_eval_errors(truth, yolojax, tmp_path, arguments, said):
@@ -237,9 +240,6 @@ def test_diagnose_errors(arguments, said, trained, yolojax, tmp_path):
     assert ended.code == 2 and ended.out == "" and ended.err.count("\n") == 1 and said in ended.err
 
 
-def test_diagnose_of_a_data_set_without_objects(yolojax, tmp_path):
-    numbers = {"precision": None, "recall": None, "AP50": None, "AP": None, "classes": []}
-    (tmp_path / "metrics.json").write_text(json.dumps(numbers), encoding="utf-8-sig")
 @pytest.mark.parametrize(
     "change",
     [
@@ -257,5 +257,8 @@ def test_diagnose_refuses_values_of_other_types(change, yolojax, tmp_path):
     assert ended.code == 2 and ended.err.count("\n") == 1 and "not a metrics.json of ours" in ended.err
 
 
+def test_diagnose_of_a_data_set_without_objects(yolojax, tmp_path):
+    numbers = {"precision": None, "recall": None, "AP50": None, "AP": None, "classes": []}
+    (tmp_path / "metrics.json").write_text(json.dumps(numbers), encoding="utf-8-sig")
     ended = yolojax("diagnose", ".")
     assert ended.code == 2 and "has no objects" in ended.err
