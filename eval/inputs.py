@@ -4,8 +4,9 @@ The guards against input that COCO tools take in silence, and then score wrongly
 is ever changed; ids are renumbered in the columns.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import PurePosixPath
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from yolojax.errors import DataError, ResultError
-from yolojax.eval.checks import Record, box_column, column, finite_column, id_column, lists_of, read_json
+from yolojax.eval.checks import Record, box_column, column, finite_column, flag_column, id_column, lists_of, read_json
 
 GroundTruthSource = Record | str | PathLike[str]
 DetectionSource = Sequence[Record] | Record | np.ndarray | str | PathLike[str]
@@ -112,8 +113,13 @@ def read_ground_truth(
     boxes = box_column([a.get("bbox") for a in annotations], name, DataError)
     no_area = np.array([a.get("area") is None for a in annotations], bool)
     given = finite_column([0 if a.get("area") is None else a["area"] for a in annotations], "'area'", name, DataError)
-    crowd = np.array([bool(a.get("iscrowd")) for a in annotations], bool)
-    flagged = np.array([bool(a.get("ignore")) for a in annotations], bool) & ~crowd
+    if (given < 0).any():
+        row = int(np.argmax(given < 0))
+        raise DataError(
+            f"{name(row)}: 'area' is {annotations[row]['area']}; correct it, or leave it out for the box's own"
+        )
+    crowd = flag_column(annotations, "iscrowd", name, DataError)
+    flagged = flag_column(annotations, "ignore", name, DataError) & ~crowd
     ids = [a.get("id") for a in annotations]  # may be missing, 0 or repeated
     return GroundTruth(
         image_ids=tuple(image_of),
@@ -201,11 +207,16 @@ def read_detections(
     images, categories = _index(image_keys, truth.image_ids), _index(category_keys, truth.category_ids)
     unknown_images = Counter(str(image_keys[row]) for row in np.flatnonzero(images < 0))
     unknown_categories = Counter(str(category_keys[row]) for row in np.flatnonzero(categories < 0))
-    for kind, missing in (("image", unknown_images), ("category", unknown_categories)):
+    for kind, missing, found, keys, names, ids in (
+        ("image", unknown_images, images, image_keys, truth.file_names, truth.image_ids),
+        ("category", unknown_categories, categories, category_keys, truth.category_names, truth.category_ids),
+    ):
         if missing and unknown == "refuse":
+            strange = dict.fromkeys(keys[row] for row in np.flatnonzero(found < 0))
+            by_name = isinstance(next(iter(strange)), str) and not any(isinstance(one, str) for one in ids)
             raise ResultError(
                 f"{where}: {missing.total()} rows are about {len(missing)} {kind} id(s) that the ground truth does not "
-                f"list: {', '.join(list(missing)[:5])}; are these results of another data set?"
+                f"list: {_few(strange)}; it has {_few(names if by_name else ids)}; from another data set?"
             )
     kept = np.flatnonzero((images >= 0) & (categories >= 0))
     x, y, w, h = boxes[kept].T
@@ -266,6 +277,11 @@ def _named(
             elif shorten is not str:
                 id_of.pop(name, None)
     return [id_of.get(key, key) if isinstance(key, str) else key for key in keys]
+
+
+def _few(values: Iterable[Any]) -> str:
+    shown = [repr(value) for value in itertools.islice(values, 6)]
+    return ", ".join(shown if len(shown) < 6 else [*shown[:5], "..."]) or "none"
 
 
 def _base(name: str) -> str:

@@ -105,9 +105,9 @@ def test_missing_area_and_iscrowd_are_filled() -> None:
 
 def test_unknown_images_and_classes() -> None:
     rows = [detection(BOX), detection(BOX, image=77), detection(BOX, category=9), detection(BOX, category=9)]
-    with pytest.raises(ResultError, match=r"1 rows are about 1 image id\(s\).*: 77;"):
+    with pytest.raises(ResultError, match=r"1 rows are about 1 image id\(s\).*: 77; it has 1, 2;"):
         evaluate_coco(one_image(BOX), rows)
-    with pytest.raises(ResultError, match=r"2 rows are about 1 category id\(s\).*: 9;"):
+    with pytest.raises(ResultError, match=r"2 rows are about 1 category id\(s\).*: 9; it has 1, 2;"):
         evaluate_coco(one_image(BOX), [rows[0], *rows[2:]])
     result = evaluate_coco(one_image(BOX), rows, unknown="count")
     assert result.AP == PERFECT and result.counters.detections == 1
@@ -238,6 +238,9 @@ def test_empty_boxes_and_odd_scores_are_counted() -> None:
         ([detection(None)], "'bbox' must be four numbers"),
         ([detection(BOX, "0.9")], "'score' is not a number but '0.9'"),
         ([detection(BOX), detection(BOX, [0.9])], r"row 1 .*'score' is not a number"),
+        ([detection(BOX), detection(BOX, True)], "row 1 .*'score' is not a number but True"),
+        ([detection(BOX, image=True)], "'image_id' must be an integer or a string, not True"),
+        ([detection([0, 0, 1e10, 1])], r"row 0 \(image 1\).*above 1e9"),
         (np.zeros((2, 6)), "7 numeric columns"),
         ({"annotations": [detection(BOX)]}, "has no list 'images'"),
     ],
@@ -265,6 +268,9 @@ def test_malformed_result_files_are_refused(tmp_path: Path, text: str, message: 
         (lambda t: t["categories"].append({"id": 3, "name": "cat"}), "the name 'cat' belongs to more than one"),
         (lambda t: t["annotations"][0].pop("bbox"), "'bbox' must be four numbers"),
         (lambda t: t["annotations"][0].update(area=float("nan")), "'area' is nan"),
+        (lambda t: t["annotations"][0].update(area=-1), r"annotation row 0 \(id 1\): 'area' is -1"),
+        (lambda t: t["annotations"][0].update(iscrowd="0"), "'iscrowd' is '0', not 0 or 1"),
+        (lambda t: t["annotations"][0].update(ignore=2), "'ignore' is 2, not 0 or 1"),
         (lambda t: t["annotations"].append(3), "annotation row 1 has no 'image_id'"),
     ],
 )
@@ -303,12 +309,12 @@ def test_results_may_name_images_and_classes() -> None:
     for name in ("x/a.jpg", "a.jpg", "a"):
         assert evaluate_coco(truth, [{**detection(BOX), "image_id": name, "category_id": "cat"}]).AP == PERFECT
     for name in ("b", "b.jpg", "c.jpg"):  # of two files, or of none
-        with pytest.raises(ResultError, match=f"does not list: {name}"):
+        with pytest.raises(ResultError, match=f"does not list: '{name}'; it has '"):
             evaluate_coco(truth, [{**detection(BOX), "image_id": name}])
     assert evaluate_coco(truth, [{**detection(BOX), "image_id": "y/b.jpg"}]).AP == 0
     truth["categories"][0]["name"] = "animal/cat.small"
     for name in ("cats", "cat", "cat.small", "animal/cat"):  # no files: nothing of their names may be left out
-        with pytest.raises(ResultError, match=f"does not list: {name}"):
+        with pytest.raises(ResultError, match=f"does not list: '{name}'; it has '"):
             evaluate_coco(truth, [{**detection(BOX), "category_id": name}])
 
 
