@@ -43,7 +43,7 @@ def calibration(detections: ScoredBoxes, matches: Matches, *, bins: int = 20) ->
     """Scores against truth, over all classes together."""
     counted = ~matches.ignored
     scores, hits = detections.scores[counted], matches.object_of[counted] >= 0
-    which = np.clip(np.floor(scores * bins).astype(np.int64), 0, bins - 1)
+    which = np.clip(np.floor(scores * bins), 0, bins - 1).astype(np.int64)
     true = np.bincount(which[hits], minlength=bins)
     total = np.bincount(which, minlength=bins)
     summed = np.bincount(which, weights=scores, minlength=bins)

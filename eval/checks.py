@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from yolojax.errors import YolojaxError
 
@@ -15,14 +15,17 @@ Record = Mapping[str, Any]
 RowName = Callable[[int], str]
 """From a position in a column to the words that name it in a message."""
 
+_LARGEST = 1e9
+"""Coordinate; the areas of larger boxes lose their digits."""
+
 
 def read_json(path: str | PathLike[str], error: type[YolojaxError]) -> Any:
     """A parsed JSON file; raises ``error`` with the path and the reason where that fails."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as reason:
         raise error(f"cannot read {path}: {reason.strerror or reason}") from reason
-    except ValueError as reason:
+    except (ValueError, RecursionError) as reason:
         raise error(f"{path} is not a JSON file: {reason}") from reason
 
 
@@ -48,7 +51,7 @@ def id_column(records: Sequence[Any], key: str, name: RowName, error: type[Yoloj
     """One field of every record that is an id: an integer or a string (or any other plain number)."""
     values = column(records, key, name, error)
     for row, value in enumerate(values):
-        if not isinstance(value, (int, str, float, np.number)):
+        if isinstance(value, bool) or not isinstance(value, (int, str, float, np.number)):
             raise error(f"{name(row)}: '{key}' must be an integer or a string, not {value!r}")
     return values
 
@@ -58,7 +61,8 @@ def finite_column(
 ) -> Float64[np.ndarray, " N"]:
     """Float64 of plain finite numbers (a string that looks like one is refused: so would other tools)."""
     array = _numeric(values)
-    if array is None or array.ndim != 1:
+    has_bool = not isinstance(values, np.ndarray) and any(isinstance(value, bool) for value in values)
+    if array is None or array.ndim != 1 or has_bool:
         bad = next(k for k, v in enumerate(values) if (one := _numeric([v])) is None or one.ndim != 1)
         raise error(f"{name(bad)}: {what} is not a number but {values[bad]!r}")
     if not np.isfinite(array).all():
@@ -79,6 +83,10 @@ def box_column(
     if wrong.any():
         bad = int(np.argmax(wrong))
         raise error(f"{name(bad)}: 'bbox' is {array[bad].tolist()}; only finite boxes can be evaluated")
+    wrong = (np.abs(array) > _LARGEST).any(1)
+    if wrong.any():
+        bad = int(np.argmax(wrong))
+        raise error(f"{name(bad)}: 'bbox' is {array[bad].tolist()}; coordinates above 1e9 are of no image")
     wrong = (array[:, 2:] < 0).any(1)
     if wrong.any():
         bad = int(np.argmax(wrong))
@@ -87,6 +95,17 @@ def box_column(
             "instead of x, y, w, h?"
         )
     return array
+
+
+def flag_column(
+    records: Sequence[Record], key: str, name: RowName, error: type[YolojaxError]
+) -> Bool[np.ndarray, " N"]:
+    """One field of every record that is 0, 1, true or false; false where it is missing."""
+    values = [record.get(key) for record in records]
+    for row, value in enumerate(values):
+        if value is not None and (not isinstance(value, int | float) or value not in (0, 1)):
+            raise error(f"{name(row)}: '{key}' is {value!r}, not 0 or 1")
+    return np.array([bool(value) for value in values], bool)
 
 
 def _numeric(values: Sequence[Any] | np.ndarray) -> np.ndarray | None:

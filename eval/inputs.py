@@ -4,8 +4,9 @@ The guards against input that COCO tools take in silence, and then score wrongly
 is ever changed; ids are renumbered in the columns.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import PurePosixPath
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from yolojax.errors import DataError, ResultError
-from yolojax.eval.checks import Record, box_column, column, finite_column, id_column, lists_of, read_json
+from yolojax.eval.checks import Record, box_column, column, finite_column, flag_column, id_column, lists_of, read_json
 
 GroundTruthSource = Record | str | PathLike[str]
 DetectionSource = Sequence[Record] | Record | np.ndarray | str | PathLike[str]
@@ -78,13 +79,18 @@ def read_ground_truth(
       unknown: annotations on images or categories that are not listed: ``refuse`` them, or leave out and ``count``.
 
     Raises:
-      DataError: on a missing list or field, a duplicate id, a box that is not finite or has a negative side.
+      DataError: on a missing list or field, a duplicate id or category name, a box that is not finite or has a
+        negative side.
     """
     where = f"{source}: " if isinstance(source, (str, PathLike)) else "ground truth: "
     data = read_json(source, DataError) if isinstance(source, (str, PathLike)) else source
     images, categories, annotations = lists_of(data, ("images", "categories", "annotations"), where[:-2], DataError)
     image_of = _ids_to_records(images, "image", where)
     category_of = _ids_to_records(categories, "category", where)
+    category_names = tuple(str(r.get("name", r["id"])) for r in category_of.values())
+    if len(set(category_names)) < len(category_names):  # what is reported by class would keep the last of them alone
+        twice = Counter(category_names).most_common(1)[0][0]
+        raise DataError(f"{where}the name {twice!r} belongs to more than one category; rename or merge them")
 
     def name(row: int) -> str:
         return f"{where}annotation row {row} (id {annotations[row].get('id')!r})"
@@ -107,15 +113,20 @@ def read_ground_truth(
     boxes = box_column([a.get("bbox") for a in annotations], name, DataError)
     no_area = np.array([a.get("area") is None for a in annotations], bool)
     given = finite_column([0 if a.get("area") is None else a["area"] for a in annotations], "'area'", name, DataError)
-    crowd = np.array([bool(a.get("iscrowd")) for a in annotations], bool)
-    flagged = np.array([bool(a.get("ignore")) for a in annotations], bool) & ~crowd
+    if (given < 0).any():
+        row = int(np.argmax(given < 0))
+        raise DataError(
+            f"{name(row)}: 'area' is {annotations[row]['area']}; correct it, or leave it out for the box's own"
+        )
+    crowd = flag_column(annotations, "iscrowd", name, DataError)
+    flagged = flag_column(annotations, "ignore", name, DataError) & ~crowd
     ids = [a.get("id") for a in annotations]  # may be missing, 0 or repeated
     return GroundTruth(
         image_ids=tuple(image_of),
         file_names=tuple(str(r.get("file_name", r["id"])) for r in image_of.values()),
         sizes=np.array([[_side(r, "height"), _side(r, "width")] for r in image_of.values()], np.int64).reshape(-1, 2),
         category_ids=tuple(category_of),
-        category_names=tuple(str(r.get("name", r["id"])) for r in category_of.values()),
+        category_names=category_names,
         images=image_index[known],
         categories=category_index[known],
         boxes=boxes[known],
@@ -142,7 +153,7 @@ def read_detections(
 
         - a COCO result list of ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``, or its JSON file. Where
           the ground truth's own ids are numbers, strings in their place are names: of the image's file, with or without
-          folder and suffix, and of the category;
+          folder and suffix, and of the category, exactly;
         - a scored COCO *data set*, whose ``annotations`` have a ``score``, or its JSON file. Its ids are its own: it
           is joined by file name and category name;
         - an array ``[D, 7]`` of ``image_id, x, y, w, h, score, category_id``.
@@ -185,8 +196,8 @@ def read_detections(
                 data, "categories", "name", category_keys, truth.category_names, truth.category_ids, where
             )
         else:
-            image_keys = _named(image_keys, truth.file_names, truth.image_ids)
-            category_keys = _named(category_keys, truth.category_names, truth.category_ids)
+            image_keys = _named(image_keys, truth.file_names, truth.image_ids, (_stem, _base, str))
+            category_keys = _named(category_keys, truth.category_names, truth.category_ids, (str,))
 
     def name(row: int) -> str:
         return f"{where} row {row} (image {image_keys[row]})"
@@ -196,11 +207,16 @@ def read_detections(
     images, categories = _index(image_keys, truth.image_ids), _index(category_keys, truth.category_ids)
     unknown_images = Counter(str(image_keys[row]) for row in np.flatnonzero(images < 0))
     unknown_categories = Counter(str(category_keys[row]) for row in np.flatnonzero(categories < 0))
-    for kind, missing in (("image", unknown_images), ("category", unknown_categories)):
+    for kind, missing, found, keys, names, ids in (
+        ("image", unknown_images, images, image_keys, truth.file_names, truth.image_ids),
+        ("category", unknown_categories, categories, category_keys, truth.category_names, truth.category_ids),
+    ):
         if missing and unknown == "refuse":
+            strange = dict.fromkeys(keys[row] for row in np.flatnonzero(found < 0))
+            by_name = isinstance(next(iter(strange)), str) and not any(isinstance(one, str) for one in ids)
             raise ResultError(
                 f"{where}: {missing.total()} rows are about {len(missing)} {kind} id(s) that the ground truth does not "
-                f"list: {', '.join(list(missing)[:5])}; are these results of another data set?"
+                f"list: {_few(strange)}; it has {_few(names if by_name else ids)}; from another data set?"
             )
     kept = np.flatnonzero((images >= 0) & (categories >= 0))
     x, y, w, h = boxes[kept].T
@@ -241,15 +257,18 @@ def _index(keys: Sequence[Any], ids: Mapping[Any, Any] | Sequence[Any]) -> np.nd
     return np.array([position.get(key, -1) for key in keys], np.int64)
 
 
-def _named(keys: list[Any], names: Sequence[str], ids: Sequence[Any]) -> list[Any]:
+def _named(
+    keys: list[Any], names: Sequence[str], ids: Sequence[Any], forms: Sequence[Callable[[str], str]]
+) -> list[Any]:
     """Ids in place of names, where ids are numbers and names are what the results give; unknown names stay.
 
-    A name that belongs to two files once its folder or suffix is left out belongs to neither.
+    Names may be given in any of the forms, of which the last is the most exact. A name that belongs to two files once
+    its folder or suffix is left out belongs to neither.
     """
     if not any(isinstance(key, str) for key in keys) or any(isinstance(one, str) for one in ids):
         return keys
     id_of: dict[str, Any] = {}
-    for shorten in (_stem, _base, str):  # what is more exact comes last and wins
+    for shorten in forms:  # what is more exact comes last and wins
         short = [shorten(name) for name in names]
         times = Counter(short)
         for name, one in zip(short, ids, strict=True):
@@ -258,6 +277,11 @@ def _named(keys: list[Any], names: Sequence[str], ids: Sequence[Any]) -> list[An
             elif shorten is not str:
                 id_of.pop(name, None)
     return [id_of.get(key, key) if isinstance(key, str) else key for key in keys]
+
+
+def _few(values: Iterable[Any]) -> str:
+    shown = [repr(value) for value in itertools.islice(values, 6)]
+    return ", ".join(shown if len(shown) < 6 else [*shown[:5], "..."]) or "none"
 
 
 def _base(name: str) -> str:
@@ -279,9 +303,8 @@ def _joined(
     def name(row: int) -> str:
         return f"{where}, '{kind}' row {row}"
 
-    name_of = dict(
-        zip(id_column(listed, "id", name, ResultError), column(listed, field, name, ResultError), strict=True)
-    )
+    own_ids, own_names = (id_column(listed, key, name, ResultError) for key in ("id", field))
+    name_of = dict(zip(own_ids, map(str, own_names), strict=True))  # the ground truth's names are strings too
     for key in keys:
         if key not in name_of:
             raise ResultError(f"{where}: an annotation names id {key!r}, which its own list '{kind}' does not have")
@@ -290,7 +313,7 @@ def _joined(
             twice = Counter(values).most_common(1)[0][0]
             raise ResultError(f"cannot join {kind} by '{field}': {side} has {twice!r} more than once")
     id_of = dict(zip(names, ids, strict=True))
-    missing = sorted({str(name_of[key]) for key in keys} - set(names))
+    missing = sorted({name_of[key] for key in keys} - set(names))
     if missing:
         raise ResultError(
             f"{where}: {len(missing)} '{field}' in '{kind}' are not in the ground truth: {', '.join(missing[:5])}; a "

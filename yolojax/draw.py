@@ -138,6 +138,11 @@ def _font_of_size(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+def _one_line(text: str) -> str:
+    """What can be written as one line: control characters, line ends among them, become spaces."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def _text_size(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> tuple[int, int]:
     """Width of a text and height of a line (the same for every text, so that labels look alike) with margins."""
     width = font.getbbox(text)[2]
@@ -157,7 +162,7 @@ def _label(
     """Write the first text that fits into the image where it covers the labels written before it the least."""
     h, w = size
     x1, y1, x2, y2 = box
-    for text in texts:
+    for text in map(_one_line, texts):
         tw, th = _text_size(font, text)
         if tw > w or th > h:
             continue
@@ -206,11 +211,18 @@ def draw_assignment(
     return np.array(picture, np.uint8)
 
 
+LARGEST_SIDE = 4096
+"""Pixels of the longer side up to which a drawing is enlarged."""
+
+
 def enlarge(
     image: UInt8[np.ndarray, "h w 3"], objects: Objects, shorter_side: int
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Objects]:
-    """An image and its boxes, enlarged by a whole factor until its shorter side has at least this many pixels."""
-    factor = max(1, -(-shorter_side // min(image.shape[:2])))
+    """An image and its boxes, enlarged by a whole factor until its shorter side has at least this many pixels.
+
+    A strip is enlarged less: its longer side stays within `LARGEST_SIDE`, unless it is longer already.
+    """
+    factor = max(1, min(-(-shorter_side // min(image.shape[:2])), LARGEST_SIDE // max(image.shape[:2])))
     large = image.repeat(factor, 0).repeat(factor, 1)
     return large, objects._replace(boxes=objects.boxes * np.float32(factor))
 
@@ -218,7 +230,7 @@ def enlarge(
 def caption(image: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray, "H w 3"]:
     """The image under a line of text, cut to the width of the image."""
     h, w = image.shape[:2]
-    font = _font(h, w)
+    font, text = _font(h, w), _one_line(text)
     while text and _text_size(font, text)[0] > w:
         text = text[:-1]
     strip = Image.new("RGB", (w, _text_size(font, "A")[1] + 2), (255, 255, 255))

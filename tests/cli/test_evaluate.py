@@ -129,6 +129,9 @@ def test_eval_compares_two_lists_and_writes_a_report(truth, yolojax, tmp_path):
         (["--out", "x", "--images", "nowhere"], "--images nowhere: no such folder"),
         (["--confidence", "1.5"], "confidence must lie within 0..1"),
         (["--seed", "0.5"], "seed"),
+        (["--seed", "-1"], "--seed -1: it must lie within"),
+        (["--seed", "2147483648"], "--seed 2147483648: it must lie within"),
+        (["--samples", "1000001"], "at most 1000000 resamples"),
     ],
 )
 def test_eval_errors(truth, yolojax, tmp_path, arguments, said):
@@ -227,16 +230,35 @@ def test_diagnose_of_a_run(trained, yolojax):
         (["nowhere"], "nowhere: no metrics.json there"),
         (["--precision", ".5", "--recall", ".5", "--ap50", ".3", "--ap", ".6"], "are they swapped?"),
         (["bad.json"], "bad.json: not a metrics.json of ours"),
+        (["deep.json"], "deep.json: not a metrics.json of ours"),
     ],
 )
 def test_diagnose_errors(arguments, said, trained, yolojax, tmp_path):
     (tmp_path / "bad.json").write_text('{"AP": 1}')
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     ended = yolojax("diagnose", *[str(trained) if a == "RUN" else a for a in arguments])
     assert ended.code == 2 and ended.out == "" and ended.err.count("\n") == 1 and said in ended.err
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"AP": "0.5"},
+        {"recall": True},
+        {"classes": [{"name": 1, "at_confidence": {"recall": 0.5}}]},
+        {"classes": [{"name": "a", "at_confidence": {"recall": [0.5]}}]},
+        {"confusions": {"shares": [{"object": "a", "taken_for": "b", "share": None}]}},
+    ],
+)
+def test_diagnose_refuses_values_of_other_types(change, yolojax, tmp_path):
+    numbers = {"precision": 0.5, "recall": 0.5, "AP50": 0.5, "AP": 0.3, "classes": []}
+    (tmp_path / "metrics.json").write_text(json.dumps({**numbers, **change}))
+    ended = yolojax("diagnose", ".")
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "not a metrics.json of ours" in ended.err
+
+
 def test_diagnose_of_a_data_set_without_objects(yolojax, tmp_path):
     numbers = {"precision": None, "recall": None, "AP50": None, "AP": None, "classes": []}
-    (tmp_path / "metrics.json").write_text(json.dumps(numbers))
+    (tmp_path / "metrics.json").write_text(json.dumps(numbers), encoding="utf-8-sig")
     ended = yolojax("diagnose", ".")
     assert ended.code == 2 and "has no objects" in ended.err

@@ -135,6 +135,14 @@ def test_a_reader_that_goes_away_is_no_error():
     assert process.wait(timeout=120) == 141
 
 
+def test_a_name_that_the_terminal_cannot_show_is_replaced():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    arguments = ("diagnose", *NUMBERS, "--class-recall", "caf\xe9=.1", "dog=.9")
+    process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "") and "caf?" in out
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """A shell ignores SIGINT for what it starts in the background, and so would everything that the tests start."""

@@ -105,9 +105,9 @@ def test_missing_area_and_iscrowd_are_filled() -> None:
 
 def test_unknown_images_and_classes() -> None:
     rows = [detection(BOX), detection(BOX, image=77), detection(BOX, category=9), detection(BOX, category=9)]
-    with pytest.raises(ResultError, match=r"1 rows are about 1 image id\(s\).*: 77;"):
+    with pytest.raises(ResultError, match=r"1 rows are about 1 image id\(s\).*: 77; it has 1, 2;"):
         evaluate_coco(one_image(BOX), rows)
-    with pytest.raises(ResultError, match=r"2 rows are about 1 category id\(s\).*: 9;"):
+    with pytest.raises(ResultError, match=r"2 rows are about 1 category id\(s\).*: 9; it has 1, 2;"):
         evaluate_coco(one_image(BOX), [rows[0], *rows[2:]])
     result = evaluate_coco(one_image(BOX), rows, unknown="count")
     assert result.AP == PERFECT and result.counters.detections == 1
@@ -238,6 +238,9 @@ def test_empty_boxes_and_odd_scores_are_counted() -> None:
         ([detection(None)], "'bbox' must be four numbers"),
         ([detection(BOX, "0.9")], "'score' is not a number but '0.9'"),
         ([detection(BOX), detection(BOX, [0.9])], r"row 1 .*'score' is not a number"),
+        ([detection(BOX), detection(BOX, True)], "row 1 .*'score' is not a number but True"),
+        ([detection(BOX, image=True)], "'image_id' must be an integer or a string, not True"),
+        ([detection([0, 0, 1e10, 1])], r"row 0 \(image 1\).*above 1e9"),
         (np.zeros((2, 6)), "7 numeric columns"),
         ({"annotations": [detection(BOX)]}, "has no list 'images'"),
     ],
@@ -262,8 +265,12 @@ def test_malformed_result_files_are_refused(tmp_path: Path, text: str, message: 
         (lambda t: t.pop("categories"), "has no list 'categories'"),
         (lambda t: t["images"].append({"id": 1}), "image id 1 is listed more than once"),
         (lambda t: t["images"].append({"id": "x"}), "different types"),
+        (lambda t: t["categories"].append({"id": 3, "name": "cat"}), "the name 'cat' belongs to more than one"),
         (lambda t: t["annotations"][0].pop("bbox"), "'bbox' must be four numbers"),
         (lambda t: t["annotations"][0].update(area=float("nan")), "'area' is nan"),
+        (lambda t: t["annotations"][0].update(area=-1), r"annotation row 0 \(id 1\): 'area' is -1"),
+        (lambda t: t["annotations"][0].update(iscrowd="0"), "'iscrowd' is '0', not 0 or 1"),
+        (lambda t: t["annotations"][0].update(ignore=2), "'ignore' is 2, not 0 or 1"),
         (lambda t: t["annotations"].append(3), "annotation row 1 has no 'image_id'"),
     ],
 )
@@ -279,6 +286,11 @@ def test_unreadable_files(tmp_path: Path) -> None:
     broken.write_text("{")
     with pytest.raises(DataError, match=r"broken\.json is not a JSON file"):
         evaluate_coco(broken, [])
+    broken.write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"broken\.json is not a JSON file"):
+        evaluate_coco(broken, [])
+    broken.write_text(json.dumps(one_image(BOX)), encoding="utf-8-sig")  # as some editors save it
+    assert evaluate_coco(broken, []).AP == 0
     with pytest.raises(DataError, match=r"cannot read .*none\.json: No such file"):
         evaluate_coco(tmp_path / "none.json", [])
     (tmp_path / "found.json").write_text(json.dumps([detection([0, 0, float("nan"), 1])]))
@@ -297,11 +309,13 @@ def test_results_may_name_images_and_classes() -> None:
     for name in ("x/a.jpg", "a.jpg", "a"):
         assert evaluate_coco(truth, [{**detection(BOX), "image_id": name, "category_id": "cat"}]).AP == PERFECT
     for name in ("b", "b.jpg", "c.jpg"):  # of two files, or of none
-        with pytest.raises(ResultError, match=f"does not list: {name}"):
+        with pytest.raises(ResultError, match=f"does not list: '{name}'; it has '"):
             evaluate_coco(truth, [{**detection(BOX), "image_id": name}])
     assert evaluate_coco(truth, [{**detection(BOX), "image_id": "y/b.jpg"}]).AP == 0
-    with pytest.raises(ResultError, match="does not list: cats"):
-        evaluate_coco(truth, [{**detection(BOX), "category_id": "cats"}])
+    truth["categories"][0]["name"] = "animal/cat.small"
+    for name in ("cats", "cat", "cat.small", "animal/cat"):  # no files: nothing of their names may be left out
+        with pytest.raises(ResultError, match=f"does not list: '{name}'; it has '"):
+            evaluate_coco(truth, [{**detection(BOX), "category_id": name}])
 
 
 def test_a_perfect_score_is_that_of_pycocotools_to_the_last_digit(pycocotools_run) -> None:
@@ -321,6 +335,9 @@ def scored_data_set(names=("b.jpg", "a.jpg"), classes=("dog", "cat")) -> dict:
 
 def test_a_scored_data_set_is_joined_by_name() -> None:
     assert evaluate_coco(one_image(BOX, category=1), scored_data_set()).AP == PERFECT
+    truth = one_image(BOX)
+    truth["categories"][0]["name"] = 7
+    assert evaluate_coco(truth, scored_data_set(classes=("dog", 7))).AP == PERFECT
 
 
 @pytest.mark.parametrize(
@@ -329,6 +346,7 @@ def test_a_scored_data_set_is_joined_by_name() -> None:
         (scored_data_set(names=("b.jpg", "A.jpg")), r"1 'file_name' in 'images' are not in the ground truth: A\.jpg"),
         (scored_data_set(classes=("dog", "cats")), "1 'name' in 'categories' are not in the ground truth: cats"),
         (scored_data_set(names=("a.jpg", "a.jpg")), r"has 'a\.jpg' more than once"),
+        (scored_data_set(names=("b.jpg", ["a.jpg"])), "'images' row 1: 'file_name' must be an integer or a string"),
         (scored_data_set(names=("a.jpg",)), "names id 1, which its own list 'images' does not have"),
     ],
 )

@@ -105,6 +105,9 @@ ELEMENTWISE = {
     "coding.flatten_levels": lambda x: coding.flatten_levels(x["box_maps"]),
     "losses.distribution_focal_loss": lambda x: losses.distribution_focal_loss(x["bins"], x["far"]),
     "losses.squared_offset_loss": lambda x: losses.squared_offset_loss(x["raw"], x["boxes"], *cells(), SIZES),
+    "losses.decoded_box_part": lambda x: losses.decoded_box_part(losses.box_iou_loss)(
+        x["raw"], x["boxes"], *cells(), SIZES
+    ),
     "losses.decoded_complete_iou_loss": lambda x: losses.decoded_complete_iou_loss(
         x["raw"], x["boxes"], *cells(), SIZES
     ),

@@ -6,6 +6,7 @@ training run that is interrupted or ended saves a checkpoint first. Anything els
 its traceback.
 """
 
+import io
 import logging
 import os
 import sys
@@ -44,6 +45,9 @@ Command = Union[  # noqa: UP007 (its members are annotations)
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line (``sys.argv`` unless given) and return its exit code; wrong arguments exit with 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     if arguments in (["--version"], ["-V"]):
         print(f"yolojax {__version__}")
         return 0

@@ -92,14 +92,30 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     else:
         raise ResultError(f"{path}: no metrics.json there; give a run whose training has ended, or run yolojax val")
     try:
-        values = json.loads(file.read_text())
-        numbers = {name: values[name] for name in ("precision", "recall", "AP50", "AP")}
-        class_recall = {one["name"]: one["at_confidence"]["recall"] for one in values["classes"]}
+        values = json.loads(file.read_text(encoding="utf-8-sig"))
+        numbers = {name: _number(values[name]) for name in ("precision", "recall", "AP50", "AP")}
+        class_recall = {_name(one["name"]): _number(one["at_confidence"]["recall"]) for one in values["classes"]}
         # A metrics.json of an evaluation without a report has no confusions.
         pairs = values.get("confusions", {}).get("shares", [])
-        confusions = {(pair["object"], pair["taken_for"]): pair["share"] for pair in pairs}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        confusions = {(_name(pair["object"]), _name(pair["taken_for"])): _share(pair["share"]) for pair in pairs}
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ResultError(f"{file}: not a metrics.json of ours ({error!r}); write it anew with yolojax val") from error
     if any(numbers[name] is None for name in ("recall", "AP50", "AP")):
         raise ResultError(f"{file}: the data set has no objects, so there is nothing to read")
     return {**numbers, "class_recall": class_recall, "confusions": confusions}
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else _share(value)
+
+
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a name")
+    return value

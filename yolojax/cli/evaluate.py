@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from yolojax.data import Dataset
     from yolojax.eval.analysis import Analysis
 
+_MOST_SAMPLES = 1_000_000
+
 
 @dataclass(frozen=True)
 class Val:
@@ -151,6 +153,10 @@ class Eval:
         out = choose_folder(self.out, self.out) if self.out is not None else None
         if self.samples < 0 or self.samples == 1:
             raise ConfigError(f"--samples {self.samples}: intervals need at least two resamples; 0 leaves them out")
+        if self.samples > _MOST_SAMPLES:
+            raise ConfigError(f"--samples {self.samples}: at most {_MOST_SAMPLES} resamples; 1000 are plenty")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"--seed {self.seed}: it must lie within 0..{2**31 - 1}")
         is_json = self.truth.lower().endswith(".json")
         if is_json and self.split is not None:
             raise ConfigError(f"--split {self.split}: {self.truth} is one file; leave --split out")

@@ -88,7 +88,7 @@ class Predict:
         options: dict[str, Any] = {
             "confidence": self.confidence,
             "iou": self.iou,
-            "classes": tuple(int(c) if c.isdigit() and c not in known else c for c in self.classes) or None,
+            "classes": tuple(int(c) if c.isdecimal() and c not in known else c for c in self.classes) or None,
         }
         predictor.many((), **options)  # refuses what is wrong with them before anything is written
         files = Files(folder, sources, draw=draw, labels=self.txt, crops=self.crop)

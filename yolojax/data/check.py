@@ -230,7 +230,7 @@ def plot_labels(dataset: Dataset, report: DataReport, path: Path) -> None:
     FigureCanvasAgg(figure)
     bars, centres, sizes = figure.subplots(1, 3)
     bars.barh(range(len(names)), [report.per_class[n] for n in names], color="#3060a0")
-    bars.set_yticks(range(len(names)), names, fontsize=7 if len(names) > 12 else 10)
+    bars.set_yticks(range(len(names)), names, fontsize=7 if len(names) > 12 else 10, parse_math=False)
     bars.invert_yaxis()
     more = len(report.per_class) - len(names)
     bars.set_title("objects per class" + (f" (the first 30 of {len(names) + more})" if more else ""))

@@ -316,7 +316,7 @@ def fit(
         variables = replicate(load_detector(out)[1], devices.replicated)
         measured = measured if measured is not None and measured[0] == course.best["ema"].step else None
     else:
-        publish(run.folder / FOLDERS["ema"], variables=variables, row=run.rows[-1])
+        publish(run.folder / FOLDERS["ema"], variables=variables, row=run.last_row)
         measured = measured if measured is not None and measured[0] == step else None
     seconds.setdefault("until_weights", time.monotonic() - started)
     result = None
@@ -345,7 +345,7 @@ def fit(
     wait_for_all("end")
     seconds["train"] = course.train_seconds
     reporter.say(f"{train_step.summary(config.model.training_sizes)}; {seconds['train']:.0f} s of training")
-    tell("end", run.rows[-1])
+    tell("end", run.last_row)
     return Run(run.folder, detector, variables, result.result if result else None, seconds, train_step.count)
 
 

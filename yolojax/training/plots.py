@@ -38,7 +38,7 @@ def save_curves(path: Path, rows: list[dict[str, Any]]) -> None:
         points = [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
         if points:
             axis.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None, linewidth=1.2)
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name, fontsize=9, parse_math=False)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
         if name.startswith("val/"):

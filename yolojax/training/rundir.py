@@ -49,15 +49,22 @@ class RunDirectory:
         run = cls(folder, writes)
         log = folder / "metrics.jsonl"
         if log.exists():
-            for line in log.read_text().splitlines():
+            for number, line in enumerate(log.read_bytes().splitlines(), 1):
                 try:
                     row = json.loads(line)
                 except ValueError:
                     break  # the line that a stop cut short; it is after the checkpoint
+                if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                    raise CheckpointError(f"{log} line {number}: no row of a training log; remove the line")
                 if row["step"] <= step:
                     run.rows.append(row)
         run._rewrite()
         return run
+
+    @property
+    def last_row(self) -> dict[str, Any]:
+        """The newest row of the log; empty where the log was lost."""
+        return self.rows[-1] if self.rows else {}
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one row to ``metrics.jsonl`` and ``results.csv``."""

@@ -76,6 +76,12 @@ def take_matching(
             f"its classes were {', '.join(given_spec.class_names)}, here they are {', '.join(spec.class_names)}, "
             "and the scores start as they were there"
         )
+    means = [value for name, value in taken.items() if name.startswith("batch_stats/") and name.endswith("/mean")]
+    if means and not any(bool(jnp.any(mean)) for mean in means):
+        said.append(
+            "its normalisation was folded away, so its statistics are not known and the first steps would lose what it "
+            "knows: measure them first (yolojax.zoo.measure_statistics) or --freeze what was taken"
+        )
     return unflatten_like(own, {**mine, **taken}), "; ".join(said)
 
 

@@ -113,7 +113,7 @@ def build(
     try:
         detector = builder(tuple(class_names), tuple(canvas), dtype=dtype, **options)
         jax.eval_shape(detector.init, jax.random.key(0))
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
         given = ", ".join(f"{key} = {value!r}" for key, value in options.items())
         raise ConfigError(f"{name} cannot be built with {given}: {type(error).__name__}: {error}") from error
     return detector

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
+from yolojax.boxes import xyxy_to_cxcywh
 from yolojax.coding import anchor_grid, decode, decode_squared, flatten_levels
 from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs
 from yolojax.errors import ConfigError
@@ -84,6 +85,11 @@ def anchored_detection(
         return decode(raw, cells, stride, anchors, scale_x_y=reach)
 
     def box_part(raw: Array, boxes: Array, cells: Array, stride: Array, anchors: Array) -> Array:
+        if box == "mse":  # offsets and logarithms of sides of the decoded box: 0 where it is the object, for any coder
+            found, wanted = (xyxy_to_cxcywh(b) for b in (decode_boxes(raw, cells, stride, anchors), boxes))
+            centres = jnp.square((found[..., :2] - wanted[..., :2]) / stride[..., None])
+            found_sides, sides = (jnp.log(jnp.maximum(b[..., 2:], 1e-3)) for b in (found, wanted))
+            return jnp.sum(centres + jnp.square(found_sides - sides), axis=-1)
         return BOX_LOSSES[box](decode_boxes(raw, cells, stride, anchors), boxes)
 
     def class_scores(logits: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
@@ -91,6 +97,8 @@ def anchored_detection(
 
     def cross_entropy(logits: Float[Array, "*n C"], labels: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
         return -labels * jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+
+    other_coder = any(level.squared or level.scale_x_y != 1 for level in levels)
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         most = max(len(level.anchors) for level in levels)
@@ -107,7 +115,7 @@ def anchored_detection(
             jnp.asarray(sizes, jnp.float32),
             targets,
             hyper,
-            box_part=squared_offset_loss if box == "mse" else box_part,
+            box_part=squared_offset_loss if box == "mse" and not other_coder else box_part,
             class_loss=cross_entropy if softmax else binary_cross_entropy,
             decoder=decode_boxes,
         )

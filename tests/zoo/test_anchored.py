@@ -1,0 +1,29 @@
+"""The loss of anchored detectors belongs to their coder."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from yolojax.coding import encode, encode_squared
+from yolojax.structures import Hyper, Targets
+from yolojax.zoo.anchored import BOX_LOSSES, AnchoredLevel, anchored_detection
+
+
+@pytest.mark.parametrize(("squared", "scale"), [(False, 1.0), (False, 1.2), (True, 2.0)])
+@pytest.mark.parametrize("box", ["mse", *BOX_LOSSES])
+def test_a_prediction_that_decodes_to_its_object_costs_nothing(box, squared, scale):
+    """Whatever the coder: a loss in the space of another one would train boxes to wrong sizes."""
+    anchor, truth = (20.0, 30.0), jnp.array([[9.0, 12.0, 31.0, 50.0]])
+    loss, decode = anchored_detection([AnchoredLevel(16, (anchor,), scale, squared)], box=box)
+    centre, stride, sizes = jnp.array([[1.0, 1.0]]), jnp.array([16.0]), jnp.array([anchor])
+    own = (truth, centre, stride, sizes)
+    found = encode_squared(*own) if squared else encode(*own, scale_x_y=scale)
+    raw = jnp.full((1, 4, 4, 1, 7), -9.0).at[0, 1, 1, 0, :4].set(found[0])
+    flag = jnp.ones((1, 1), bool)
+    targets = Targets(truth[None], jnp.zeros((1, 1), jnp.int32), flag, ~flag, jnp.zeros(1, jnp.int32))
+    boxes = decode((raw,)).boxes.reshape(4, 4, 4)
+    np.testing.assert_allclose(boxes[1, 1], truth[0], atol=1e-3)
+    cost, gradient = jax.value_and_grad(lambda raw: loss((raw,), targets, Hyper()).sums["box"].sum())(raw)
+    assert float(cost) < 1e-5 and bool(jnp.isfinite(gradient).all())
+    assert float(loss((raw.at[0, 1, 1, 0, 2].add(0.5),), targets, Hyper()).sums["box"].sum()) > 1e-3
