@@ -176,7 +176,8 @@ def render(record: Record, module: ModuleType) -> str:
     """The page of a record."""
     where = record["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
-    made = f"`{record['command']}`, {record['date']}, {where['hardware']}, {versions}, {record['seconds']} s (the last call, where runs were kept)."
+    made = f"`{record['command']}`, {record['date']}, {where['hardware']}, {versions}, "
+    made += f"{record['seconds']} s (the last call, where runs were kept)."
     lines = [f"# {question(module.__doc__ or '')}", "", made, ""]
     lines += [f"**{module.conclude(record)}**", "", module.page(record).strip(), "", "![plot](plot.png)", ""]
     return "\n".join(lines)
