@@ -89,7 +89,8 @@ def take_matching(
 
 def lacks_statistics(given: dict[str, Any]) -> bool:
     """Whether no normalisation of these variables knows its activations: folded away, or never trained."""
-    means = [value for name, value in flatten(given).items() if name.startswith("batch_stats/") and name[-5:] == "/mean"]
+    flat = flatten(given)
+    means = [flat[name] for name in flat if name.startswith("batch_stats/") and name.endswith("/mean")]
     return bool(means) and not any(np.any(mean) for mean in means)
 
 
