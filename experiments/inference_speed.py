@@ -312,7 +312,7 @@ class Worker:
 def measure(args: argparse.Namespace, onnx: Path) -> list[dict[str, Any]]:
     rows = []
     for model in args.models:
-        for batch in (1, 8):
+        for batch in args.batches:
             Worker("export", NANO, batch, args, onnx).end()
             workers = {runtime: Worker(runtime, model, batch, args, onnx) for runtime in RUNTIMES[model]}
             reference = workers["yolojax"].raw()
@@ -368,7 +368,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder with the published weights")
     parser.add_argument("--peers", default=sys.executable, help="Python with the other runtimes")
     parser.add_argument("--models", nargs="+", default=list(RUNTIMES), choices=list(RUNTIMES))
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the record; its other networks stay")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], choices=[1, 8], help="images a call")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the record; what is not measured stays")
     parser.add_argument("--runtime", choices=["export", "yolojax", *PEERS], help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
@@ -389,7 +390,7 @@ def main() -> None:
     kept: list[dict[str, Any]] = []
     if (args.out / "results.json").is_file():
         earlier = json.loads((args.out / "results.json").read_text())["rows"]
-        kept = [row for row in earlier if row["network"] not in args.models]
+        kept = [row for row in earlier if row["network"] not in args.models or row["batch"] not in args.batches]
     record = {
         "command": "python -m experiments.inference_speed",
         "date": datetime.date.today().isoformat(),
@@ -397,7 +398,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "threads": THREADS,
         "rounds": ROUNDS,
-        "rows": rows + kept,
+        "rows": sorted(rows + kept, key=lambda row: (list(RUNTIMES).index(row["network"]), row["batch"])),
     }
     args.out.mkdir(parents=True, exist_ok=True)
     remarks = args.out / "REMARKS.md"
