@@ -147,10 +147,10 @@ def evaluate(
         reporter.say(data.summary.text(limit=3))
     check_classes(detector, data)
     canvases = lay_out_images(data, detector.spec, reporter)
-    split = split_over_devices(validation.batch_size) if jax.process_count() == 1 else None
-    variables = variables if split is None else on_all_devices(variables, split)
-    detect_batch = make_detect_batch(detector, validation.max_detections, split)
-    return evaluate_canvases(detect_batch, detector, variables, canvases, validation, reporter, split)
+    devices = split_over_devices(validation.batch_size) if jax.process_count() == 1 else None
+    variables = variables if devices is None else on_all_devices(variables, devices)
+    detect_batch = make_detect_batch(detector, validation.max_detections, devices)
+    return evaluate_canvases(detect_batch, detector, variables, canvases, validation, reporter, devices)
 
 
 def check_classes(detector: Detector, dataset: Dataset) -> None:

@@ -112,7 +112,8 @@ def with_measured_statistics(
     n = min(STATISTICS_IMAGES, len(images))
     n -= n % STATISTICS_BATCH if n > STATISTICS_BATCH else 0  # batches of one size: one program, equal weights
     drawn = np.random.default_rng(seed).permutation(len(images))[:n]
-    batches = (np.asarray(images.load(part)[0]) for part in np.split(drawn, max(1, n // STATISTICS_BATCH)))
+    # Through the host: a cache in device memory may lie spread over several devices.
+    batches = (jnp.asarray(np.asarray(images.load(part)[0])) for part in np.split(drawn, max(1, n // STATISTICS_BATCH)))
     measured = unflatten_like(variables, flatten(zoo.measure_statistics(detector, variables, batches)))
     frozen = {name: frozen_leaves(tree, freeze) for name, tree in variables.items()}
     said = (
