@@ -33,6 +33,7 @@ import numpy as np
 from experiments.bccd import NAMES, quick_config
 from experiments.record import RESULTS, Runs, figure, interval, paired, run_study, table
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig, ValidationConfig
+from yolojax.zoo.yolox import PREPROCESS
 
 EPOCHS = 16
 ARMS = {"published weights": 1e-3, "from scratch": 2e-3}
@@ -93,7 +94,7 @@ def run_one(arm: str, seed: int, args: argparse.Namespace, folder: Path) -> dict
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    scale = {"epochs": EPOCHS, "learning_rates": ARMS}
+    scale = {"epochs": EPOCHS, "learning_rates": ARMS, "filter": PREPROCESS.filter}
     runs = Runs(args, "fine_tuning", scale)
     if args.part == "pace":
         runs({"what": "pace"}, partial(pace, args))
@@ -139,8 +140,8 @@ def conclude(record: dict[str, Any]) -> str:
     return (
         f"After {took:.0f} s of steps test AP is {ap} from the published weights (AP50 {ap50}) and "
         f"{interval(values(record, 'from scratch', 'AP'))} from scratch; difference {gain(record, 'AP')}, "
-        f"{len(scratch)} seeds. The compact detector from scratch has {known:.3f} after up to "
-        f"{max(r['seconds'] for r in compact):.0f} s in all."
+        f"{'one seed' if len(scratch) == 1 else f'{len(scratch)} seeds'}. The compact detector from scratch has "
+        f"{known:.3f} after up to {max(r['seconds'] for r in compact):.0f} s in all."
     )
 
 
@@ -153,6 +154,7 @@ def page(record: dict[str, Any]) -> str:
     reference = (str(interval(r["test"][n] for r in record["compact"])) for n in names)
     rows.append(["compact from scratch, [its record](../bccd/README.md)", "mean", *reference])
     steps = f"{runs_of(record, 'from scratch')[0]['steps']} steps of {seconds(record):.2f} s alone on the machine"
+    steps += f"; photos shrunk by the {record['scale']['filter']} filter"
     return f"Test split (72 images), final averaged weights after {steps}.\n\n{table(['arm', 'run', *names], rows)}"
 
 
