@@ -7,11 +7,11 @@ reach on the same machine?
 
 Method: `yolojax bench train` in a fresh process for each case: the ordinary step with augmentation, assignment, loss,
 optimiser and running average on generated images; on a processor also with the program from JAX's compilation cache
-(*from cache*), which runs faster than the same program just compiled. PyTorch (`experiments/torch_yolov8n.py`, in the Python that --torch
-names): network, sum of squares, AdamW and nothing else, on noise, channels-last, so it does less. Ultralytics: its
-command `yolo`, where the user has installed it, on the same images, with its own augmentation; neither is imported. On
-a processor 640 pixels in batches of 16 and more, 320 in batches of 64, and most of bfloat16, which it only emulates,
-are left out unless --all: minutes each.
+(*from cache*), which runs faster than the same program just compiled. PyTorch (`experiments/torch_yolov8n.py`, in the
+Python that --torch names): network, sum of squares, AdamW and nothing else, on noise, channels-last, so it does less.
+Ultralytics: its command `yolo`, where the user has installed it, on the same images, with its own augmentation; neither
+is imported. On a processor 640 pixels in batches of 16 and more, 320 in batches of 64, and most of bfloat16, which it
+only emulates, are left out unless --all: minutes each.
 
 Command:   python -m experiments.throughput --torch PYTHON    (again goes on where it was stopped)
 Expected:  about 20 minutes on two cores.
@@ -21,7 +21,6 @@ Quick:     python -m experiments.throughput --quick           (one small case, h
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -30,11 +29,11 @@ import sys
 import tempfile
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import jax
 
+from experiments.other_trainers import pytorch, ultralytics
 from experiments.record import Runs, figure, run_study, table
 
 Record = dict[str, Any]
@@ -62,30 +61,6 @@ def from_cache(*case: Any) -> Record:
     with tempfile.TemporaryDirectory() as folder:
         ours(*case[:-1], 0.1, folder)
         return ours(*case, folder)
-
-
-def pytorch(python: str, size: int, batch: int, dtype: str, seconds: float) -> Record:
-    call = f"import json, torch_yolov8n as t; print(json.dumps(t.main({size}, {batch}, {dtype!r}, {seconds})))"
-    done = subprocess.run(
-        [python, "-c", call], cwd=Path(__file__).parent, check=True, stdout=subprocess.PIPE, text=True
-    )
-    return json.loads(done.stdout)
-
-
-def ultralytics(size: int, batch: int) -> Record:
-    """From its own record of the seconds after each epoch, the first left out. Written from its documentation."""
-    from yolojax.data import shapes_dataset, write_yolo
-
-    count = max(256, 8 * batch)
-    with tempfile.TemporaryDirectory() as name:
-        data = Path(name) / "data"
-        write_yolo({p: shapes_dataset(n, size=(size, size), split=p) for p, n in (("train", count), ("val", 16))}, data)
-        settings = {"model": "yolov8n.yaml", "data": data / "data.yaml", "epochs": 3, "imgsz": size, "batch": batch}
-        settings |= {"project": name, "name": "run", "val": False, "plots": False}
-        subprocess.run(["yolo", "detect", "train", *(f"{k}={v}" for k, v in settings.items())], check=True)
-        with (Path(name) / "run" / "results.csv").open() as handle:
-            rows = [{k.strip(): v for k, v in row.items()} for row in csv.DictReader(handle)]
-    return {"images_per_second": count * 2 / (float(rows[-1]["time"]) - float(rows[0]["time"]))}
 
 
 def measure(args: argparse.Namespace) -> Record:
