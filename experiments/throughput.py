@@ -13,7 +13,7 @@ Ultralytics: its command `yolo`, where the user has installed it, on the same im
 is imported. On a processor 640 pixels in batches of 16 and more, 320 in batches of 64, and most of bfloat16, which it
 only emulates, are left out unless --all: minutes each.
 
-Command:   python -m experiments.throughput --torch PYTHON    (again goes on where it was stopped)
+Command:   python -m experiments.throughput --torch PYTHON    (again goes on where it was stopped; --so-far records)
 Expected:  about 20 minutes on two cores.
 Quick:     python -m experiments.throughput --quick           (one small case, half a minute)
 """
@@ -57,10 +57,10 @@ def ours(network: str, size: int, batch: int, dtype: str, seconds: float, cache:
     return {name: found[name] for name in (*KEPT, "parameters", "steps")}
 
 
-def from_cache(*case: Any) -> Record:
+def from_cache(network: str, size: int, batch: int, dtype: str, seconds: float) -> Record:
     with tempfile.TemporaryDirectory() as folder:
-        ours(*case[:-1], 0.1, folder)
-        return ours(*case, folder)
+        ours(network, size, batch, dtype, 0.1, folder)
+        return ours(network, size, batch, dtype, seconds, folder)
 
 
 def measure(args: argparse.Namespace) -> Record:
@@ -68,7 +68,7 @@ def measure(args: argparse.Namespace) -> Record:
     cases = [(32, 2, "float32")] if quick else ON_A_PROCESSOR if processor and not args.all else CASES
     seconds = 0.2 if quick else 8.0
     runs = Runs(args, "throughput", {"seconds": seconds})
-    for size, batch, dtype in cases:
+    for size, batch, dtype in () if args.so_far else cases:
         key = {"size": size, "batch": batch, "dtype": dtype}
         for name in ("demo",) if quick else NETWORKS:
             runs({"what": name, **key}, partial(ours, name, size, batch, dtype, seconds))
@@ -78,7 +78,7 @@ def measure(args: argparse.Namespace) -> Record:
             runs({"what": "PyTorch", **key}, partial(pytorch, args.torch, size, batch, dtype, seconds))
         if shutil.which("yolo") and not quick and dtype == "float32":
             runs({"what": "Ultralytics", **key}, partial(ultralytics, size, batch))
-    if processor and not quick and not args.all:  # what emulation costs, once
+    if processor and not (quick or args.all or args.so_far):  # what emulation costs, once
         key = dict(zip(("size", "batch", "dtype"), EMULATED, strict=True))
         runs({"what": "demo", **key}, partial(ours, "demo", *EMULATED, seconds))
     return {"scale": {"seconds": seconds}, "processor": processor, "runs": runs.all}
@@ -109,7 +109,7 @@ def page(record: Record) -> str:
     if record["processor"]:
         notes += (
             " On a processor the peak is that of a float32 matrix product measured in the same run. No GPU was at "
-            "hand, so none was measured; larger batches and sizes and most of bfloat16 were left out, minutes each."
+            "hand, so none was measured; what is not listed was left out: minutes each."
         )
     return table(head, rows) + f"\n\n{notes} `processor` is `compact` with {json.dumps(COMPACT)}."
 
@@ -128,6 +128,7 @@ def draw(record: Record) -> Any:
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--torch", help="a Python that has PyTorch, for the comparison")
+    parser.add_argument("--so-far", action="store_true", help="measure no more: record what there is")
     parser.add_argument("--all", action="store_true", help="all cases on a processor as well")
 
 

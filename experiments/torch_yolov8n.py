@@ -5,6 +5,8 @@ sum of squared outputs as loss, backward and AdamW, on noise that lies on the de
 assignment, average or log. Channels-last; bfloat16 by autocast.
 """
 
+# pyright: reportMissingImports=false
+
 import time
 
 import torch
@@ -94,7 +96,7 @@ def main(size: int, batch: int, dtype: str, seconds: float) -> dict[str, object]
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
             outputs = network(images)
-        loss = sum(y.float().square().mean() for y in outputs)
+        loss = torch.stack([y.float().square().mean() for y in outputs]).sum()
         loss.backward()
         optimiser.step()
         return float(loss)  # waits for the device
