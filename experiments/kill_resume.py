@@ -1,17 +1,20 @@
-"""Kill a training run at random moments, resume it each time, and compare with a run that nobody disturbed.
+"""Does a training run that is killed at any moment, and resumed, end in the bytes of one that nobody disturbed?
 
-    python -m experiments.kill_resume            # 42 stops, one in seven by SIGTERM; about 10 minutes on two cores
-    python -m experiments.kill_resume --quick    # one stop of each kind, as in the tests; writes no recorded result
+Question: parameters, average, optimiser, schedule, random changes, order of the images, which parameters were best: is
+any of it lost when a process dies between steps, inside a checkpoint, or inside an evaluation?
 
-The run is ``yolojax train`` on generated figures: 4 epochs of 4 steps, a measurement of averaged and raw parameters and
-a checkpoint after each, the best of both released. It runs in a process of its own that says on its standard output
-what it begins (a step, a checkpoint, an evaluation, a release); the study waits for the moment it has drawn and sends
-the signal, after a further random delay. ``anywhere`` counts from the start of the process instead, so that importing,
-reading, compiling and restoring are hit as well. Then the same command continues with ``--resume``.
+Method: the run is ``yolojax train`` on generated figures: 4 epochs of 4 steps, a measurement of averaged and raw
+parameters and a checkpoint after each, the best of both released. It runs in a process of its own that says on its
+standard output what it begins (a step, a checkpoint, an evaluation, a release); the study waits for the moment it has
+drawn and sends the signal, one in seven of them SIGTERM, after a further random delay. ``anywhere`` counts from the
+start of the process instead, so that importing, reading, compiling and restoring are hit as well. Then the same command
+continues with ``--resume``. Compared in bytes: released weights (best average, best raw), every array of the last
+checkpoint (parameters, average, optimiser, step), its bookkeeping, detections, report, pictures of input and
+predictions, and the rows of ``metrics.jsonl`` and ``results.csv``, of which only columns of time are left out.
 
-Compared in bytes: released weights (best average, best raw), every array of the last checkpoint (parameters, average,
-optimiser, step), its bookkeeping, detections, report, pictures of input and predictions, and the rows of
-``metrics.jsonl`` and ``results.csv``, of which only columns of time are left out.
+Command:   python -m experiments.kill_resume
+Expected:  about 10 minutes on two cores, for 42 stops.
+Quick:     python -m experiments.kill_resume --quick    (one stop of each kind, as in the tests; not recorded)
 """
 
 from __future__ import annotations

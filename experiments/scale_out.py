@@ -1,13 +1,17 @@
 """Does the same command give the same run on 1, 2 and 8 devices, and on two processes, one of which may be killed?
 
-    python -m experiments.scale_out                    # about 5 minutes on two processor cores
-    python -m experiments.scale_out --devices 1 2      # without the processes: add --no-processes
+Question: training is one program over all devices. Are losses and final AP the same whatever their number, and does a
+job of two processes notice that one of them is lost, say so, and go on from its checkpoint to the same end?
 
-Devices are emulated on the processor, so nothing here says how fast a job over several devices is. Every run is a fresh
-process of the ordinary program (`yolojax.fit`) on generated images with the same settings. Compared are the losses of
-the first ten steps (aimed at: within 1e-4 of each other, relatively) and the final AP on held-out images. Then two
-processes on this machine train together; and once more, and one of them is killed after its first checkpoint: the other
-must say so and stop, and two new processes must go on and end where the uninterrupted job ended.
+Method: devices are emulated on the processor, so nothing here says how fast a job over several devices is. Every run is
+a fresh process of the ordinary program (`yolojax.fit`) on generated images with the same settings. Compared are the
+losses of the first ten steps (aimed at: within 1e-4 of each other, relatively) and the final AP on held-out images.
+Then two processes on this machine train together; and once more, and one of them is killed after its first checkpoint:
+the other must say so and stop, and two new processes must go on and end where the uninterrupted job ended.
+
+Command:   python -m experiments.scale_out
+Expected:  about 5 minutes on two cores.
+Quick:     python -m experiments.scale_out --devices 1 2 --no-processes --out FOLDER    (a minute)
 """
 
 from __future__ import annotations

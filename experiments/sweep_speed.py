@@ -1,10 +1,15 @@
-"""Seconds per run of the three strategies of a sweep, beside runs made one by one, on this machine.
+"""How many seconds does a run of a sweep take by each of its strategies, beside runs made one by one?
 
-    python -m experiments.sweep_speed            # about 4 minutes on two processor cores
-    python -m experiments.sweep_speed --strategies vmap unroll --runs 8
+Question: a sweep trains many runs by mapping every operation over them (`vmap`), by a program that holds several
+(`unroll`), or with runs of its own on every device (`devices`). Which is fastest on this machine, and do all give the
+losses of separate runs?
 
-The network is the demo's kind, small, on generated images; every strategy trains the same runs, and the losses of the
-first ten steps are compared with those of separate runs. Compilation is counted apart: it is paid once a sweep.
+Method: the network is the demo's kind, small, on generated images; every strategy trains the same runs, and the losses
+of the first ten steps are compared with those of separate runs. Compilation is counted apart: it is paid once a sweep.
+
+Command:   python -m experiments.sweep_speed
+Expected:  about 4 minutes on two cores.
+Quick:     python -m experiments.sweep_speed --runs 2 --steps 2 --size 32 --strategies unroll --out FOLDER    (a minute)
 """
 
 from __future__ import annotations

@@ -21,7 +21,11 @@ QUICK = [name for name in DOCS if "\ndef page(" in (HERE / f"{name}.py").read_te
 RECORDED = [name for name in DOCS if (RESULTS / name / "results.json").exists()]
 
 
-@pytest.mark.parametrize("name", QUICK)
+LONG = ("throughput",)  # a process that compiles, even in its quick form
+QUICK_RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in QUICK]
+
+
+@pytest.mark.parametrize("name", QUICK_RUNS)
 def test_quick_run_leaves_a_complete_record(name, tmp_path, capsys):
     module = importlib.import_module(f"experiments.{name}")
     made = module.main(["--quick", "--out", str(tmp_path)])

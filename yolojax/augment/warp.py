@@ -42,7 +42,7 @@ def sample_bilinear(
     return top * (1 - fy) + bottom * fy
 
 
-def to_uint8(values: Float[Array, "*P 3"]) -> UInt8[Array, "*P 3"]:
+def to_uint8(values: Float[Array, "*P"]) -> UInt8[Array, "*P"]:
     """Rounded to the nearest integer and clipped to 0..255."""
     return jnp.clip(jnp.round(values), 0, 255).astype(jnp.uint8)
 

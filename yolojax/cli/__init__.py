@@ -17,6 +17,7 @@ from tyro.conf import subcommand
 
 from yolojax import __version__
 from yolojax.cli.anchors import Anchors
+from yolojax.cli.bench import Bench
 from yolojax.cli.data import Data
 from yolojax.cli.diagnose import Diagnose
 from yolojax.cli.evaluate import Eval, Val
@@ -39,6 +40,7 @@ Command = Union[  # noqa: UP007 (its members are annotations)
     Annotated[Data, subcommand("data")],
     Annotated[Anchors, subcommand("anchors")],
     Annotated[Info, subcommand("info")],
+    Annotated[Bench, subcommand("bench")],
 ]
 
 

@@ -149,7 +149,7 @@ class Train:
                 rectangular=not self.square,
                 training_sizes=self.training_sizes,
                 size_span=self.size_span,
-                options=_values("option", self.option),
+                options=option_values("option", self.option),
             ),
             hyper=_numbers("hyper", self.hyper),
             **{
@@ -250,7 +250,7 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
-def _values(option: str, texts: tuple[str, ...]) -> dict[str, Any]:
+def option_values(option: str, texts: tuple[str, ...]) -> dict[str, Any]:
     """Values by name: JSON where it is JSON, else numbers, else text."""
     values: dict[str, Any] = {}
     for name, text in _pairs(option, texts).items():

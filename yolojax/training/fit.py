@@ -1,4 +1,4 @@
-"""Training, from top to bottom: data, detector, program, state, loop, release."""
+"""Training, from top to bottom: data, detector, program (`prepare`), state, loop, release."""
 
 from __future__ import annotations
 
@@ -12,41 +12,33 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from yolojax import zoo
 from yolojax.config import TrainConfig, check, to_json
 from yolojax.data import prefetch
 from yolojax.detector import Detector, Variables
-from yolojax.errors import DataError
 from yolojax.eval.coco import CocoResult
 from yolojax.eval.files import write_json
 from yolojax.predict import load_detector
 from yolojax.training import plots
-from yolojax.training.augmentation import make_augmentations, mixes_images, room_for_objects
-from yolojax.training.batch_size import with_chosen_batch_size
 from yolojax.training.best import FOLDERS, is_released, note_improvements, out_of_patience, validation_columns
 from yolojax.training.budget import CHECK_EVERY, Clock, steps_that_fit
-from yolojax.training.by_image import with_loss_by_image
 from yolojax.training.callbacks import Callback, Event, EventKind
 from yolojax.training.checkpoint import save_checkpoint
 from yolojax.training.course import forget_lost_best, settings_of, start_course, take_up
 from yolojax.training.distributed import any_process, first_of, is_first, replicate, wait_for_all
 from yolojax.training.evaluation import Evaluation, evaluate_canvases, make_detect_batch
 from yolojax.training.feeding import device_batches
-from yolojax.training.freeze import check_parts
-from yolojax.training.hyper import make_hyper
-from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, lay_out_images, make_sampler
+from yolojax.training.inputs import lay_out_images
 from yolojax.training.log import EpochLog, checked, epoch_line, validation_note
-from yolojax.training.multi_scale import canvases_around, make_resize
 from yolojax.training.optimiser import schedule_at
-from yolojax.training.programs import Programs, all_devices, check_batch_size, device_memory
+from yolojax.training.preparation import prepare
+from yolojax.training.programs import device_memory
 from yolojax.training.progress import Quiet, Reporter
 from yolojax.training.release import release
 from yolojax.training.report import write_evaluation_report
 from yolojax.training.rundir import RunDirectory
-from yolojax.training.splits import open_splits
 from yolojax.training.start import lacks_statistics, load_init, take_matching, with_measured_statistics
-from yolojax.training.state import TrainState, make_state, wrap_variables
-from yolojax.training.step import StepReport, augmentation_key, make_train_step
+from yolojax.training.state import TrainState, wrap_variables
+from yolojax.training.step import StepReport, augmentation_key
 from yolojax.training.stop import StopSignal
 
 
@@ -95,73 +87,16 @@ def fit(
     if resume:
         config = settings_of(out, config)
 
-    # Data: read and checked.
-    train_set, val_set = open_splits(config.data, config.seed)
-    for dataset in (train_set, val_set):
-        if dataset is not None and dataset.summary.findings:
-            reporter.say(f"{dataset.split or 'data'}: {dataset.summary.text(limit=3)}")
-    if not train_set.object_count:
-        raise DataError("the training images hold no object at all; there is nothing to learn from")
-
-    # Detector: canvas and, where there are anchors, their sizes come from the training images, which are then
-    # letterboxed once into memory.
-    canvas = choose_canvas(config, train_set)
-    detector = zoo.build(
-        config.model.name,
-        train_set.class_names,
-        canvas,
-        dtype=config.compute,
-        box_sizes=box_sizes_on_canvas(train_set, canvas),
-        **config.model.options,
-    )
-    devices = all_devices()
-    train_images = lay_out_images(
-        train_set,
-        detector.spec,
-        reporter,
-        cap=config.data.max_objects,
-        room=room_for_objects(config.augment),
-        cache=config.data.cache,
-        cache_folder=config.data.cache_folder,
-        shardings=(devices.replicated, devices.split),
-    )
+    # Data, detector, program.
+    ready = prepare(config, reporter)
+    config, detector, devices, train_step, hyper = ready.config, ready.detector, ready.devices, ready.step, ready.hyper
+    train_set, val_set, train_images = ready.train_set, ready.val_set, ready.images
+    sampler, fresh = ready.sampler, ready.fresh
     val_images = lay_out_images(val_set, detector.spec, reporter) if val_set is not None else None
-
-    # Program: one step, over all devices, compiled once for each size of canvas.
-    seed, hyper = jax.random.key(config.seed), make_hyper(config, detector)
-    augmentation, plain = make_augmentations(config.augment)
-    fresh = partial(make_state, detector, config.optimiser, key=jax.random.fold_in(seed, 0))
-    check_parts(jax.eval_shape(lambda: fresh(total_steps=1)).variables["params"], config.freeze)
-    train_step = Programs(
-        make_train_step(
-            with_loss_by_image(detector, devices.split),
-            config.optimiser,
-            augmentation,
-            jax.random.fold_in(seed, 1),
-            plain_augmentation=plain if mixes_images(config.augment) else None,
-            plain_share=config.augment.mosaic_off,
-            accumulate=config.accumulate,
-            freeze=config.freeze,
-        ),
-        devices,
-    )
-    if config.batch_size == "auto":
-        config = with_chosen_batch_size(
-            config, train_step, jax.eval_shape(lambda: fresh(total_steps=1)), train_images, hyper, devices, reporter
-        )
-    assert config.batch_size != "auto"
-    check_batch_size(config.batch_size, config.accumulate, devices)
-    sampler = make_sampler(config, train_images.dataset, config.batch_size)
-    resize = None
-    if config.model.training_sizes > 1:
-        stride = detector.spec.strides[-1]
-        sizes = canvases_around(canvas, config.model.training_sizes, config.model.size_span, stride)
-        resize = make_resize(config.seed, sizes, detector.spec.preprocess, devices.split)
-        reporter.say(f"training at {', '.join(f'{w} x {h}' for h, w in sizes)}, one program each")
     detect_batch = make_detect_batch(detector, config.validation.max_detections, devices.split)
 
     # State: from a checkpoint, from given parameters, or fresh.
-    steps_per_epoch = max(1, round(len(train_images) / config.batch_size))
+    steps_per_epoch = max(1, round(len(train_images) / ready.batch_size))
     planned = config.epochs * steps_per_epoch
     course = start_course(train_set, val_set)
     taken_up = take_up(out, lambda: fresh(total_steps=planned), course, reporter) if resume else None
@@ -182,9 +117,10 @@ def fit(
                 reporter.say(summary)
             state = wrap_variables(variables, config.optimiser, planned)
         run = RunDirectory.reopen(out, 0, writes=first) if resume else RunDirectory.create(out, to_json(config), first)
-        shown, key = plain if config.augment.mosaic_off == 1 else augmentation, jax.random.fold_in(seed, 1)
         if first:
-            plots.save_inputs(run.folder, train_images, shown, augmentation_key(key, 0), sampler(config.seed, 0))
+            shown = ready.plain if config.augment.mosaic_off == 1 else ready.augmentation
+            key = augmentation_key(ready.step_seed, 0)
+            plots.save_inputs(run.folder, train_images, shown, key, sampler(config.seed, 0))
     state, hyper = replicate((state, hyper), devices.replicated)
 
     # Loop: the host runs one step ahead of the device and reads each report while the next step computes.
@@ -237,7 +173,13 @@ def fit(
 
     batches = prefetch(
         device_batches(
-            train_images, sampler, config.seed, config.batch_size, devices.split, first_step=step, resize=resize
+            train_images,
+            sampler,
+            config.seed,
+            ready.batch_size,
+            devices.split,
+            first_step=step,
+            resize=ready.resize,
         )
     )
     with reporter.task("training", total_steps) as advance, closing(batches), StopSignal() as stop:

@@ -14,7 +14,7 @@ from yolojax.detector import Detector, prepare_images
 from yolojax.models.freezing import frozen_statistics
 from yolojax.structures import Batch, Hyper
 from yolojax.training.freeze import frozen_leaves, keep_frozen
-from yolojax.training.gradient import accumulated_gradient, whole_gradient
+from yolojax.training.gradient import Gradient, accumulated_gradient, whole_gradient
 from yolojax.training.optimiser import ema_decay_at, make_optimiser, schedule_at
 from yolojax.training.state import TrainState
 
@@ -40,6 +40,30 @@ TrainStep = Callable[[TrainState, Batch, Hyper], tuple[TrainState, StepReport]]
 def augmentation_key(seed: PRNGKeyArray, step: int | Int[Array, ""]) -> PRNGKeyArray:
     """The key of the random changes that a step makes to its batch."""
     return jax.random.fold_in(jax.random.fold_in(seed, 0), step)
+
+
+def follow_gradient(
+    state: TrainState, found: Gradient, hyper: Hyper, config: OptimiserConfig, freeze: Sequence[str] = ()
+) -> tuple[TrainState, Float[Array, ""], Bool[Array, ""]]:
+    """The next state, the norm of the gradient, and whether loss and norm are finite; if not, the state stays."""
+    frozen = frozen_leaves(state.variables["params"], freeze)
+    frozen_variables = {name: frozen_leaves(tree, freeze) for name, tree in state.variables.items()}
+    gradient = keep_frozen(frozen, found.parameters, jax.tree.map(jnp.zeros_like, found.parameters))
+    norm = optax.tree.norm(gradient)
+    finite = jnp.isfinite(found.loss) & jnp.isfinite(norm)
+
+    params = state.variables["params"]
+    optimiser = make_optimiser(config, hyper, schedule_at(config, state.step, state.total_steps))
+    updates, optimiser_state = optimiser.update(gradient, state.optimiser, params)
+    variables = {**found.state, "params": optax.apply_updates(params, updates)}
+    decay = ema_decay_at(state.step.astype(jnp.float32), config.ema_decay)
+    ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, variables)
+    # Weight decay moves what has no gradient, and an average of equal numbers is rounded: hence to the byte.
+    variables = keep_frozen(frozen_variables, variables, state.variables)
+    ema = keep_frozen(frozen_variables, ema, state.ema)
+
+    updated = TrainState(state.step + 1, state.total_steps, variables, ema, optimiser_state)
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), updated, state), norm, finite
 
 
 def make_train_step(
@@ -87,26 +111,9 @@ def make_train_step(
         batch = augment(state, batch)
         images = prepare_images(batch.images, detector.spec.preprocess)
         model_key = jax.random.fold_in(jax.random.fold_in(seed, 1), state.step)
-        frozen = frozen_leaves(state.variables["params"], freeze)
-        frozen_variables = {name: frozen_leaves(tree, freeze) for name, tree in state.variables.items()}
         with frozen_statistics(freeze):
             found = gradient_of(detector, state.variables, images, batch.targets, model_key, hyper)
-        gradient = keep_frozen(frozen, found.parameters, jax.tree.map(jnp.zeros_like, found.parameters))
-        norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(found.loss) & jnp.isfinite(norm)
-
-        params = state.variables["params"]
-        optimiser = make_optimiser(config, hyper, schedule_at(config, state.step, state.total_steps))
-        updates, optimiser_state = optimiser.update(gradient, state.optimiser, params)
-        variables = {**found.state, "params": optax.apply_updates(params, updates)}
-        decay = ema_decay_at(state.step.astype(jnp.float32), config.ema_decay)
-        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, variables)
-        # Weight decay moves what has no gradient, and an average of equal numbers is rounded: hence to the byte.
-        variables = keep_frozen(frozen_variables, variables, state.variables)
-        ema = keep_frozen(frozen_variables, ema, state.ema)
-
-        updated = TrainState(state.step + 1, state.total_steps, variables, ema, optimiser_state)
-        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), updated, state)
+        new, norm, finite = follow_gradient(state, found, hyper, config, freeze)
         report = StepReport(
             loss=found.loss,
             parts=found.parts,

@@ -1,0 +1,34 @@
+"""Trainers of others, run and never imported. Used by `experiments.throughput`."""
+
+import csv
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def pytorch(python: str, size: int, batch: int, dtype: str, seconds: float) -> Record:
+    call = f"import json, torch_yolov8n as t; print(json.dumps(t.main({size}, {batch}, {dtype!r}, {seconds})))"
+    done = subprocess.run(
+        [python, "-c", call], cwd=Path(__file__).parent, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(done.stdout)
+
+
+def ultralytics(size: int, batch: int) -> Record:
+    """From its own record of the seconds after each epoch, the first left out. Written from its documentation."""
+    from yolojax.data import shapes_dataset, write_yolo
+
+    count = max(256, 8 * batch)
+    with tempfile.TemporaryDirectory() as name:
+        data = Path(name) / "data"
+        write_yolo({p: shapes_dataset(n, size=(size, size), split=p) for p, n in (("train", count), ("val", 16))}, data)
+        settings = {"model": "yolov8n.yaml", "data": data / "data.yaml", "epochs": 3, "imgsz": size, "batch": batch}
+        settings |= {"project": name, "name": "run", "val": False, "plots": False}
+        subprocess.run(["yolo", "detect", "train", *(f"{k}={v}" for k, v in settings.items())], check=True)
+        with (Path(name) / "run" / "results.csv").open() as handle:
+            rows = [{k.strip(): v for k, v in row.items()} for row in csv.DictReader(handle)]
+    return {"images_per_second": count * 2 / (float(rows[-1]["time"]) - float(rows[0]["time"]))}

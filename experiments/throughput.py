@@ -1,0 +1,138 @@
+"""How many images a second does training take in, and how near is that to what the machine can do?
+
+Question: for the demo's detector, a published one (YOLOv8n) and one of nearly its work whose convolutions suit XLA on a
+processor, at two sizes, several batches and both number formats: images a second, share of the time spent waiting for
+data, compilation, memory, utilisation; and what do a PyTorch network of YOLOv8n's size and the Ultralytics trainer
+reach on the same machine?
+
+Method: `yolojax bench train` in a fresh process for each case: the ordinary step with augmentation, assignment, loss,
+optimiser and running average on generated images; on a processor also with the program from JAX's compilation cache
+(*from cache*), which runs faster than the same program just compiled. PyTorch (`experiments/torch_yolov8n.py`, in the
+Python that --torch names): network, sum of squares, AdamW and nothing else, on noise, channels-last, so it does less.
+Ultralytics: its command `yolo`, where the user has installed it, on the same images, with its own augmentation; neither
+is imported. On a processor 640 pixels in batches of 16 and more, 320 in batches of 64, and most of bfloat16, which it
+only emulates, are left out unless --all: minutes each.
+
+Command:   python -m experiments.throughput --torch PYTHON    (again goes on where it was stopped; --so-far records)
+Expected:  about 20 minutes on two cores.
+Quick:     python -m experiments.throughput --quick           (one small case, half a minute)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from itertools import product
+from typing import Any
+
+import jax
+
+from experiments.other_trainers import pytorch, ultralytics
+from experiments.record import Runs, figure, run_study, table
+
+Record = dict[str, Any]
+COMPACT = {"widths": [0, 32, 64, 128, 256], "depths": [0, 0, 1, 1, 1], "csp": False, "merge": True}
+DEMO = {"widths": [0, 32, 64, 128], "depths": [0, 1, 1, 1], "head_width": 64, "csp": False, "merge": True}
+TINY = {"widths": [4, 4, 8], "depths": [0, 0, 0], "head_width": 8, "reg_max": 4, "shared_head": True}
+NETWORKS = {"demo": ("compact", DEMO), "YOLOv8n": ("yolov8", {}), "processor": ("compact", COMPACT)}
+CASES = [*product((320, 640), (1, 4, 16, 64), ("float32", "bfloat16"))]
+ON_A_PROCESSOR = [(320, batch, "float32") for batch in (16, 4, 1)] + [(640, 4, "float32")]
+EMULATED = (320, 4, "bfloat16")
+KEPT = ("images_per_second", "waiting_share", "compile_seconds", "memory", "utilisation", "peak_flops", "forward_flops")
+
+
+def ours(network: str, size: int, batch: int, dtype: str, seconds: float, cache: str = "") -> Record:
+    model, options = ("compact", TINY) if size == 32 else NETWORKS[network]
+    command = [sys.executable, "-m", "yolojax", "bench", "train", "--model", model, "--size", str(size), "--json", "-"]
+    command += ["--batch", str(batch), "--dtype", dtype, "--seconds", str(seconds)]
+    command += ["--option", *(f"{k}={json.dumps(v)}" for k, v in options.items())] if options else []
+    env = os.environ | ({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {})
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout)
+    return {name: found[name] for name in (*KEPT, "parameters", "steps")}
+
+
+def from_cache(network: str, size: int, batch: int, dtype: str, seconds: float) -> Record:
+    with tempfile.TemporaryDirectory() as folder:
+        ours(network, size, batch, dtype, 0.1, folder)
+        return ours(network, size, batch, dtype, seconds, folder)
+
+
+def measure(args: argparse.Namespace) -> Record:
+    quick, processor = args.quick, jax.default_backend() == "cpu"
+    cases = [(32, 2, "float32")] if quick else ON_A_PROCESSOR if processor and not args.all else CASES
+    seconds = 0.2 if quick else 8.0
+    runs = Runs(args, "throughput", {"seconds": seconds})
+    for size, batch, dtype in () if args.so_far else cases:
+        key = {"size": size, "batch": batch, "dtype": dtype}
+        for name in ("demo",) if quick else NETWORKS:
+            runs({"what": name, **key}, partial(ours, name, size, batch, dtype, seconds))
+            if processor and batch == 16:
+                runs({"what": f"{name}, from cache", **key}, partial(from_cache, name, size, batch, dtype, seconds))
+        if args.torch and not quick:
+            runs({"what": "PyTorch", **key}, partial(pytorch, args.torch, size, batch, dtype, seconds))
+        if shutil.which("yolo") and not quick and dtype == "float32":
+            runs({"what": "Ultralytics", **key}, partial(ultralytics, size, batch))
+    if processor and not (quick or args.all or args.so_far):  # what emulation costs, once
+        key = dict(zip(("size", "batch", "dtype"), EMULATED, strict=True))
+        runs({"what": "demo", **key}, partial(ours, "demo", *EMULATED, seconds))
+    return {"scale": {"seconds": seconds}, "processor": processor, "runs": runs.all}
+
+
+def conclude(record: Record) -> str:
+    rates = {r["what"]: r for r in record["runs"] if (r["size"], r["batch"], r["dtype"]) == (320, 16, "float32")}
+    said = "; ".join(
+        f"{name} {r['images_per_second']:.1f}" + (f" ({r['utilisation']:.0%} of the peak)" if "memory" in r else "")
+        for name, r in rates.items()
+    )
+    absent = [name for name in ("PyTorch", "Ultralytics") if name not in rates]
+    note = f" Not measured: {', '.join(absent)}." if absent else ""
+    return f"Images a second at 320 pixels, batch 16, float32: {said}.{note}"
+
+
+def page(record: Record) -> str:
+    rows = []
+    for r in sorted(record["runs"], key=lambda r: (r["size"], r["dtype"], r["batch"], r["what"])):
+        cells = [r["what"], r["size"], r["batch"], r["dtype"], f"{r['images_per_second']:.1f}"]
+        if "memory" in r:
+            cells += [f"{r['waiting_share']:.1%}", f"{r['compile_seconds']:.0f}", f"{(r['memory'] or 0) / 1e9:.2f}"]
+            share = "" if r["utilisation"] is None else f"{r['utilisation']:.0%}"
+            cells += [f"{r['forward_flops'] / 1e9:.2f}", share]
+        rows.append(cells + [""] * (10 - len(cells)))
+    head = ["what", "pixels", "batch", "numbers", "images/s", "waiting", "compilation, s", "GB", "GFLOP", "of the peak"]
+    notes = "GFLOP: forward, an image; three times that over the peak is the utilisation. PyTorch trains a bare step."
+    if record["processor"]:
+        notes += (
+            " On a processor the peak is that of a float32 matrix product measured in the same run. No GPU was at "
+            "hand, so none was measured; what is not listed was left out: minutes each."
+        )
+    return table(head, rows) + f"\n\n{notes} `processor` is `compact` with {json.dumps(COMPACT)}."
+
+
+def draw(record: Record) -> Any:
+    made, (axes,) = figure(7, 3.6)
+    for what, size in dict.fromkeys((r["what"], r["size"]) for r in record["runs"]):
+        of = [r for r in record["runs"] if (r["what"], r["size"], r["dtype"]) == (what, size, "float32")]
+        of.sort(key=lambda r: r["batch"])
+        axes.plot([r["batch"] for r in of], [r["images_per_second"] for r in of], "o-", label=f"{what}, {size} pixels")
+    axes.set(xlabel="batch", ylabel="images a second", xscale="log", title="training, float32")
+    axes.legend(fontsize=7)
+    axes.grid(alpha=0.3)
+    return made
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--torch", help="a Python that has PyTorch, for the comparison")
+    parser.add_argument("--so-far", action="store_true", help="measure no more: record what there is")
+    parser.add_argument("--all", action="store_true", help="all cases on a processor as well")
+
+
+main = partial(run_study, sys.modules[__name__], add=add)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""``yolojax bench``: the numbers agree with each other and with what is known apart; wrong input costs one line."""
+
+import json
+
+import jax
+import pytest
+
+from tests.cli.small_run import DATA
+from yolojax import zoo
+from yolojax.training.peak import peak_of
+from yolojax.training.programs import all_devices
+
+OPTIONS = {"widths": [4, 4, 8], "depths": [0, 0, 0], "head_width": 8, "reg_max": 4, "shared_head": True}
+
+
+def test_bench_train(yolojax, tmp_path):
+    settings = ["--option", *(f"{name}={json.dumps(value)}" for name, value in OPTIONS.items())]
+    settings += ["--size", "32", "--batch", "4", "--seconds", ".2", "--peak", ".001", "--parts", "--json", "found.json"]
+    ended = yolojax("bench", "train", DATA, *settings)
+    assert ended.code == 0, ended.err
+    assert [line.split()[0] for line in ended.out.splitlines()] == [
+        *("detector", "devices", "speed", "program", "work", "parts")
+    ]
+    found = json.loads((tmp_path / "found.json").read_text())
+    detector = zoo.build("compact", ("a", "b", "c", "d", "e", "f"), (32, 32), **OPTIONS)
+    assert found["forward_flops"] == zoo.forward_flops(detector)
+    assert found["parameters"] == zoo.parameter_count(detector.init(jax.random.key(0)))
+    assert found["canvas"] == [32, 32] and found["devices"] == len(jax.devices()) and found["programs"] == 1
+    assert found["steps"] >= 3 and found["compile_seconds"] > 0 and found["memory"] > 0
+    # The clock ran for at least as long as was asked for, and the rate is that of all timed steps.
+    assert found["steps"] * found["batch_size"] / found["images_per_second"] >= 0.1
+    assert 0 <= found["waiting_share"] < 1
+    peak = 1e9 * len(jax.devices())
+    assert found["peak_flops"] == pytest.approx(peak)
+    assert found["utilisation"] == pytest.approx(3 * found["forward_flops"] * found["images_per_second"] / peak)
+    assert list(found["parts"]) == ["augmentation", "forward", "loss", "backward", "optimiser"]
+    assert all(seconds > 0 for name, seconds in found["parts"].items() if name != "backward")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "50"], "multiple of 32"),
+        (["--seconds", "0"], "positive number"),
+        (["--peak", "nan"], "positive number"),
+        (["--batch", "0"], "at least 1"),
+        (["--option", "x"], "NAME=VALUE"),
+        (["--json", "no/such/found.json"], "no such folder"),
+        (["nowhere"], "nowhere: no such"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line(yolojax, arguments, message):
+    ended = yolojax("bench", "train", *arguments)
+    assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1 and not ended.out
+
+
+def test_a_processors_peak_is_measured_and_a_stated_one_is_of_each_device():
+    devices = all_devices()
+    assert peak_of(devices, 2e12) == (2e12 * devices.number, "as given")
+    measured = peak_of(devices)
+    assert measured is not None and 1e8 < measured.flops < 1e14 and "measured" in measured.source
