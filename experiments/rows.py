@@ -96,3 +96,14 @@ def ap_of(rows: Rows, found: list[Any], only: np.ndarray | None = None) -> dict[
 def resampled_ap(rows: Rows, found: list[Any], samples: int) -> list[float]:
     """AP on images drawn with replacement, the same ones for every list."""
     return bootstrap(*read_both(*as_results(rows, found)), samples=samples).values["AP"].round(5).tolist()
+
+
+def apart(ours: dict[str, Any], other: dict[str, Any]) -> tuple[float, float, float]:
+    """AP of one record less that of another, and the 95 % interval over the resampled images of both."""
+    low, high = np.quantile(np.subtract(ours["resampled"], other["resampled"]), (0.025, 0.975))
+    return ours["AP"] - other["AP"], float(low), float(high)
+
+
+def say(mean: float, low: float, high: float) -> str:
+    """A difference of AP with its interval."""
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"

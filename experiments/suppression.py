@@ -29,7 +29,7 @@ import numpy as np
 from experiments.kinds import KINDS, K, crowded_run, halves, program, timed
 from experiments.members import CROWDED
 from experiments.record import Runs, figure, interval, paired, run_study, table
-from experiments.rows import REAL
+from experiments.rows import REAL, apart, say
 from experiments.small import QUICK
 
 NUMBERS = ("AP", "AP50", "AR100")
@@ -76,11 +76,8 @@ def models(record: Record) -> list[str]:
     return list(dict.fromkeys(r["model"] for r in record["runs"] if r["part"] == "coco"))
 
 
-def apart(record: Record, kind: str, model: str) -> tuple[float, float, float]:
-    """AP less that of greedy suppression, and the 95 % interval of the resamples."""
-    ours, greedy = (of(record, "coco", k, model)[0] for k in (kind, "greedy"))
-    low, high = np.quantile(np.subtract(ours["resampled"], greedy["resampled"]), (0.025, 0.975))
-    return ours["AP"] - greedy["AP"], float(low), float(high)
+def against_greedy(record: Record, kind: str, model: str) -> tuple[float, float, float]:
+    return apart(*(of(record, "coco", k, model)[0] for k in (kind, "greedy")))
 
 
 def conclude(record: Record) -> str:
@@ -93,9 +90,8 @@ def conclude(record: Record) -> str:
     )
     text += f"and {worst} last, {ways[worst].mean:+.3f}."
     for model in models(record):
-        best = max(others, key=lambda k: apart(record, k, model)[0])
-        a, low, high = apart(record, best, model)
-        text += f" {model} on COCO images: {best}, {a:+.3f} ({low:+.3f} to {high:+.3f} over images)."
+        best = max(others, key=lambda k: against_greedy(record, k, model)[0])
+        text += f" {model} on COCO images: {best}, {say(*against_greedy(record, best, model))}."
     return text
 
 
@@ -104,16 +100,16 @@ def page(record: Record) -> str:
     for kind in kinds(record):
         d = paired(crowded(record, kind), crowded(record, "greedy"))
         cells = [f"{interval(crowded(record, kind, n))}" for n in NUMBERS]
-        rows.append([kind, *cells, "" if kind == "greedy" else f"{d.mean:+.4f} ({d.low:+.4f} to {d.high:+.4f})"])
+        rows.append([kind, *cells, "" if kind == "greedy" else say(*d[:3])])
     text = f"Crowded scenes, {len(crowded(record, 'greedy'))} seeds:\n\n"
     text += table(["kind", *NUMBERS, "AP less that of greedy"], rows)
     for model in models(record):
         rows = []
         for kind in kinds(record):
-            one, (a, low, high) = of(record, "coco", kind, model)[0], apart(record, kind, model)
+            one = of(record, "coco", kind, model)[0]
             ms = " ".join(f"{r['ms']:.2f}" for r in of(record, "time", kind, model))
             steps = " and ".join(f"{t:g}" for t in dict.fromkeys(one["thresholds"])) if KINDS[kind][1] else ""
-            less = "" if kind == "greedy" else f"{a:+.4f} ({low:+.4f} to {high:+.4f})"
+            less = "" if kind == "greedy" else say(*against_greedy(record, kind, model))
             rows.append([kind, steps, *(f"{one[n]:.4f}" for n in NUMBERS), less, ms])
         head = ["kind", "threshold", *NUMBERS, "AP less that of greedy", "ms an image"]
         text += f"\n\n{model}, 128 images of COCO train2017:\n\n" + table(head, rows)
@@ -128,7 +124,7 @@ def draw(record: Record) -> Any:
     error = np.nan_to_num([d.high - d.mean for d in ways])
     axes.errorbar([d.mean for d in ways], places, xerr=error, fmt="o", label="crowded scenes (seeds)")
     for shift, model in enumerate(models(record), 1):
-        values = np.array([apart(record, k, model) for k in others])
+        values = np.array([against_greedy(record, k, model) for k in others])
         bars = np.abs(values[:, 1:].T - values[:, 0])
         axes.errorbar(values[:, 0], places + 0.15 * shift, xerr=bars, fmt=".", label=f"{model} (images)")
     axes.axvline(0, color="black", linewidth=0.8)
