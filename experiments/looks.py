@@ -44,6 +44,8 @@ def looks_of(spec: DetectorSpec) -> dict[str, TTA]:
 
     return {
         ONE: TTA((1.0,), flip=False),
+        "its own size, soft": TTA((1.0,), flip=False, fusion="soft"),
+        "its own size, fused": TTA((1.0,), flip=False, fusion="wbf"),
         "mirrored": TTA((1.0,)),
         "three sizes": TTA(three, flip=False),
         "three sizes, mirrored": TTA(three),
@@ -98,12 +100,13 @@ def seconds(detector: Detector, variables: Variables, rounds: int = 8) -> dict[s
 
 
 def on_photos(record: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """The runs on photographs by model and look."""
+    """The runs on photographs by model and look, without models of which an interrupted call has left only a part."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for r in record["runs"]:
         if r["part"] in ("bccd", "coco"):
             found.setdefault(r["model"], {})[r["look"]] = r
-    return found
+    looks = len(set().union(*found.values()))
+    return {model: by_look for model, by_look in found.items() if len(by_look) == looks}
 
 
 def times(record: dict[str, Any], model: str) -> dict[str, float]:

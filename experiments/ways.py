@@ -19,7 +19,7 @@ from yolojax.eval.matching import match_detections, overlaps
 from yolojax.structures import Detections
 from yolojax.training.evaluation import make_detect_batch
 
-CONFIDENCE, IOU, K, COUNTED = np.float32(0.001), np.float32(0.7), 100, 0.1
+CONFIDENCE, IOU, K, COUNTED = 0.001, 0.7, 100, 0.1
 NUMBERS = ("AP", "AP50", "AP75", "calibration")
 
 
@@ -55,7 +55,7 @@ def numbers(canvases: CanvasCache, found: Detections) -> dict[str, Any]:
 
 def ranks(canvases: CanvasCache, found: EnsembleDetections) -> dict[str, Any]:
     """Rank correlations with the error of true positives that several members see."""
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata
 
     rows = list(zip(*found.detections[:4], strict=True))
     truth, boxes = read_both(*as_results(Rows([], canvases), rows))
@@ -67,4 +67,4 @@ def ranks(canvases: CanvasCache, found: EnsembleDetections) -> dict[str, Any]:
     if len(hits) < 3:
         return {"boxes": len(hits), "spread": 0.0, "score": 0.0}
     by = {"spread": spread[hits], "score": -boxes.scores[hits]}
-    return {"boxes": len(hits), **{k: float(spearmanr(v, error).statistic) for k, v in by.items()}}
+    return {"boxes": len(hits), **{k: float(np.corrcoef(rankdata(v), rankdata(error))[0, 1]) for k, v in by.items()}}

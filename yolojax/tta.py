@@ -198,8 +198,8 @@ def fuse_detections(own: list[Detections], confidence: float | Float[Array, ""],
         return weighted_box_fusion(boxes, scores, classes, FUSION_IOU, rows, valid=valid)
 
     fused = jax.vmap(fuse)(boxes, scores, classes, valid)
-    before = Detections(*fused, *(sum(x[1:], start=x[0]) for x in list(zip(*own, strict=True))[4:]))
-    return _strongest(before, confidence, max_detections)
+    dropped = (jnp.stack([getattr(x, name) for x in own]).sum(0) for name in ("truncated_candidates", "truncated"))
+    return _strongest(Detections(*fused, *dropped), confidence, max_detections)
 
 
 def _soften(
