@@ -137,8 +137,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if not args.quick and args.data is None and set(args.parts) != {"generated"}:
-        parser.error("give --data FOLDER, --parts generated, or --quick")
+    if not args.quick and args.data is None and {"bccd", "coco"} & set(args.parts):
+        parser.error("give --data FOLDER, --parts generated time, or --quick")
 
 
 main = partial(run_study, sys.modules[__name__], add=add, check=check)
