@@ -21,7 +21,7 @@ from yolojax.training.inputs import lay_out_images
 from yolojax.training.progress import Quiet
 from yolojax.tta import TTA, with_tta
 
-ONE = "its own size"
+ONE, OWN_SOFT = "its own size", "its own size, soft"
 NUMBERS = ("AP", "AP50", "APs", "APm", "APl")
 SOFT, FUSED = "three sizes, mirrored, soft", "three sizes, mirrored, fused"
 PAIRS = {
@@ -44,7 +44,7 @@ def looks_of(spec: DetectorSpec) -> dict[str, TTA]:
 
     return {
         ONE: TTA((1.0,), flip=False),
-        "its own size, soft": TTA((1.0,), flip=False, fusion="soft"),
+        OWN_SOFT: TTA((1.0,), flip=False, fusion="soft"),
         "its own size, fused": TTA((1.0,), flip=False, fusion="wbf"),
         "mirrored": TTA((1.0,)),
         "three sizes": TTA(three, flip=False),

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.looks import FUSED, NUMBERS, ONE, PAIRS, looks_of, on_photos, seconds, tested, times
+from experiments.looks import FUSED, NUMBERS, ONE, OWN_SOFT, PAIRS, looks_of, on_photos, seconds, tested, times
 from experiments.members import PLAIN, member
 from experiments.record import Runs, figure, interval, paired, run_study, table
 from experiments.rows import apart, load_real, say
@@ -85,10 +85,10 @@ def conclude(record: Record) -> str:
     six, larger = "three sizes, mirrored", PAIRS["three sizes, mirrored"]
     six = six if six in looks(record) else looks(record)[-1]
     text = f"AP less that of one look, generated images: {six} {say(*against_one(record, six))}"
-    for look in (FUSED, larger) if larger in looks(record) else ():
+    for look in (look for look in (FUSED, OWN_SOFT, larger) if look in looks(record)):
         text += f", {look} {say(*against_one(record, look))}"
     for model, by_look in on_photos(record).items():
-        told = [f"{look} {say(*apart(by_look[look], by_look[ONE]))}" for look in (six, FUSED, larger)]
+        told = [f"{look} {say(*apart(by_look[look], by_look[ONE]))}" for look in (six, FUSED, OWN_SOFT, larger)]
         text += f"; {model}: " + ", ".join(told)
     return text + "."
 

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from yolojax.boxes import box_iou
-from yolojax.detect import detect
-from yolojax.detector import Detector, Variables
+from yolojax.detector import Detector, Variables, prepare_images
 from yolojax.errors import ConfigError
-from yolojax.structures import Detections
+from yolojax.postprocess import postprocess
+from yolojax.structures import Candidates, Detections
 from yolojax.tta import FUSION_IOU, fuse_detections
 
 
@@ -61,13 +61,26 @@ def detect_members(
     *,
     max_detections: int,
 ) -> Detections:
-    """What each member finds by itself (`yolojax.detect.detect`, BatchNorm folded): every array with a first axis S."""
+    """What each member finds by itself (as `yolojax.detect.detect`, BatchNorm folded): arrays with a first axis S."""
+    spec = detector.spec
+    prepared = prepare_images(images, spec.preprocess)
 
-    def one(variables: Variables) -> Detections:
+    def one(variables: Variables) -> Candidates:
         folded, folded_variables = detector.fold(variables)
-        return detect(folded, folded_variables, images, confidence, iou, max_detections=max_detections)
+        return folded.decode(folded.forward(folded_variables, prepared))
 
-    return jax.vmap(one)(members)
+    candidates = jax.vmap(one)(members)
+    count, batch = candidates.boxes.shape[:2]
+    # The images of all members as one batch, which post-processing treats one by one where that is faster.
+    found = postprocess(
+        Candidates(*(x.reshape(count * batch, *x.shape[2:]) for x in candidates)),
+        confidence,
+        iou,
+        max_detections=max_detections,
+        suppression=spec.suppression,
+        multi_label=spec.multi_label,
+    )
+    return Detections(*(x.reshape(count, batch, *x.shape[1:]) for x in found))
 
 
 def fuse_members(own: Detections, confidence: float | Float[Array, ""], *, max_detections: int) -> EnsembleDetections:
