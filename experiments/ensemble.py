@@ -62,7 +62,7 @@ def measure(args: argparse.Namespace) -> Record:
         }
 
     def timed() -> Record:
-        own, pixels = [member(scale, i) for i in range(size)], test.images[:8]
+        own, pixels = [member(scale, i) for i in range(size)], jax.device_put(test.images[:8])
         stacked = stack_members(own)
         calls = {
             "one": lambda: ways.one(own[0], pixels, CONFIDENCE, IOU),

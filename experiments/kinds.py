@@ -66,7 +66,7 @@ def milliseconds(run: Callable[..., Any], rows: Rows, threshold: float) -> float
 def crowded_run(scale: Scale, seed: int, run: Any, grid: tuple[float, ...]) -> dict[str, Any]:
     """What a member of ``scale`` reaches on test images, at the threshold that is best on its validation images."""
     val, test = (shapes_rows(scale, seed, split) for split in ("val", "test"))
-    best = max(grid, key=lambda t: ap_of(val, suppress(run, val, t))["AP"]) if len(grid) > 1 else grid[0]
+    best = max(grid, key=lambda t: ap_of(val, suppress(run, val, t))["AP"])
     return {"threshold": best, **ap_of(test, suppress(run, test, best))}
 
 
