@@ -22,6 +22,7 @@ from yolojax.geometry import batch_to_original
 from yolojax.loading import load_detector, released_folder
 from yolojax.results import Result
 from yolojax.structures import Detections
+from yolojax.training.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.tta import TTA, detect_views, with_tta
 
 __all__ = ["Predictor", "Result", "as_rgb", "load", "load_detector", "released_folder"]
@@ -35,7 +36,8 @@ class Predictor:
 
     One program is compiled, for the batch size given, whatever the sizes of the photos (and a second one when classes
     are first picked out); thresholds are traced and can change from call to call. What an image gives does not depend
-    on the images beside it. With ``tta`` each photo is looked at several times, see `yolojax.tta`.
+    on the images beside it. With ``tta`` each photo is looked at several times, see `yolojax.tta`. Where there are
+    several devices and they can share a batch equally, they do.
     """
 
     def __init__(
@@ -64,8 +66,8 @@ class Predictor:
         self.detector = folded
 
         def run(
-            variables: Variables,
             images: UInt8[Array, "B H W 3"],
+            variables: Variables,
             confidence: Float[Array, ""],
             iou: Float[Array, ""],
             wanted: Bool[Array, " C"] | None,
@@ -73,7 +75,10 @@ class Predictor:
             found = detect if tta is None else partial(detect_views, tta=tta)
             return found(folded, variables, images, confidence, iou, wanted, max_detections=max_detections)
 
-        self._run = jax.jit(run)
+        split = split_over_devices(batch_size)
+        if split is not None:
+            self.variables = on_all_devices(self.variables, split)
+        self._run = jax.jit(run if split is None else by_image(run, split, shared=4))
 
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload] (a Photo is no list, but may be an array)
@@ -137,7 +142,7 @@ class Predictor:
             for row, image in enumerate(pixels):
                 canvas[row], placement = place_on_canvas(image, self.layout.canvas, self.spec.preprocess)
                 content[row], sizes[row] = placement.content, image.shape[:2]
-            found = jax.device_get(self._run(self.variables, canvas, confidence, iou, wanted))
+            found = jax.device_get(self._run(canvas, self.variables, confidence, iou, wanted))
             boxes = batch_to_original(found.boxes, content, sizes)
             for row, (photo, image) in enumerate(zip(chunk, pixels, strict=True)):
                 keep = found.valid[row]

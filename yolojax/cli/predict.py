@@ -84,10 +84,12 @@ class Predict:
         from yolojax.cli.prediction_files import Files
         from yolojax.cli.progress import make_reporter
         from yolojax.predict import load
+        from yolojax.training.processor import prepare_processor
         from yolojax.tta import describe_views
 
         reporter = make_reporter()
         batch = BATCH if any(source.is_video for source in sources) else min(BATCH, len(sources))
+        prepare_processor(batch)
         predictor = load(*model, size=self.size, max_detections=self.max_detections, batch_size=batch, tta=tta)
         if tta is not None:
             reporter.say(describe_views(predictor.spec, tta))

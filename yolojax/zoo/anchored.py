@@ -51,18 +51,18 @@ class AnchoredLevel:
 
 
 def anchored_detection(
-    levels: Sequence[AnchoredLevel], *, box: str = "mse", softmax: bool = False
+    levels: Sequence[AnchoredLevel], *, box: str = "mse", softmax: bool = False, also_above: float = 1.0
 ) -> tuple[Loss, Decode]:
     """Loss and decoder of a network with these levels, finest first.
 
-    Scores are objectness times class. The loss is `yolo_loss`: one responsible prediction an object. Where Darknet's
-    YOLOv4 has more (every anchor above ``iou_thresh``), this has not. An anchor that stands in two levels counts for
-    the finer.
+    Scores are objectness times class. The loss is `yolo_loss`: one responsible prediction an object, and with
+    ``also_above`` more. An anchor that stands in two levels counts for the finer as an object's best.
 
     Args:
       levels: how each map is read.
       box: box part of the loss: ``mse``, or one of `BOX_LOSSES`.
       softmax: classes exclude each other (YOLOv2): softmax and cross entropy instead of sigmoid and its own.
+      also_above: shape IoU above which an anchor answers for an object beside the best one (``iou_thresh`` of a cfg).
 
     Raises:
       ConfigError: levels that share a stride, or that mix both forms of sides.
@@ -118,6 +118,7 @@ def anchored_detection(
             box_part=squared_offset_loss if box == "mse" and not other_coder else box_part,
             class_loss=cross_entropy if softmax else binary_cross_entropy,
             decoder=decode_boxes,
+            also_above=also_above,
         )
 
     def grids(outputs: Outputs) -> tuple[Level, ...]:
@@ -145,6 +146,7 @@ def anchored_detector(
     box: str,
     scales: Sequence[float] | None = None,
     softmax: bool = False,
+    also_above: float = 1.0,
 ) -> Detector:
     """A detector of Darknet's family: its anchors (canvas pixels) one level after another, finest first.
 
@@ -161,6 +163,6 @@ def anchored_detector(
         AnchoredLevel(stride, tuple((float(w), float(h)) for w, h in level), scale)
         for stride, level, scale in zip(spec.strides, anchors, scales or [1.0] * len(anchors), strict=True)
     ]
-    loss, decode_outputs = anchored_detection(levels, box=box, softmax=softmax)
+    loss, decode_outputs = anchored_detection(levels, box=box, softmax=softmax, also_above=also_above)
     style = Style("leaky_relu", momentum=momentum, epsilon=1e-5, dtype=dtype)
     return assemble(spec, make_network, style, loss, decode_outputs)
