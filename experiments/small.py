@@ -24,7 +24,7 @@ from yolojax.coding import levels_of
 from yolojax.config import AugmentConfig, OptimiserConfig, ValidationConfig
 from yolojax.data.feed import CanvasCache, build_cache
 from yolojax.data.sampling import sample_indices
-from yolojax.data.shapes import CLASS_NAMES, shapes_dataset
+from yolojax.data.shapes import CLASS_NAMES, MIN_VISIBLE, MOST_OBJECTS, shapes_dataset
 from yolojax.detector import Detector, Variables
 from yolojax.geometry import Preprocess
 from yolojax.losses import yolo_loss
@@ -58,6 +58,8 @@ class Scale:
     neck_width: int = 48
     levels: int = 3
     augment: bool = True
+    objects: int = MOST_OBJECTS
+    visible: float = MIN_VISIBLE
 
     @property
     def steps(self) -> int:
@@ -76,9 +78,11 @@ def scale_of(args: argparse.Namespace) -> Scale:
 
 
 @lru_cache
-def images(count: int, side: int, split: str = "train") -> CanvasCache:
+def images(
+    count: int, side: int, split: str = "train", objects: int = MOST_OBJECTS, visible: float = MIN_VISIBLE
+) -> CanvasCache:
     """The first images of a stream of *shapes* in two classes, on a canvas of their own size."""
-    dataset = shapes_dataset(count, size=(side, side), split=split)
+    dataset = shapes_dataset(count, size=(side, side), split=split, objects=objects, visible=visible)
     group = np.array([name not in ROUND for name in CLASS_NAMES], np.int32)
     records = tuple(replace(r, classes=group[r.classes]) for r in dataset.records)
     return build_cache(
@@ -89,7 +93,8 @@ def images(count: int, side: int, split: str = "train") -> CanvasCache:
 @cache
 def lesson_detector(scale: Scale, per_level: int = 2) -> Detector:
     """The lesson's detector with anchors from the training images."""
-    sizes = box_sizes_on_canvas(images(scale.train, scale.side).dataset, (scale.side, scale.side))
+    learn = images(scale.train, scale.side, "train", scale.objects, scale.visible)
+    sizes = box_sizes_on_canvas(learn.dataset, (scale.side, scale.side))
     return zoo.build(
         "lesson",
         CLASSES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -22,6 +23,7 @@ from yolojax.loading import load_detector, released_folder
 from yolojax.results import Result
 from yolojax.structures import Detections
 from yolojax.training.by_image import by_image, on_all_devices, split_over_devices
+from yolojax.tta import TTA, detect_views, with_tta
 
 __all__ = ["Predictor", "Result", "as_rgb", "load", "load_detector", "released_folder"]
 
@@ -34,15 +36,23 @@ class Predictor:
 
     One program is compiled, for the batch size given, whatever the sizes of the photos (and a second one when classes
     are first picked out); thresholds are traced and can change from call to call. What an image gives does not depend
-    on the images beside it. Where there are several devices and they can share a batch equally, they do.
+    on the images beside it. With ``tta`` each photo is looked at several times, see `yolojax.tta`. Where there are
+    several devices and they can share a batch equally, they do.
     """
 
     def __init__(
-        self, detector: Detector, variables: Variables, *, max_detections: int = 100, batch_size: int = 1
+        self,
+        detector: Detector,
+        variables: Variables,
+        *,
+        max_detections: int = 100,
+        batch_size: int = 1,
+        tta: TTA | None = None,
     ) -> None:
         if max_detections < 1 or batch_size < 1:
             raise ConfigError(f"max_detections = {max_detections}, batch_size = {batch_size}: give at least 1 of each")
         self.spec = detector.spec
+        self.layout = with_tta(detector.spec, tta)
         self.batch_size = batch_size
         folded = detector
 
@@ -62,7 +72,8 @@ class Predictor:
             iou: Float[Array, ""],
             wanted: Bool[Array, " C"] | None,
         ) -> Detections:
-            return detect(folded, variables, images, confidence, iou, wanted, max_detections=max_detections)
+            found = detect if tta is None else partial(detect_views, tta=tta)
+            return found(folded, variables, images, confidence, iou, wanted, max_detections=max_detections)
 
         split = split_over_devices(batch_size)
         if split is not None:
@@ -124,12 +135,12 @@ class Predictor:
     ) -> Iterator[Result]:
         while chunk := list(islice(images, self.batch_size)):
             # Rows that no photo fills keep what the canvas is padded with; nobody reads what they give.
-            canvas = np.full((self.batch_size, *self.spec.canvas, 3), self.spec.preprocess.pad, np.uint8)
+            canvas = np.full((self.batch_size, *self.layout.canvas, 3), self.spec.preprocess.pad, np.uint8)
             content = np.tile(np.array([0, 0, 1, 1], np.int64), (self.batch_size, 1))
             sizes = np.ones((self.batch_size, 2), np.int64)
             pixels = [as_rgb(photo) for photo in chunk]
             for row, image in enumerate(pixels):
-                canvas[row], placement = place_on_canvas(image, self.spec.canvas, self.spec.preprocess)
+                canvas[row], placement = place_on_canvas(image, self.layout.canvas, self.spec.preprocess)
                 content[row], sizes[row] = placement.content, image.shape[:2]
             found = jax.device_get(self._run(canvas, self.variables, confidence, iou, wanted))
             boxes = batch_to_original(found.boxes, content, sizes)
@@ -187,8 +198,15 @@ def class_mask(classes: Sequence[str | int], class_names: Sequence[str]) -> Bool
 
 
 def load(
-    *paths: str | Path, size: int | tuple[int, int] | None = None, max_detections: int = 100, batch_size: int = 1
+    *paths: str | Path,
+    size: int | tuple[int, int] | None = None,
+    max_detections: int = 100,
+    batch_size: int = 1,
+    tta: TTA | None = None,
 ) -> Predictor:
-    """A ready `Predictor` from a run directory, a released detector or published files; see `load_detector`."""
+    """A ready `Predictor` from a run directory, a released detector or published files; see `load_detector`.
+
+    With ``tta`` it looks at each photo several times: at other sizes, and mirrored (`yolojax.tta.TTA`).
+    """
     detector, variables = load_detector(*paths, size=size)
-    return Predictor(detector, variables, max_detections=max_detections, batch_size=batch_size)
+    return Predictor(detector, variables, max_detections=max_detections, batch_size=batch_size, tta=tta)

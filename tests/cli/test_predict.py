@@ -38,7 +38,9 @@ def test_a_photo_is_drawn_and_told(trained, folder, yolojax, tmp_path, load_once
     assert ended.out.splitlines()[0].startswith(f"{folder / 'a.png'}: ")
     assert {p.name for p in (tmp_path / "predictions").iterdir()} == {"a.png", "predictions.json"}
     (told,) = json.loads((tmp_path / "predictions" / "predictions.json").read_text())
-    result = load_once(trained, size=None, max_detections=100, batch_size=1)(folder / "a.png", confidence=0.01)
+    result = load_once(trained, size=None, max_detections=100, batch_size=1, tta=None)(
+        folder / "a.png", confidence=0.01
+    )
     assert told == {"image": str(folder / "a.png"), **result.as_dict()}
     drawn = np.asarray(Image.open(tmp_path / "predictions" / "a.png"))
     np.testing.assert_array_equal(drawn, result.plot())
@@ -73,6 +75,16 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_done(trained, folde
     assert [e["image"].rpartition("/")[2] for e in entries if "error" in e] == ["broken.jpg", "missing.jpg"]
     assert "2 of 5 photos could not be read" in ended.err and "broken.jpg" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_several_looks_at_a_photo(trained, folder, yolojax):
+    looks = ("--tta-scales", "1", "1.5", "--tta-fusion", "wbf")
+    ended = yolojax("predict", folder / "a.png", "--model", trained, "--json", "--conf", ".01", "--tta", *looks)
+    assert ended.code == 0 and json.loads(ended.out)[0]["detections"]
+    assert "4 views, 64 x 64, 96 x 96 pixels, each also mirrored, made one by wbf" in ended.err
+    for wrong, said in ((looks, "give --tta as well"), (("--tta", "--tta-scales", "0"), "0 is out of range")):
+        ended = yolojax("predict", folder / "a.png", "--model", trained, *wrong)
+        assert ended.code == 2 and said in ended.err and "Traceback" not in ended.err
 
 
 def test_labels_and_crops_instead_of_drawings(trained, folder, yolojax, tmp_path):

@@ -69,11 +69,12 @@ def test_a_box_is_the_extent_of_the_pixels_that_its_figure_changes(monkeypatch):
     assert seen > 25
 
 
-def test_at_least_the_stated_share_of_every_figure_stays_visible():
+@pytest.mark.parametrize(("most", "visible", "count"), [(module.MOST_OBJECTS, module.MIN_VISIBLE, 30), (24, 0.4, 8)])
+def test_at_least_the_stated_share_of_every_figure_stays_visible(most, visible, count):
     """Counted by painting the masks anew, on a grid with a border wide enough for what the image cuts off."""
     border = 400
-    for i in range(30):
-        figures, _ = module._place_figures(np.random.default_rng(i), (96, 96))
+    for i in range(count):
+        figures, _ = module._place_figures(np.random.default_rng(i), (96, 96), most, visible)
         owners = np.full((4 * 96 + 2 * border, 4 * 96 + 2 * border), -1)
         for k, f in enumerate(figures):
             h, w = f.mask.shape
@@ -81,7 +82,7 @@ def test_at_least_the_stated_share_of_every_figure_stays_visible():
             part[f.mask] = k
         inner = owners[border:-border, border:-border]
         for k, f in enumerate(figures):
-            assert (inner == k).sum() >= module.MIN_VISIBLE * f.mask.sum()
+            assert (inner == k).sum() >= visible * f.mask.sum()
 
 
 @pytest.mark.parametrize("name", module.CLASS_NAMES)
@@ -132,3 +133,14 @@ def test_classes_in_another_order():
 def test_a_wrong_address_is_refused(address, says):
     with pytest.raises(DataError, match=says):
         open_dataset(address)
+
+
+def test_crowded_scenes_by_address():
+    crowded = open_dataset("shapes:val?count=12&size=96&objects=24&visible=.4")
+    counts = [len(r.boxes) for r in crowded.records]
+    assert max(counts) > 12 and max(counts) <= 24
+    for address in ("shapes:?objects=0", "shapes:?objects=101", "shapes:?visible=0", "shapes:?visible=1.5"):
+        with pytest.raises(DataError, match="give 1 to 100 objects"):
+            open_dataset(address)
+    with pytest.raises(DataError, match="visible: a share"):
+        open_dataset("shapes:?visible=some")

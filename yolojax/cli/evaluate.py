@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from yolojax import __version__
 from yolojax.cli.folders import choose_folder
 from yolojax.cli.provenance import command_line, described
+from yolojax.cli.views import Views
 from yolojax.config import TrainConfig, ValidationConfig, check, from_dict
 from yolojax.errors import ConfigError, ResultError
 
@@ -32,6 +33,7 @@ class Val:
       split: part of the data set.
       out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.
       validation: How detections are made and measured.
+      views: Test-time augmentation.
     """
 
     model: Annotated[tuple[Path, ...], arg(metavar="RUN|FILE ...")]
@@ -45,6 +47,7 @@ class Val:
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/val, runs/val2, ...)")
     ] = None
     validation: OmitArgPrefixes[ValidationConfig] = field(default_factory=ValidationConfig)
+    views: OmitArgPrefixes[Views] = field(default_factory=Views)
 
     def run(self) -> int:
         """Measure; prints the table and writes both files."""
@@ -61,6 +64,7 @@ class Val:
         from yolojax.training.splits import validation_split
 
         check(TrainConfig(validation=self.validation))
+        tta = self.views.settings()
         prepare_processor(self.validation.batch_size)
         model, reporter = load_detector(*self.model), make_reporter()
         if self.data is None:
@@ -70,7 +74,7 @@ class Val:
             if split is not None and self.split is None:
                 reporter.say(f"measuring on the part {split} of {self.data}")
             data = open_dataset(self.data, split, class_names=model[0].spec.class_names)
-        found = evaluate(model, data, validation=self.validation, reporter=reporter)
+        found = evaluate(model, data, validation=self.validation, reporter=reporter, tta=tta)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "detections.json", found.detections)
         write_evaluation_report(

@@ -6,13 +6,14 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from yolojax.cli.folders import choose_folder
+from yolojax.cli.views import Views
 from yolojax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Predict:
       json: print the detections as JSON and nothing else.
       txt: write a text file for each photo in labels/: class, centre x, centre y, width, height (as shares), score.
       crop: cut out each detection, into crops/CLASS/.
+      views: Test-time augmentation.
     """
 
     images: Annotated[Positional[tuple[str, ...]], arg(metavar="PHOTO|FOLDER ...", help_behavior_hint="")]
@@ -62,6 +64,7 @@ class Predict:
     json: bool = False
     txt: bool = False
     crop: bool = False
+    views: OmitArgPrefixes[Views] = field(default_factory=Views)
 
     def run(self) -> int:
         """Predict; what cannot be read is named, the rest is done, and the exit code is then 2."""
@@ -71,6 +74,7 @@ class Predict:
 
         from yolojax.data.sources import find_sources
 
+        tta = self.views.settings()
         sources = find_sources(names, sys.stdin.buffer.read)
         draw = self.save or not (self.json or self.txt or self.crop)
         folder = None
@@ -81,11 +85,14 @@ class Predict:
         from yolojax.cli.progress import make_reporter
         from yolojax.predict import load
         from yolojax.training.processor import prepare_processor
+        from yolojax.tta import describe_views
 
         reporter = make_reporter()
         batch = BATCH if any(source.is_video for source in sources) else min(BATCH, len(sources))
         prepare_processor(batch)
-        predictor = load(*model, size=self.size, max_detections=self.max_detections, batch_size=batch)
+        predictor = load(*model, size=self.size, max_detections=self.max_detections, batch_size=batch, tta=tta)
+        if tta is not None:
+            reporter.say(describe_views(predictor.spec, tta))
         known = predictor.spec.class_names
         options: dict[str, Any] = {
             "confidence": self.confidence,

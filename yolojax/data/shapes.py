@@ -9,6 +9,7 @@ image ``i`` of a split depends on nothing but ``(seed, split, size, i)``.
   ten has no object.
 - Later figures lie over earlier ones and the image cuts figures off at its edge, but of every figure at least .75 of
   its area stays visible.
+- More figures, more of them hidden, make crowded scenes: ``objects`` and ``visible``.
 - A box encloses what is visible of its figure. Figures are drawn on a grid four times as fine as the pixels (that is
   the antialiasing) and boxes read off that grid, so they are exact to a quarter of a pixel.
 """
@@ -34,7 +35,8 @@ _FINE = 4
 _STREAMS = {"train": 0, "val": 1, "test": 2}
 SPLITS = tuple(_STREAMS)
 _DEFAULT_COUNTS = {"train": 500, "val": 100, "test": 100}
-_ATTEMPTS = 12
+_ATTEMPTS = 2  # for each figure wanted at most
+_MOST = 100  # figures are told apart by an int8
 _CONTRAST = 200.0  # summed over the three channels, of 765
 
 
@@ -49,7 +51,14 @@ class Figure(NamedTuple):
 
 
 def shapes_dataset(
-    count: int, seed: int = 0, size: tuple[int, int] = (160, 160), *, split: str = "train", start: int = 0
+    count: int,
+    seed: int = 0,
+    size: tuple[int, int] = (160, 160),
+    *,
+    split: str = "train",
+    start: int = 0,
+    objects: int = MOST_OBJECTS,
+    visible: float = MIN_VISIBLE,
 ) -> Dataset:
     """Images ``start`` to ``start + count - 1`` of a split of *shapes*, in memory.
 
@@ -59,6 +68,8 @@ def shapes_dataset(
       size: ``(height, width)`` of every image in pixels, each at least 32.
       split: ``train``, ``val`` or ``test``: independent streams of images.
       start: index of the first image.
+      objects: most figures on an image, from 1 to 100; fewer are drawn where there is no room for more.
+      visible: least share of every figure that is not hidden or cut off, above 0, at most 1.
 
     Raises:
       DataError: an argument is out of range.
@@ -68,12 +79,19 @@ def shapes_dataset(
             f"shapes: count {count}, seed {seed}, start {start}, size {size}: needs at least 1 image of at least "
             "32 x 32 pixels, and a seed and start of at least 0"
         )
+    if not (1 <= objects <= _MOST and 0 < visible <= 1):
+        raise DataError(
+            f"shapes: objects {objects}, visible {visible:g}: give 1 to {_MOST} objects, of which a share above 0 and "
+            "at most 1 is visible"
+        )
     if split not in _STREAMS:
         raise DataError(f"shapes: there is no split {split!r}; the splits there: {', '.join(_STREAMS)}")
     records: list[ImageRecord] = []
     annotations = 0
     for i in range(start, start + count):
-        picture, boxes, classes = draw_shapes(np.random.default_rng([seed, _STREAMS[split], i]), size)
+        picture, boxes, classes = draw_shapes(
+            np.random.default_rng([seed, _STREAMS[split], i]), size, objects=objects, visible=visible
+        )
         n = len(boxes)
         extent = boxes.astype(np.float64)
         records.append(
@@ -103,9 +121,9 @@ def shapes_dataset(
 def open_shapes(address: str, split: str | None = None) -> Dataset:
     """*shapes* by an address, as the command line takes it: ``shapes``, ``shapes:val``, ``shapes:?count=64&seed=1``.
 
-    The keys are ``count`` (500 for train, else 100), ``seed`` (0), ``size`` (``160`` or ``HEIGHTxWIDTH``) and
-    ``start`` (0). The split is the one in the address, or else ``split``, or else ``train``. Raises `DataError` on
-    anything else.
+    The keys are ``count`` (500 for train, else 100), ``seed`` (0), ``size`` (``160`` or ``HEIGHTxWIDTH``), ``start``
+    (0), and for crowded scenes ``objects`` (6) and ``visible`` (.75), see `shapes_dataset`. The split is the one in the
+    address, or else ``split``, or else ``train``. Raises `DataError` on anything else.
     """
     name, _, query = address.removeprefix("shapes").removeprefix(":").partition("?")
     if name and split and name != split:
@@ -117,18 +135,23 @@ def open_shapes(address: str, split: str | None = None) -> Dataset:
         h, w = (sides[0], sides[-1]) if len(sides) <= 2 else (0, 0)
         count = int(pairs.pop("count", str(_DEFAULT_COUNTS.get(split, 1))))
         seed, start = int(pairs.pop("seed", "0")), int(pairs.pop("start", "0"))
+        objects, visible = int(pairs.pop("objects", str(MOST_OBJECTS))), float(pairs.pop("visible", str(MIN_VISIBLE)))
     except ValueError:
-        raise DataError(f"{address}: expected shapes:SPLIT?count=64&seed=0&size=160 with whole numbers") from None
+        raise DataError(
+            f"{address}: expected shapes:SPLIT?count=64&seed=0&size=160 with whole numbers (visible: a share)"
+        ) from None
     if pairs:
-        raise DataError(f"{address}: unknown key {', '.join(pairs)}; the keys are count, seed, size, start")
-    return shapes_dataset(count, seed, (h, w), split=split, start=start)
+        raise DataError(
+            f"{address}: unknown key {', '.join(pairs)}; the keys are count, seed, size, start, objects, visible"
+        )
+    return shapes_dataset(count, seed, (h, w), split=split, start=start, objects=objects, visible=visible)
 
 
 def draw_shapes(
-    rng: np.random.Generator, size: tuple[int, int]
+    rng: np.random.Generator, size: tuple[int, int], *, objects: int = MOST_OBJECTS, visible: float = MIN_VISIBLE
 ) -> tuple[UInt8[np.ndarray, "h w 3"], np.ndarray, np.ndarray]:
     """One image of ``size = (h, w)``: its pixels, boxes float32 ``[n, 4]`` (xyxy, pixels) and classes int32 ``[n]``."""
-    figures, owners = _place_figures(rng, size)
+    figures, owners = _place_figures(rng, size, objects, visible)
     picture = _background(rng, size)
     for figure in figures:
         _paint(rng, picture, figure)
@@ -193,22 +216,22 @@ def _window(figure: Figure, shape: tuple[int, ...]) -> tuple[slice, slice, Bool[
 
 
 def _place_figures(
-    rng: np.random.Generator, size: tuple[int, int]
+    rng: np.random.Generator, size: tuple[int, int], most: int = MOST_OBJECTS, least_visible: float = MIN_VISIBLE
 ) -> tuple[list[Figure], Int8[np.ndarray, "fine_h fine_w"]]:
     """Figures from the lowest to the topmost, and which of them is seen at each place of the grid (-1: none)."""
     owners = np.full((_FINE * size[0], _FINE * size[1]), -1, np.int8)
-    wanted = 0 if rng.random() < BACKGROUND_SHARE else int(rng.integers(1, MOST_OBJECTS + 1))
+    wanted = 0 if rng.random() < BACKGROUND_SHARE else int(rng.integers(1, most + 1))
     figures: list[Figure] = []
     visible: list[int] = []
-    for _ in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS * most):
         if len(figures) == wanted:
             break
         figure = _propose(rng, size)
         rows, columns, mask = _window(figure, owners.shape)
-        if mask.sum() < MIN_VISIBLE * figure.area:
+        if mask.sum() < least_visible * figure.area:
             continue
         hidden = np.bincount(owners[rows, columns][mask] + 1, minlength=len(figures) + 1)[1:]
-        if any(v - lost < MIN_VISIBLE * f.area for v, lost, f in zip(visible, hidden, figures, strict=True)):
+        if any(v - lost < least_visible * f.area for v, lost, f in zip(visible, hidden, figures, strict=True)):
             continue
         owners[rows, columns][mask] = len(figures)
         visible = [v - int(lost) for v, lost in zip(visible, hidden, strict=True)] + [int(mask.sum())]

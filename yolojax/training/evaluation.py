@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from yolojax.training.by_image import by_image, on_all_devices, split_over_devic
 from yolojax.training.feeding import local_rows, onto_devices
 from yolojax.training.inputs import lay_out_images
 from yolojax.training.progress import Quiet, Reporter
+from yolojax.tta import TTA, describe_views, detect_views, with_tta
 
 DetectBatch = Callable[
     [Variables, UInt8[Array, "B H W 3"], float | np.float32, float | np.float32],
@@ -40,12 +42,16 @@ class Evaluation(NamedTuple):
     truncated_candidates: int
 
 
-def make_detect_batch(detector: Detector, max_detections: int, split: NamedSharding | None = None) -> DetectBatch:
+def make_detect_batch(
+    detector: Detector, max_detections: int, split: NamedSharding | None = None, tta: TTA | None = None
+) -> DetectBatch:
     """A compiled function of variables, a uint8 canvas batch, confidence and IoU; BatchNorm is folded inside it.
 
     With ``split`` every device detects on its part of the batch, of which there must then be equally many images for
-    each; the detections are collected on all.
+    each; the detections are collected on all. With ``tta`` it detects on several views (`yolojax.tta.detect_views`),
+    and the canvases must be laid out by `yolojax.tta.with_tta`.
     """
+    found = detect if tta is None else partial(detect_views, tta=tta)
 
     def detect_batch(
         variables: Variables, images: UInt8[Array, "B H W 3"], confidence: Float[Array, ""], iou: Float[Array, ""]
@@ -53,7 +59,7 @@ def make_detect_batch(detector: Detector, max_detections: int, split: NamedShard
         folded, folded_variables = detector.fold(variables)
 
         def detect_images(images: Array, variables: Variables, confidence: Array, iou: Array) -> Detections:
-            return detect(folded, variables, images, confidence, iou, max_detections=max_detections)
+            return found(folded, variables, images, confidence, iou, max_detections=max_detections)
 
         own = detect_images if split is None else by_image(detect_images, split, shared=3)
         return own(images, folded_variables, confidence, iou)
@@ -121,6 +127,7 @@ def evaluate(
     *,
     validation: ValidationConfig | None = None,
     reporter: Reporter | None = None,
+    tta: TTA | None = None,
 ) -> Evaluation:
     """COCO-style evaluation of a detector on a data set.
 
@@ -130,9 +137,10 @@ def evaluate(
       split: which part of it; None takes all of it.
       validation: confidence, NMS threshold and number of detections; the COCO protocol's by default.
       reporter: where progress goes.
+      tta: the views to detect on, where an image is to be looked at several times.
 
     Raises:
-      ConfigError: when the data set's classes are not the detector's (they are joined by name).
+      ConfigError: when the views are wrong, or the data set's classes are not the detector's (they are joined by name).
       DataError, CheckpointError: when data set or model cannot be read.
     """
     from yolojax.predict import load_detector
@@ -146,10 +154,13 @@ def evaluate(
     if data.summary.findings:
         reporter.say(data.summary.text(limit=3))
     check_classes(detector, data)
-    canvases = lay_out_images(data, detector.spec, reporter)
+    spec = with_tta(detector.spec, tta)
+    if tta is not None:
+        reporter.say(describe_views(detector.spec, tta))
+    canvases = lay_out_images(data, spec, reporter)
     devices = split_over_devices(validation.batch_size) if jax.process_count() == 1 else None
     variables = variables if devices is None else on_all_devices(variables, devices)
-    detect_batch = make_detect_batch(detector, validation.max_detections, devices)
+    detect_batch = make_detect_batch(detector, validation.max_detections, devices, tta)
     return evaluate_canvases(detect_batch, detector, variables, canvases, validation, reporter, devices)
 
 
