@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from yolojax.detector import DetectorSpec, Variables
 from yolojax.errors import CheckpointError
+from yolojax.paths import user_path
 from yolojax.predict import load_detector
 from yolojax.weights.released import flatten, load_weights, unflatten
 
@@ -20,7 +21,7 @@ def load_init(path: str | Path) -> tuple[dict[str, Any], DetectorSpec | None]:
     ``path`` is a ``.safetensors`` file, whose names are taken as they are, or anything that `load_detector` loads: a
     run directory, a released detector. Raises `CheckpointError` when it cannot be read.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.suffix == ".safetensors":
         return load_weights(path), None
     detector, variables = load_detector(path)
