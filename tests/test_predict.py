@@ -413,3 +413,53 @@ def test_weights_of_another_detector_are_refused(released, tmp_path):
     save_released(tmp_path, weights, description)
     with pytest.raises(CheckpointError, match="head_widht"):
         load_detector(tmp_path)
+
+
+def test_photos_that_are_none_are_named(red_predictor, tmp_path):
+    with pytest.raises(DataError, match=r"no\.png: no such file; check the path"):
+        red_predictor(tmp_path / "no.png")
+    with pytest.raises(DataError, match="a folder; give a file"):
+        red_predictor(str(tmp_path))
+    with pytest.raises(ConfigError, match="no home directory ~nobody-of-that-name"):
+        red_predictor("~nobody-of-that-name/a.png")
+    for wrong, said in (
+        (b"bytes", "image of bytes"),
+        (RED[None], r"shape \(1, 80, 120, 3\).*several images as a list"),
+        (RED.astype(np.float32), "type float32: give uint8 RGB"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            red_predictor(wrong)
+    with pytest.raises(ConfigError, match="give a list of images"):
+        red_predictor.many("a.png")
+
+
+def test_arguments_of_other_types_are_taken_or_refused(red_predictor, released):
+    expected = red_predictor(RED)
+    for given in (
+        red_predictor(jnp.asarray(RED)),
+        red_predictor(RED, confidence=np.float32(0.25), iou=jnp.float32(0.45)),
+        red_predictor(RED, classes=0),
+        red_predictor(RED, classes=(np.int64(0),)),
+        next(red_predictor.many(RED[None])),
+    ):
+        assert_same(given, expected, 1e-6)
+    for options, said in (
+        ({"confidence": "0.5"}, "confidence = '0.5': give a number"),
+        ({"confidence": None}, "confidence = None"),
+        ({"iou": [0.5]}, r"iou = \[0.5\]"),
+        ({"classes": 1.5}, "classes = 1.5: give names or numbers"),
+        ({"classes": [True]}, "classes: True is none of"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            red_predictor(RED, **options)
+    for options, said in (
+        ({"size": "96"}, "size = '96': give whole pixels"),
+        ({"size": (64, 96, 3)}, r"size = \(64, 96, 3\): give whole pixels"),
+        ({"size": 96.0}, "size = 96.0: give whole pixels"),
+        ({"max_detections": 2.5}, "max_detections = 2.5: give a whole number from 1 to 100000"),
+        ({"max_detections": 10**8}, "max_detections = 100000000: give"),
+        ({"batch_size": "2"}, "batch_size = '2': give a whole number of at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            yolojax.load(released, **options)
+    assert load_detector(released, size=[np.int64(64), 96])[0].spec.canvas == (64, 96)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,17 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
+from yolojax.config import MOST_DETECTIONS
 from yolojax.data.feed import place_on_canvas
 from yolojax.data.images import read_image, to_rgb
 from yolojax.detect import detect
 from yolojax.detector import Detector, Variables
-from yolojax.errors import ConfigError
+from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import batch_to_original
 from yolojax.loading import load_detector, released_folder
+from yolojax.paths import user_path
 from yolojax.results import Result
 from yolojax.structures import Detections
 
-__all__ = ["Predictor", "Result", "as_rgb", "load", "load_detector", "released_folder"]
+__all__ = ["Predictor", "Result", "as_rgb", "load", "load_detector", "read_photo", "released_folder"]
 
 Photo = Any
 """A file, an RGB uint8 array ``[h, w, 3]``, or a Pillow image."""
@@ -39,8 +43,8 @@ class Predictor:
     def __init__(
         self, detector: Detector, variables: Variables, *, max_detections: int = 100, batch_size: int = 1
     ) -> None:
-        if max_detections < 1 or batch_size < 1:
-            raise ConfigError(f"max_detections = {max_detections}, batch_size = {batch_size}: give at least 1 of each")
+        max_detections = _count("max_detections", max_detections, MOST_DETECTIONS)
+        batch_size = _count("batch_size", batch_size)
         self.spec = detector.spec
         self.batch_size = batch_size
         folded = detector
@@ -98,7 +102,8 @@ class Predictor:
         """Detect on many images, ``batch_size`` at a time; a `Result` for each, in order.
 
         Args:
-          images: files, RGB uint8 arrays or Pillow images, of any sizes; read as they are needed.
+          images: files, RGB uint8 arrays (of NumPy, JAX or PyTorch) or Pillow images, of any sizes; read as they are
+            needed.
           confidence: detections must score at least this.
           iou: of two boxes of a class that overlap more than this, the weaker is left out.
           classes: names or indices of the classes to report; None reports all. A box of another class does not come
@@ -108,10 +113,12 @@ class Predictor:
           ConfigError: a threshold out of range, an unknown class, or an array that is no RGB image.
           DataError: a file that cannot be read.
         """
-        if not 0 <= confidence < 1:
-            raise ConfigError(f"confidence = {confidence}: give a number from 0 to below 1")
-        if not 0 < iou <= 1:
-            raise ConfigError(f"iou = {iou}: give a number above 0, at most 1")
+        if not 0 <= _number(confidence) < 1:
+            raise ConfigError(f"confidence = {confidence!r}: give a number from 0 to below 1")
+        if not 0 < _number(iou) <= 1:
+            raise ConfigError(f"iou = {iou!r}: give a number above 0, at most 1")
+        if isinstance(images, str | Path) or not isinstance(images, Iterable):
+            raise ConfigError(f"many({images!r}): give a list of images")
         wanted = None if classes is None else class_mask(classes, self.spec.class_names)
         return self._many(iter(images), jnp.float32(confidence), jnp.float32(iou), wanted)
 
@@ -150,29 +157,64 @@ def as_rgb(image: Photo) -> UInt8[np.ndarray, "h w 3"]:
       DataError: for a file that cannot be read, or a Pillow image of unknown range.
     """
     if isinstance(image, str | Path):
-        return read_image(Path(image).expanduser())
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ConfigError(
-                f"image array of shape {image.shape} and type {image.dtype}: give uint8 RGB of shape (height, width, 3)"
-            )
-        return image
+        return read_photo(image)
+    if isinstance(image, bytes):
+        raise ConfigError("image of bytes: give a file name, a uint8 RGB array or a Pillow image")
     from PIL.Image import Image
 
     if isinstance(image, Image):
         return to_rgb(image, "Pillow image")
+    if hasattr(image, "__array__"):
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ConfigError(
+                f"image array of shape {image.shape} and type {image.dtype}: give uint8 RGB of shape (height, width, 3)"
+                + ("; several images as a list" if image.ndim == 4 else "")
+            )
+        return image
     raise ConfigError(f"{type(image).__name__} is no image: give a file name, a uint8 RGB array or a Pillow image")
+
+
+def read_photo(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+    """`yolojax.data.images.read_image` of a file that somebody named; raises `DataError` when there is none."""
+    path = user_path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file; check the path")
+    if not path.is_file():
+        raise DataError(f"{path}: {'a folder' if path.is_dir() else 'no ordinary file'}; give a file")
+    return read_image(path)
+
+
+def _number(value: Any) -> float:
+    """Also of a 0-dimensional array; NaN for what is no number, text included."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _count(name: str, value: Any, most: int | None = None) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or (most is not None and number > most):
+        limit = "of at least 1" if most is None else f"from 1 to {most}"
+        raise ConfigError(f"{name} = {value!r}: give a whole number {limit}")
+    return number
 
 
 def class_mask(classes: Sequence[str | int], class_names: Sequence[str]) -> Bool[np.ndarray, " C"]:
     """Which classes are meant by names or indices; raises `ConfigError` naming the first that is none, or for none."""
-    if isinstance(classes, str):
+    if isinstance(classes, str | int | np.integer):
         classes = [classes]
+    if not isinstance(classes, Iterable):
+        raise ConfigError(f"classes = {classes!r}: give names or numbers of classes")
     mask = np.zeros(len(class_names), bool)
     for one in classes:
         if isinstance(one, str) and one in class_names:
             mask[class_names.index(one)] = True
-        elif isinstance(one, int | np.integer) and 0 <= one < len(class_names):
+        elif isinstance(one, int | np.integer) and not isinstance(one, bool) and 0 <= one < len(class_names):
             mask[one] = True
         else:
             shown = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
