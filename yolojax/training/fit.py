@@ -94,6 +94,9 @@ def fit(
     first, reporter = is_first(), (reporter if reporter is not None and is_first() else Quiet())
     if resume:
         config = settings_of(out, config)
+    elif first:
+        RunDirectory.check_free(out)
+    start_from = load_init(config.init) if config.init is not None and not resume else None
 
     # Data: read and checked.
     train_set, val_set = open_splits(config.data, config.seed)
@@ -172,10 +175,11 @@ def fit(
     else:
         state = fresh(total_steps=planned)
         if config.init is not None:
-            given, given_spec = load_init(config.init)
+            given, given_spec = start_from or load_init(config.init)
             variables, summary = take_matching(state.variables, given, config.init, detector.spec, given_spec)
             state = wrap_variables(variables, config.optimiser, planned)
             reporter.say(summary)
+        train_step.check(state, train_images.batch(np.zeros(1, np.int64)), config, hyper)
         run = RunDirectory.reopen(out, 0, writes=first) if resume else RunDirectory.create(out, to_json(config), first)
         shown, key = plain if config.augment.mosaic_off == 1 else augmentation, jax.random.fold_in(seed, 1)
         if first:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from yolojax.config import TrainConfig
 from yolojax.errors import ConfigError
 from yolojax.structures import Batch, Hyper
 from yolojax.training.state import TrainState
@@ -59,6 +60,20 @@ class Programs:
         if key not in self._compiled:
             self.compile(state, batch, hyper)
         return self._compiled[key](state, batch, hyper)
+
+    def check(self, state: TrainState, example: Batch, config: TrainConfig, hyper: Hyper) -> None:
+        """Trace the step for batches of such images: what cannot be trained is found before anything is written.
+
+        The trace is kept, and compiling begins where it ends. Raises `ConfigError` with what a layer or the loss says.
+        """
+        size = config.batch_size
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), example)
+        try:
+            self._step.eval_shape(state, batch, hyper)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            options = ", ".join(f"{key} = {value!r}" for key, value in config.model.options.items()) or "its defaults"
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{config.model.name} cannot be trained with {options}: {reason}") from error
 
     def compile(self, state: Any, batch: Any, hyper: Hyper) -> int | None:
         """Compile for these shapes (arrays or `jax.ShapeDtypeStruct`); gives `memory` of the program."""
