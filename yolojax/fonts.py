@@ -4,7 +4,7 @@ import functools
 import importlib.util
 from pathlib import Path
 
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -17,6 +17,8 @@ WIDE_FONTS = (
 """Files by which Linux, Windows and macOS bring Chinese, Japanese and Korean; Pillow knows the folders."""
 
 _NO_CHARACTER = "\U0010ffff"
+_TRIAL = 16
+"""Pixels of the font in which glyphs are looked for."""
 
 
 @functools.cache
@@ -37,14 +39,13 @@ def font_for(text: str, size: int) -> tuple[Font, str]:
     ``\\\\u732b``: a row of empty boxes would be the same for every name.
     """
     text = "".join(c if c.isprintable() or not c.isascii() else " " for c in text)
-    own = font_of_size(size)
-    if text.isascii() or all(_has(own, c) for c in text):
-        return own, text
+    if all(_has(font_of_size(_TRIAL), c) for c in text):
+        return font_of_size(size), text
     for file in _wide_files():
-        font = _wide_font(file, size)
-        if all(_has(font, c) for c in text):
-            return font, text
-    return own, "".join(c if _has(own, c) else c.encode("unicode_escape").decode() for c in text)
+        if all(_has(_wide_font(file, _TRIAL), c) for c in text):
+            return _wide_font(file, size), text
+    known = (c if _has(font_of_size(_TRIAL), c) else c.encode("unicode_escape").decode() for c in text)
+    return font_of_size(size), "".join(known)
 
 
 @functools.cache
@@ -71,6 +72,12 @@ def _has(font: Font, character: str) -> bool:
     if not character.isprintable():
         return False
     try:
-        return bytes(font.getmask(character)) != bytes(font.getmask(_NO_CHARACTER))
+        return _drawn(font, character) != _drawn(font, _NO_CHARACTER)
     except (OSError, ValueError):  # a bitmap font, for Latin-1 alone
         return False
+
+
+def _drawn(font: Font, character: str) -> bytes:
+    picture = Image.new("L", (3 * _TRIAL, 3 * _TRIAL))
+    ImageDraw.Draw(picture).text((_TRIAL, _TRIAL), character, fill=255, font=font)
+    return picture.tobytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,13 @@ from yolojax.paths import user_path
 from yolojax.weights.released import fit_tree, load_description, load_weights
 
 _WANTED = "give a run directory, a released detector, cfg and weights of a Darknet, or an .npz of YOLOX arrays"
+Size = SupportsIndex | Sequence[SupportsIndex]
+"""Pixels of the longer side, or ``(height, width)``."""
+
 _PICKLED = (".pt", ".pth", ".pkl", ".ckpt")
 
 
-def load_detector(*paths: str | Path, size: int | tuple[int, int] | None = None) -> tuple[Detector, Variables]:
+def load_detector(*paths: str | Path, size: Size | None = None) -> tuple[Detector, Variables]:
     """A detector and its variables, checked against each other.
 
     Args:
@@ -64,25 +67,25 @@ def load_origin(*paths: str | Path) -> dict[str, Any]:
     return load_description(released_folder(paths[0]))
 
 
-def resize_canvas(detector: Detector, size: int | Sequence[int]) -> Detector:
+def resize_canvas(detector: Detector, size: Size) -> Detector:
     """The same detector on another canvas; its variables fit it as they are.
 
     ``size`` is ``(height, width)``, or the longer side, to which the other keeps its ratio as well as the largest
     stride lets it. Raises `ConfigError` when a side is no multiple of the largest stride.
     """
-    given, spec, stride = size, detector.spec, max(detector.spec.strides)
+    spec, stride = detector.spec, max(detector.spec.strides)
     try:
-        size = tuple(map(operator.index, size)) if isinstance(size, Iterable) else operator.index(size)
+        pixels = [operator.index(side) for side in (size if isinstance(size, Iterable) else [size])]
     except TypeError:
-        size = ()
-    if isinstance(size, tuple) and len(size) != 2:
-        raise ConfigError(f"size = {given!r}: give whole pixels, one number or (height, width)")
-    if isinstance(size, int):
+        pixels = []
+    if len(pixels) != (2 if isinstance(size, Iterable) else 1):
+        raise ConfigError(f"size = {size!r}: give whole pixels, one number or (height, width)")
+    if len(pixels) == 1:
         longer = max(spec.canvas)
-        kept = (max(1, round(side * size / longer / stride)) * stride for side in spec.canvas)
-        canvas = tuple(size if own == longer else other for own, other in zip(spec.canvas, kept, strict=True))
+        kept = (max(1, round(side * pixels[0] / longer / stride)) * stride for side in spec.canvas)
+        canvas = tuple(pixels[0] if own == longer else other for own, other in zip(spec.canvas, kept, strict=True))
     else:
-        canvas = size[0], size[1]
+        canvas = tuple(pixels)
     if min(canvas) < stride or any(side % stride for side in canvas):
         below = max(stride, max(canvas) // stride * stride)
         raise ConfigError(f"size = {size}: give a multiple of {stride}, such as {below} or {below + stride}")

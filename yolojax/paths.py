@@ -10,7 +10,12 @@ PROBE = ".yolojax-probe-"
 
 
 def user_path(path: str | Path) -> Path:
-    """The path with a leading ``~`` or ``~name`` resolved; raises `ConfigError` when there is no such user."""
+    """The path with a leading ``~`` or ``~name`` resolved; raises `ConfigError` when there is no such user, or no path.
+
+    It is where what a user of the library gives as a path arrives first.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"{path!r} is no path; give a text or a pathlib.Path")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, SupportsFloat, SupportsIndex, overload
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from yolojax.detect import detect
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import batch_to_original
-from yolojax.loading import load_detector, released_folder
+from yolojax.loading import Size, load_detector, released_folder
 from yolojax.paths import user_path
 from yolojax.results import Result
 from yolojax.structures import Detections
@@ -30,6 +30,9 @@ __all__ = ["Predictor", "Result", "as_rgb", "load", "load_detector", "read_photo
 
 Photo = Any
 """A file, an RGB uint8 array ``[h, w, 3]``, or a Pillow image."""
+
+Classes = str | SupportsIndex | Sequence[str | SupportsIndex]
+"""Names or indices of classes; one alone, too."""
 
 
 class Predictor:
@@ -41,7 +44,12 @@ class Predictor:
     """
 
     def __init__(
-        self, detector: Detector, variables: Variables, *, max_detections: int = 100, batch_size: int = 1
+        self,
+        detector: Detector,
+        variables: Variables,
+        *,
+        max_detections: SupportsIndex = 100,
+        batch_size: SupportsIndex = 1,
     ) -> None:
         max_detections = _count("max_detections", max_detections, MOST_DETECTIONS)
         batch_size = _count("batch_size", batch_size)
@@ -71,19 +79,26 @@ class Predictor:
 
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload] (a Photo is no list, but may be an array)
-        self, images: list[Any] | tuple[Any, ...], *, confidence: float = ..., iou: float = ..., classes: Any = ...
+        self,
+        images: list[Any] | tuple[Any, ...],
+        *,
+        confidence: SupportsFloat = ...,
+        iou: SupportsFloat = ...,
+        classes: Any = ...,
     ) -> list[Result]: ...
 
     @overload
-    def __call__(self, images: Photo, *, confidence: float = ..., iou: float = ..., classes: Any = ...) -> Result: ...
+    def __call__(
+        self, images: Photo, *, confidence: SupportsFloat = ..., iou: SupportsFloat = ..., classes: Any = ...
+    ) -> Result: ...
 
     def __call__(
         self,
         images: Photo,
         *,
-        confidence: float = 0.25,
-        iou: float = 0.45,
-        classes: Sequence[str | int] | None = None,
+        confidence: SupportsFloat = 0.25,
+        iou: SupportsFloat = 0.45,
+        classes: Classes | None = None,
     ) -> Result | list[Result]:
         """Detect on one image, or on a list of them; see `many` for the arguments and what raises."""
         options = {"confidence": confidence, "iou": iou, "classes": classes}
@@ -95,9 +110,9 @@ class Predictor:
         self,
         images: Iterable[Photo],
         *,
-        confidence: float = 0.25,
-        iou: float = 0.45,
-        classes: Sequence[str | int] | None = None,
+        confidence: SupportsFloat = 0.25,
+        iou: SupportsFloat = 0.45,
+        classes: Classes | None = None,
     ) -> Iterator[Result]:
         """Detect on many images, ``batch_size`` at a time; a `Result` for each, in order.
 
@@ -120,7 +135,7 @@ class Predictor:
         if isinstance(images, str | Path) or not isinstance(images, Iterable):
             raise ConfigError(f"many({images!r}): give a list of images")
         wanted = None if classes is None else class_mask(classes, self.spec.class_names)
-        return self._many(iter(images), jnp.float32(confidence), jnp.float32(iou), wanted)
+        return self._many(iter(images), jnp.float32(float(confidence)), jnp.float32(float(iou)), wanted)
 
     def _many(
         self, images: Iterator[Photo], confidence: jax.Array, iou: jax.Array, wanted: np.ndarray | None
@@ -193,29 +208,31 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _count(name: str, value: Any, most: int | None = None) -> int:
+def _index(value: Any) -> int | None:
+    """A whole number, also of NumPy or JAX; None for what is none, True and False included."""
     try:
-        number = operator.index(value)
+        return None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        number = 0
-    if number < 1 or (most is not None and number > most):
+        return None
+
+
+def _count(name: str, value: Any, most: int | None = None) -> int:
+    number = _index(value)
+    if number is None or number < 1 or (most is not None and number > most):
         limit = "of at least 1" if most is None else f"from 1 to {most}"
         raise ConfigError(f"{name} = {value!r}: give a whole number {limit}")
     return number
 
 
-def class_mask(classes: Sequence[str | int], class_names: Sequence[str]) -> Bool[np.ndarray, " C"]:
+def class_mask(classes: Classes, class_names: Sequence[str]) -> Bool[np.ndarray, " C"]:
     """Which classes are meant by names or indices; raises `ConfigError` naming the first that is none, or for none."""
-    if isinstance(classes, str | int | np.integer):
-        classes = [classes]
-    if not isinstance(classes, Iterable):
-        raise ConfigError(f"classes = {classes!r}: give names or numbers of classes")
     mask = np.zeros(len(class_names), bool)
-    for one in classes:
-        if isinstance(one, str) and one in class_names:
-            mask[class_names.index(one)] = True
-        elif isinstance(one, int | np.integer) and not isinstance(one, bool) and 0 <= one < len(class_names):
-            mask[one] = True
+    alone = isinstance(classes, str) or _index(classes) is not None
+    wanted: Iterable[Any] = classes if isinstance(classes, Iterable) and not alone else [classes]
+    for one in wanted:
+        number = class_names.index(one) if isinstance(one, str) and one in class_names else _index(one)
+        if number is not None and 0 <= number < len(class_names):
+            mask[number] = True
         else:
             shown = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
             raise ConfigError(f"classes: {one!r} is none of the {len(class_names)} classes, which are {shown}")
@@ -225,7 +242,10 @@ def class_mask(classes: Sequence[str | int], class_names: Sequence[str]) -> Bool
 
 
 def load(
-    *paths: str | Path, size: int | tuple[int, int] | None = None, max_detections: int = 100, batch_size: int = 1
+    *paths: str | Path,
+    size: Size | None = None,
+    max_detections: SupportsIndex = 100,
+    batch_size: SupportsIndex = 1,
 ) -> Predictor:
     """A ready `Predictor` from a run directory, a released detector or published files; see `load_detector`."""
     detector, variables = load_detector(*paths, size=size)

@@ -59,8 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         code = command.run()
-        if sys.stdout is not None:  # closed by whoever started the command
-            sys.stdout.flush()
+        getattr(sys.stdout, "flush", int)()  # None where it was closed by whoever started the command
     except YolojaxError as error:
         _say(f"error: {' '.join(str(error).split())}")
         return 2
