@@ -128,13 +128,10 @@ def test_a_folder_completed_by_the_shell_can_be_frozen():
 
 
 def test_what_cannot_be_trained_is_found_before_the_run_directory_is_made(yolojax, tmp_path, monkeypatch):
-    def make_step(*_, **__):
-        def step(state, batch, hyper):
-            raise TypeError("shapes (3,) and (4,) do not agree")
+    def loss(*_, **__):
+        raise TypeError("shapes (3,) and (4,) do not agree")
 
-        return step
-
-    monkeypatch.setattr("yolojax.training.fit.make_train_step", make_step)
+    monkeypatch.setattr("yolojax.zoo.distributions.anchor_free_loss", loss)
     ended = yolojax("train", DATA, *SMALL, "--out", "wrong")
     assert ended.code == 2 and "compact cannot be trained with widths = [8, 8, 16]" in ended.err
     assert "TypeError: shapes (3,) and (4,) do not agree" in ended.err and not (tmp_path / "wrong").exists()
