@@ -302,7 +302,8 @@ def markdown(record: Row) -> str:
     ]
     if record["device"] == "CPU":
         lines += ["", *judge(record["nms"])]
-    lines += ["", "![time over the number of boxes](" + record["plot"] + ")"]
+    if record["nms"]:
+        lines += ["", "![time over the number of boxes](" + record["plot"] + ")"]
     for title in TABLES:
         rows: list[Row] = record[title]
         if not rows:
@@ -394,7 +395,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record, indent=1) + "\n")
     (folder / f"{name}.md").write_text(markdown(record))
-    plot(record["nms"], folder / record["plot"])
+    if record["nms"]:
+        plot(record["nms"], folder / record["plot"])
 
 
 if __name__ == "__main__":

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from yolojax.errors import ConfigError
 from yolojax.nms.greedy import keep_mask
-from yolojax.nms.order import ascending_order, first_true, score_keys
+from yolojax.nms.order import any_of_rows, ascending_order, count_set, first_set, first_true, score_keys, words_of
 from yolojax.nms.rows import Rows
 from yolojax.structures import Candidates, Detections
 
@@ -20,10 +19,8 @@ _ROOMS = (512, 8192, 65536)
 """Numbers of scores over the threshold that are worth a program of their own: sorting all of 8400 boxes x 80 classes
 takes a hundred times as long on a CPU as sorting the few thousand that a trained detector leaves."""
 
-_NARROW = 512
-"""Up to so many, the rows that hold them are gathered before anything is sorted."""
-
-_DEAD = np.uint32(2**32 - 1)
+_Each = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""`jax.vmap`, or nothing where there is one image."""
 
 
 def postprocess(
@@ -43,7 +40,7 @@ def postprocess(
     by candidate, then by class. A score that equals the threshold passes. A candidate with a NaN or infinite
     coordinate is dropped, and so is a score that is not finite. Boxes are neither clipped nor rounded.
 
-    Memory: about 60 bytes for each of the N candidates (N x C with ``multi_label``) while their scores are sorted, on
+    Memory: about 90 bytes for each of the N candidates (N x C with ``multi_label``) while their scores are sorted, on
     a CPU for one image at a time, elsewhere for the whole batch; less as long as few scores reach the threshold
     (at most 512, 8192 or 65536 in every image). The overlaps are never stored as an N x N matrix.
 
@@ -69,121 +66,97 @@ def postprocess(
     batch, n, n_classes = candidates.scores.shape
     if 0 in (batch, n, n_classes):
         return _nothing(batch, max_detections)
-    passing = partial(_passing, score_threshold=jnp.asarray(score_threshold, jnp.float32))
+    threshold = jnp.asarray(score_threshold, jnp.float32)
     finish = partial(
         _finish,
         iou_threshold=jnp.asarray(iou_threshold, jnp.float32) if suppression == "nms" else None,
         max_detections=max_detections,
         max_candidates=max_candidates,
-        n_classes=n_classes,
+        multi_label=multi_label,
         class_agnostic=class_agnostic or n_classes == 1,
     )
     rooms = [room for room in _ROOMS if room < n * (n_classes if multi_label else 1)]
 
-    def program(room: int | None) -> Callable[[Float[Array, "N 4"], Float[Array, "N C"]], Detections]:
-        """What follows the threshold where at most ``room`` scores pass it."""
-
-        def run(boxes: Float[Array, "N 4"], scores: Float[Array, "N C"]) -> Detections:
-            if room is not None and room <= _NARROW < n:
-                # Only rows with a score that passes are read again: all 8400 x 80 scores take longer than the rest.
-                rows, exists = first_true(passing(boxes, scores).any(-1), room)
-                boxes, scores = boxes[rows], jnp.where(exists[:, None], scores[rows], -jnp.inf)
-            scored = _select(boxes, scores, passing(boxes, scores), best_class_only=not multi_label)
-            return finish(scored, room=room if room is not None and room < len(scored.keys) else None)
-
-        return run
-
-    programs = [program(room) for room in (*rooms, None)]
-
-    def smallest(passed: Int[Array, "*b"]) -> Int[Array, ""]:
-        return jnp.sum(passed.max() > jnp.array(rooms, jnp.int32), dtype=jnp.int32)
-
-    def count(boxes: Float[Array, "N 4"], scores: Float[Array, "N C"]) -> Int[Array, ""]:
-        passes = passing(boxes, scores)
-        return jnp.sum(passes if multi_label else passes.any(-1), dtype=jnp.int32)
+    def run(boxes: Float[Array, "*b N 4"], scores: Float[Array, "*b N C"], each: _Each) -> Detections:
+        """One image, or several side by side: the one with most over the threshold chooses the program for all."""
+        over = each(partial(_words_over, score_threshold=threshold, multi_label=multi_label))(scores)
+        smallest = jnp.sum(count_set(over).max() > jnp.array(rooms, jnp.int32), dtype=jnp.int32)
+        return lax.switch(smallest, [each(partial(finish, room=room)) for room in (*rooms, None)], boxes, scores, over)
 
     def one_after_another(boxes: Float[Array, "B N 4"], scores: Float[Array, "B N C"]) -> Detections:
-        return lax.map(lambda image: lax.switch(smallest(count(*image)), programs, *image), (boxes, scores))
+        return lax.map(lambda image: run(*image, each=lambda f: f), (boxes, scores))
 
     def side_by_side(boxes: Float[Array, "B N 4"], scores: Float[Array, "B N C"]) -> Detections:
-        passed = jax.vmap(count)(boxes, scores)
-        return lax.switch(smallest(passed), [jax.vmap(program) for program in programs], boxes, scores)
+        return run(boxes, scores, each=jax.vmap)
 
     return lax.platform_dependent(*candidates, cpu=one_after_another, default=side_by_side)
 
 
-def _passing(
-    boxes: Float[Array, "N 4"], scores: Float[Array, "N C"], *, score_threshold: Float[Array, ""]
-) -> Bool[Array, "N C"]:
-    boxes, scores = boxes.astype(jnp.float32), scores.astype(jnp.float32)
-    return jnp.isfinite(scores) & (scores >= score_threshold) & jnp.isfinite(boxes).all(-1, keepdims=True)
+def _words_over(
+    scores: Float[Array, "N C"], *, score_threshold: Float[Array, ""], multi_label: bool
+) -> UInt32[Array, " W"]:
+    """The bits (`words_of`) of the candidates, or with ``multi_label`` of all scores, that reach the threshold.
 
-
-class _Scored(NamedTuple):
-    """One image's scores that may be detections: one for each candidate, or (``classes`` None) candidate and class.
-
-    ``keys`` rise as scores fall, and are `_DEAD` below the threshold; ``passed`` counts the others.
+    The one time that all N x C scores are read, if few pass.
     """
-
-    boxes: Float[Array, "N 4"]
-    scores: Float[Array, " R"]
-    classes: Int[Array, " R"] | None
-    keys: UInt32[Array, " R"]
-    passed: Int[Array, ""]
-
-
-def _select(
-    boxes: Float[Array, "N 4"], scores: Float[Array, "N C"], passes: Bool[Array, "N C"], *, best_class_only: bool
-) -> _Scored:
-    boxes, scores = boxes.astype(jnp.float32), scores.astype(jnp.float32)
-    keys = score_keys(scores, passes)
-    classes = None
-    if best_class_only:
-        best = keys.min(-1, keepdims=True)
-        # The first of equal scores. By comparison, which fills vector lanes; argmax does not on a CPU.
-        classes = jnp.where(keys == best, jnp.arange(scores.shape[1])[None], scores.shape[1]).min(-1)
-        keys = best
-        scores = jnp.take_along_axis(scores, classes[:, None], axis=1)
-    return _Scored(boxes, scores.ravel(), classes, keys.ravel(), jnp.sum(keys != _DEAD, dtype=jnp.int32))
+    scores = scores.astype(jnp.float32)
+    passes = jnp.isfinite(scores) & (scores >= score_threshold)
+    # Straight from the scores to words: an array of N x C that had to be written would take longer than the rest.
+    return words_of(passes.ravel() if multi_label else any_of_rows(passes))
 
 
 def _finish(
-    image: _Scored,
+    boxes: Float[Array, "N 4"],
+    scores: Float[Array, "N C"],
+    over: UInt32[Array, " W"],
     *,
     iou_threshold: Float[Array, ""] | None,
     max_detections: int,
     max_candidates: int | None,
-    n_classes: int,
+    multi_label: bool,
     class_agnostic: bool,
     room: int | None,
 ) -> Detections:
-    """Sorting, suppression and output of one image of which at most ``room`` scores pass."""
-    if room is None:
-        order = ascending_order(image.keys)[:max_candidates]
+    """Sorting, suppression and output of one image of which at most ``room`` candidates or scores pass: ``over``."""
+    n, n_classes = scores.shape
+    positions, alive = first_set(over, room or n * (n_classes if multi_label else 1))
+    rows = positions // n_classes if multi_label else positions
+    if multi_label:
+        best = scores.ravel()[positions].astype(jnp.float32)
+        classes = positions % n_classes
     else:
-        passing, exists = first_true(image.keys != _DEAD, room)
-        order = passing[ascending_order(jnp.where(exists, image.keys[passing], _DEAD))[:max_candidates]]
-    if image.classes is None:
-        rows, classes = order // n_classes, order % n_classes
-    else:
-        rows, classes = order, image.classes[order]
-    count = jnp.minimum(image.passed, len(order))
+        best, classes = _best_class(scores[rows].astype(jnp.float32))
+    alive &= jnp.isfinite(boxes[rows]).all(-1)
+    order = ascending_order(score_keys(best, alive))[:max_candidates]
+    rows, best, classes = rows[order], best[order], classes[order]
+    boxes = boxes[rows].astype(jnp.float32)
+    passed = alive.sum(dtype=jnp.int32)
+    count = jnp.minimum(passed, len(order))
 
     if iou_threshold is None:
         keep = jnp.arange(len(order)) < count
     elif class_agnostic:
-        keep = keep_mask(Rows.of(image.boxes[rows], None), count, iou_threshold)
+        keep = keep_mask(Rows.of(boxes, None), count, iou_threshold)
     else:
-        keep = keep_mask(Rows.of(image.boxes[rows], classes), count, iou_threshold, n_classes=n_classes)
+        keep = keep_mask(Rows.of(boxes, classes), count, iou_threshold, n_classes=n_classes)
     at, valid = first_true(keep, max_detections)
     return Detections(
-        boxes=jnp.where(valid[:, None], image.boxes[rows[at]], 0.0),
-        scores=jnp.where(valid, image.scores[order[at]], 0.0),
+        boxes=jnp.where(valid[:, None], boxes[at], 0.0),
+        scores=jnp.where(valid, best[at], 0.0),
         classes=jnp.where(valid, classes[at], -1),
         valid=valid,
-        truncated_candidates=image.passed - count,
+        truncated_candidates=passed - count,
         truncated=keep.sum(dtype=jnp.int32) - valid.sum(dtype=jnp.int32),
     )
+
+
+def _best_class(scores: Float[Array, "n C"]) -> tuple[Float[Array, " n"], Int[Array, " n"]]:
+    """The best finite score of each row and the first class that has it."""
+    scores = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
+    best = scores.max(-1)
+    # By comparison, which fills vector lanes; argmax does not on a CPU.
+    classes = jnp.arange(scores.shape[1], dtype=jnp.int32)[None]
+    return best, jnp.where(scores == best[:, None], classes, scores.shape[1] - 1).min(-1)
 
 
 def _nothing(batch: int, k: int) -> Detections:

@@ -57,22 +57,39 @@ def _order_by_digits(keys: UInt32[Array, "*b n"], positions: Int[Array, "*b n"],
 
 
 def first_true(mask: Bool[Array, " n"], size: int) -> tuple[Int[Array, " {size}"], Bool[Array, " {size}"]]:
-    """The positions of the first ``size`` True entries, and which of those exist; missing ones are 0.
+    """The positions of the first ``size`` True entries, and which of those exist; missing ones are 0."""
+    return first_set(words_of(mask), size)
 
-    A running count over all entries is what such a search costs most by, so it counts words of 32 entries: the slot's
-    word is found by bisection and the entry within the word by halving.
+
+def words_of(mask: Bool[Array, " n"]) -> UInt32[Array, " w"]:
+    """The mask as bits, 32 entries to a word, the first lowest; the last word is filled up with zeros.
+
+    A CPU makes the words from whatever the mask is computed of, and writes nothing else to memory.
     """
-    slots = jnp.arange(size, dtype=jnp.int32)
-    if mask.shape[0] == 0:
-        return jnp.zeros_like(slots), jnp.zeros(size, bool)
     words = jnp.pad(mask, (0, -mask.shape[0] % 32)).reshape(-1, 32)
     bit = np.uint32(1) << np.arange(32, dtype=np.uint32)[None]
-    bits = jnp.sum(jnp.where(words, bit, 0), axis=1, dtype=jnp.uint32)
-    counts = lax.population_count(bits).astype(jnp.int32)
+    return jnp.sum(jnp.where(words, bit, 0), axis=1, dtype=jnp.uint32)
+
+
+def count_set(words: UInt32[Array, "*b w"]) -> Int[Array, "*b"]:
+    """How many bits of the words are set."""
+    return lax.population_count(words).astype(jnp.int32).sum(-1)
+
+
+def first_set(words: UInt32[Array, " w"], size: int) -> tuple[Int[Array, " {size}"], Bool[Array, " {size}"]]:
+    """`first_true` of a mask that is given by its words.
+
+    A running count over all entries is what such a search costs most by, so it counts words: the slot's word is found
+    by bisection and the entry within the word by halving.
+    """
+    slots = jnp.arange(size, dtype=jnp.int32)
+    if len(words) == 0:
+        return jnp.zeros_like(slots), jnp.zeros(size, bool)
+    counts = lax.population_count(words).astype(jnp.int32)
     ends = jnp.cumsum(counts)
     exists = slots < ends[-1]
-    word = jnp.minimum(jnp.searchsorted(ends, slots, side="right").astype(jnp.int32), len(bits) - 1)
-    rest, skip = bits[word], slots - (ends - counts)[word]
+    word = jnp.minimum(jnp.searchsorted(ends, slots, side="right").astype(jnp.int32), len(words) - 1)
+    rest, skip = words[word], slots - (ends - counts)[word]
     position = word * 32
     for width in (16, 8, 4, 2, 1):
         below = lax.population_count(rest & np.uint32((1 << width) - 1)).astype(jnp.int32)
@@ -81,3 +98,17 @@ def first_true(mask: Bool[Array, " n"], size: int) -> tuple[Int[Array, " {size}"
         skip -= jnp.where(upper, below, 0)
         rest = jnp.where(upper, rest >> width, rest)
     return jnp.where(exists, position, 0), exists
+
+
+def any_of_rows(mask: Bool[Array, "n c"]) -> Bool[Array, " n"]:
+    """``mask.any(-1)``, without writing what the mask is computed of to memory on a CPU.
+
+    XLA cuts rows of more than 32 entries into pieces itself and then writes all of them first; a count of pieces that
+    are short enough is made on the way.
+    """
+    n, length = mask.shape
+    piece = max((k for k in range(1, 33) if length % k == 0), default=1)
+    if piece == 1:
+        return mask.any(-1)
+    counts = jnp.sum(mask.reshape(-1, piece), axis=1, dtype=jnp.uint32)
+    return (counts > 0).reshape(n, -1).any(-1)
