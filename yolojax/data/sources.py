@@ -118,7 +118,7 @@ def _end_of_image(data: bytes) -> int:
         return len(data) if end < 0 else end + 8  # its checksum
     if data[:4] == b"RIFF" and len(data) > 8:
         return 8 + struct.unpack_from("<I", data, 4)[0]
-    if not data.startswith(b"\xff\xd8") or b"MPF\0" in data[:65536]:
+    if not data.startswith(b"\xff\xd8") or b"MPF\0" in data[: 1 << 18]:
         return len(data)
     place = 2
     while place + 4 <= len(data) and data[place] == 0xFF:

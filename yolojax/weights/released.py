@@ -135,7 +135,7 @@ def load_description(folder: Path) -> dict[str, Any]:
         description = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error}); the file is damaged") from error
-    if not isinstance(description, dict) or "detector" not in description:
+    if not isinstance(description, dict) or not isinstance(description.get("detector"), dict):
         raise CheckpointError(f"{path}: has no 'detector' entry; the file is damaged or not ours")
     if description.get("format") != FORMAT:
         raise CheckpointError(
