@@ -173,13 +173,14 @@ def fit(
         run = RunDirectory.reopen(out, int(state.step), writes=first)
         reporter.say(f"resuming {out} after step {int(state.step)} of {int(state.total_steps)}")
     else:
+        shapes = jax.eval_shape(lambda: fresh(total_steps=planned))
+        train_step.check(shapes, train_images.batch(np.zeros(1, np.int64)), config, hyper)
         state = fresh(total_steps=planned)
         if config.init is not None:
             given, given_spec = start_from or load_init(config.init)
             variables, summary = take_matching(state.variables, given, config.init, detector.spec, given_spec)
             state = wrap_variables(variables, config.optimiser, planned)
             reporter.say(summary)
-        train_step.check(state, train_images.batch(np.zeros(1, np.int64)), config, hyper)
         run = RunDirectory.reopen(out, 0, writes=first) if resume else RunDirectory.create(out, to_json(config), first)
         shown, key = plain if config.augment.mosaic_off == 1 else augmentation, jax.random.fold_in(seed, 1)
         if first:
