@@ -11,7 +11,7 @@ rounds, each a warm-up, then repeated calls for a fixed time. A figure is the me
 call, in milliseconds of the clock. `network` is from the prepared image (float32) to the raw predictions; `image` is
 from a uint8 canvas to detections (confidence .25, IoU .45), which is one program here, and network, decoding and
 torchvision's NMS there. Before any timing, the raw predictions are compared with ours on the same random image.
-`profile` sums the time of our program's operations by kind, as JAX's profiler tells it.
+`profile` sums the time of our program's operations by kind, over all threads, as JAX's profiler tells it.
 
 Command:   python -m experiments.inference_speed --weights FOLDER [--peers PYTHON]
            FOLDER holds yolox-nano/ and yolo-fastest-1.1_coco/; PYTHON is an interpreter with torch, torchvision,
@@ -70,25 +70,41 @@ def files(weights: Path) -> dict[str, Path]:
 
 
 def ours(model: str, batch: int, weights: Path) -> dict[str, Call]:
+    """As `yolojax predict` does it: freed memory is kept, and where cores can share a batch, each is a device."""
     import jax
     import jax.numpy as jnp
 
     from yolojax import zoo
     from yolojax.detect import detect
     from yolojax.detector import prepare_images
+    from yolojax.training.by_image import by_image, on_all_devices, split_over_devices
+    from yolojax.training.processor import prepare_processor
 
+    prepare_processor(batch)
     where = files(weights)
     detector, variables = (
-        zoo.from_yolox(where["npz"]) if model == NANO else zoo.from_darknet(where["cfg"], where["weights"], size=320)
+        zoo.from_yolox(where["npz"])
+        if model == NANO
+        else zoo.from_darknet(where["cfg"], where["weights"], size=320, epsilon=1e-6)  # OpenCV's
     )
     folded, variables = detector.fold(variables)
-    forward = jax.jit(folded.forward)
-    whole = jax.jit(lambda v, x, c, i: detect(folded, v, x, c, i, max_detections=100))
     canvas = images(batch, SIDES[model])
     prepared = jax.jit(lambda x: prepare_images(x, folded.spec.preprocess))(jnp.asarray(canvas))
 
+    def from_canvas(x: Any, v: Any, c: Any, i: Any) -> Any:
+        return detect(folded, v, x, c, i, max_detections=100)
+
+    def network(x: Any, v: Any) -> Any:
+        return folded.forward(v, x)
+
+    split = split_over_devices(batch)
+    if split is not None:
+        variables, prepared = on_all_devices(variables, split), jax.device_put(prepared, split)
+        from_canvas, network = by_image(from_canvas, split, shared=3), by_image(network, split, shared=1)
+    whole, forward = jax.jit(from_canvas), jax.jit(network)
+
     def raw() -> np.ndarray:
-        outputs = forward(variables, prepared)
+        outputs = forward(prepared, variables)
         if model == FASTEST:
             return np.concatenate([np.asarray(x).reshape(batch, -1) for x in outputs], 1)
         parts = []
@@ -98,10 +114,10 @@ def ours(model: str, batch: int, weights: Path) -> dict[str, Call]:
         return np.concatenate(parts, 1)
 
     return {
-        "network": lambda: jax.block_until_ready(forward(variables, prepared)),
-        "image": lambda: jax.device_get(whole(variables, canvas, np.float32(0.25), np.float32(0.45))),
+        "network": lambda: jax.block_until_ready(forward(prepared, variables)),
+        "image": lambda: jax.device_get(whole(canvas, variables, np.float32(0.25), np.float32(0.45))),
         "raw": raw,
-        "profile": lambda: profile(lambda: jax.block_until_ready(forward(variables, prepared))),
+        "profile": lambda: profile(lambda: jax.block_until_ready(forward(prepared, variables))),
     }
 
 
@@ -198,6 +214,7 @@ def theirs(runtime: str, model: str, batch: int, weights: Path, onnx: Path) -> d
     else:
         net = cv2.dnn.readNetFromDarknet(str(where["cfg"]), str(where["weights"]))
         heads = [n for n in net.getLayerNames() if net.getLayer(n).type == "Region"]
+        # Before each comes a layer that moves the channels to the end: our order already.
         names = [net.getLayerNames()[net.getLayerNames().index(n) - 1] for n in heads]
 
     def run_opencv() -> Any:
@@ -209,7 +226,7 @@ def theirs(runtime: str, model: str, batch: int, weights: Path, onnx: Path) -> d
         if model == NANO:
             return outputs[0]
         finest_first = sorted(outputs, key=lambda x: -x.size)
-        return np.concatenate([x.transpose(0, 2, 3, 1).reshape(batch, -1) for x in finest_first], 1)
+        return np.concatenate([x.reshape(batch, -1) for x in finest_first], 1)
 
     return {"network": run_opencv, "raw": raw_opencv}
 
@@ -295,7 +312,7 @@ class Worker:
 def measure(args: argparse.Namespace, onnx: Path) -> list[dict[str, Any]]:
     rows = []
     for model in args.models:
-        for batch in (1, 8):
+        for batch in args.batches:
             Worker("export", NANO, batch, args, onnx).end()
             workers = {runtime: Worker(runtime, model, batch, args, onnx) for runtime in RUNTIMES[model]}
             reference = workers["yolojax"].raw()
@@ -351,7 +368,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder with the published weights")
     parser.add_argument("--peers", default=sys.executable, help="Python with the other runtimes")
     parser.add_argument("--models", nargs="+", default=list(RUNTIMES), choices=list(RUNTIMES))
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the record; its other networks stay")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], choices=[1, 8], help="images a call")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the record; what is not measured stays")
     parser.add_argument("--runtime", choices=["export", "yolojax", *PEERS], help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
@@ -372,7 +390,7 @@ def main() -> None:
     kept: list[dict[str, Any]] = []
     if (args.out / "results.json").is_file():
         earlier = json.loads((args.out / "results.json").read_text())["rows"]
-        kept = [row for row in earlier if row["network"] not in args.models]
+        kept = [row for row in earlier if row["network"] not in args.models or row["batch"] not in args.batches]
     record = {
         "command": "python -m experiments.inference_speed",
         "date": datetime.date.today().isoformat(),
@@ -380,7 +398,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "threads": THREADS,
         "rounds": ROUNDS,
-        "rows": rows + kept,
+        "rows": sorted(rows + kept, key=lambda row: (list(RUNTIMES).index(row["network"]), row["batch"])),
     }
     args.out.mkdir(parents=True, exist_ok=True)
     remarks = args.out / "REMARKS.md"

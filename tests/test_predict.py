@@ -160,11 +160,13 @@ def test_what_was_released_is_what_is_loaded(released, predictor):
 
 
 def test_photos_of_any_sizes_are_one_program_and_give_what_they_give_alone(released, predictor):
+    """A batch of four is shared by the two devices."""
     images = photos(5)
-    three = yolojax.load(released, max_detections=1000, batch_size=3)
-    together = three(images)
+    four = yolojax.load(released, max_detections=1000, batch_size=4)
+    together = four(images)
     assert len(together) == 5 and len({r.size for r in together}) == 5
-    assert three._run._cache_size() == 1
+    assert four._run._cache_size() == 1
+    assert len(jax.tree.leaves(four.variables)[0].devices()) == len(jax.devices())
     for image, result in zip(images, together, strict=True):
         assert_same(predictor(image), result, 1e-5)
 

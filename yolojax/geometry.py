@@ -5,12 +5,15 @@ axis, so that `to_original` is the exact inverse of `to_canvas`.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float32, Num
 
 from yolojax.errors import ConfigError
+
+Filter = Literal["antialiased", "bilinear"]
+FILTERS: tuple[Filter, ...] = get_args(Filter)
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Preprocess:
     pad: int = 114
     channels: Literal["rgb", "bgr"] = "rgb"
     scale: float = 255.0
-    filter: Literal["antialiased", "bilinear"] = "antialiased"
+    filter: Filter = "antialiased"
 
 
 class Placement(NamedTuple):

@@ -25,6 +25,7 @@ from yolojax.loading import Size, load_detector, released_folder
 from yolojax.paths import user_path
 from yolojax.results import Result
 from yolojax.structures import Detections
+from yolojax.training.by_image import by_image, on_all_devices, split_over_devices
 
 __all__ = ["Predictor", "Result", "as_rgb", "load", "load_detector", "read_photo", "released_folder"]
 
@@ -40,7 +41,7 @@ class Predictor:
 
     One program is compiled, for the batch size given, whatever the sizes of the photos (and a second one when classes
     are first picked out); thresholds are traced and can change from call to call. What an image gives does not depend
-    on the images beside it.
+    on the images beside it. Where there are several devices and they can share a batch equally, they do.
     """
 
     def __init__(
@@ -67,15 +68,18 @@ class Predictor:
         self.detector = folded
 
         def run(
-            variables: Variables,
             images: UInt8[Array, "B H W 3"],
+            variables: Variables,
             confidence: Float[Array, ""],
             iou: Float[Array, ""],
             wanted: Bool[Array, " C"] | None,
         ) -> Detections:
             return detect(folded, variables, images, confidence, iou, wanted, max_detections=max_detections)
 
-        self._run = jax.jit(run)
+        split = split_over_devices(batch_size)
+        if split is not None:
+            self.variables = on_all_devices(self.variables, split)
+        self._run = jax.jit(run if split is None else by_image(run, split, shared=4))
 
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload] (a Photo is no list, but may be an array)
@@ -149,7 +153,7 @@ class Predictor:
             for row, image in enumerate(pixels):
                 canvas[row], placement = place_on_canvas(image, self.spec.canvas, self.spec.preprocess)
                 content[row], sizes[row] = placement.content, image.shape[:2]
-            found = jax.device_get(self._run(self.variables, canvas, confidence, iou, wanted))
+            found = jax.device_get(self._run(canvas, self.variables, confidence, iou, wanted))
             boxes = batch_to_original(found.boxes, content, sizes)
             for row, (photo, image) in enumerate(zip(chunk, pixels, strict=True)):
                 keep = found.valid[row]

@@ -12,11 +12,16 @@ LEVELS = (Level(6, 8, 8), Level(3, 4, 16))
 ANCHORS = np.array([[[6, 6], [10, 14]], [[24, 20], [40, 44]]], np.float32)
 H, W, B, M, C = 48, 64, 3, 7, 3
 
+ALSO = 0.2
 assign = jax.jit(lambda targets: assign_targets(targets, jnp.asarray(ANCHORS), LEVELS, C))
+assign_more = jax.jit(lambda targets: assign_targets(targets, jnp.asarray(ANCHORS), LEVELS, C, also_above=ALSO))
 
 
-def oracle(targets):
-    """Per level ``boxes, classes, positive`` and the number of losers, one object after the other."""
+def oracle(targets, also_above=1.0):
+    """Per level ``boxes, classes, positive`` and the number of losers, one object after the other.
+
+    As Darknet's yolo_layer.c: the best anchor, then every other one above ``iou_thresh``.
+    """
     maps = [
         (np.zeros((B, v.h, v.w, 2, 4)), np.zeros((B, v.h, v.w, 2, C)), np.zeros((B, v.h, v.w, 2), bool)) for v in LEVELS
     ]
@@ -28,26 +33,26 @@ def oracle(targets):
             w, h = box[2] - box[0], box[3] - box[1]
             if not targets.valid[b, m] or targets.crowd[b, m] or not np.isfinite(box).all() or w <= 0 or h <= 0:
                 continue
-            best, where = -1.0, None
-            for level, sizes in enumerate(ANCHORS):
-                for a, (aw, ah) in enumerate(sizes):
-                    inter = min(w, aw) * min(h, ah)
-                    iou = inter / (w * h + aw * ah - inter)
-                    if iou > best:
-                        best, where = iou, (level, a)
-            level, a = where
-            rows, columns, stride = LEVELS[level]
-            x = min(max(int(np.floor((box[0] + box[2]) / 2 / stride)), 0), columns - 1)
-            y = min(max(int(np.floor((box[1] + box[3]) / 2 / stride)), 0), rows - 1)
-            key = (w * h, *box, label)
-            place = (level, y, x, a)
-            if place in holder:
-                collisions[b] += 1
-            if place not in holder or key < holder[place]:
-                holder[place] = key
-                maps[level][0][b, y, x, a] = box
-                maps[level][1][b, y, x, a] = np.eye(C)[label]
-                maps[level][2][b, y, x, a] = True
+            ious = {}
+            for (level, a), (aw, ah) in ((i, ANCHORS[i].astype(np.float64)) for i in np.ndindex(2, 2)):
+                inter = min(w, aw) * min(h, ah)
+                ious[level, a] = inter / (w * h + aw * ah - inter)
+            best = max(ious, key=lambda i: ious[i])
+            for (level, a), iou in ious.items():
+                if (level, a) != best and iou <= also_above:
+                    continue
+                rows, columns, stride = LEVELS[level]
+                x = min(max(int(np.floor((box[0] + box[2]) / 2 / stride)), 0), columns - 1)
+                y = min(max(int(np.floor((box[1] + box[3]) / 2 / stride)), 0), rows - 1)
+                key = ((level, a) != best, w * h, *box, label)
+                place = (level, y, x, a)
+                if place in holder:
+                    collisions[b] += not max(key, holder[place])[0]  # two best ones
+                if place not in holder or key < holder[place]:
+                    holder[place] = key
+                    maps[level][0][b, y, x, a] = box
+                    maps[level][1][b, y, x, a] = np.eye(C)[label]
+                    maps[level][2][b, y, x, a] = True
     return maps, collisions
 
 
@@ -82,6 +87,19 @@ def test_equals_the_loop(case, seed):
     if case == "one cell":
         assert collisions[0] > 0
     assert not np.asarray(got.positive[0])[2].any()
+
+
+@pytest.mark.parametrize("case", ["random", "one cell", "edges", "degenerate"])
+def test_other_anchors_above_a_threshold_equal_the_loop(case):
+    targets = scene(1, case)
+    got, (expected, collisions) = assign_more(targets), oracle(targets, ALSO)
+    for level, (boxes, classes, positive) in enumerate(expected):
+        np.testing.assert_array_equal(got.positive[level], positive)
+        np.testing.assert_array_equal(got.boxes[level], boxes.astype(np.float32))
+        np.testing.assert_array_equal(got.classes[level], classes)
+    np.testing.assert_array_equal(got.collisions, collisions)
+    more, fewer = (sum(p.sum() for p in a.positive) for a in (got, assign(targets)))
+    assert more > fewer
 
 
 @pytest.mark.parametrize("case", ["random", "one cell"])

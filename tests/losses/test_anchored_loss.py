@@ -53,11 +53,13 @@ def ciou(p, g, alphas, key):
 
 
 # Has its own oracle, beside its own tests.
-assign = jax.jit(lambda targets: assign_targets(targets, jnp.asarray(ANCHORS), LEVELS, C))
+@functools.cache
+def assign(also_above):
+    return jax.jit(lambda targets: assign_targets(targets, jnp.asarray(ANCHORS), LEVELS, C, also_above=also_above))
 
 
-def oracle(maps, targets, box_part, alphas=None, hyper=HYPER):
-    assigned = jax.tree.map(np.asarray, assign(targets))
+def oracle(maps, targets, box_part, alphas=None, hyper=HYPER, also_above=1.0):
+    assigned = jax.tree.map(np.asarray, assign(also_above)(targets))
     maps = [np.asarray(m, np.float64) for m in maps]
     alphas = {} if alphas is None else alphas
     sums, count = {k: np.zeros(B) for k in ("box", "obj", "noobj", "cls")}, {k: np.zeros(B) for k in ("pos", "ign")}
@@ -117,21 +119,24 @@ PARTS = {"mse": squared_offset_loss, "ciou": decoded_complete_iou_loss}
 
 
 @functools.cache
-def compiled(part, wants="loss"):
+def compiled(part, wants="loss", also_above=1.0):
     def loss(maps, targets, hyper):
-        return yolo_loss(maps, LEVELS, jnp.asarray(ANCHORS), targets, hyper, box_part=PARTS[part])
+        options = {"box_part": PARTS[part], "also_above": also_above}
+        return yolo_loss(maps, LEVELS, jnp.asarray(ANCHORS), targets, hyper, **options)
 
     if wants == "gradient":
         return jax.jit(jax.grad(lambda *a: loss(*a).reduce()[0]))
     return jax.jit(loss)
 
 
-@pytest.mark.parametrize("part", ["mse", "ciou"])
-@pytest.mark.parametrize("seed", range(2))
-def test_equals_its_definition(part, seed):
+@pytest.mark.parametrize(
+    ("part", "seed", "also_above"),
+    [("mse", 0, 1.0), ("mse", 1, 1.0), ("ciou", 0, 1.0), ("ciou", 1, 1.0), ("mse", 0, 0.2)],
+)
+def test_equals_its_definition(part, seed, also_above):
     maps, targets = scene(seed)
-    terms = compiled(part)(maps, targets, HYPER)
-    sums, count, assigned = oracle(maps, targets, part)
+    terms = compiled(part, also_above=also_above)(maps, targets, HYPER)
+    sums, count, assigned = oracle(maps, targets, part, also_above=also_above)
     for name, expected in sums.items():
         np.testing.assert_allclose(terms.sums[name], expected, rtol=2e-5, atol=1e-6, err_msg=name)
         np.testing.assert_array_equal(terms.normalisers[name], count["pos"])
@@ -215,7 +220,7 @@ def test_raising_the_ignore_threshold_ignores_fewer_and_compiles_once():
 def test_a_perfect_prediction_costs_next_to_nothing():
     _, targets = scene(2)
     targets = targets._replace(crowd=np.zeros((B, M), bool))
-    assigned = assign(targets)
+    assigned = assign(1.0)(targets)
     maps = []
     for level, (rows, columns, stride) in enumerate(LEVELS):
         y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")

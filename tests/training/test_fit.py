@@ -15,6 +15,7 @@ from yolojax.errors import CheckpointError, ConfigError
 from yolojax.predict import load_detector
 from yolojax.training.evaluation import evaluate
 from yolojax.training.fit import fit
+from yolojax.training.state import wrap_variables
 from yolojax.weights.released import flatten
 
 SMALL = {"widths": (4, 4, 8), "depths": (0, 0, 0), "head_width": 8, "reg_max": 4, "shared_head": True}
@@ -159,6 +160,27 @@ def test_fine_tuning_keeps_what_fits_names_the_rest_and_leaves_the_frozen_part_t
         np.testing.assert_array_equal(np.asarray(before[name]), np.asarray(after[name]), err_msg=name)
     (summary,) = [line for line in heard.lines if "arrays taken from" in line]
     assert "of another shape: " in summary and "params/head/" in summary and "freshly initialised" in summary
+
+
+def test_weights_without_statistics_get_those_of_the_training_images_before_the_first_step(
+    finished, tmp_path, monkeypatch
+):
+    """What folded weights look like after unfolding: every mean zero."""
+    variables = jax.device_get(dict(finished[0].variables))  # copies: a run uses up what it starts from
+    variables["batch_stats"] = jax.tree.map(np.zeros_like, variables["batch_stats"])
+    monkeypatch.setattr("yolojax.training.fit.load_init", lambda _: (variables, finished[0].detector.spec))
+    seen = []
+
+    def first_state(*args):
+        seen.append(flatten(jax.tree.map(np.array, dict(args[0]))))
+        return wrap_variables(*args)
+
+    monkeypatch.setattr("yolojax.training.fit.wrap_variables", first_state)
+    heard = Heard()
+    fit(dataclasses.replace(CONFIG, epochs=1, init="given", validate_every=0), tmp_path / "run", reporter=heard)
+    assert any("measured on 16 of the 24 training images" in line for line in heard.lines)
+    means = [value for name, value in seen[0].items() if name.startswith("batch_stats/") and name.endswith("/mean")]
+    assert means and all(np.any(mean) for mean in means)
 
 
 def test_training_stops_when_the_chosen_number_gets_no_better(tuned):

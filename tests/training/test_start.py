@@ -9,6 +9,7 @@ from tests.training.toy import toy_batch, toy_detector
 from yolojax.augment import compose
 from yolojax.config import OptimiserConfig, TrainConfig
 from yolojax.data import build_cache, shapes_dataset
+from yolojax.detector import prepare_images
 from yolojax.errors import CheckpointError, ConfigError, NonFiniteError
 from yolojax.geometry import Preprocess
 from yolojax.structures import Hyper, hyper_as_arrays
@@ -18,7 +19,7 @@ from yolojax.training.log import EpochLog, checked
 from yolojax.training.programs import Programs, all_devices
 from yolojax.training.progress import Quiet
 from yolojax.training.splits import take_fraction
-from yolojax.training.start import take_matching
+from yolojax.training.start import lacks_statistics, take_matching, with_measured_statistics
 from yolojax.training.state import make_state
 from yolojax.training.step import StepReport, make_train_step
 
@@ -71,6 +72,46 @@ def test_a_backbone_alone_is_enough():
 def test_what_cannot_be_started_from_is_refused(other, message):
     with pytest.raises(CheckpointError, match=message):
         take_matching(OWN, other, "somewhere")
+
+
+def test_variables_lack_statistics_when_no_normalisation_knows_any():
+    known = {"batch_stats": {"a": {"mean": np.zeros(2), "var": np.ones(2)}, "b": {"mean": np.array([0.0, 1e-3])}}}
+    assert not lacks_statistics(known) and not lacks_statistics({"params": {"mean": np.zeros(2)}, "batch_stats": {}})
+    known["batch_stats"]["b"]["mean"] = np.zeros(2)
+    assert lacks_statistics(known)
+
+
+@pytest.mark.parametrize("freeze", [(), ("backbone",)])
+def test_statistics_are_measured_on_training_images_and_change_no_answer(freeze):
+    detector = toy_detector()
+    images = build_cache(shapes_dataset(20, size=(32, 32)), (32, 32), Preprocess())
+    variables = detector.init(jax.random.key(0))
+    variables["params"]["backbone"]["first"]["norm"]["bias"] += 0.3
+    measured, said = with_measured_statistics(detector, variables, images, 3, freeze)
+    assert "measured on 16 of the 20 training images" in said
+    assert jax.tree.structure(measured) == jax.tree.structure(variables)
+    stats = measured["batch_stats"]
+    assert bool(jnp.all(stats["neck"]["first"]["norm"]["mean"] != 0))
+    for name in ("params", "batch_stats"):
+        kept = jax.tree.map(np.array_equal, measured[name]["backbone"], variables[name]["backbone"])
+        assert all(jax.tree.leaves(kept)) == bool(freeze)
+
+    # The same images, by hand: their answers, and in float64 what the first convolution gives.
+    drawn = np.random.default_rng(3).permutation(20)[:16]
+    pixels = prepare_images(jnp.asarray(images.images[drawn]), detector.spec.preprocess)
+    before = detector.forward(variables, pixels)
+    np.testing.assert_allclose(detector.forward(measured, pixels), before, rtol=1e-4, atol=1e-5)
+    if not freeze:
+        kernel = np.asarray(variables["params"]["backbone"]["first"]["conv"]["kernel"], np.float64)
+        padded = np.pad(np.asarray(pixels, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        patches = np.stack([padded[:, i : i + 32 : 2, j : j + 32 : 2] for i in range(3) for j in range(3)], axis=-2)
+        given_out = np.tensordot(patches, kernel.reshape(9, *kernel.shape[2:]), 2)
+        norm = stats["backbone"]["first"]["norm"]
+        np.testing.assert_allclose(norm["mean"], given_out.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(norm["var"], given_out.var((0, 1, 2)), rtol=1e-3)
+        targets = toy_batch(0, size=16).targets
+        trained, _ = detector.forward_train(measured, pixels, targets, jax.random.key(0))
+        np.testing.assert_allclose(trained, before, rtol=1e-3, atol=1e-4)
 
 
 # ---- batch size

@@ -56,6 +56,7 @@ def test_defaults_are_darknets():
     assert layers[2] == Maxpool(18, 5, 1, 4) and layers[3] == Maxpool(21, 2, 2, 1)
     last = layers[-1]
     assert isinstance(last, Yolo) and (last.scale_x_y, last.new_coords, last.iou_loss) == (1.0, False, "mse")
+    assert last.iou_thresh == 1
     region = SMALL.replace("[yolo]\nmask=0,1,2", "[region]").replace("21", "75").replace("classes=2\n", "")
     region = parse_cfg(region).layers[-1]
     assert isinstance(region, Region) and (region.classes, region.softmax) == (20, False)

@@ -84,6 +84,17 @@ def test_description_and_parts(loaded):
     }
 
 
+@pytest.mark.parametrize(("threshold", "positives"), [("1.0", 2), ("0.2", 3), ("0.1", 4)])
+def test_anchors_above_the_files_iou_thresh_answer_as_well(threshold, positives):
+    """By hand: 9 x 9 has with 9,9 / 20,30 / 50,40 the shape IoU 1 / .135 / .04, 40 x 50 has .04 / .3 / .67."""
+    cfg = small().replace("iou_loss=ciou", f"iou_loss=ciou\niou_thresh={threshold}")
+    detector = zoo.build("darknet", NAMES, (64, 96), cfg=cfg)
+    assert ("iou_thresh" in detector.spec.options["cfg"]) == (positives > 2)
+    outputs = (jnp.zeros((1, 8, 12, 1, 8)), jnp.zeros((1, 4, 6, 2, 8)))
+    terms = jax.jit(detector.loss)(outputs, targets(), Hyper())
+    assert float(terms.counts["positives"][0]) == positives
+
+
 def test_one_step_of_training_lowers_the_loss_in_every_part(loaded, images):
     """Gradients reach every parameter, dropout draws anew for every key, and running statistics move."""
     detector, variables = loaded

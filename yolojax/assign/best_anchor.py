@@ -16,14 +16,16 @@ from yolojax.structures import Level, Targets
 
 
 class Responsible(NamedTuple):
-    """For each object (in the order of `Objects`) the prediction that answers for it.
+    """Pairs of an object and a prediction that may answer for it; the first ``M`` are each object's best, in order.
 
-    ``prediction`` indexes the flat axis of `anchor_grid` (level, row, column, anchor). ``owns`` is False for objects
-    that cannot be assigned and for those that lost their place to another; ``collisions`` counts the latter.
+    ``object`` is a place in `Objects`, ``prediction`` one on the flat axis of `anchor_grid` (level, row, column,
+    anchor). ``owns`` is False for pairs that are none, and for those that lost the prediction to another object;
+    ``collisions`` counts the objects that so lost their best.
     """
 
-    prediction: Int[Array, "B M"]
-    owns: Bool[Array, "B M"]
+    object: Int[Array, "B R"]
+    prediction: Int[Array, "B R"]
+    owns: Bool[Array, "B R"]
     collisions: Int[Array, " B"]
 
 
@@ -52,36 +54,58 @@ def shape_iou(sizes: Float[Array, "*n 2"], anchors: Float[Array, "K 2"]) -> Floa
     return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1.0), 0.0)
 
 
-def find_responsible(objects: Objects, anchors: Float[Array, "L A 2"], levels: tuple[Level, ...]) -> Responsible:
+def find_responsible(
+    objects: Objects, anchors: Float[Array, "L A 2"], levels: tuple[Level, ...], *, also_above: float = 1.0
+) -> Responsible:
     """The anchor of best shape IoU over all levels (the first of equals), in the cell where the centre lies.
 
     Centres on or beyond an edge of the canvas fall into the border cell. Of several objects with the same cell and
     anchor the first by content (smaller area, then x1, y1, x2, y2, class) wins. Anchors are in canvas pixels.
+
+    With ``also_above`` below 1 every other anchor whose shape IoU is greater answers for the object as well, each in
+    the cell of its own level (Darknet's ``iou_thresh``, since YOLOv4): ``R`` is then ``M (1 + L A)``. A prediction that
+    is some object's best belongs to that one; the remaining ones go by content.
     """
     per_level = anchors.shape[1]
     h, w, stride = (jnp.asarray(column, jnp.int32) for column in zip(*levels, strict=True))
     first = jnp.cumsum(h * w * per_level) - h * w * per_level
     total = sum(level.h * level.w * per_level for level in levels)
 
-    best = jnp.argmax(shape_iou(objects.boxes[..., 2:] - objects.boxes[..., :2], anchors.reshape(-1, 2)), axis=-1)
-    level, anchor = best // per_level, best % per_level
+    overlap = shape_iou(objects.boxes[..., 2:] - objects.boxes[..., :2], anchors.reshape(-1, 2))
+    best = jnp.argmax(overlap, axis=-1)
+    batch, m = best.shape
+    # One block of all objects after another, such that the earlier row is the one that wins.
+    chosen, wanted = best[:, None, :], objects.assignable[:, None, :]
+    if also_above < 1:
+        each = jnp.arange(overlap.shape[-1])[None, :, None]
+        others = (jnp.moveaxis(overlap, -1, 1) > also_above) & (each != chosen)
+        chosen = jnp.concatenate([chosen, jnp.broadcast_to(each, others.shape)], axis=1)
+        wanted = jnp.concatenate([wanted, wanted & others], axis=1)
+
+    level, anchor = chosen // per_level, chosen % per_level
     centre = 0.5 * objects.boxes[..., :2] + 0.5 * objects.boxes[..., 2:]
-    cell = jnp.floor(centre / stride[level][..., None].astype(jnp.float32))
+    cell = jnp.floor(centre[:, None] / stride[level][..., None].astype(jnp.float32))
     # Clipped while still a float: a huge coordinate has no integer.
     column = jnp.clip(cell[..., 0], 0, (w[level] - 1).astype(jnp.float32)).astype(jnp.int32)
     row = jnp.clip(cell[..., 1], 0, (h[level] - 1).astype(jnp.float32)).astype(jnp.int32)
     prediction = first[level] + (row * w[level] + column) * per_level + anchor.astype(jnp.int32)
 
-    batch, m = prediction.shape
-    image = jnp.broadcast_to(jnp.arange(batch)[:, None], (batch, m))
-    rank = jnp.broadcast_to(jnp.arange(m)[None, :], (batch, m))
-    winner = jnp.full((batch, total), m).at[image, prediction].min(jnp.where(objects.assignable, rank, m))
-    owns = objects.assignable & (winner[image, prediction] == rank)
-    return Responsible(prediction, owns, jnp.sum(objects.assignable & ~owns, axis=-1))
+    prediction, wanted = prediction.reshape(batch, -1), wanted.reshape(batch, -1)
+    rows = prediction.shape[1]
+    image = jnp.broadcast_to(jnp.arange(batch)[:, None], prediction.shape)
+    rank = jnp.broadcast_to(jnp.arange(rows)[None, :], prediction.shape)
+    winner = jnp.full((batch, total), rows).at[image, prediction].min(jnp.where(wanted, rank, rows))
+    owns = wanted & (winner[image, prediction] == rank)
+    return Responsible(rank % m, prediction, owns, jnp.sum(objects.assignable & ~owns[:, :m], axis=-1))
 
 
 def assign_targets(
-    targets: Targets, anchors: Float[Array, "L A 2"], levels: tuple[Level, ...], num_classes: int
+    targets: Targets,
+    anchors: Float[Array, "L A 2"],
+    levels: tuple[Level, ...],
+    num_classes: int,
+    *,
+    also_above: float = 1.0,
 ) -> Assignment:
     """Maps of what every prediction should say, for a whole batch; see `find_responsible` and `Assignment`.
 
@@ -89,7 +113,9 @@ def assign_targets(
     positives. Neither the order of the objects nor the content of padding rows changes anything.
     """
     objects = sort_by_content(targets)
-    responsible = find_responsible(objects, anchors, levels)
+    responsible = find_responsible(objects, anchors, levels, also_above=also_above)
+    owned_boxes = jnp.take_along_axis(objects.boxes, responsible.object[..., None], axis=1)
+    owned_classes = jnp.take_along_axis(objects.classes, responsible.object, axis=1)
     cells, strides, sizes = anchor_grid(levels, anchors)
     batch, total = targets.boxes.shape[0], len(strides)
 
@@ -97,8 +123,8 @@ def assign_targets(
     # Objects without a place are written beyond the end, and so dropped.
     place = jnp.where(responsible.owns, responsible.prediction, total)
     positive = jnp.zeros((batch, total), bool).at[image, place].set(True, mode="drop")
-    boxes = jnp.zeros((batch, total, 4)).at[image, place].set(objects.boxes, mode="drop")
-    one_hot = jax.nn.one_hot(objects.classes, num_classes, dtype=jnp.float32)
+    boxes = jnp.zeros((batch, total, 4)).at[image, place].set(owned_boxes, mode="drop")
+    one_hot = jax.nn.one_hot(owned_classes, num_classes, dtype=jnp.float32)
     classes = jnp.zeros((batch, total, num_classes)).at[image, place].set(one_hot, mode="drop")
 
     centres = (cells + 0.5) * strides[:, None]

@@ -56,10 +56,12 @@ class Val:
         from yolojax.eval.table import format_result
         from yolojax.predict import load_detector
         from yolojax.training.evaluation import evaluate
+        from yolojax.training.processor import prepare_processor
         from yolojax.training.report import write_evaluation_report
         from yolojax.training.splits import validation_split
 
         check(TrainConfig(validation=self.validation))
+        prepare_processor(self.validation.batch_size)
         model, reporter = load_detector(*self.model), make_reporter()
         if self.data is None:
             data = self._own_validation_images()

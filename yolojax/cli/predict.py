@@ -80,9 +80,11 @@ class Predict:
         from yolojax.cli.prediction_files import Files
         from yolojax.cli.progress import make_reporter
         from yolojax.predict import load
+        from yolojax.training.processor import prepare_processor
 
         reporter = make_reporter()
         batch = BATCH if any(source.is_video for source in sources) else min(BATCH, len(sources))
+        prepare_processor(batch)
         predictor = load(*model, size=self.size, max_detections=self.max_detections, batch_size=batch)
         known = predictor.spec.class_names
         options: dict[str, Any] = {

@@ -71,6 +71,7 @@ def yolo_loss(
     box_part: BoxPart = squared_offset_loss,
     class_loss: ClassLoss = binary_cross_entropy,
     decoder: Callable[..., Array] = decode,
+    also_above: float = 1.0,
 ) -> LossTerms:
     """Loss of per-level maps whose last axis is ``(tx, ty, tw, th, objectness, C class logits)``.
 
@@ -93,9 +94,12 @@ def yolo_loss(
       box_part: the error of the positives' boxes.
       class_loss: BCE unless given; see `yolojax.losses.classification`.
       decoder: for the boxes of the ignore rules; a partial of `yolojax.coding.decode` gives another ``scale_x_y``.
+      also_above: shape IoU above which other anchors than the best are positives too; 1 for none.
     """
     objects = sort_by_content(targets)
-    responsible = find_responsible(objects, anchors, levels)
+    responsible = find_responsible(objects, anchors, levels, also_above=also_above)
+    boxes = jnp.take_along_axis(objects.boxes, responsible.object[..., None], axis=1)
+    classes = jnp.take_along_axis(objects.classes, responsible.object, axis=1)
     cells, strides, sizes = anchor_grid(levels, anchors)
     owns = responsible.owns
 
@@ -103,8 +107,8 @@ def yolo_loss(
     own = _rows_of(maps, place)
     # Rows without an object compare a harmless prediction with a harmless box: no NaN gradient to mask away.
     raw = jnp.where(owns[..., None], own[..., :4], 0.0)
-    box = box_part(raw, objects.boxes, cells[place], strides[place], sizes[place])
-    labels = jnp.arange(own.shape[-1] - 5)[None, None, :] == objects.classes[..., None]
+    box = box_part(raw, boxes, cells[place], strides[place], sizes[place])
+    labels = jnp.arange(own.shape[-1] - 5)[None, None, :] == classes[..., None]
     cls = jnp.sum(class_loss(own[..., 5:], labels.astype(jnp.float32)), axis=-1)
     obj = binary_cross_entropy(own[..., 4], jnp.ones(owns.shape))
 

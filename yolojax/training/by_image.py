@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from yolojax.detector import Detector, Outputs
 from yolojax.structures import Hyper, LossTerms, Targets
@@ -32,6 +32,20 @@ def by_image(function: Callable[..., Any], split: NamedSharding, *, shared: int 
         return jax.shard_map(function, mesh=split.mesh, in_specs=specs, out_specs=rows, check_vma=False)(*arguments)
 
     return split_up
+
+
+def split_over_devices(batch_size: int) -> NamedSharding | None:
+    """How this process's devices share a batch; None where there is one device, or they cannot share it equally."""
+    devices = jax.local_devices()
+    if len(devices) == 1 or batch_size % len(devices):
+        return None
+    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def on_all_devices(variables: Any, split: NamedSharding) -> Any:
+    """A copy of these arrays on every device of ``split``, made once and not anew for each batch."""
+    return jax.device_put(variables, NamedSharding(split.mesh, PartitionSpec()))
 
 
 def with_loss_by_image(detector: Detector, split: NamedSharding) -> Detector:

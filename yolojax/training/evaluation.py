@@ -20,7 +20,7 @@ from yolojax.eval.coco import CocoResult, evaluate_coco
 from yolojax.eval.files import detections_to_coco
 from yolojax.geometry import batch_to_original
 from yolojax.structures import Detections
-from yolojax.training.by_image import by_image
+from yolojax.training.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.training.feeding import local_rows, onto_devices
 from yolojax.training.inputs import lay_out_images
 from yolojax.training.progress import Quiet, Reporter
@@ -147,8 +147,10 @@ def evaluate(
         reporter.say(data.summary.text(limit=3))
     check_classes(detector, data)
     canvases = lay_out_images(data, detector.spec, reporter)
-    detect_batch = make_detect_batch(detector, validation.max_detections)
-    return evaluate_canvases(detect_batch, detector, variables, canvases, validation, reporter)
+    devices = split_over_devices(validation.batch_size) if jax.process_count() == 1 else None
+    variables = variables if devices is None else on_all_devices(variables, devices)
+    detect_batch = make_detect_batch(detector, validation.max_detections, devices)
+    return evaluate_canvases(detect_batch, detector, variables, canvases, validation, reporter, devices)
 
 
 def check_classes(detector: Detector, dataset: Dataset) -> None:

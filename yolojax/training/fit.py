@@ -44,7 +44,7 @@ from yolojax.training.release import release
 from yolojax.training.report import write_evaluation_report
 from yolojax.training.rundir import RunDirectory
 from yolojax.training.splits import open_splits
-from yolojax.training.start import load_init, take_matching
+from yolojax.training.start import lacks_statistics, load_init, take_matching, with_measured_statistics
 from yolojax.training.state import TrainState, make_state, wrap_variables
 from yolojax.training.step import StepReport, augmentation_key, make_train_step
 from yolojax.training.stop import StopSignal
@@ -179,8 +179,13 @@ def fit(
         if config.init is not None:
             given, given_spec = start_from or load_init(config.init)
             variables, summary = take_matching(state.variables, given, config.init, detector.spec, given_spec)
-            state = wrap_variables(variables, config.optimiser, planned)
             reporter.say(summary)
+            if lacks_statistics(given):
+                variables, summary = with_measured_statistics(
+                    detector, variables, train_images, config.seed, config.freeze
+                )
+                reporter.say(summary)
+            state = wrap_variables(variables, config.optimiser, planned)
         run = RunDirectory.reopen(out, 0, writes=first) if resume else RunDirectory.create(out, to_json(config), first)
         shown, key = plain if config.augment.mosaic_off == 1 else augmentation, jax.random.fold_in(seed, 1)
         if first:

@@ -1,4 +1,4 @@
-"""What makes training on a processor faster, set once at the start of a program.
+"""What makes training and detecting on a processor faster, set once at the start of a program.
 
 Freed memory stays in the process: XLA's CPU runtime returns its scratch memory (hundreds of megabytes) to the operating
 system after every step and takes it back for the next one; each page then faults again. On two cores that was a third
@@ -20,7 +20,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 def keep_freed_memory() -> bool:
     """Ask glibc never to return memory to the system before the process ends; False where there is no glibc.
 
-    For programs that train on a processor, at their start: the process stays as large as its largest step.
+    For programs that train or detect on a processor, at their start: the process stays as large as its largest step.
     """
     if not sys.platform.startswith("linux"):
         return False

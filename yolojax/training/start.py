@@ -1,18 +1,26 @@
-"""Starting from given parameters: what fits is taken, what does not is named."""
+"""Starting from given parameters: what fits is taken, what does not is named, missing statistics are measured."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
-from yolojax.detector import DetectorSpec, Variables
+from yolojax import zoo
+from yolojax.data import Canvases
+from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import CheckpointError
 from yolojax.paths import user_path
 from yolojax.predict import load_detector
+from yolojax.training.freeze import frozen_leaves, keep_frozen
 from yolojax.weights.released import flatten, load_weights, unflatten
+
+STATISTICS_IMAGES, STATISTICS_BATCH = 64, 16
+"""Most images that statistics are measured on, and how many go through the network at once."""
 
 
 def load_init(path: str | Path) -> tuple[dict[str, Any], DetectorSpec | None]:
@@ -77,13 +85,43 @@ def take_matching(
             f"its classes were {', '.join(given_spec.class_names)}, here they are {', '.join(spec.class_names)}, "
             "and the scores start as they were there"
         )
-    means = [value for name, value in taken.items() if name.startswith("batch_stats/") and name.endswith("/mean")]
-    if means and not any(bool(jnp.any(mean)) for mean in means):
-        said.append(
-            "its normalisation was folded away, so its statistics are not known and the first steps would lose what it "
-            "knows: measure them first (yolojax.zoo.measure_statistics) or --freeze what was taken"
-        )
     return unflatten_like(own, {**mine, **taken}), "; ".join(said)
+
+
+def lacks_statistics(given: dict[str, Any]) -> bool:
+    """Whether no normalisation of these variables knows its activations: folded away, or never trained."""
+    flat = flatten(given)
+    means = [flat[name] for name in flat if name.startswith("batch_stats/") and name.endswith("/mean")]
+    return bool(means) and not any(np.any(mean) for mean in means)
+
+
+def with_measured_statistics(
+    detector: Detector, variables: Variables, images: Canvases, seed: int, freeze: Sequence[str] = ()
+) -> tuple[Variables, str]:
+    """Variables that compute the same at inference, with statistics of the training images, and what to say of it.
+
+    Training normalises with the statistics of each batch. Without this, parameters whose normalisation was folded away
+    would compute something else in the first step than they do at inference, and what they know would be lost.
+
+    Args:
+      detector: whose `Detector.forward` the images go through.
+      variables: of ``detector``.
+      images: the training images; at most `STATISTICS_IMAGES` are drawn, unchanged by augmentation.
+      seed: of the draw.
+      freeze: parts that stay as they are, since they never use the statistics of a batch.
+    """
+    n = min(STATISTICS_IMAGES, len(images))
+    n -= n % STATISTICS_BATCH if n > STATISTICS_BATCH else 0  # batches of one size: one program, equal weights
+    drawn = np.random.default_rng(seed).permutation(len(images))[:n]
+    # Through the host: a cache in device memory may lie spread over several devices.
+    batches = (jnp.asarray(np.asarray(images.load(part)[0])) for part in np.split(drawn, max(1, n // STATISTICS_BATCH)))
+    measured = unflatten_like(variables, flatten(zoo.measure_statistics(detector, variables, batches)))
+    frozen = {name: frozen_leaves(tree, freeze) for name, tree in variables.items()}
+    said = (
+        f"its normalisation came without statistics: measured on {n} of the {len(images)} training images, so that "
+        "training starts from what it knows"
+    )
+    return keep_frozen(frozen, measured, variables), said
 
 
 def unflatten_like(own: Variables, flat: dict[str, Any]) -> Variables:

@@ -230,6 +230,7 @@ def _yolo(options: Options, number: int, layers: list[Layer]) -> Yolo:
         new_coords=options.flag("new_coords"),
         ignore_thresh=options.real("ignore_thresh", 0.5, 0.0, 1.0),
         iou_loss=options.choice("iou_loss", "mse", losses),
+        iou_thresh=options.real("iou_thresh", 1.0, 0.0, 1.0),
     )
     before = layers[-1] if layers else None
     if layer.new_coords and not (isinstance(before, Convolutional) and before.activation == "logistic"):

@@ -133,6 +133,7 @@ class Yolo:
     new_coords: bool
     ignore_thresh: float
     iou_loss: str
+    iou_thresh: float
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ TRAINING = {
     """),
     "convolutional": _words("dot angle grad_centr"),
     "yolo": _words("""
-        jitter truth_thresh random iou_thresh cls_normalizer iou_normalizer obj_normalizer delta_normalizer nms_kind
+        jitter truth_thresh random cls_normalizer iou_normalizer obj_normalizer delta_normalizer nms_kind
         beta_nms max_delta label_smooth_eps resize max map focal_loss objectness_smooth counters_per_class
         iou_thresh_kind show_details track_history_size sim_thresh dets_for_track dets_for_show track_ciou_norm
         embedding_layer

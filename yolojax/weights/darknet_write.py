@@ -103,6 +103,7 @@ def _options(layer: Layer, number: int) -> dict[str, object]:
                 "new_coords": int(layer.new_coords),
                 "ignore_thresh": layer.ignore_thresh,
                 "iou_loss": layer.iou_loss,
+                **({"iou_thresh": layer.iou_thresh} if layer.iou_thresh < 1 else {}),
             }
         case Region():
             return {

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import DTypeLike, Float
 
 from yolojax.anchors import deal_to_levels, kmeans_anchors
-from yolojax.detector import Detector, DetectorSpec
+from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import CheckpointError, ConfigError
-from yolojax.geometry import Preprocess
+from yolojax.geometry import FILTERS, Filter, Preprocess
 from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.compact import compact
 from yolojax.zoo.darknet import darknet, from_darknet, to_darknet
@@ -127,13 +127,28 @@ def build(
     return detector
 
 
+def with_filter(detector: Detector, name: Filter) -> Detector:
+    """The same detector, whose photos are shrunk by another of the `FILTERS`: that which it was trained with."""
+    preprocess = dataclasses.replace(detector.spec.preprocess, filter=name)
+
+    def fold(variables: Variables) -> tuple[Detector, Variables]:
+        folded, folded_variables = detector.fold(variables)
+        return with_filter(folded, name), folded_variables
+
+    return detector._replace(spec=dataclasses.replace(detector.spec, preprocess=preprocess), fold=fold)
+
+
 def describe(spec: DetectorSpec) -> dict[str, Any]:
     """The specification as plain JSON values, from which `from_description` builds the same detector."""
     return dataclasses.asdict(spec)
 
 
 def from_description(description: dict[str, Any], *, dtype: DTypeLike = "float32") -> Detector:
-    """The detector that `describe` described; raises `CheckpointError` when the description does not make one."""
+    """The detector that `describe` described; raises `CheckpointError` when the description does not make one.
+
+    Of what the description says beyond name, classes, canvas and options, only the filter is taken from it: an
+    architecture may come to be trained with another one.
+    """
     try:
         detector = build(
             description["name"],
@@ -147,6 +162,8 @@ def from_description(description: dict[str, Any], *, dtype: DTypeLike = "float32
     if isinstance(preprocess := description.get("preprocess"), dict):
         # Descriptions written before there was a choice of filters say none.
         description = {**description, "preprocess": {"filter": Preprocess().filter, **preprocess}}
+        if (own := description["preprocess"]["filter"]) in FILTERS:
+            detector = with_filter(detector, own)
     made = json.loads(json.dumps(describe(detector.spec)))
     for key in sorted(set(made) | set(description)):
         if made.get(key) != json.loads(json.dumps(description.get(key))):

@@ -63,18 +63,18 @@ class AnchoredLevel:
 
 
 def anchored_detection(
-    levels: Sequence[AnchoredLevel], *, box: str = "mse", softmax: bool = False
+    levels: Sequence[AnchoredLevel], *, box: str = "mse", softmax: bool = False, also_above: float = 1.0
 ) -> tuple[Loss, Decode]:
     """Loss and decoder of a network with these levels, finest first.
 
-    Scores are objectness times class. The loss is `yolo_loss`: one responsible prediction an object. Where Darknet's
-    YOLOv4 has more (every anchor above ``iou_thresh``), this has not. An anchor that stands in two levels counts for
-    the finer.
+    Scores are objectness times class. The loss is `yolo_loss`: one responsible prediction an object, and with
+    ``also_above`` more. An anchor that stands in two levels counts for the finer as an object's best.
 
     Args:
       levels: how each map is read.
       box: box part of the loss: ``mse``, or one of `BOX_LOSSES`.
       softmax: classes exclude each other (YOLOv2): softmax and cross entropy instead of sigmoid and its own.
+      also_above: shape IoU above which an anchor answers for an object beside the best one (``iou_thresh`` of a cfg).
 
     Raises:
       ConfigError: levels that share a stride, or that mix both forms of sides; an unknown box part.
@@ -131,6 +131,7 @@ def anchored_detection(
             box_part=box_part,
             class_loss=cross_entropy if softmax else binary_cross_entropy,
             decoder=decode_boxes,
+            also_above=also_above,
         )
 
     def grids(outputs: Outputs) -> tuple[Level, ...]:
@@ -165,6 +166,7 @@ def anchored_detector(
     box: str,
     scales: Sequence[float] | None = None,
     softmax: bool = False,
+    also_above: float = 1.0,
 ) -> Detector:
     """A detector of Darknet's family: its anchors (canvas pixels) one level after another, finest first.
 
@@ -183,7 +185,7 @@ def anchored_detector(
         AnchoredLevel(stride, tuple((float(w), float(h)) for w, h in level), scale)
         for stride, level, scale in zip(spec.strides, anchors, scales or [1.0] * len(anchors), strict=True)
     ]
-    loss, decode_outputs = anchored_detection(levels, box=box, softmax=softmax)
+    loss, decode_outputs = anchored_detection(levels, box=box, softmax=softmax, also_above=also_above)
     style = Style("leaky_relu", momentum=momentum, epsilon=1e-5, dtype=dtype)
     return assemble(spec, make_network, style, loss, decode_outputs)
 
@@ -198,6 +200,7 @@ def pyramid_detector(
     *,
     dtype: DTypeLike,
     scales: Sequence[float] | None = None,
+    also_above: float = 1.0,
 ) -> Detector:
     """YOLOv3 or v4: the coarsest levels up to stride 32, each with a convolution before its prediction.
 
@@ -206,7 +209,7 @@ def pyramid_detector(
       body: gives backbone and neck.
       head_widths: channels of that convolution, one a level, finest first.
       options: those of the builder: ``anchors``, ``width``, ``box``, ``momentum``, and what is its own.
-      dtype, scales: see `anchored_detector`.
+      dtype, scales, also_above: see `anchored_detector`.
     """
     anchors = options["anchors"]
     spec = DetectorSpec(
@@ -223,7 +226,14 @@ def pyramid_detector(
         return Network(*body(style), ConvYOLOHead(head_widths, len(anchors[0]), len(class_names), style))
 
     return anchored_detector(
-        spec, anchors, make_network, momentum=options["momentum"], dtype=dtype, box=options["box"], scales=scales
+        spec,
+        anchors,
+        make_network,
+        momentum=options["momentum"],
+        dtype=dtype,
+        box=options["box"],
+        scales=scales,
+        also_above=also_above,
     )
 
 

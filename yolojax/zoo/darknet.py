@@ -6,7 +6,8 @@ preprocessing: the photo stretched to the canvas (letterboxed where the file say
 filter, RGB, 0..1.
 
 The file's layers become a backbone, a neck and a head (`yolojax.models.darknet`). What a file says about Darknet's
-training does not enter: the loss is that of `anchored_detection`, with the file's ``iou_loss`` and ``ignore_thresh``.
+training does not enter: the loss is that of `anchored_detection`, with the file's ``iou_loss``,
+``iou_thresh`` and ``ignore_thresh``.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ def _build(
 ) -> Detector:
     shapes = layer_shapes(cfg, canvas)
     levels: list[AnchoredLevel] = []
-    box, ignore, softmax = "mse", 0.5, False
+    box, ignore, softmax, also_above = "mse", 0.5, False, 1.0
     for number in by_stride(cfg):
         layer, shape = cfg.layers[number], shapes[number]
         stride = canvas[1] // shape.width
@@ -184,12 +185,12 @@ def _build(
             )
         if isinstance(layer, Yolo):
             levels.append(AnchoredLevel(stride, layer.anchors, layer.scale_x_y, layer.new_coords))
-            box, ignore = layer.iou_loss, layer.ignore_thresh
+            box, ignore, also_above = layer.iou_loss, layer.ignore_thresh, layer.iou_thresh
         elif isinstance(layer, Region):
             sizes = tuple((width * stride, height * stride) for width, height in layer.anchors)
             levels.append(AnchoredLevel(stride, sizes))
             softmax, ignore = layer.softmax, layer.ignore_thresh
-    loss, decode = anchored_detection(levels, box=box, softmax=softmax)
+    loss, decode = anchored_detection(levels, box=box, softmax=softmax, also_above=also_above)
     options: dict[str, Any] = {
         "cfg": format_cfg(cfg),
         "backbone_layers": length,

@@ -3,8 +3,7 @@
 CSPDarknet-53 with Mish, spatial pyramid pooling, path aggregation by concatenation, YOLOv3's head with centres that
 reach a little beyond their cell, and CIoU. Published: COCO test-dev AP .435, AP50 .657 (table 8, at 608 x 608); tiny
 AP50 .402 (its authors' page, at 416 x 416). The weights ``yolov4.weights`` and ``yolov4-tiny.weights`` load by
-`yolojax.zoo.load_darknet`. What differs here in training: one responsible prediction an object, where theirs takes
-every anchor of an IoU above .213; no class label smoothing, no self-adversarial training.
+`yolojax.zoo.load_darknet`. What differs here in training: no class label smoothing, no self-adversarial training.
 """
 
 from collections.abc import Sequence
@@ -27,6 +26,9 @@ TINY_ANCHORS = (((23.0, 27.0), (37.0, 58.0), (81.0, 82.0)), ((81.0, 82.0), (135.
 
 SCALES = (1.2, 1.1, 1.05)
 """``scale_x_y`` of each level, finest first; 1.05 in tiny."""
+
+ALSO_ABOVE = 0.213
+"""``iou_thresh``: shape IoU above which an anchor answers for an object beside the best one; not in tiny."""
 
 DARKNET_ORDER = (
     "backbone",
@@ -74,7 +76,17 @@ def yolov4(
         return CSPDarknet53(width, tuple(depths), style), YOLOv4Neck(width, style)
 
     head_widths = tuple(2 * scaled(128 * 2**i, width) for i in range(3))
-    return pyramid_detector("yolov4", class_names, canvas, body, head_widths, options, dtype=dtype, scales=SCALES)
+    return pyramid_detector(
+        "yolov4",
+        class_names,
+        canvas,
+        body,
+        head_widths,
+        options,
+        dtype=dtype,
+        scales=SCALES,
+        also_above=ALSO_ABOVE,
+    )
 
 
 def yolov4_tiny(

@@ -1,9 +1,9 @@
 """YOLOX (Ge et al. 2021, arXiv 2107.08430): anchor-free, a decoupled head, SimOTA.
 
 CSPDarknet with a Focus stem, PAFPN, one prediction a cell: an unbounded offset and a log size in strides, objectness,
-classes. Scores are objectness times class, one class a box. Images are letterboxed to the top left, padded with 114,
-BGR, 0..255. What differs from the published training: augmentation and schedule are the trainer's; L1 is off unless
-``lambda_l1`` is set (the paper: 1 in the last 15 epochs).
+classes. Scores are objectness times class, one class a box. Images are letterboxed to the top left by OpenCV's bilinear
+filter and padded with 114; BGR, 0..255. What differs from the published training: augmentation and schedule are the
+trainer's; L1 is off unless ``lambda_l1`` is set (the paper: 1 in the last 15 epochs).
 
 Published COCO val2017 AP: Nano 25.8 and Tiny 32.8 at 416 pixels; S 40.5, M 46.9, L 49.7, X 51.1 at 640
 (Megvii's README).
@@ -35,7 +35,7 @@ from yolojax.zoo.options import check_counts, check_momentum
 
 STRIDES = (8, 16, 32)
 HYPER = {"lambda_coord": 5.0, "lambda_obj": 1.0, "lambda_noobj": 1.0, "lambda_cls": 1.0, "lambda_l1": 0.0}
-PREPROCESS = Preprocess(align="topleft", channels="bgr", scale=1.0)
+PREPROCESS = Preprocess(align="topleft", channels="bgr", scale=1.0, filter="bilinear")
 EPSILON = 1e-3
 
 
