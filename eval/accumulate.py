@@ -15,6 +15,21 @@ from jaxtyping import Array, Bool, Float, Int
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 
 
+class Judged(NamedTuple):
+    """Detections after matching, each image sorted by falling score, per area range ``A`` and IoU threshold ``T``.
+
+    ``hit`` and ``miss``: true and false positives; neither for what is ignored (padding, beyond the cap, in a crowd
+    region, outside the area range). ``place`` counts the better detections of its class on its image. Padding has a
+    class beyond all others.
+    """
+
+    scores: Float[Array, "I K"]
+    classes: Int[Array, "I K"]
+    place: Int[Array, "I K"]
+    hit: Bool[Array, "A T I K"]
+    miss: Bool[Array, "A T I K"]
+
+
 class Ranked(NamedTuple):
     """The detections of all images in one list, by class and falling score; ties in the order of the images.
 
@@ -42,14 +57,9 @@ class Accumulated(NamedTuple):
     objects: Int[Array, "A C"]
 
 
-def rank(
-    scores: Float[Array, "I K"],
-    classes: Int[Array, "I K"],
-    place: Int[Array, "I K"],
-    hit: Bool[Array, "A T I K"],
-    miss: Bool[Array, "A T I K"],
-) -> Ranked:
+def rank(judged: Judged) -> Ranked:
     """Matched detections, each image by falling score, in one list; no rows are set apart, so sizes are fixed."""
+    scores, classes, place, hit, miss = judged
     order = jnp.lexsort((-scores.reshape(-1), classes.reshape(-1)))
     images = jnp.repeat(jnp.arange(scores.shape[0], dtype=jnp.int32), scores.shape[1])
     hit, miss = (flags.reshape(*flags.shape[:2], -1)[:, :, order] for flags in (hit, miss))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from yolojax.eval.accumulate import accumulate, rank
+from yolojax.eval.accumulate import Judged, accumulate, rank
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 ANY_AREA = (0.0, 1e10)
@@ -45,21 +45,6 @@ class PaddedDetections(NamedTuple):
     scores: Float[Array, "I K"]
     classes: Int[Array, "I K"]
     valid: Bool[Array, "I K"]
-
-
-class Judged(NamedTuple):
-    """Detections after matching, each image sorted by falling score, per area range ``A`` and IoU threshold ``T``.
-
-    ``hit`` and ``miss``: true and false positives; neither for what is ignored (padding, beyond the cap, in a crowd
-    region, outside the area range). ``place`` counts the better detections of its class on its image. Padding has a
-    class beyond all others.
-    """
-
-    scores: Float[Array, "I K"]
-    classes: Int[Array, "I K"]
-    place: Int[Array, "I K"]
-    hit: Bool[Array, "A T I K"]
-    miss: Bool[Array, "A T I K"]
 
 
 class AveragePrecision(NamedTuple):
@@ -96,7 +81,7 @@ def average_precision(
     areas = jnp.stack([jnp.asarray(end, truth.areas.dtype) for end in area_range])[None, :]
     judged = judge(truth, detections, cap=cap, area_ranges=areas, iou_thresholds=iou_thresholds)
     weights = jnp.ones(truth.boxes.shape[0], jnp.int32)
-    found = accumulate(rank(*judged), object_counts(truth, classes=classes, area_ranges=areas), weights)
+    found = accumulate(rank(judged), object_counts(truth, classes=classes, area_ranges=areas), weights)
     return AveragePrecision(found.precision[0], found.recall[0], found.objects[0])
 
 

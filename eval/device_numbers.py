@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from yolojax.eval.accumulate import Accumulated, Ranked, accumulate, recall_within
-from yolojax.eval.device import AREA_RANGES, Judged, PaddedDetections, PaddedTruth, judge, object_counts
+from yolojax.eval.accumulate import Accumulated, Judged, Ranked, accumulate, recall_within
+from yolojax.eval.device import AREA_RANGES, PaddedDetections, PaddedTruth, judge, object_counts
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 
 NO_CLASS = np.iinfo(np.int32).max

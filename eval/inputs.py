@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -191,9 +191,11 @@ def read_detections(
         raw_boxes = [record.get("bbox") for record in records]
         raw_scores = column(records, "score", bare_name, ResultError)
         if isinstance(data, Mapping):
-            image_keys = _joined(data, "images", "file_name", image_keys, truth.file_names, truth.image_ids, where)
+            image_keys = _joined(
+                data, "images", "file_name", image_keys, truth.file_names, truth.image_ids, where, unknown
+            )
             category_keys = _joined(
-                data, "categories", "name", category_keys, truth.category_names, truth.category_ids, where
+                data, "categories", "name", category_keys, truth.category_names, truth.category_ids, where, unknown
             )
         else:
             image_keys = _named(image_keys, truth.file_names, truth.image_ids, (_stem, _base, str))
@@ -295,9 +297,19 @@ def _stem(name: str) -> str:
 
 
 def _joined(
-    data: Record, kind: str, field: str, keys: list[Any], names: Sequence[str], ids: Sequence[Any], where: str
+    data: Record,
+    kind: str,
+    field: str,
+    keys: list[Any],
+    names: Sequence[str],
+    ids: Sequence[Any],
+    where: str,
+    unknown: Unknown,
 ) -> list[Any]:
-    """The ground truth's ids for the ids of a scored data set, through names that both must have once."""
+    """The ground truth's ids for the ids of a scored data set, through names that both must have once.
+
+    With ``unknown="count"`` a name that the ground truth has not becomes an `_Absent`, which equals no id.
+    """
     listed = lists_of(data, (kind,), where, ResultError)[0]
 
     def name(row: int) -> str:
@@ -314,9 +326,18 @@ def _joined(
             raise ResultError(f"cannot join {kind} by '{field}': {side} has {twice!r} more than once")
     id_of = dict(zip(names, ids, strict=True))
     missing = sorted({name_of[key] for key in keys} - set(names))
-    if missing:
+    if missing and unknown == "refuse":
         raise ResultError(
             f"{where}: {len(missing)} '{field}' in '{kind}' are not in the ground truth: {', '.join(missing[:5])}; a "
             "scored data set is joined by file name and category name, because its ids are its own"
         )
-    return [id_of[name_of[key]] for key in keys]
+    return [id_of.get(name_of[key], _Absent(name_of[key])) for key in keys]
+
+
+class _Absent(NamedTuple):
+    """A name in place of an id that there is not."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name

@@ -10,7 +10,7 @@ import yolojax
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("flax", "orbax", "grain", "matplotlib", "tensorstore")
-GROUND = ("boxes", "structures", "geometry", "errors", "draw")
+GROUND = ("boxes", "structures", "geometry", "errors", "paths", "draw", "fonts")
 PARTS = ("assign", "losses", "nms", "coding", "augment", "anchors", "weights")
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -383,7 +384,7 @@ def test_thresholds_out_of_range_are_refused_at_once(thresholds, match):
 
 def test_sizes_out_of_range_are_refused():
     for sizes in ({"max_detections": 0}, {"batch_size": 0}):
-        with pytest.raises(ConfigError, match="at least 1"):
+        with pytest.raises(ConfigError, match="give a whole number"):
             Predictor(red_finder(Preprocess()), {}, **sizes)
 
 
@@ -415,3 +416,75 @@ def test_weights_of_another_detector_are_refused(released, tmp_path):
     save_released(tmp_path, weights, description)
     with pytest.raises(CheckpointError, match="head_widht"):
         load_detector(tmp_path)
+
+
+def test_photos_that_are_none_are_named(red_predictor, tmp_path):
+    with pytest.raises(DataError, match=r"no\.png: no such file; check the path"):
+        red_predictor(tmp_path / "no.png")
+    with pytest.raises(DataError, match="a folder; give a file"):
+        red_predictor(str(tmp_path))
+    with pytest.raises(ConfigError, match="no home directory ~nobody-of-that-name"):
+        red_predictor("~nobody-of-that-name/a.png")
+    for wrong, said in (
+        (b"bytes", "image of bytes"),
+        (RED[None], r"shape \(1, 80, 120, 3\).*several images as a list"),
+        (RED.astype(np.float32), "type float32: give uint8 RGB"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            red_predictor(wrong)
+    with pytest.raises(ConfigError, match="give a list of images"):
+        red_predictor.many("a.png")
+
+
+def test_arguments_of_other_types_are_taken(red_predictor, released):
+    expected = red_predictor(RED)
+    for given in (
+        red_predictor(jnp.asarray(RED)),
+        red_predictor(RED, confidence=np.float32(0.25), iou=jnp.float32(0.45)),
+        red_predictor(RED, classes=0),
+        red_predictor(RED, classes=jnp.asarray([0])),
+        red_predictor(RED, classes=(np.int64(0),)),
+        next(red_predictor.many(RED[None])),
+    ):
+        assert_same(given, expected, 1e-6)
+    assert load_detector(released, size=[np.int64(64), 96])[0].spec.canvas == (64, 96)
+
+
+REFUSED = """
+import sys, yolojax
+from yolojax.errors import ConfigError
+from yolojax.predict import Predictor, load_detector
+
+detector, variables = load_detector(sys.argv[1])
+many = Predictor(detector, variables).many
+for call, options in (
+    (many, {"confidence": "0.5"}), (many, {"confidence": None}), (many, {"iou": [0.5]}), (many, {"classes": 1.5}),
+    (many, {"classes": [True]}),
+    (yolojax.load, {"size": "96"}), (yolojax.load, {"size": (64, 96, 3)}), (yolojax.load, {"size": 96.0}),
+    (yolojax.load, {"max_detections": 2.5}), (yolojax.load, {"max_detections": 10**8}),
+    (yolojax.load, {"batch_size": "2"}),
+):
+    try:
+        call([] if call is many else sys.argv[1], **options)
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def test_arguments_of_wrong_types_are_refused_by_name(released):
+    """In a process of its own, since the tests' own check of types would be first."""
+    told = subprocess.run([sys.executable, "-c", REFUSED, released], capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stderr
+    assert [line.partition(";")[0] for line in told.stdout.splitlines()] == [
+        "confidence = '0.5': give a number from 0 to below 1",
+        "confidence = None: give a number from 0 to below 1",
+        "iou = [0.5]: give a number above 0, at most 1",
+        "classes: 1.5 is none of the 3 classes, which are cell, platelet, other",
+        "classes: True is none of the 3 classes, which are cell, platelet, other",
+        "size = '96': give whole pixels, one number or (height, width)",
+        "size = (64, 96, 3): give whole pixels, one number or (height, width)",
+        "size = 96.0: give whole pixels, one number or (height, width)",
+        "max_detections = 2.5: give a whole number from 1 to 100000",
+        "max_detections = 100000000: give a whole number from 1 to 100000",
+        "batch_size = '2': give a whole number of at least 1",
+    ]

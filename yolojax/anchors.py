@@ -177,6 +177,10 @@ def design_anchors(
     sizes = np.asarray(sizes, np.float64).reshape(-1, 2)
     usable = np.isfinite(sizes).all(-1) & (sizes >= SMALLEST_BOX).all(-1)
     dropped, sizes = int((~usable).sum()), sizes[usable]
+    if not len(sizes) and not dropped:
+        raise DataError(
+            "no box to design anchors from: the data set holds no object; give another part of it, or labels"
+        )
     if not len(sizes):
         raise DataError(
             f"no box to design anchors from: all {dropped} have a side under {SMALLEST_BOX:g} canvas pixels; "

@@ -220,6 +220,10 @@ class TrainConfig:
     freeze: tuple[str, ...] = ()
 
 
+MOST_DETECTIONS = 100_000
+"""On an image: room for them is made whether they come or not."""
+
+
 def demo_config(seed: int = 0) -> TrainConfig:
     """The preset of ``yolojax demo``: generated images, a small detector, a few minutes on two processor cores."""
     return TrainConfig(
@@ -248,6 +252,10 @@ def demo_config(seed: int = 0) -> TrainConfig:
 
 def check(config: TrainConfig) -> TrainConfig:
     """The configuration itself; raises `ConfigError` naming the first setting of a wrong type or out of range."""
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(
+            f"{type(config).__name__} is no configuration; give a TrainConfig, or from_dict(...) of values"
+        )
     _build(TrainConfig, dataclasses.asdict(config), "")
 
     def need(ok: bool, name: str, value: object, rule: str) -> None:
@@ -268,6 +276,7 @@ def check(config: TrainConfig) -> TrainConfig:
     need(stoppable, "patience", config.patience, "give validate_every as well, or nothing is measured meanwhile")
     for name in ("validate_every", "checkpoint_every", "seed", "patience"):
         need(getattr(config, name) >= 0, name, getattr(config, name), "give 0 or more")
+    need(config.seed < 2**63, "seed", config.seed, "give less than 2^63")
     need(config.model.size >= 32, "model.size", config.model.size, "give at least 32 pixels")
     m = config.model
     need(m.training_sizes in (1, 3, 4, 5), "model.training_sizes", m.training_sizes, "give 1, or 3 to 5")
@@ -290,7 +299,8 @@ def check(config: TrainConfig) -> TrainConfig:
     need(o.clip_norm > 0, "optimiser.clip_norm", o.clip_norm, "give a positive number")
     need(0 <= v.confidence < 1, "validation.confidence", v.confidence, "give a number from 0 to below 1")
     need(0 < v.iou <= 1, "validation.iou", v.iou, "give a number above 0, at most 1")
-    need(v.max_detections >= 1, "validation.max_detections", v.max_detections, "give at least 1")
+    some = 1 <= v.max_detections <= MOST_DETECTIONS
+    need(some, "validation.max_detections", v.max_detections, f"give 1 to {MOST_DETECTIONS}")
     need(v.batch_size >= 1, "validation.batch_size", v.batch_size, "give at least 1")
     need(v.samples == 0 or v.samples >= 2, "validation.samples", v.samples, "give at least 2, or 0 for no intervals")
     d = config.data

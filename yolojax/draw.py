@@ -6,16 +6,15 @@ Nothing here is resized: for large text on small photos enlarge the photo and it
 
 import colorsys
 import functools
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from yolojax.errors import ConfigError
+from yolojax.fonts import Font, font_for
 
 Colour = tuple[int, int, int]
 
@@ -86,13 +85,13 @@ def draw_boxes(
         colour = class_colour(int(objects.classes[i]))
         dashed = objects.crowd is not None and bool(objects.crowd[i])
         _outline(draw, _pixel_box(objects.boxes[i], h, w), colour, width, dashed)
-    font = _font(h, w)
+    size = _font_size(h, w)
     taken: list[tuple[int, int, int, int]] = []
     for i in reversed(order):
         index = int(objects.classes[i])
         name = class_names[index] if 0 <= index < len(class_names) else str(index)
         texts = [name] if objects.scores is None else [f"{name} {objects.scores[i]:.2f}", name]
-        _label(draw, texts, _pixel_box(objects.boxes[i], h, w), class_colour(index), font, (h, w), taken)
+        _label(draw, texts, _pixel_box(objects.boxes[i], h, w), class_colour(index), size, (h, w), taken)
     return np.array(picture, np.uint8)
 
 
@@ -121,29 +120,13 @@ def _outline(
             draw.rectangle((x, y, min(x + width - 1, x2), min(y + dash, y2)), fill=colour)
 
 
-def _font(h: int, w: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """A font that can still be read when the whole picture is shown on a screen, however many pixels it has."""
+def _font_size(h: int, w: int) -> int:
+    """What can still be read when the whole picture is shown on a screen, however many pixels it has."""
     shown = min((h * w) ** 0.5, 3 * min(h, w))  # a strip is shown as wide as a square
-    return _font_of_size(int(max(np.clip(min(h, w) / 30, 9, 22), shown / 45)))
+    return int(max(np.clip(min(h, w) / 30, 9, 22), shown / 45))
 
 
-@functools.cache
-def _font_of_size(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans, which matplotlib brings and which knows Latin, Greek and Cyrillic; else Pillow's own, for ASCII."""
-    spec = importlib.util.find_spec("matplotlib")  # finds the folder without importing the package
-    if spec is not None and spec.origin is not None:
-        path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-        if path.is_file():
-            return ImageFont.truetype(str(path), size)
-    return ImageFont.load_default(size)
-
-
-def _one_line(text: str) -> str:
-    """What can be written as one line: control characters, line ends among them, become spaces."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
-def _text_size(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> tuple[int, int]:
+def _text_size(font: Font, text: str) -> tuple[int, int]:
     """Width of a text and height of a line (the same for every text, so that labels look alike) with margins."""
     width = font.getbbox(text)[2]
     height = font.getbbox("Ajgy|")[3]
@@ -155,14 +138,14 @@ def _label(
     texts: list[str],
     box: tuple[int, int, int, int],
     colour: Colour,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font_size: int,
     size: tuple[int, int],
     taken: list[tuple[int, int, int, int]],
 ) -> None:
     """Write the first text that fits into the image where it covers the labels written before it the least."""
     h, w = size
     x1, y1, x2, y2 = box
-    for text in map(_one_line, texts):
+    for font, text in (font_for(text, font_size) for text in texts):
         tw, th = _text_size(font, text)
         if tw > w or th > h:
             continue
@@ -230,7 +213,7 @@ def enlarge(
 def caption(image: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray, "H w 3"]:
     """The image under a line of text, cut to the width of the image."""
     h, w = image.shape[:2]
-    font, text = _font(h, w), _one_line(text)
+    font, text = font_for(text, _font_size(h, w))
     while text and _text_size(font, text)[0] > w:
         text = text[:-1]
     strip = Image.new("RGB", (w, _text_size(font, "A")[1] + 2), (255, 255, 255))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +13,17 @@ import jax.numpy as jnp
 from yolojax import zoo
 from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.paths import user_path
 from yolojax.weights.released import fit_tree, load_description, load_weights
 
 _WANTED = "give a run directory, a released detector, cfg and weights of a Darknet, or an .npz of YOLOX arrays"
+Size = SupportsIndex | Sequence[SupportsIndex]
+"""Pixels of the longer side, or ``(height, width)``."""
+
 _PICKLED = (".pt", ".pth", ".pkl", ".ckpt")
 
 
-def load_detector(*paths: str | Path, size: int | tuple[int, int] | None = None) -> tuple[Detector, Variables]:
+def load_detector(*paths: str | Path, size: Size | None = None) -> tuple[Detector, Variables]:
     """A detector and its variables, checked against each other.
 
     Args:
@@ -37,7 +42,7 @@ def load_detector(*paths: str | Path, size: int | tuple[int, int] | None = None)
       ConfigError: files that do not belong together, class names that are not as many as the classes, or a size that
         the detector's strides do not divide.
     """
-    files = [Path(path).expanduser() for path in paths]
+    files = [user_path(path) for path in paths]
     if not files:
         raise ConfigError(f"which detector? {_WANTED}")
     suffixes = [file.suffix.lower() for file in files]
@@ -62,19 +67,25 @@ def load_origin(*paths: str | Path) -> dict[str, Any]:
     return load_description(released_folder(paths[0]))
 
 
-def resize_canvas(detector: Detector, size: int | tuple[int, int]) -> Detector:
+def resize_canvas(detector: Detector, size: Size) -> Detector:
     """The same detector on another canvas; its variables fit it as they are.
 
     ``size`` is ``(height, width)``, or the longer side, to which the other keeps its ratio as well as the largest
     stride lets it. Raises `ConfigError` when a side is no multiple of the largest stride.
     """
     spec, stride = detector.spec, max(detector.spec.strides)
-    if isinstance(size, int):
+    try:
+        pixels = [operator.index(side) for side in (size if isinstance(size, Iterable) else [size])]
+    except TypeError:
+        pixels = []
+    if len(pixels) != (2 if isinstance(size, Iterable) else 1):
+        raise ConfigError(f"size = {size!r}: give whole pixels, one number or (height, width)")
+    if len(pixels) == 1:
         longer = max(spec.canvas)
-        kept = (max(1, round(side * size / longer / stride)) * stride for side in spec.canvas)
-        canvas = tuple(size if own == longer else other for own, other in zip(spec.canvas, kept, strict=True))
+        kept = (max(1, round(side * pixels[0] / longer / stride)) * stride for side in spec.canvas)
+        canvas = tuple(pixels[0] if own == longer else other for own, other in zip(spec.canvas, kept, strict=True))
     else:
-        canvas = size
+        canvas = tuple(pixels)
     if min(canvas) < stride or any(side % stride for side in canvas):
         below = max(stride, max(canvas) // stride * stride)
         raise ConfigError(f"size = {size}: give a multiple of {stride}, such as {below} or {below + stride}")
@@ -87,7 +98,11 @@ def _published(files: Iterable[Path]) -> bool:
 
 def _load_released(path: Path) -> tuple[Detector, Variables]:
     folder = released_folder(path)
-    detector = zoo.from_description(load_description(folder)["detector"])
+    description = load_description(folder)["detector"]
+    try:
+        detector = zoo.from_description(description)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
     weights = folder / "weights.safetensors"
     variables = fit_tree(load_weights(weights), jax.eval_shape(detector.init, jax.random.key(0)), str(weights))
     return detector, jax.tree.map(jnp.asarray, variables)
@@ -115,7 +130,7 @@ def _load_published(files: Sequence[Path]) -> tuple[Detector, Variables]:
 
 def _read_names(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(
             f"{path}: class names cannot be read ({error}); give a text file, one name a line"
@@ -127,11 +142,13 @@ def released_folder(path: str | Path) -> Path:
 
     A bare name that is no path is looked for in ``runs/``. Raises `CheckpointError` when there is none.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if not folder.exists() and len(folder.parts) == 1 and (Path("runs") / folder).is_dir():
         folder = Path("runs") / folder
     if not folder.exists():
         raise CheckpointError(f"{folder}: no such folder; give a run directory such as runs/demo")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: is no folder; {_WANTED}")
     for candidate in (folder / "best", folder):
         if (candidate / "weights.safetensors").is_file() or (candidate / "detector.json").is_file():
             return candidate

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, SupportsFloat, SupportsIndex, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
+from yolojax.config import MOST_DETECTIONS
 from yolojax.data.feed import place_on_canvas
 from yolojax.data.images import read_image, to_rgb
 from yolojax.detect import detect
 from yolojax.detector import Detector, Variables
-from yolojax.errors import ConfigError
+from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import batch_to_original
-from yolojax.loading import load_detector, released_folder
+from yolojax.loading import Size, load_detector, released_folder
+from yolojax.paths import user_path
 from yolojax.results import Result
 from yolojax.structures import Detections
 from yolojax.training.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.tta import TTA, detect_views, with_tta
 
-__all__ = ["Predictor", "Result", "as_rgb", "load", "load_detector", "released_folder"]
+__all__ = ["Predictor", "Result", "as_rgb", "load", "load_detector", "read_photo", "released_folder"]
 
 Photo = Any
 """A file, an RGB uint8 array ``[h, w, 3]``, or a Pillow image."""
+
+Classes = str | SupportsIndex | Sequence[str | SupportsIndex]
+"""Names or indices of classes; one alone, too."""
 
 
 class Predictor:
@@ -45,12 +52,12 @@ class Predictor:
         detector: Detector,
         variables: Variables,
         *,
-        max_detections: int = 100,
-        batch_size: int = 1,
+        max_detections: SupportsIndex = 100,
+        batch_size: SupportsIndex = 1,
         tta: TTA | None = None,
     ) -> None:
-        if max_detections < 1 or batch_size < 1:
-            raise ConfigError(f"max_detections = {max_detections}, batch_size = {batch_size}: give at least 1 of each")
+        max_detections = _count("max_detections", max_detections, MOST_DETECTIONS)
+        batch_size = _count("batch_size", batch_size)
         self.spec = detector.spec
         self.layout = with_tta(detector.spec, tta)
         self.batch_size = batch_size
@@ -82,19 +89,26 @@ class Predictor:
 
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload] (a Photo is no list, but may be an array)
-        self, images: list[Any] | tuple[Any, ...], *, confidence: float = ..., iou: float = ..., classes: Any = ...
+        self,
+        images: list[Any] | tuple[Any, ...],
+        *,
+        confidence: SupportsFloat = ...,
+        iou: SupportsFloat = ...,
+        classes: Any = ...,
     ) -> list[Result]: ...
 
     @overload
-    def __call__(self, images: Photo, *, confidence: float = ..., iou: float = ..., classes: Any = ...) -> Result: ...
+    def __call__(
+        self, images: Photo, *, confidence: SupportsFloat = ..., iou: SupportsFloat = ..., classes: Any = ...
+    ) -> Result: ...
 
     def __call__(
         self,
         images: Photo,
         *,
-        confidence: float = 0.25,
-        iou: float = 0.45,
-        classes: Sequence[str | int] | None = None,
+        confidence: SupportsFloat = 0.25,
+        iou: SupportsFloat = 0.45,
+        classes: Classes | None = None,
     ) -> Result | list[Result]:
         """Detect on one image, or on a list of them; see `many` for the arguments and what raises."""
         options = {"confidence": confidence, "iou": iou, "classes": classes}
@@ -106,14 +120,15 @@ class Predictor:
         self,
         images: Iterable[Photo],
         *,
-        confidence: float = 0.25,
-        iou: float = 0.45,
-        classes: Sequence[str | int] | None = None,
+        confidence: SupportsFloat = 0.25,
+        iou: SupportsFloat = 0.45,
+        classes: Classes | None = None,
     ) -> Iterator[Result]:
         """Detect on many images, ``batch_size`` at a time; a `Result` for each, in order.
 
         Args:
-          images: files, RGB uint8 arrays or Pillow images, of any sizes; read as they are needed.
+          images: files, RGB uint8 arrays (of NumPy, JAX or PyTorch) or Pillow images, of any sizes; read as they are
+            needed.
           confidence: detections must score at least this.
           iou: of two boxes of a class that overlap more than this, the weaker is left out.
           classes: names or indices of the classes to report; None reports all. A box of another class does not come
@@ -123,12 +138,14 @@ class Predictor:
           ConfigError: a threshold out of range, an unknown class, or an array that is no RGB image.
           DataError: a file that cannot be read.
         """
-        if not 0 <= confidence < 1:
-            raise ConfigError(f"confidence = {confidence}: give a number from 0 to below 1")
-        if not 0 < iou <= 1:
-            raise ConfigError(f"iou = {iou}: give a number above 0, at most 1")
+        if not 0 <= _number(confidence) < 1:
+            raise ConfigError(f"confidence = {confidence!r}: give a number from 0 to below 1")
+        if not 0 < _number(iou) <= 1:
+            raise ConfigError(f"iou = {iou!r}: give a number above 0, at most 1")
+        if isinstance(images, str | Path) or not isinstance(images, Iterable):
+            raise ConfigError(f"many({images!r}): give a list of images")
         wanted = None if classes is None else class_mask(classes, self.spec.class_names)
-        return self._many(iter(images), jnp.float32(confidence), jnp.float32(iou), wanted)
+        return self._many(iter(images), jnp.float32(float(confidence)), jnp.float32(float(iou)), wanted)
 
     def _many(
         self, images: Iterator[Photo], confidence: jax.Array, iou: jax.Array, wanted: np.ndarray | None
@@ -165,30 +182,67 @@ def as_rgb(image: Photo) -> UInt8[np.ndarray, "h w 3"]:
       DataError: for a file that cannot be read, or a Pillow image of unknown range.
     """
     if isinstance(image, str | Path):
-        return read_image(Path(image).expanduser())
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ConfigError(
-                f"image array of shape {image.shape} and type {image.dtype}: give uint8 RGB of shape (height, width, 3)"
-            )
-        return image
+        return read_photo(image)
+    if isinstance(image, bytes):
+        raise ConfigError("image of bytes: give a file name, a uint8 RGB array or a Pillow image")
     from PIL.Image import Image
 
     if isinstance(image, Image):
         return to_rgb(image, "Pillow image")
+    if hasattr(image, "__array__"):
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ConfigError(
+                f"image array of shape {image.shape} and type {image.dtype}: give uint8 RGB of shape (height, width, 3)"
+                + ("; several images as a list" if image.ndim == 4 else "")
+            )
+        return image
     raise ConfigError(f"{type(image).__name__} is no image: give a file name, a uint8 RGB array or a Pillow image")
 
 
-def class_mask(classes: Sequence[str | int], class_names: Sequence[str]) -> Bool[np.ndarray, " C"]:
+def read_photo(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+    """`yolojax.data.images.read_image` of a file that somebody named; raises `DataError` when there is none."""
+    path = user_path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file; check the path")
+    if not path.is_file():
+        raise DataError(f"{path}: {'a folder' if path.is_dir() else 'no ordinary file'}; give a file")
+    return read_image(path)
+
+
+def _number(value: Any) -> float:
+    """Also of a 0-dimensional array; NaN for what is no number, text included."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _index(value: Any) -> int | None:
+    """A whole number, also of NumPy or JAX; None for what is none, True and False included."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _count(name: str, value: Any, most: int | None = None) -> int:
+    number = _index(value)
+    if number is None or number < 1 or (most is not None and number > most):
+        limit = "of at least 1" if most is None else f"from 1 to {most}"
+        raise ConfigError(f"{name} = {value!r}: give a whole number {limit}")
+    return number
+
+
+def class_mask(classes: Classes, class_names: Sequence[str]) -> Bool[np.ndarray, " C"]:
     """Which classes are meant by names or indices; raises `ConfigError` naming the first that is none, or for none."""
-    if isinstance(classes, str):
-        classes = [classes]
     mask = np.zeros(len(class_names), bool)
-    for one in classes:
-        if isinstance(one, str) and one in class_names:
-            mask[class_names.index(one)] = True
-        elif isinstance(one, int | np.integer) and 0 <= one < len(class_names):
-            mask[one] = True
+    alone = isinstance(classes, str) or _index(classes) is not None
+    wanted: Iterable[Any] = classes if isinstance(classes, Iterable) and not alone else [classes]
+    for one in wanted:
+        number = class_names.index(one) if isinstance(one, str) and one in class_names else _index(one)
+        if number is not None and 0 <= number < len(class_names):
+            mask[number] = True
         else:
             shown = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
             raise ConfigError(f"classes: {one!r} is none of the {len(class_names)} classes, which are {shown}")
@@ -199,9 +253,9 @@ def class_mask(classes: Sequence[str | int], class_names: Sequence[str]) -> Bool
 
 def load(
     *paths: str | Path,
-    size: int | tuple[int, int] | None = None,
-    max_detections: int = 100,
-    batch_size: int = 1,
+    size: Size | None = None,
+    max_detections: SupportsIndex = 100,
+    batch_size: SupportsIndex = 1,
     tta: TTA | None = None,
 ) -> Predictor:
     """A ready `Predictor` from a run directory, a released detector or published files; see `load_detector`.

@@ -157,6 +157,12 @@ def test_eval_refuses_what_cannot_be_evaluated(truth, yolojax, tmp_path, change,
     assert ended.code == 2 and ended.out == "" and ended.err.count("\n") == 1 and said in ended.err
 
 
+def test_detections_that_are_no_file_are_refused(truth, yolojax):
+    for path, said in ((truth, "it is a folder; give a COCO result list"), ("/dev/null", "it is no ordinary file")):
+        ended = yolojax("eval", truth / "truth.json", path)
+        assert ended.code == 2 and ended.err.count("\n") == 1 and said in ended.err
+
+
 def test_eval_split_and_json_contradict(truth, yolojax):
     ended = yolojax("eval", truth / "truth.json", truth / "perfect.json", "--split", "val")
     assert ended.code == 2 and "leave --split out" in ended.err
@@ -209,6 +215,12 @@ def test_confused_classes_are_found_in_a_report(yolojax, tmp_path):
 def test_class_recall_that_is_none(given, yolojax):
     ended = yolojax("diagnose", *GOOD, "--class-recall", given)
     assert ended.code == 2 and "as in cat=.4" in ended.err
+
+
+def test_what_is_given_twice_is_refused(yolojax):
+    for option, value in (("--class-recall", "cat"), ("--confused", "cat:dog")):
+        ended = yolojax("diagnose", *GOOD, option, f"{value}=.1", f"{value}=.2")
+        assert ended.code == 2 and f"{option}: {value} is given twice; give it once" in ended.err
 
 
 @pytest.mark.parametrize("given", ["cat=.2", "cat:=.2", "cat:cat=.2"])

@@ -106,6 +106,16 @@ def test_a_file_system_that_refuses_is_one_line_and_code_2(error, said, yolojax,
     assert ended.code == 2 and ended.err.count("\n") == 1 and said in ended.err
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte")])
+def test_too_little_memory_is_one_line_and_code_2(error, yolojax, monkeypatch):
+    def refuse(**_):
+        raise error
+
+    monkeypatch.setattr("yolojax.eval.diagnosis.diagnose", refuse)
+    ended = yolojax("diagnose", *NUMBERS)
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "not enough memory; give smaller images" in ended.err
+
+
 def test_a_defect_keeps_its_traceback(monkeypatch):
     def fail(**_):
         raise ZeroDivisionError

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,7 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_done(trained, folde
     assert len(entries) == 5
     assert [e["image"].rpartition("/")[2] for e in entries if "error" in e] == ["broken.jpg", "missing.jpg"]
     assert "2 of 5 photos could not be read" in ended.err and "broken.jpg" in ended.err
+    assert "missing.jpg: no such file; check the path" in ended.err and "annotation" not in ended.err
     assert "Traceback" not in ended.err
 
 
@@ -85,6 +87,37 @@ def test_several_looks_at_a_photo(trained, folder, yolojax):
     for wrong, said in ((looks, "give --tta as well"), (("--tta", "--tta-scales", "0"), "0 is out of range")):
         ended = yolojax("predict", folder / "a.png", "--model", trained, *wrong)
         assert ended.code == 2 and said in ended.err and "Traceback" not in ended.err
+
+
+def test_a_photo_whose_files_cannot_be_written_is_named_and_the_others_done(trained, folder, yolojax, monkeypatch):
+    save, failing = Image.Image.save, "a.jpg"
+
+    def refuse(self, path, *args, **kwargs):
+        if str(path).endswith(failing):
+            raise OSError("encoder error -2 when writing image file")
+        return save(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "save", refuse)
+    ended = yolojax("predict", folder, "--model", trained, "--out", "found")
+    assert ended.code == 2 and "not written: " in ended.err and "a.jpg: its files cannot be written (enc" in ended.err
+    first, *others = json.loads(Path("found/predictions.json").read_text())
+    assert {"detections", "error"} <= set(first) and not any("error" in entry for entry in others)
+    assert {p.name for p in Path("found").iterdir()} == {"a_2.png", "b.png", "predictions.json"}
+
+
+def test_what_jpeg_cannot_hold_becomes_png(trained, folder, yolojax):
+    """Its sides end at 65500 pixels."""
+    Image.new("RGB", (66000, 1)).save(folder / "wide.png")
+    (folder / "wide.png").rename(folder / "wide.jpg")
+    ended = yolojax("predict", folder / "wide.jpg", "--model", trained, "--out", "found")
+    assert ended.code == 0 and {p.name for p in Path("found").iterdir()} == {"wide.png", "predictions.json"}
+
+
+def test_without_standard_input(trained, folder, yolojax, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)  # as where the command was started with it closed
+    assert yolojax("predict", folder / "a.png", "--model", trained, "--json").code == 0
+    ended = yolojax("predict", "-", "--model", trained)
+    assert ended.code == 2 and "standard input is closed" in ended.err
 
 
 def test_labels_and_crops_instead_of_drawings(trained, folder, yolojax, tmp_path):

@@ -100,6 +100,10 @@ def test_without_options_the_configuration_is_the_default():
         (["--resume", "nowhere"], "nowhere holds no run"),
         ([DATA, *SMALL, "--option", "widht=3"], "compact has no option widht"),
         ([DATA, "--model", "compakt"], "did you mean compact?"),
+        ([DATA, *SMALL, "--option", "reg_max=0"], "reg_max = 0: give a whole number of at least 2"),
+        ([DATA, *SMALL, "--option", "k=0"], "k = 0: give a whole number of at least 1"),
+        ([DATA, *SMALL, "--init", "nowhere"], "nowhere: no such folder"),
+        ([DATA, "--seed", str(2**63)], "seed = 9223372036854775808: give less than 2^63"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_leaves_nothing(arguments, said, yolojax, tmp_path):
@@ -117,6 +121,20 @@ def test_a_run_explains_itself(trained):
     assert {p.name for p in trained.iterdir()} == FILES
     config = from_dict(json.loads((trained / "config.json").read_text()))
     assert config == dataclasses.replace(train(DATA, *SMALL), epochs=2, validate_every=0, checkpoint_every=1)
+
+
+def test_a_folder_completed_by_the_shell_can_be_frozen():
+    assert train("shapes", "--freeze", "backbone/", "neck/level0").freeze == ("backbone", "neck/level0")
+
+
+def test_what_cannot_be_trained_is_found_before_the_run_directory_is_made(yolojax, tmp_path, monkeypatch):
+    def loss(*_, **__):
+        raise TypeError("shapes (3,) and (4,) do not agree")
+
+    monkeypatch.setattr("yolojax.zoo.distributions.anchor_free_loss", loss)
+    ended = yolojax("train", DATA, *SMALL, "--out", "wrong")
+    assert ended.code == 2 and "compact cannot be trained with widths = [8, 8, 16]" in ended.err
+    assert "TypeError: shapes (3,) and (4,) do not agree" in ended.err and not (tmp_path / "wrong").exists()
 
 
 def test_a_run_is_never_overwritten(trained, yolojax):

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from yolojax.data import open_dataset, shapes_dataset, write_voc
-from yolojax.data.check import check_dataset, class_bars, label_sheet, write_report
+from yolojax.data.check import check_dataset, class_bars, label_sheet, plot_labels, write_report
 from yolojax.errors import DataError
+from yolojax.fonts import font_for
 
 
 def made_up(tmp_path):
@@ -85,6 +86,8 @@ def test_an_image_that_breaks_off_is_an_error_of_the_report(tmp_path):
     assert "no errors" not in report.text() and "train_000001.png: " in report.text()
     assert not check_dataset(data, decode=False).errors
     assert label_sheet(data).shape[1] < label_sheet(data.take([0, 0, 0])).shape[1]
+    assert label_sheet(data.take([0, 1, 2]), images=2).shape == label_sheet(data.take([0, 2]), images=2).shape
+    assert label_sheet(data.take([1, 2, 0]), images=1).shape == label_sheet(data.take([2]), images=1).shape
     with pytest.raises(DataError, match="none of the images"):
         label_sheet(data.take([1]))
 
@@ -118,3 +121,13 @@ def test_background_images_alone_can_be_reported(tmp_path):
     assert report.objects == 0 and report.background == len(empty) > 0 and report.sides == ()
     assert "box side  none" in report.text()
     assert len(write_report(data.take(empty), report, tmp_path)) == 3
+
+
+def test_names_that_no_font_here_can_write_are_told_apart(tmp_path, monkeypatch):
+    """matplotlib would warn, which is an error in tests, and draw the same empty boxes for all of them."""
+    monkeypatch.setattr("yolojax.fonts._wide_files", tuple)
+    names = ("\u732b", "\u72d7", "Gr\xf6\xdfe", "$x_1$", "a\nb", "ok")
+    data = dataclasses.replace(shapes_dataset(4, size=(64, 96)), class_names=names)
+    plot_labels(data, check_dataset(data), tmp_path / "labels.png")
+    shown = [font_for(name, 10)[1] for name in names]
+    assert shown == ["\\u732b", "\\u72d7", "Gr\xf6\xdfe", "$x_1$", "a b", "ok"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from yolojax.data.images import read_header, read_image, settle_size
+from yolojax.data.images import read_header, read_image, settle_size, to_rgb
 from yolojax.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -62,6 +62,36 @@ def test_thirty_two_bits_of_unknown_range_are_refused(tmp_path):
     for name in ("f.tif", "i.tif"):
         with pytest.raises(DataError, match="unknown range; convert"):
             read_image(tmp_path / name)
+
+
+def test_thirty_two_bits_hold_eight_or_sixteen(tmp_path):
+    """What else would be black: Pillow's mode I says nothing of the range, unless the file's format does."""
+    wide = GREY.astype(np.int32)
+    Image.fromarray(wide).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), grey3(GREY))
+    np.testing.assert_array_equal(to_rgb(Image.fromarray(GREY).convert("I"), "image"), grey3(GREY))
+    np.testing.assert_array_equal(to_rgb(Image.fromarray(wide * 257), "image"), grey3(GREY))
+    (tmp_path / "dark.pgm").write_bytes(b"P5 2 1 65535\n\0\x80\0\xc0")  # 128 and 192 of 65535
+    with Image.open(tmp_path / "dark.pgm") as image:
+        assert image.mode == "I"
+    np.testing.assert_array_equal(read_image(tmp_path / "dark.pgm"), grey3([[0, 1]]))
+
+
+def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    monkeypatch.setattr("yolojax.data.images.Image.open", refuse)
+    with pytest.raises(DataError, match=r"a\.png: cannot be read \(Permission denied\); check the file"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_pillow_image_whose_file_breaks_off_is_named(tmp_path):
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:2000])
+    with Image.open(tmp_path / "a.jpg") as lazy, pytest.raises(DataError, match="picture: damaged image"):
+        to_rgb(lazy, "picture")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

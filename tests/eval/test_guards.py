@@ -353,3 +353,15 @@ def test_a_scored_data_set_is_joined_by_name() -> None:
 def test_a_scored_data_set_that_does_not_match_is_refused(found: dict, message: str) -> None:
     with pytest.raises(ResultError, match=message):
         evaluate_coco(one_image(BOX), found)
+
+
+def test_unknown_names_of_a_scored_data_set_can_be_counted() -> None:
+    """As unknown ids of a result list can; a name that looks like an id of the ground truth is still a name."""
+    truth = one_image(BOX)
+    names, classes = ("1", "a.jpg", "c.jpg"), ("bird", "cat")
+    found = scored_data_set(names, classes)
+    found["annotations"] = [detection(BOX, image=i, category=c) for i, c in ((1, 1), (0, 1), (2, 1), (1, 0))]
+    counters = evaluate_coco(truth, found, unknown="count").counters
+    assert counters.detections == 1
+    assert counters.unknown_images == {"1": 1, "c.jpg": 1} and counters.unknown_categories == {"bird": 1}
+    assert evaluate_coco(truth, found, unknown="count").AP == PERFECT

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from yolojax.coding import encode, encode_squared
-from yolojax.structures import Hyper, Targets
+from yolojax.losses import yolo_loss
+from yolojax.structures import Hyper, Level, Targets
 from yolojax.zoo.anchored import BOX_LOSSES, AnchoredLevel, anchored_detection
 
 
@@ -27,3 +28,23 @@ def test_a_prediction_that_decodes_to_its_object_costs_nothing(box, squared, sca
     cost, gradient = jax.value_and_grad(lambda raw: loss((raw,), targets, Hyper()).sums["box"].sum())(raw)
     assert float(cost) < 1e-5 and bool(jnp.isfinite(gradient).all())
     assert float(loss((raw.at[0, 1, 1, 0, 2].add(0.5),), targets, Hyper()).sums["box"].sum()) > 1e-3
+
+
+def test_squared_errors_of_any_coder_are_those_of_the_plain_one():
+    """Against `squared_offset_loss`, which `yolo_loss` takes by itself, in value and gradient."""
+    anchors = ((20.0, 30.0), (40.0, 25.0))
+    loss, _ = anchored_detection([AnchoredLevel(16, anchors)], box="mse")
+    rng = np.random.default_rng(0)
+    raw = jnp.asarray(rng.normal(size=(2, 4, 4, 2, 8)), jnp.float32)
+    truth = jnp.asarray([[[9, 12, 31, 50], [30, 5, 63, 30]], [[0, 0, 18, 40], [20, 20, 44, 44]]], jnp.float32)
+    flags = jnp.ones((2, 2), bool)
+    targets = Targets(truth, jnp.asarray([[0, 2], [1, 1]], jnp.int32), flags, ~flags, jnp.zeros(2, jnp.int32))
+
+    def plain(raw):
+        return yolo_loss((raw,), (Level(4, 4, 16),), jnp.asarray([anchors]), targets, Hyper()).sums["box"].sum()
+
+    def own(raw):
+        return loss((raw,), targets, Hyper()).sums["box"].sum()
+
+    for got, want in zip(*(jax.tree.leaves(jax.value_and_grad(f)(raw)) for f in (own, plain)), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

@@ -170,6 +170,22 @@ def test_back_to_darknets_files(loaded, files, tmp_path):
     np.testing.assert_array_equal(after.layers[0]["mean"], before.layers[0]["mean"])
 
 
+def test_neither_file_is_there_unless_both_are(loaded, tmp_path):
+    """Nor is one of them written over."""
+    detector, variables = loaded
+    (tmp_path / "a.weights").mkdir()
+    (tmp_path / "a.cfg").write_text("old")
+    with pytest.raises(CheckpointError, match=r"a\.weights: it is a folder; give another path"):
+        zoo.to_darknet(detector, variables, tmp_path / "a.cfg", tmp_path / "a.weights")
+    for cfg, weights in (("a.cfg", "gone/b.weights"), ("gone/b.cfg", "b.weights")):
+        with pytest.raises(CheckpointError, match=r"gone/b\.\w+: No such file or directory"):
+            zoo.to_darknet(detector, variables, tmp_path / cfg, tmp_path / weights)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.cfg", "a.weights"}
+    assert (tmp_path / "a.cfg").read_text() == "old"
+    with pytest.raises(ConfigError, match="give two files"):
+        zoo.to_darknet(detector, variables, tmp_path / "a.cfg", tmp_path / "a.cfg")
+
+
 def test_what_does_not_belong_together_is_named(files, tmp_path, loaded):
     cfg, weights = files / "net.cfg", files / "net.weights"
     with pytest.raises(ConfigError, match="has 3 classes, but 2 class names"):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from yolojax.assign.objects import Objects
+from yolojax.structures import Targets
 
 
 class PredictionAssignment(NamedTuple):
@@ -84,3 +85,24 @@ def list_positives(assigned: PredictionAssignment, limit: int) -> tuple[Int[Arra
     listed = jnp.zeros((batch, rows), jnp.int32).at[image, slot].set(prediction, mode="drop")
     count = jnp.sum(assigned.positive, axis=1, keepdims=True)
     return listed, jnp.arange(rows)[None, :] < count
+
+
+def assignment_counts(
+    assigned: PredictionAssignment,
+    targets: Targets,
+    owner: Int[Array, "B P"],
+    real: Bool[Array, "B P"],
+    ignored: Bool[Array, "B N"],
+) -> dict[str, Float[Array, " B"]]:
+    """What a loss counts on each image: ``positives``, ``unassigned`` (objects without a point) and ``ignored``.
+
+    ``owner`` is the object, a row of ``targets``, of each prediction that `list_positives` lists, where it is ``real``.
+    """
+    row = jnp.broadcast_to(jnp.arange(owner.shape[0])[:, None], owner.shape)
+    owned = jnp.zeros(targets.valid.shape, bool).at[row, owner].max(real)
+    masks = {
+        "positives": assigned.positive,
+        "unassigned": targets.valid & ~targets.crowd & ~owned,
+        "ignored": ignored,
+    }
+    return {name: jnp.sum(mask, axis=-1).astype(jnp.float32) for name, mask in masks.items()}

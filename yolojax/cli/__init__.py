@@ -30,6 +30,8 @@ from yolojax.errors import Terminated, YolojaxError
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
 """128 plus the number of the signal, as a shell counts."""
 
+_MEMORY = "not enough memory; give smaller images, a smaller size or batch, or fewer detections"
+
 Command = Union[  # noqa: UP007 (its members are annotations)
     Annotated[Demo, subcommand("demo")],
     Annotated[Train, subcommand("train")],
@@ -59,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         code = command.run()
-        sys.stdout.flush()
+        getattr(sys.stdout, "flush", int)()  # None where it was closed by whoever started the command
     except YolojaxError as error:
         _say(f"error: {' '.join(str(error).split())}")
         return 2
@@ -71,6 +73,14 @@ def main(arguments: list[str] | None = None) -> int:
         # Python flushes standard output once more on its way out; that must not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except MemoryError:
+        _say(f"error: {_MEMORY}")
+        return 2
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):  # what XLA says when a device has no memory left
+            raise
+        _say(f"error: {_MEMORY}")
+        return 2
     except OSError as error:  # no space, no permission, no such file: the place is wrong, not the program
         _say(f"error: {error.filename or 'a file'}: {error.strerror or error}; give another path or free space")
         return 2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from yolojax.errors import ConfigError
+from yolojax.paths import check_writable
 
 if TYPE_CHECKING:
     from yolojax.anchors import AnchorDesign
@@ -83,6 +84,7 @@ def _check_plot(path: Path) -> None:
         raise ConfigError(f"--plot {path} exists already; give another name, or remove it")
     if not path.parent.is_dir():
         raise ConfigError(f"--plot {path}: there is no folder {path.parent}; make it first")
+    check_writable(path.parent, "give another --plot")
 
 
 def _as_json(design: AnchorDesign) -> dict[str, Any]:

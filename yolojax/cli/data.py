@@ -20,7 +20,8 @@ class Check:
       path: a folder or file in Pascal VOC, COCO or YOLO layout, or "shapes" for generated images.
       split: part of the data set.
       images: the folder of the images, where they do not lie at their format's usual place.
-      out: folder for summary.txt, labels.png and sheet.png.
+      out: folder for summary.txt, labels.png and sheet.png (in a folder for each file, where DATA has several in COCO
+        format and no split is named).
     """
 
     path: Annotated[Positional[str], arg(metavar="DATA")]
@@ -35,17 +36,31 @@ class Check:
         """Check; prints the report, and the exit code is 2 when something could not be used."""
         out = choose_folder(self.out, Path("runs/check"))
 
-        from yolojax.cli.progress import make_reporter
-        from yolojax.data import open_dataset
-        from yolojax.data.check import check_dataset, write_report
+        from yolojax.data.coco import find_coco
+        from yolojax.paths import user_path
 
-        dataset = open_dataset(self.path, self.split, images=self.images, skip_bad=True)
+        place = user_path(self.path)
+        files = find_coco(place) if self.split is None and place.is_dir() else {}
+        if len(files) < 2:
+            return self._check(self.split, out)
+        codes = []  # each file of a COCO folder is a data set by itself
+        for split in files:
+            print(f"{'' if not codes else chr(10)}[{split}]\n")
+            codes.append(self._check(split, out / split))
+        return max(codes)
+
+    def _check(self, split: str | None, out: Path) -> int:
+        from yolojax.cli.progress import make_reporter
+        from yolojax.data.check import check_dataset, write_report
+        from yolojax.data.opening import read_dataset
+
+        dataset = read_dataset(self.path, split, images=self.images, skip_bad=True)
         with make_reporter().task("reading images", len(dataset)) as advance:
             report = check_dataset(dataset, progress=lambda done, _: advance(done))
         print(report.text())
         written = write_report(dataset, report, out)
         print(f"\n{out}: {', '.join(path.name for path in written)}")
-        return 2 if report.errors else 0
+        return 2 if report.errors or not report.images else 0
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class Diagnose:
 
 def _named_shares(option: str, given: tuple[str, ...]) -> Iterator[tuple[str, float]]:
     """``NAME=SHARE`` taken apart at the last ``=``, since a name may hold one."""
+    names: set[str] = set()
     for text in given:
         name, sign, share = text.rpartition("=")
         try:
@@ -73,6 +74,9 @@ def _named_shares(option: str, given: tuple[str, ...]) -> Iterator[tuple[str, fl
             value = math.nan
         if not sign or not name or not 0 <= value <= 1:
             raise ConfigError(f"{option} {text!r}: write a name, = and a number from 0 to 1, as in cat=.4")
+        if name in names:
+            raise ConfigError(f"{option}: {name} is given twice; give it once")
+        names.add(name)
         yield name, value
 
 

@@ -168,7 +168,9 @@ class Eval:
             raise ConfigError(f"--split {self.split}: {self.truth} is one file; leave --split out")
         for file in (self.detections, self.compare):
             if file is not None and not file.is_file():
-                raise ResultError(f"cannot read {file}: there is no such file")
+                what = "it is a folder" if file.is_dir() else "it is no ordinary file"
+                what = what if file.exists() else "there is no such file"
+                raise ResultError(f"cannot read {file}: {what}; give a COCO result list (JSON)")
         if self.images is not None and not self.images.is_dir():
             raise ConfigError(f"--images {self.images}: no such folder")
         if self.compare is not None and not self.samples:

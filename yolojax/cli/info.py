@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
+
+from yolojax.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,11 @@ class Info:
         detector, variables = load_detector(*self.model)
         description = load_origin(*self.model)
         spec, (height, width) = detector.spec, detector.spec.canvas
-        training, versions = description.get("training", {}), description.get("versions", {})
-        measured = {name.removeprefix("val/"): value for name, value in training.get("validation", {}).items()}
+        try:
+            training, versions = _entries(description, "training"), _entries(description, "versions")
+            measured = {n.removeprefix("val/"): v for n, v in _entries(training, "validation").items() if v is not None}
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.model[0]}: {error}") from error
         rows = {
             "detector": spec.name,
             **({"read from": ", ".join(map(str, self.model))} if not description else {}),
@@ -40,9 +45,21 @@ class Info:
             "parameters": f"{zoo.parameter_count(variables):,}",
             "work": f"{zoo.forward_flops(detector) / 1e9:.3g} GFLOPs a photo (multiply and add are two)",
             "trained": f"{training['step']} steps" if "step" in training else "not recorded",
-            "measured": ", ".join(f"{k} {v:.3f}" for k, v in measured.items() if v is not None) or "not recorded",
+            "measured": ", ".join(f"{k} {_figure(v)}" for k, v in measured.items()) or "not recorded",
             "written by": ", ".join(f"{k} {v}" for k, v in versions.items()) or "not recorded",
         }
         for name, value in rows.items():
             print(f"{name:<11} {value}")
         return 0
+
+
+def _entries(description: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of what a detector says of itself; no part is needed to use it, but each is what it should be."""
+    part = description.get(name, {})
+    if not isinstance(part, dict):
+        raise CheckpointError(f"the description's entry {name!r} is {part!r}, not named values; the file is damaged")
+    return part
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -75,7 +75,7 @@ class Predict:
         from yolojax.data.sources import find_sources
 
         tta = self.views.settings()
-        sources = find_sources(names, sys.stdin.buffer.read)
+        sources = find_sources(names, _read_input)
         draw = self.save or not (self.json or self.txt or self.crop)
         folder = None
         if draw or self.txt or self.crop or self.out is not None:
@@ -118,19 +118,24 @@ class Predict:
             print(f"{folder}: {files.description()}")
         failed = sum("error" in entry for entry in entries)
         if failed:
-            reporter.say(f"{failed} of {len(sources)} photos could not be read")
+            reporter.say(f"{failed} of {len(sources)} photos could not be read or written")
         return 2 if failed else 0
 
     def _tell(self, source: Source, result: Result | DataError, files: Files, reporter: Reporter) -> dict[str, Any]:
         if isinstance(result, DataError):
             reporter.say(f"not read: {result}")
             return {"image": str(source.path), "error": str(result)}
-        files.add(source, result)
         if not self.json:
             print(f"{source.path}: {summary(result.names)}")
         if result.truncated:
             reporter.say(f"{source.path}: {result.truncated} more were found; raise --max-detections to have them")
-        return {"image": str(source.path), **result.as_dict()}
+        entry = {"image": str(source.path), **result.as_dict()}
+        try:
+            files.add(source, result)
+        except (OSError, ValueError, MemoryError) as error:  # this photo's files, and no reason to drop the others
+            entry["error"] = f"{source.path}: its files cannot be written ({error})"
+            reporter.say(f"not written: {entry['error']}")
+        return entry
 
     def _watch(
         self, predictor: Predictor, source: Source, options: dict[str, Any], files: Files, reporter: Reporter
@@ -153,7 +158,7 @@ class Predict:
                     truncated += result.truncated
                     frames.append(result.as_dict())
                     advance(len(frames))
-        except DataError as error:
+        except (DataError, OSError, ValueError, MemoryError) as error:
             reporter.say(f"not read: {error}")
             return {"video": str(source.path), "error": str(error)}
         if not self.json:
@@ -177,12 +182,19 @@ def detect_photos(
 
 def read_source(photo: Source) -> np.ndarray | DataError:
     """The pixels of a photo, or why it could not be read."""
-    from yolojax.data.images import read_image, read_image_bytes
+    from yolojax.data.images import read_image_bytes
+    from yolojax.predict import read_photo
 
     try:
-        return read_image(photo.path) if photo.data is None else read_image_bytes(photo.data, str(photo.path))
+        return read_photo(photo.path) if photo.data is None else read_image_bytes(photo.data, str(photo.path))
     except DataError as error:
         return error
+
+
+def _read_input() -> bytes:
+    if sys.stdin is None:
+        raise DataError("standard input is closed; give photos by name")
+    return sys.stdin.buffer.read()
 
 
 def split_model(model: tuple[Path, ...], images: Iterable[str]) -> tuple[list[Path], list[str]]:

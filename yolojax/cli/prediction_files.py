@@ -17,6 +17,9 @@ from yolojax.results import Result
 
 QUALITY = 90
 
+LARGEST_JPEG = 65500
+"""Pixels a side that libjpeg writes; larger pictures become PNG."""
+
 
 class Files:
     """Drawings beside predictions.json, text files in labels/, cut-outs in crops/CLASS/; without a folder, nothing."""
@@ -46,7 +49,10 @@ class Files:
             return
         name = self.names[photo]
         if self.draw:
-            Image.fromarray(result.plot()).save(self.folder / name, quality=QUALITY)
+            picture = result.plot()
+            if max(picture.shape) > LARGEST_JPEG:
+                name = f"{Path(name).stem}.png"
+            Image.fromarray(picture).save(self.folder / name, quality=QUALITY)
         self._add_parts(Path(name).stem, result)
 
     @contextmanager
@@ -80,7 +86,8 @@ class Files:
             for number, (name, pixels) in enumerate(zip(result.names, result.crops(), strict=True), 1):
                 of_class = self.folder / "crops" / (re.sub(r"[^\w .-]", "_", name).strip(" .") or "_")
                 of_class.mkdir(exist_ok=True)
-                Image.fromarray(pixels).save(of_class / f"{stem}_{number}.jpg", quality=QUALITY)
+                suffix = "jpg" if max(pixels.shape) <= LARGEST_JPEG else "png"
+                Image.fromarray(pixels).save(of_class / f"{stem}_{number}.{suffix}", quality=QUALITY)
 
 
 def file_names(sources: list[Source]) -> dict[Source, str]:

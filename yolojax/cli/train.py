@@ -157,9 +157,10 @@ class Train:
                 for name in (
                     *("augment", "optimiser", "validation", "epochs", "batch_size", "seed", "compute"),
                     *("minutes", "accumulate", "validate_every", "checkpoint_every", "select", "select_by", "patience"),
-                    *("validate_raw", "init", "freeze"),
+                    *("validate_raw", "init"),
                 )
             },
+            freeze=tuple(part.rstrip("/") for part in self.freeze),
         )
 
     def run(self) -> int:

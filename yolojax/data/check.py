@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+from PIL.ImageFont import FreeTypeFont
 
 from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.feed import Progress
 from yolojax.data.summary import Finding, Summary
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes, enlarge
 from yolojax.errors import DataError
+from yolojax.fonts import font_for
 
 SMALL, LARGE = 32.0**2, 96.0**2
 """Square pixels that part small from medium and medium from large objects; the bounds belong to both (COCO)."""
@@ -61,6 +63,8 @@ class DataReport:
 
     def text(self, limit: int = 10) -> str:
         """The report in words, with a bar for every class and the first ``limit`` findings of each kind by name."""
+        if not self.images:
+            return "\n".join(["images    none that can be used", "", self.summary.text(limit)])
         (low_h, low_w), (high_h, high_w) = self.image_sizes
         same = self.image_sizes[0] == self.image_sizes[1]
         sizes = f"{low_w} x {low_h}" if same else f"{low_w} x {low_h} to {high_w} x {high_h}"
@@ -179,14 +183,16 @@ def class_bars(per_class: dict[str, int]) -> list[str]:
 
 
 def label_sheet(dataset: Dataset, images: int = 12, columns: int = 4) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture of labelled images, spread evenly over the data set; an image that cannot be decoded is left out.
-
-    Raises `DataError` when none of them can be decoded.
+    """A picture of labelled images, spread evenly over the data set; for an image that cannot be decoded
+    others are taken in its place. Raises `DataError` when none can be decoded.
     """
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int))
+    spread = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int).tolist()
+    chosen = dict.fromkeys(spread)
     tiles: list[np.ndarray] = []
-    for i in chosen:
-        record = dataset.records[int(i)]
+    for i in [*chosen, *(i for i in range(len(dataset)) if i not in chosen)]:
+        if len(tiles) == len(chosen):
+            break
+        record = dataset.records[i]
         try:
             pixels = record.pixels()
         except DataError:
@@ -209,19 +215,24 @@ def _fit(pixels: UInt8[np.ndarray, "_ _ 3"], objects: Objects) -> tuple[UInt8[np
 
 
 def write_report(dataset: Dataset, report: DataReport, folder: Path) -> list[Path]:
-    """``summary.txt``, ``labels.png`` (classes, box sizes and centres) and ``sheet.png`` (labelled images)."""
+    """``summary.txt``, ``labels.png`` (classes, box sizes and centres) and ``sheet.png`` (labelled images).
+
+    The pictures are left out where there is no image that can be used.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / n for n in ("summary.txt", "labels.png", "sheet.png")]
     paths[0].write_text(report.text(limit=1000) + "\n", encoding="utf-8")
-    plot_labels(dataset, report, paths[1])
-    Image.fromarray(label_sheet(dataset)).save(paths[2])
-    return paths
+    if report.images:
+        plot_labels(dataset, report, paths[1])
+        Image.fromarray(label_sheet(dataset)).save(paths[2])
+    return [path for path in paths if path.exists()]
 
 
 def plot_labels(dataset: Dataset, report: DataReport, path: Path) -> None:
     """A PNG with the count of each class, where box centres lie, and how wide and high boxes are for their image."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
 
     with_size = [(r.boxes[~r.crowd], r.size) for r in dataset.records]
     relative = np.concatenate([np.zeros((0, 4)), *(b / np.array([s[1], s[0]] * 2) for b, s in with_size)])
@@ -230,7 +241,12 @@ def plot_labels(dataset: Dataset, report: DataReport, path: Path) -> None:
     FigureCanvasAgg(figure)
     bars, centres, sizes = figure.subplots(1, 3)
     bars.barh(range(len(names)), [report.per_class[n] for n in names], color="#3060a0")
-    bars.set_yticks(range(len(names)), names, fontsize=7 if len(names) > 12 else 10, parse_math=False)
+    size = 7 if len(names) > 12 else 10
+    written = [font_for(name, size) for name in names]
+    bars.set_yticks(range(len(names)), [text for _, text in written], parse_math=False)
+    for label, (font, _) in zip(bars.get_yticklabels(), written, strict=True):
+        file = font.path if isinstance(font, FreeTypeFont) and isinstance(font.path, str) else None
+        label.set_font(FontProperties(fname=file, size=size))
     bars.invert_yaxis()
     more = len(report.per_class) - len(names)
     bars.set_title("objects per class" + (f" (the first 30 of {len(names) + more})" if more else ""))

@@ -6,7 +6,8 @@ Conventions:
   its annotation states the size of the stored, unturned pixels: then the boxes were drawn on those, and they are read
   as stored.
 - Colour. Grey, palette, CMYK and bilevel images become RGB; an alpha channel is dropped (its colours are kept as
-  stored). 16-bit grey is scaled by 1/257, so that 65535 gives 255.
+  stored). 16-bit grey is scaled by 1/257, so that 65535 gives 255; 32-bit grey that stays within 0..255 is taken as it
+  is, and within 65535 for 16-bit.
 - Safety. Only raster formats that Pillow decodes by itself are opened (EPS, for one, would start Ghostscript), and
   Pillow's guard against decompression bombs stays on.
 """
@@ -67,7 +68,13 @@ def _decoding(name: str) -> Iterator[None]:
         raise DataError(f"{name}: not an image that can be read (damaged, empty or of an unknown format)") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: {error}; cut or shrink the image if it can be trusted") from None
-    except Exception as error:  # on damaged bytes decoders raise nearly anything: OSError, SyntaxError, struct.error
+    except MemoryError:
+        raise DataError(f"{name}: not enough memory to decode this image; shrink it") from None
+    except OSError as error:
+        if error.errno is not None:  # the system's own, and not a decoder's
+            raise DataError(f"{name}: cannot be read ({error.strerror}); check the file and its permissions") from None
+        raise DataError(f"{name}: damaged image ({error}); replace the file") from error
+    except Exception as error:  # on damaged bytes decoders raise nearly anything: SyntaxError, struct.error
         raise DataError(f"{name}: damaged image ({error}); replace the file") from error
 
 
@@ -105,25 +112,33 @@ def read_image_bytes(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def to_rgb(image: Image.Image, name: str, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
-    """A Pillow image as `read_image` would give it; raises `DataError` for 32-bit pixels of unknown range."""
-    orientation = _orientation(image) if upright else 1
-    image.load()
-    if image.mode == "F" or image.mode.startswith("I"):
-        picture = Image.fromarray(_deep_to_grey(np.asarray(image), name))
-    elif image.mode == "P":
-        picture = image.convert("RGBA")  # straight to RGB warns when the palette holds transparency
-    else:
-        picture = image
-    picture = picture.convert("RGB")
-    if orientation != 1:
-        picture.getexif()[_ORIENTATION_TAG] = orientation
-        picture = ImageOps.exif_transpose(picture)
-    return np.array(picture, np.uint8)
+    """A Pillow image as `read_image` would give it; raises `DataError` as it does."""
+    with _decoding(name):
+        orientation = _orientation(image) if upright else 1
+        image.load()
+        if 0 in image.size:
+            raise DataError(f"{name}: an image of {image.width} x {image.height} pixels; give one that has pixels")
+        if image.mode == "F" or image.mode.startswith("I"):
+            # Pillow holds the 16 bits of PGM and, in some versions, of PNG in 32.
+            deep = image.mode != "I" or image.format in ("PPM", "PNG")
+            picture = Image.fromarray(_deep_to_grey(np.asarray(image), name, deep))
+        elif image.mode == "P":
+            picture = image.convert("RGBA")  # straight to RGB warns when the palette holds transparency
+        else:
+            picture = image
+        picture = picture.convert("RGB")
+        if orientation != 1:
+            picture.getexif()[_ORIENTATION_TAG] = orientation
+            picture = ImageOps.exif_transpose(picture)
+        return np.array(picture, np.uint8)
 
 
-def _deep_to_grey(pixels: np.ndarray, name: str) -> UInt8[np.ndarray, "h w"]:
+def _deep_to_grey(pixels: np.ndarray, name: str, deep: bool) -> UInt8[np.ndarray, "h w"]:
+    """``deep`` says that the range is that of 16 bits, however little of it this image uses."""
     if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > 65535:
         raise DataError(f"{name}: {pixels.dtype} pixels of unknown range; convert the image to 8 or 16 bits")
+    if not deep and pixels.max() <= 255:
+        return pixels.astype(np.uint8)
     return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)
 
 

@@ -14,6 +14,7 @@ from yolojax.data.summary import Finding, Summary
 from yolojax.data.voc import find_voc, read_voc, voc_splits
 from yolojax.data.yolo_txt import find_yolo, read_yolo, yolo_splits
 from yolojax.errors import DataError
+from yolojax.paths import user_path
 
 _EXPECTED = (
     "expected a folder with Annotations/*.xml (Pascal VOC), with annotations/instances_*.json (COCO) or with data.yaml "
@@ -52,10 +53,27 @@ def open_dataset(
         unreadable image, an image whose size contradicts its annotation, a malformed file, row or number, a file name
         that leads out of the folder, an unknown class, no image at all.
     """
+    dataset = read_dataset(path, split, class_names=class_names, images=images, skip_bad=skip_bad)
+    if not dataset.records:
+        skipped = dataset.summary.of("skipped")
+        reason = f"; all were skipped, the first: {skipped[0].where}: {skipped[0].detail}" if skipped else ""
+        raise DataError(f"{path}: holds no usable image{reason}")
+    return dataset
+
+
+def read_dataset(
+    path: str | Path,
+    split: str | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    images: str | Path | None = None,
+    skip_bad: bool = False,
+) -> Dataset:
+    """`open_dataset`, but a data set without a usable image is one, too: its summary says why."""
     if _is_shapes(path):
         return _with_classes(open_shapes(str(path), split), class_names)
-    place = Path(path).expanduser()
-    folder = None if images is None else Path(images).expanduser()
+    place = user_path(path)
+    folder = None if images is None else user_path(images)
     if folder is not None and not folder.is_dir():
         raise DataError(f"{folder}: no such folder of images; check the path")
     if not place.exists():
@@ -71,12 +89,10 @@ def open_dataset(
             dataset = read_yolo(place, split, class_names, folder, skip_bad)
         else:
             raise DataError(f"{place}: not a data set; {_EXPECTED}")
+    elif not place.is_dir():
+        raise DataError(f"{place}: not a data set; {_EXPECTED}")
     else:
         dataset = _open_folder(place, split, class_names, folder, skip_bad)
-    if not dataset.records:
-        skipped = dataset.summary.of("skipped")
-        reason = f"; all were skipped, the first: {skipped[0].where}: {skipped[0].detail}" if skipped else ""
-        raise DataError(f"{place}: holds no usable image{reason}")
     return dataset
 
 
@@ -119,7 +135,7 @@ def list_splits(path: str | Path) -> tuple[str, ...]:
     if _is_shapes(path):
         named = str(path).removeprefix("shapes").removeprefix(":").partition("?")[0]
         return (named,) if named else SPLITS
-    place = Path(path).expanduser()
+    place = user_path(path)
     if place.is_file():
         return tuple(yolo_splits(place)) if place.suffix.lower() in (".yaml", ".yml") else ()
     if not place.is_dir():

@@ -32,6 +32,9 @@ MOST_OBJECTS = 6
 BACKGROUND_SHARE = 0.1
 
 _FINE = 4
+
+LARGEST_SIDE = 4096
+"""Pixels; figures are drawn at four times the size."""
 _STREAMS = {"train": 0, "val": 1, "test": 2}
 SPLITS = tuple(_STREAMS)
 _DEFAULT_COUNTS = {"train": 500, "val": 100, "test": 100}
@@ -74,10 +77,10 @@ def shapes_dataset(
     Raises:
       DataError: an argument is out of range.
     """
-    if count < 1 or seed < 0 or start < 0 or min(size) < 32:
+    if count < 1 or seed < 0 or start < 0 or min(size) < 32 or max(size) > LARGEST_SIDE:
         raise DataError(
             f"shapes: count {count}, seed {seed}, start {start}, size {size}: needs at least 1 image of at least "
-            "32 x 32 pixels, and a seed and start of at least 0"
+            f"32 x 32 pixels, at most {LARGEST_SIDE} a side, and a seed and start of at least 0"
         )
     if not (1 <= objects <= _MOST and 0 < visible <= 1):
         raise DataError(

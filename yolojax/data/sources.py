@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
+import re
+import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +13,15 @@ from typing import NamedTuple
 from yolojax.data.images import IMAGE_SUFFIXES
 from yolojax.data.video import is_video
 from yolojax.errors import DataError
+from yolojax.paths import user_path
 
 STANDARD_INPUT = "-"
+
+_WANTED = "give one image, or names of files, one a line"
+_LONGEST_PATH = 4096
+_PLAIN_PNM = re.compile(r"P[1-6]\s+(#.*\s+)*\d+\s+\d+\s")
+"""The formats PBM, PGM and PPM may be all text."""
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 class Source(NamedTuple):
@@ -36,7 +46,8 @@ def find_sources(names: Iterable[str | Path], read_input: Callable[[], bytes] | 
       read_input: gives all of standard input.
 
     Raises:
-      DataError: a folder or pattern without a photo, or an empty standard input.
+      DataError: a folder or pattern without a photo, or a standard input that is empty, holds several photos, or is
+        neither a photo nor names of files.
     """
     sources: list[Source] = []
     for name in names:
@@ -48,7 +59,9 @@ def find_sources(names: Iterable[str | Path], read_input: Callable[[], bytes] | 
 
 
 def _files(name: str) -> list[Path]:
-    path = Path(name).expanduser()
+    if not name.strip():
+        raise DataError("one of the names of photos is empty; leave it out")
+    path = user_path(name)
     if path.is_dir():
         inside = sorted(p for p in path.iterdir() if _is_known(p) and p.is_file())
         if not inside:
@@ -68,11 +81,52 @@ def _is_known(path: Path) -> bool:
 
 def _from_input(data: bytes) -> list[Source]:
     if not data.strip():
-        raise DataError("standard input is empty; give a photo or names of files, one a line")
+        raise DataError(f"standard input is empty; {_WANTED}")
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text or _PLAIN_PNM.match(text):  # no file name has a zero byte, and nearly every image does
+        if _starts_an_image(data[_end_of_image(data) :].lstrip(b"\0\r\n")):
+            raise DataError("standard input holds several images, one behind the other; give one, or names of files")
         return [Source(Path("standard input"), data)]
-    if "\0" in text:  # no file name has one, and nearly every image does
-        return [Source(Path("standard input"), data)]
-    return [Source(path) for line in text.splitlines() if line.strip() for path in _files(line.strip())]
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    for number, line in lines:
+        if not line.isprintable() or len(line) > _LONGEST_PATH:
+            raise DataError(f"standard input line {number}: {line[:60]!r} is not the name of a file; {_WANTED}")
+    if not any(glob.has_magic(line) or os.path.exists(user_path(line)) for _, line in lines):
+        raise DataError(
+            f"standard input is no image, and none of its {len(lines)} lines names a file that exists, the first: "
+            f"{lines[0][1][:60]!r}; {_WANTED}"
+        )
+    return [Source(path) for _, line in lines for path in _files(line)]
+
+
+def _starts_an_image(data: bytes) -> bool:
+    return data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")) or (
+        data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    )
+
+
+def _end_of_image(data: bytes) -> int:
+    """Where the image ends with which the data begin; at the end of the data, where it is not known.
+
+    A JPEG of several pictures by intent (MPO, as stereo cameras write them) is one image.
+    """
+    if data.startswith(b"\x89PNG\r\n"):
+        end = data.find(b"IEND")
+        return len(data) if end < 0 else end + 8  # its checksum
+    if data[:4] == b"RIFF" and len(data) > 8:
+        return 8 + struct.unpack_from("<I", data, 4)[0]
+    if not data.startswith(b"\xff\xd8") or b"MPF\0" in data[: 1 << 18]:
+        return len(data)
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xD9:
+            return place + 2
+        place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+        if marker == 0xDA:  # compressed pixels, up to a marker that is neither a stuffed byte nor a restart
+            after = _MARKER.search(data, place)
+            place = len(data) if after is None else after.start()
+    return len(data)

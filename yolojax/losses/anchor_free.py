@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from yolojax.assign.crowd import inside_crowd
 from yolojax.assign.objects import HARMLESS_BOX, without_padding
-from yolojax.assign.points import list_positives
+from yolojax.assign.points import assignment_counts, list_positives
 from yolojax.assign.task_aligned import task_aligned_assign
 from yolojax.coding.dfl import boxes_to_distances, decode_distributions, dfl_expectation, distances_to_boxes
 from yolojax.coding.grid import cell_centres, flatten_levels
@@ -78,13 +78,6 @@ def anchor_free_loss(
     dfl = jnp.mean(distribution_focal_loss(bins, sides), axis=-1)
 
     normaliser = jnp.sum(assigned.scores, axis=-1)
-    row = jnp.broadcast_to(jnp.arange(owner.shape[0])[:, None], owner.shape)
-    owned = jnp.zeros(targets.valid.shape, bool).at[row, owner].max(real)
-    counts = {
-        "positives": assigned.positive,
-        "unassigned": targets.valid & ~targets.crowd & ~owned,
-        "ignored": ignored,
-    }
     return LossTerms(
         sums={
             "box": hyper.lambda_coord * jnp.sum(weight * regression, axis=-1),
@@ -92,5 +85,5 @@ def anchor_free_loss(
             "dfl": hyper.lambda_dfl * jnp.sum(weight * dfl, axis=-1),
         },
         normalisers=dict.fromkeys(("box", "cls", "dfl"), normaliser),
-        counts={name: jnp.sum(mask, axis=-1).astype(jnp.float32) for name, mask in counts.items()},
+        counts=assignment_counts(assigned, targets, owner, real, ignored),
     )

@@ -49,11 +49,14 @@ def decoded_complete_iou_loss(
     return complete_box_iou_loss(decode(raw, cells, strides, anchors, scale_x_y=scale_x_y), boxes)
 
 
-def decoded_box_part(box_loss: BoxLoss) -> BoxPart:
-    """The box part that compares decoded predictions (`decode`) with their objects by a loss of `losses.box`."""
+def decoded_box_part(box_loss: BoxLoss, decoder: Callable[..., Array] = decode) -> BoxPart:
+    """The box part that compares decoded predictions with their objects by a loss of `losses.box`.
+
+    ``decoder``: `yolojax.coding.decode`, or what decodes in its place, as in `yolo_loss`.
+    """
 
     def part(raw: Array, boxes: Array, cells: Array, strides: Array, anchors: Array) -> Array:
-        return box_loss(decode(raw, cells, strides, anchors), boxes)
+        return box_loss(decoder(raw, cells, strides, anchors), boxes)
 
     return part
 

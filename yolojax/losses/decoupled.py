@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from yolojax.assign.crowd import inside_crowd
 from yolojax.assign.objects import HARMLESS_BOX, without_padding
-from yolojax.assign.points import list_positives
+from yolojax.assign.points import assignment_counts, list_positives
 from yolojax.assign.simota import simota_assign
 from yolojax.boxes import paired_box_iou
 from yolojax.coding.direct import decode_direct, encode_direct
@@ -83,13 +83,6 @@ def decoupled_loss(
     cls = jnp.where(real, jnp.sum(binary_cross_entropy(own_logits, wanted), axis=-1), 0.0)
     l1 = jnp.where(real, jnp.sum(jnp.abs(own_raw - encode_direct(truth, own_cells, own_strides)), axis=-1), 0.0)
 
-    row = jnp.broadcast_to(jnp.arange(owner.shape[0])[:, None], owner.shape)
-    owned = jnp.zeros(targets.valid.shape, bool).at[row, owner].max(real)
-    counts = {
-        "positives": assigned.positive,
-        "unassigned": targets.valid & ~targets.crowd & ~owned,
-        "ignored": ignored,
-    }
     return LossTerms(
         sums={
             "box": hyper.lambda_coord * jnp.sum(box, axis=-1),
@@ -101,5 +94,5 @@ def decoupled_loss(
         normalisers=dict.fromkeys(
             ("box", "obj", "noobj", "cls", "l1"), jnp.sum(assigned.positive, axis=-1).astype(jnp.float32)
         ),
-        counts={name: jnp.sum(mask, axis=-1).astype(jnp.float32) for name, mask in counts.items()},
+        counts=assignment_counts(assigned, targets, owner, real, ignored),
     )

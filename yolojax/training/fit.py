@@ -86,6 +86,9 @@ def fit(
     first, reporter = is_first(), (reporter if reporter is not None and is_first() else Quiet())
     if resume:
         config = settings_of(out, config)
+    elif first:
+        RunDirectory.check_free(out)
+    start_from = load_init(config.init) if config.init is not None and not resume else None
 
     # Data, detector, program.
     ready = prepare(config, reporter)
@@ -105,9 +108,11 @@ def fit(
         run = RunDirectory.reopen(out, int(state.step), writes=first)
         reporter.say(f"resuming {out} after step {int(state.step)} of {int(state.total_steps)}")
     else:
+        shapes = jax.eval_shape(lambda: fresh(total_steps=planned))
+        train_step.check(shapes, train_images.batch(np.zeros(1, np.int64)), config, hyper)
         state = fresh(total_steps=planned)
         if config.init is not None:
-            given, given_spec = load_init(config.init)
+            given, given_spec = start_from or load_init(config.init)
             variables, summary = take_matching(state.variables, given, config.init, detector.spec, given_spec)
             reporter.say(summary)
             if lacks_statistics(given):

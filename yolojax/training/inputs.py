@@ -33,6 +33,7 @@ from yolojax.data.cache import free_memory
 from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess, fit_to_canvas
+from yolojax.paths import user_path
 from yolojax.training.progress import Reporter
 
 
@@ -89,7 +90,7 @@ def lay_out_images(
     padding = padded_objects(dataset) * room
     padding = padding if cap is None else min(cap, padding)
     needed = len(dataset) * spec.canvas[0] * spec.canvas[1] * 3
-    folder = Path(cache_folder) if cache_folder is not None else default_cache_folder()
+    folder = user_path(cache_folder) if cache_folder is not None else default_cache_folder()
     space = measure_room(folder)
     if shardings is None or jax.process_count() > 1:  # every process would have to hold all images
         space = space._replace(device=None)

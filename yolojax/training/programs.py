@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from yolojax.config import TrainConfig
 from yolojax.errors import ConfigError
 from yolojax.structures import Batch, Hyper
 from yolojax.training.state import TrainState
@@ -39,6 +40,7 @@ class Programs:
 
     def __init__(self, step: TrainStep, devices: Devices) -> None:
         self.seconds = 0.0
+        self._devices = devices
         self._step = jax.jit(
             step,
             donate_argnums=0,
@@ -59,6 +61,22 @@ class Programs:
         if key not in self._compiled:
             self.compile(state, batch, hyper)
         return self._compiled[key](state, batch, hyper)
+
+    def check(self, state: Any, example: Batch, config: TrainConfig, hyper: Hyper) -> None:
+        """Trace the step for batches of such images: what cannot be trained is found before anything is written.
+
+        The trace is kept (which is why shapes have their sharding), and compiling begins where it ends. Raises
+        `ConfigError` with what a layer or the loss says.
+        """
+        size = config.batch_size
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), example)
+        whole, split = self._devices.replicated, self._devices.split
+        try:
+            self._step.eval_shape(_placed(state, whole), _placed(batch, split), _placed(hyper, whole))
+        except (TypeError, ValueError, ArithmeticError) as error:
+            options = ", ".join(f"{key} = {value!r}" for key, value in config.model.options.items()) or "its defaults"
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{config.model.name} cannot be trained with {options}: {reason}") from error
 
     def compile(self, state: Any, batch: Any, hyper: Hyper) -> int | None:
         """Compile for these shapes (arrays or `jax.ShapeDtypeStruct`); gives `memory` of the program."""
@@ -83,6 +101,16 @@ class Programs:
         """Drop the program for these shapes: it was compiled to be measured only."""
         self._compiled.pop(_shapes(batch), None)
         self._memory.pop(_shapes(batch), None)
+
+
+def _placed(tree: Any, sharding: NamedSharding) -> Any:
+    """The shapes of arrays, or of shapes, with where they lie."""
+
+    def placed(x: Any) -> jax.ShapeDtypeStruct:
+        weak = getattr(x, "weak_type", False)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding, weak_type=weak)
+
+    return jax.tree.map(placed, tree)
 
 
 def _shapes(batch: Any) -> tuple:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.paths import check_writable
 
 
 class RunDirectory:
@@ -32,16 +33,22 @@ class RunDirectory:
         """A new directory; raises `ConfigError` when it holds a run already or cannot be written."""
         if not writes:
             return cls(folder, writes)
-        if (folder / "config.json").exists():
-            raise ConfigError(
-                f"{folder} already holds a run; give another --out, or --resume {folder} to go on with it"
-            )
+        cls.check_free(folder)
         try:
             (folder / "report").mkdir(parents=True, exist_ok=True)
             _write_whole(folder / "config.json", config_json)
         except OSError as error:
             raise ConfigError(f"cannot write to {folder} ({error.strerror}); give another --out") from error
         return cls(folder)
+
+    @staticmethod
+    def check_free(folder: Path) -> None:
+        """Before any work: raises `ConfigError` when the directory holds a run already or cannot be written to."""
+        if (folder / "config.json").exists():
+            raise ConfigError(
+                f"{folder} already holds a run; give another --out, or --resume {folder} to go on with it"
+            )
+        check_writable(folder, "give another --out")
 
     @classmethod
     def reopen(cls, folder: Path, step: int, *, writes: bool = True) -> RunDirectory:
@@ -114,5 +121,5 @@ def read_config(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "config.json").read_text())
     except OSError as error:
         raise CheckpointError(f"{folder} holds no run (config.json: {error.strerror}); give a run directory") from error
-    except ValueError as error:
-        raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}; give another run") from error

@@ -14,6 +14,7 @@ from yolojax import zoo
 from yolojax.data import Canvases
 from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import CheckpointError
+from yolojax.paths import user_path
 from yolojax.predict import load_detector
 from yolojax.training.freeze import frozen_leaves, keep_frozen
 from yolojax.weights.released import flatten, load_weights, unflatten
@@ -28,7 +29,7 @@ def load_init(path: str | Path) -> tuple[dict[str, Any], DetectorSpec | None]:
     ``path`` is a ``.safetensors`` file, whose names are taken as they are, or anything that `load_detector` loads: a
     run directory, a released detector. Raises `CheckpointError` when it cannot be read.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.suffix == ".safetensors":
         return load_weights(path), None
     detector, variables = load_detector(path)

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from yolojax.errors import CheckpointError
+from yolojax.paths import user_path
 from yolojax.weights.darknet_cfg import parse_cfg, read_cfg
 from yolojax.weights.darknet_layers import Cfg, Convolutional, Shortcut, title
 from yolojax.weights.darknet_shapes import Shape, layer_shapes
@@ -44,8 +45,10 @@ __all__ = [
     "read_stored",
     "read_weights",
     "stored_arrays",
+    "weights_bytes",
     "write_stored",
     "write_weights",
+    "write_whole",
 ]
 
 LayerArrays = dict[int, dict[str, Float32[np.ndarray, "..."]]]
@@ -123,7 +126,7 @@ def read_stored(path: str | Path, stored: Sequence[Stored], title_of: Callable[[
         longer (saying by how much); a value is not finite or a variance is negative (naming the layer).
     """
     try:
-        content = Path(path).expanduser().read_bytes()
+        content = user_path(path).read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); give a Darknet .weights file") from error
     header, start = _read_header(content, path)
@@ -159,7 +162,12 @@ def write_weights(
     path: str | Path, cfg: Cfg, layers: Mapping[int, Mapping[str, Float32[np.ndarray, ...]]], header: Header
 ) -> None:
     """Write a ``.weights`` file; what `read_weights` gave is written back byte by byte. Raises as `write_stored`."""
-    write_stored(path, stored_arrays(cfg), lambda number: title(cfg.layers[number], number), layers, header)
+    write_whole({path: weights_bytes(cfg, layers, header)})
+
+
+def weights_bytes(cfg: Cfg, layers: Mapping[int, Mapping[str, Float32[np.ndarray, ...]]], header: Header) -> bytes:
+    """The content of the ``.weights`` file of a network; raises as `stored_bytes`."""
+    return stored_bytes(stored_arrays(cfg), lambda number: title(cfg.layers[number], number), layers, header)
 
 
 def write_stored(
@@ -169,10 +177,19 @@ def write_stored(
     layers: Mapping[int, Mapping[str, Float32[np.ndarray, ...]]],
     header: Header,
 ) -> None:
-    """The inverse of `read_stored`.
+    """The inverse of `read_stored`; raises as `stored_bytes` and `write_whole`."""
+    write_whole({path: stored_bytes(stored, title_of, layers, header)})
 
-    Raises `CheckpointError` when an array is missing, too many, of another shape or not float32, or when the file
-    cannot be written; then there is no file, or the old one.
+
+def stored_bytes(
+    stored: Sequence[Stored],
+    title_of: Callable[[int], str],
+    layers: Mapping[int, Mapping[str, Float32[np.ndarray, ...]]],
+    header: Header,
+) -> bytes:
+    """The content of a ``.weights`` file.
+
+    Raises `CheckpointError` when an array is missing, too many, of another shape or not float32.
     """
     expected = {(number, name) for number, name, _ in stored}
     for number, arrays in layers.items():
@@ -188,19 +205,35 @@ def write_stored(
         if values.shape != shape or values.dtype != np.float32:
             raise CheckpointError(f"{where} is {values.dtype} of shape {values.shape}, not float32 of shape {shape}")
         parts.append(np.ascontiguousarray(values, "<f4").tobytes())
-    path = Path(path).expanduser()
-    temporary = path.with_name(path.name + ".tmp")
+    return b"".join(parts)
+
+
+def write_whole(files: Mapping[str | Path, bytes]) -> None:
+    """Write files that belong together: none takes its name before all are on the disk.
+
+    Raises `CheckpointError` when one cannot be written; then there is none of them, or the old ones.
+    """
+    paths = [user_path(path) for path in files]
+    temporary = [path.with_name(path.name + ".tmp") for path in paths]
+    path = paths[0]
     try:
-        temporary.write_bytes(b"".join(parts))
-        os.replace(temporary, path)
+        for path, draft, content in zip(paths, temporary, files.values(), strict=True):
+            if path.is_dir():
+                raise CheckpointError(f"cannot write {path}: it is a folder; give another path")
+            draft.write_bytes(content)
+        for path, draft in zip(paths, temporary, strict=True):
+            os.replace(draft, path)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}; free space or give another path") from error
+    finally:
+        for draft in temporary:
+            draft.unlink(missing_ok=True)
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
     """The class names of a ``.names`` file, one a line; raises `CheckpointError` when it cannot be read."""
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = user_path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); give a text file with a class name a line") from error
     lines = [line.strip() for line in text.rstrip().splitlines()]

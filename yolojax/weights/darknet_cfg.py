@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from yolojax.errors import ConfigError
+from yolojax.paths import user_path
 from yolojax.weights.darknet_layers import (
     ACTIVATIONS,
     Avgpool,
@@ -43,7 +44,7 @@ _NAMED_ACTIVATIONS = {name: name for name in ACTIVATIONS}
 def read_cfg(path: str | Path) -> Cfg:
     """The network that a ``.cfg`` file describes; raises `ConfigError` as `parse_cfg` does, or if it cannot be read."""
     try:
-        content = Path(path).expanduser().read_bytes()
+        content = user_path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a Darknet .cfg file") from error
     # Comments may be in any encoding; a character beyond ASCII elsewhere is refused with its line.

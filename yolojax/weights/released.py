@@ -127,15 +127,15 @@ def load_description(folder: Path) -> dict[str, Any]:
         path = folder / TEXT
         try:
             text = path.read_text()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(
-                f"{path}: cannot be read ({error.strerror}); give a folder that a training run wrote"
+                f"{path}: cannot be read ({error}); give a folder that a training run wrote"
             ) from error
     try:
         description = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error}); the file is damaged") from error
-    if not isinstance(description, dict) or "detector" not in description:
+    if not isinstance(description, dict) or not isinstance(description.get("detector"), dict):
         raise CheckpointError(f"{path}: has no 'detector' entry; the file is damaged or not ours")
     if description.get("format") != FORMAT:
         raise CheckpointError(
@@ -184,7 +184,10 @@ def fit_tree(loaded: dict[str, Any], expected: dict[str, Any], source: str) -> d
                 f"the detector needs {want.dtype} of shape {want.shape}"
             )
         if not np.isfinite(value).all():
-            raise CheckpointError(f"{source}: parameter {name} holds values that are not finite; the training failed")
+            raise CheckpointError(
+                f"{source}: parameter {name} holds values that are not finite; the file is damaged, or its "
+                "training failed: take other weights"
+            )
 
     def fill(node: dict[str, Any], prefix: str) -> dict[str, Any]:
         return {

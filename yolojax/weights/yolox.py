@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from yolojax.errors import CheckpointError
+from yolojax.paths import user_path
 from yolojax.weights.released import unflatten
 
 _MODULES: tuple[tuple[str, str, str], ...] = (
@@ -73,7 +74,7 @@ def read_yolox(path: str | Path) -> YOLOXWeights:
         rank or type, or one without which the network's size cannot be told. Whether every array is there and fits is
         for the network to say (`yolojax.weights.released.fit_tree`).
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     arrays = _load(path)
     folded = not any(name.endswith(".bn.weight") for name in arrays)
     flat: dict[str, dict[str, np.ndarray]] = {"params": {}, "batch_stats": {}}

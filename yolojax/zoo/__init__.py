@@ -21,6 +21,7 @@ from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.compact import compact
 from yolojax.zoo.darknet import darknet, from_darknet, to_darknet
 from yolojax.zoo.lesson import lesson
+from yolojax.zoo.options import check_types
 from yolojax.zoo.published import load_darknet, save_darknet
 from yolojax.zoo.size import forward_flops, parameter_count
 from yolojax.zoo.statistics import measure_statistics
@@ -92,12 +93,15 @@ def build(
       options: the builder's own arguments.
 
     Raises:
-      ConfigError: unknown name or option, or a canvas that the strides do not divide.
+      ConfigError: unknown name or option, a value of a wrong type or out of range, or a canvas that the strides do not
+        divide.
     """
     if name not in ARCHITECTURES:
         near = difflib.get_close_matches(name, ARCHITECTURES, 1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(ARCHITECTURES))}"
         raise ConfigError(f"unknown architecture {name!r}: {hint}")
+    if isinstance(class_names, str) or not all(isinstance(n, str) for n in class_names):
+        raise ConfigError(f"class_names = {class_names!r}: give a list of texts")
     if not class_names:
         raise ConfigError("a detector needs at least one class; the data set names none")
     if name in ANCHORED and "anchors" not in options:
@@ -107,9 +111,13 @@ def build(
         anchors = deal_to_levels(kmeans_anchors(box_sizes, levels * per_level), levels)
         options = {**options, "anchors": np.round(anchors, 2).tolist()}
     builder = ARCHITECTURES[name]
-    known = set(inspect.signature(builder).parameters) - {"class_names", "canvas", "dtype"}
+    parameters = dict(inspect.signature(builder).parameters)
+    known = set(parameters) - {"class_names", "canvas", "dtype"}
     if unknown := sorted(set(options) - known):
         raise ConfigError(f"{name} has no option {unknown[0]}; it has {', '.join(sorted(known))}")
+    if missing := [n for n in known - set(options) if parameters[n].default is inspect.Parameter.empty]:
+        raise ConfigError(f"{name} needs the option {missing[0]}")
+    check_types(builder, options)
     try:
         detector = builder(tuple(class_names), tuple(canvas), dtype=dtype, **options)
         jax.eval_shape(detector.init, jax.random.key(0))

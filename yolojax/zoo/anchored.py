@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,22 @@ from yolojax.coding import anchor_grid, decode, decode_squared, flatten_levels
 from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
-from yolojax.losses import binary_cross_entropy, complete_box_iou_loss, squared_offset_loss, yolo_loss
-from yolojax.losses.box import box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from yolojax.losses import (
+    binary_cross_entropy,
+    box_iou_loss,
+    complete_box_iou_loss,
+    decoded_box_part,
+    distance_box_iou_loss,
+    generalized_box_iou_loss,
+    scylla_box_iou_loss,
+    yolo_loss,
+)
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
+from yolojax.models.yolo_necks import ConvYOLOHead
 from yolojax.structures import Candidates, Hyper, Level, LossTerms, Targets
 from yolojax.zoo.assemble import assemble, check_canvas
+from yolojax.zoo.options import check_counts, check_momentum, check_width
 
 PREPROCESS = Preprocess("stretch", filter="bilinear")
 """Darknet's: the photo stretched to the canvas, RGB, 0..1."""
@@ -27,6 +38,7 @@ BOX_LOSSES = {
     "giou": generalized_box_iou_loss,
     "diou": distance_box_iou_loss,
     "ciou": complete_box_iou_loss,
+    "siou": scylla_box_iou_loss,
 }
 """Box parts on decoded boxes; ``mse`` compares offsets and logarithms of sides instead."""
 
@@ -65,8 +77,10 @@ def anchored_detection(
       also_above: shape IoU above which an anchor answers for an object beside the best one (``iou_thresh`` of a cfg).
 
     Raises:
-      ConfigError: levels that share a stride, or that mix both forms of sides.
+      ConfigError: levels that share a stride, or that mix both forms of sides; an unknown box part.
     """
+    if box != "mse" and box not in BOX_LOSSES:
+        raise ConfigError(f"box = {box!r}: give mse, {', '.join(BOX_LOSSES)}")
     levels = tuple(levels)
     strides = [level.stride for level in levels]
     if len(set(strides)) < len(strides) or len({level.squared for level in levels}) > 1:
@@ -84,13 +98,12 @@ def anchored_detection(
             return decode_squared(raw, cells, stride, anchors, scale_x_y=reach)
         return decode(raw, cells, stride, anchors, scale_x_y=reach)
 
-    def box_part(raw: Array, boxes: Array, cells: Array, stride: Array, anchors: Array) -> Array:
-        if box == "mse":  # offsets and logarithms of sides of the decoded box: 0 where it is the object, for any coder
-            found, wanted = (xyxy_to_cxcywh(b) for b in (decode_boxes(raw, cells, stride, anchors), boxes))
-            centres = jnp.square((found[..., :2] - wanted[..., :2]) / stride[..., None])
-            found_sides, sides = (jnp.log(jnp.maximum(b[..., 2:], 1e-3)) for b in (found, wanted))
-            return jnp.sum(centres + jnp.square(found_sides - sides), axis=-1)
-        return BOX_LOSSES[box](decode_boxes(raw, cells, stride, anchors), boxes)
+    def squared_error(raw: Array, boxes: Array, cells: Array, stride: Array, anchors: Array) -> Array:
+        """`squared_offset_loss` for any coder: of centres in strides and logarithms of sides of the decoded box."""
+        found, wanted = (xyxy_to_cxcywh(b) for b in (decode_boxes(raw, cells, stride, anchors), boxes))
+        centres = jnp.square((found[..., :2] - wanted[..., :2]) / stride[..., None])
+        found_sides, sides = (jnp.log(jnp.maximum(b[..., 2:], 1e-3)) for b in (found, wanted))
+        return jnp.sum(centres + jnp.square(found_sides - sides), axis=-1)
 
     def class_scores(logits: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
         return jax.nn.softmax(logits, axis=-1) if softmax else jax.nn.sigmoid(logits)
@@ -98,7 +111,7 @@ def anchored_detection(
     def cross_entropy(logits: Float[Array, "*n C"], labels: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
         return -labels * jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
 
-    other_coder = any(level.squared or level.scale_x_y != 1 for level in levels)
+    box_part = squared_error if box == "mse" else decoded_box_part(BOX_LOSSES[box], decode_boxes)
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         most = max(len(level.anchors) for level in levels)
@@ -115,7 +128,7 @@ def anchored_detection(
             jnp.asarray(sizes, jnp.float32),
             targets,
             hyper,
-            box_part=squared_offset_loss if box == "mse" and not other_coder else box_part,
+            box_part=box_part,
             class_loss=cross_entropy if softmax else binary_cross_entropy,
             decoder=decode_boxes,
             also_above=also_above,
@@ -136,6 +149,13 @@ def anchored_detection(
     return loss, decode_outputs
 
 
+def check_anchors(anchors: Sequence[Sequence[Sequence[float]]]) -> None:
+    """Raises `ConfigError` naming the first anchor that is not a positive width and height."""
+    for one in (anchor for level in anchors for anchor in level):
+        if len(one) != 2 or not all(0 < side < float("inf") for side in one):
+            raise ConfigError(f"anchors: {list(one)} is no width and height in pixels; give two positive numbers")
+
+
 def anchored_detector(
     spec: DetectorSpec,
     anchors: Sequence[Sequence[Sequence[float]]],
@@ -154,11 +174,13 @@ def anchored_detector(
     for each of ``spec.strides``, or the canvas does not fit.
     """
     check_canvas(spec.canvas, 32)
+    check_momentum(momentum)
     if len(anchors) != len(spec.strides) or len({len(level) for level in anchors}) != 1 or not anchors[0]:
         raise ConfigError(
             f"anchors: {spec.name} has {len(spec.strides)} levels, each with equally many, not "
             f"{[len(level) for level in anchors]}"
         )
+    check_anchors(anchors)
     levels = [
         AnchoredLevel(stride, tuple((float(w), float(h)) for w, h in level), scale)
         for stride, level, scale in zip(spec.strides, anchors, scales or [1.0] * len(anchors), strict=True)
@@ -166,3 +188,58 @@ def anchored_detector(
     loss, decode_outputs = anchored_detection(levels, box=box, softmax=softmax, also_above=also_above)
     style = Style("leaky_relu", momentum=momentum, epsilon=1e-5, dtype=dtype)
     return assemble(spec, make_network, style, loss, decode_outputs)
+
+
+def pyramid_detector(
+    name: str,
+    class_names: tuple[str, ...],
+    canvas: tuple[int, int],
+    body: Callable[[Style], tuple[Any, Any]],
+    head_widths: tuple[int, ...],
+    options: dict[str, Any],
+    *,
+    dtype: DTypeLike,
+    scales: Sequence[float] | None = None,
+    also_above: float = 1.0,
+) -> Detector:
+    """YOLOv3 or v4: the coarsest levels up to stride 32, each with a convolution before its prediction.
+
+    Args:
+      name, class_names, canvas: of the detector.
+      body: gives backbone and neck.
+      head_widths: channels of that convolution, one a level, finest first.
+      options: those of the builder: ``anchors``, ``width``, ``box``, ``momentum``, and what is its own.
+      dtype, scales, also_above: see `anchored_detector`.
+    """
+    anchors = options["anchors"]
+    spec = DetectorSpec(
+        name,
+        class_names,
+        canvas,
+        (8, 16, 32)[3 - len(head_widths) :],
+        PREPROCESS,
+        hyper={"ignore_iou": 0.7},
+        options=options,
+    )
+
+    def make_network(style: Style) -> Network:
+        return Network(*body(style), ConvYOLOHead(head_widths, len(anchors[0]), len(class_names), style))
+
+    return anchored_detector(
+        spec,
+        anchors,
+        make_network,
+        momentum=options["momentum"],
+        dtype=dtype,
+        box=options["box"],
+        scales=scales,
+        also_above=also_above,
+    )
+
+
+def check_backbone(width: Any, depths: Any = (0,) * 5) -> None:
+    """Raises `ConfigError` unless ``width`` is a positive factor and ``depths`` are those of five stages."""
+    check_width(width)
+    check_counts(0, depths=depths)
+    if len(depths) != 5:
+        raise ConfigError(f"depths = {depths!r}: give five, one a stage")

@@ -12,13 +12,15 @@ from typing import Any
 from jaxtyping import DTypeLike
 
 from yolojax.detector import Detector, DetectorSpec
+from yolojax.errors import ConfigError
 from yolojax.models.backbones import DarknetTiny
 from yolojax.models.heads import AnchorFreeHead
 from yolojax.models.layers import Activation, Style
 from yolojax.models.necks import PAN
 from yolojax.models.network import Network
 from yolojax.zoo.assemble import assemble, check_canvas
-from yolojax.zoo.distributions import HYPER, distribution_loss_and_decode
+from yolojax.zoo.distributions import HYPER, check_distribution, distribution_loss_and_decode
+from yolojax.zoo.options import check_counts, check_momentum
 
 
 def compact(
@@ -62,7 +64,15 @@ def compact(
     """
     widths, depths = tuple(widths), tuple(depths)
     strides = tuple(2 ** (i + 1) for i in range(2, len(widths)))
+    if len(widths) < 3 or len(depths) != len(widths):
+        raise ConfigError(f"widths = {list(widths)}, depths = {list(depths)}: give equally many, at least three")
     neck_widths = tuple(neck_widths) if neck_widths else widths[2:]
+    if len(neck_widths) != len(strides):
+        raise ConfigError(f"neck_widths = {list(neck_widths)}: give one for each of the strides {list(strides)}")
+    check_counts(1, widths=widths[2:], neck_widths=neck_widths, head_width=head_width)
+    check_counts(0, widths=widths, depths=depths, neck_depth=neck_depth, head_depth=head_depth)
+    check_distribution(reg_max, k)
+    check_momentum(momentum)
     check_canvas(canvas, strides[-1])
     options: dict[str, Any] = {
         "widths": widths,

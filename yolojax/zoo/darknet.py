@@ -22,12 +22,13 @@ import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
 from yolojax.detector import Detector, DetectorSpec, Variables
-from yolojax.errors import CheckpointError, ConfigError
+from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.models.darknet import arrays_from_variables, darknet_network, variables_from_arrays
 from yolojax.models.darknet_parts import Parts, backbone_length, by_stride, split_parts
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
+from yolojax.paths import user_path
 from yolojax.weights.darknet import (
     Cfg,
     Header,
@@ -37,7 +38,8 @@ from yolojax.weights.darknet import (
     read_cfg,
     read_names,
     read_weights,
-    write_weights,
+    weights_bytes,
+    write_whole,
 )
 from yolojax.weights.darknet_layers import Region, Yolo
 from yolojax.weights.darknet_write import with_classes
@@ -45,6 +47,7 @@ from yolojax.weights.released import fit_tree
 from yolojax.zoo.anchored import AnchoredLevel, anchored_detection
 from yolojax.zoo.assemble import assemble
 from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.options import check_momentum
 
 
 def darknet(
@@ -72,6 +75,9 @@ def darknet(
     Raises:
       ConfigError: the text describes no network that is supported, naming the line, or the canvas does not fit it.
     """
+    check_momentum(momentum)
+    if not 0 < epsilon < 1:
+        raise ConfigError(f"epsilon = {epsilon!r}: give a positive number below 1, such as 1e-5")
     network = with_classes(parse_cfg(cfg), len(class_names))
     length = backbone_length(network) if backbone_layers is None else backbone_layers
     if not 1 <= length <= len(network.layers):
@@ -142,19 +148,19 @@ def to_darknet(
 
     Raises:
       ConfigError: the detector comes from no cfg.
-      CheckpointError: the variables are another detector's, or a file cannot be written.
+      CheckpointError: the variables are another detector's, or a file cannot be written; then there is neither file, or
+        both old ones.
     """
     if detector.spec.name != "darknet":
         raise ConfigError(f"{detector.spec.name} comes from no cfg; only a darknet detector can be written as one")
+    if user_path(cfg) == user_path(weights):
+        raise ConfigError(f"cfg and weights are both {cfg}: give two files")
     options = detector.spec.options
     height, width = detector.spec.canvas
     network = replace(parse_cfg(options["cfg"]), height=height, width=width)
     arrays = arrays_from_variables(split_parts(network, options["backbone_layers"]), jax.device_get(variables))
-    write_weights(weights, network, arrays, header or Header())
-    try:
-        Path(cfg).expanduser().write_text(format_cfg(network))
-    except OSError as error:
-        raise CheckpointError(f"cannot write {cfg}: {error.strerror}; give another path") from error
+    content = weights_bytes(network, arrays, header or Header())
+    write_whole({cfg: format_cfg(network).encode(), weights: content})
 
 
 def _build(

@@ -6,9 +6,16 @@ from yolojax.coding import cell_centres, decode_distributions, flatten_levels, l
 from yolojax.detector import Decode, Loss, Outputs
 from yolojax.losses import anchor_free_loss
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
+from yolojax.zoo.options import check_counts
 
 HYPER = {"lambda_coord": 7.5, "lambda_cls": 0.5, "lambda_dfl": 1.5}
 """The gains of YOLOv8's published recipe."""
+
+
+def check_distribution(reg_max: int, k: int) -> None:
+    """Raises `ConfigError` unless a distance has at least the bins 0 and 1, and an object a point."""
+    check_counts(2, reg_max=reg_max)
+    check_counts(1, k=k)
 
 
 def distribution_loss_and_decode(strides: tuple[int, ...], k: int) -> tuple[Loss, Decode]:

@@ -16,16 +16,7 @@ from jaxtyping import DTypeLike
 from yolojax.coding import anchor_grid, decode, flatten_levels, levels_of
 from yolojax.detector import Detector, DetectorSpec, Outputs
 from yolojax.errors import ConfigError
-from yolojax.losses import (
-    box_iou_loss,
-    complete_box_iou_loss,
-    decoded_box_part,
-    distance_box_iou_loss,
-    generalized_box_iou_loss,
-    scylla_box_iou_loss,
-    squared_offset_loss,
-    yolo_loss,
-)
+from yolojax.losses import decoded_box_part, squared_offset_loss, yolo_loss
 from yolojax.models.backbones import DarknetTiny
 from yolojax.models.heads import YOLOHead
 from yolojax.models.layers import Style
@@ -33,16 +24,11 @@ from yolojax.models.necks import FPN
 from yolojax.models.network import Network
 from yolojax.models.resnet import ResNet18
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
+from yolojax.zoo.anchored import BOX_LOSSES, check_anchors
 from yolojax.zoo.assemble import assemble, check_canvas
+from yolojax.zoo.options import check_counts, check_momentum
 
-BOX_PARTS = {
-    "mse": squared_offset_loss,
-    "iou": decoded_box_part(box_iou_loss),
-    "giou": decoded_box_part(generalized_box_iou_loss),
-    "diou": decoded_box_part(distance_box_iou_loss),
-    "ciou": decoded_box_part(complete_box_iou_loss),
-    "siou": decoded_box_part(scylla_box_iou_loss),
-}
+BOX_PARTS = {"mse": squared_offset_loss, **{name: decoded_box_part(loss) for name, loss in BOX_LOSSES.items()}}
 
 
 def lesson(
@@ -74,9 +60,10 @@ def lesson(
       momentum: of the running BatchNorm statistics.
       dtype: of the network's computation.
     """
+    check_anchors(anchors)
     anchors = tuple(tuple((float(w), float(h)) for w, h in level) for level in anchors)
     levels, per_level = len(anchors), len(anchors[0]) if anchors else 0
-    if not 1 <= levels <= 3 or any(len(level) != per_level for level in anchors):
+    if not 1 <= levels <= 3 or not per_level or any(len(level) != per_level for level in anchors):
         raise ConfigError(f"anchors: give one to three levels with equally many each, not {[len(a) for a in anchors]}")
     if len(widths) != 5 or len(depths) != 5:
         raise ConfigError(
@@ -86,6 +73,9 @@ def lesson(
         raise ConfigError(
             f"backbone {backbone!r}, box {box!r}: give darknet or resnet18, and one of {', '.join(BOX_PARTS)}"
         )
+    check_counts(1, widths=widths, neck_width=neck_width)
+    check_counts(0, depths=depths)
+    check_momentum(momentum)
     strides = (8, 16, 32)[3 - levels :]
     check_canvas(canvas, 32)
     options: dict[str, Any] = {

@@ -17,7 +17,7 @@ from yolojax.models.heads import YOLOHead
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolo_necks import Passthrough
-from yolojax.zoo.anchored import PREPROCESS, anchored_detector
+from yolojax.zoo.anchored import PREPROCESS, anchored_detector, check_backbone
 
 ANCHORS = (((18.32736, 21.67632), (59.98272, 66.00096), (106.82976, 175.17888), (252.25024, 112.88896),
             (312.65664, 293.38496)),)  # fmt: skip
@@ -46,6 +46,7 @@ def yolov2(
       momentum: of the running BatchNorm statistics.
       dtype: of the network's computation.
     """
+    check_backbone(width)
     options: dict[str, Any] = {"anchors": anchors, "width": width, "momentum": momentum}
     spec = DetectorSpec(
         "yolov2",

@@ -8,16 +8,14 @@ keep one size, and offsets are compared after the sigmoid.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from jaxtyping import DTypeLike
 
-from yolojax.detector import Detector, DetectorSpec
+from yolojax.detector import Detector
 from yolojax.models.darknet_backbones import Darknet53, PooledDarknet, scaled
 from yolojax.models.layers import Style
-from yolojax.models.network import Network
-from yolojax.models.yolo_necks import ConvYOLOHead, TinyNeck, YOLOv3Neck
-from yolojax.zoo.anchored import PREPROCESS, anchored_detector
+from yolojax.models.yolo_necks import TinyNeck, YOLOv3Neck
+from yolojax.zoo.anchored import check_backbone, pyramid_detector
 
 ANCHORS = (
     ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
@@ -60,34 +58,18 @@ def yolov3(
       anchors: ``(width, height)`` in canvas pixels, ``[3, anchors per level, 2]``, finest level first.
       width: of the network, as a share of the published channels.
       depths: residual blocks of each stage of the backbone.
-      box: box part of the loss: ``mse`` as published, or ``iou``, ``giou``, ``diou``, ``ciou``.
+      box: box part of the loss: ``mse`` as published, or ``iou``, ``giou``, ``diou``, ``ciou``, ``siou``.
       momentum: of the running BatchNorm statistics.
       dtype: of the network's computation.
     """
-    depths = tuple(depths)
-    options: dict[str, Any] = {
-        "anchors": anchors,
-        "width": width,
-        "depths": depths,
-        "box": box,
-        "momentum": momentum,
-    }
-    spec = DetectorSpec(
-        "yolov3",
-        class_names,
-        canvas,
-        (8, 16, 32),
-        PREPROCESS,
-        hyper={"ignore_iou": 0.7},
-        options=options,
-    )
+    check_backbone(width, depths)
+    options = {"anchors": anchors, "width": width, "depths": tuple(depths), "box": box, "momentum": momentum}
 
-    def make_network(style: Style) -> Network:
-        widths = tuple(2 * scaled(128 * 2**i, width) for i in range(3))
-        head = ConvYOLOHead(widths, len(anchors[0]), len(class_names), style)
-        return Network(Darknet53(width, depths, style), YOLOv3Neck(width, style), head)
+    def body(style: Style) -> tuple[Darknet53, YOLOv3Neck]:
+        return Darknet53(width, tuple(depths), style), YOLOv3Neck(width, style)
 
-    return anchored_detector(spec, anchors, make_network, momentum=momentum, dtype=dtype, box=box)
+    head_widths = tuple(2 * scaled(128 * 2**i, width) for i in range(3))
+    return pyramid_detector("yolov3", class_names, canvas, body, head_widths, options, dtype=dtype)
 
 
 def yolov3_tiny(
@@ -101,19 +83,11 @@ def yolov3_tiny(
     dtype: DTypeLike = "float32",
 ) -> Detector:
     """Build the tiny one; arguments as of `yolov3`, with two levels of anchors."""
-    options: dict[str, Any] = {"anchors": anchors, "width": width, "box": box, "momentum": momentum}
-    spec = DetectorSpec(
-        "yolov3-tiny",
-        class_names,
-        canvas,
-        (16, 32),
-        PREPROCESS,
-        hyper={"ignore_iou": 0.7},
-        options=options,
-    )
+    check_backbone(width)
+    options = {"anchors": anchors, "width": width, "box": box, "momentum": momentum}
 
-    def make_network(style: Style) -> Network:
-        head = ConvYOLOHead((scaled(256, width), scaled(512, width)), len(anchors[0]), len(class_names), style)
-        return Network(PooledDarknet(width, style), TinyNeck(width, style), head)
+    def body(style: Style) -> tuple[PooledDarknet, TinyNeck]:
+        return PooledDarknet(width, style), TinyNeck(width, style)
 
-    return anchored_detector(spec, anchors, make_network, momentum=momentum, dtype=dtype, box=box)
+    head_widths = (scaled(256, width), scaled(512, width))
+    return pyramid_detector("yolov3-tiny", class_names, canvas, body, head_widths, options, dtype=dtype)

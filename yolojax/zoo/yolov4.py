@@ -7,16 +7,14 @@ AP50 .402 (its authors' page, at 416 x 416). The weights ``yolov4.weights`` and 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from jaxtyping import DTypeLike
 
-from yolojax.detector import Detector, DetectorSpec
+from yolojax.detector import Detector
 from yolojax.models.darknet_backbones import CSPDarknet53, CSPDarknetTiny, scaled
 from yolojax.models.layers import Style
-from yolojax.models.network import Network
-from yolojax.models.yolo_necks import ConvYOLOHead, TinyNeck, YOLOv4Neck
-from yolojax.zoo.anchored import PREPROCESS, anchored_detector
+from yolojax.models.yolo_necks import TinyNeck, YOLOv4Neck
+from yolojax.zoo.anchored import check_backbone, pyramid_detector
 
 ANCHORS = (
     ((12.0, 16.0), (19.0, 36.0), (40.0, 28.0)),
@@ -67,40 +65,25 @@ def yolov4(
       anchors: ``(width, height)`` in canvas pixels, ``[3, anchors per level, 2]``, finest level first.
       width: of the network, as a share of the published channels.
       depths: residual blocks of each stage of the backbone.
-      box: box part of the loss: ``ciou`` as published, or ``mse``, ``iou``, ``giou``, ``diou``.
+      box: box part of the loss: ``ciou`` as published, or ``mse``, ``iou``, ``giou``, ``diou``, ``siou``.
       momentum: of the running BatchNorm statistics.
       dtype: of the network's computation.
     """
-    depths = tuple(depths)
-    options: dict[str, Any] = {
-        "anchors": anchors,
-        "width": width,
-        "depths": depths,
-        "box": box,
-        "momentum": momentum,
-    }
-    spec = DetectorSpec(
+    check_backbone(width, depths)
+    options = {"anchors": anchors, "width": width, "depths": tuple(depths), "box": box, "momentum": momentum}
+
+    def body(style: Style) -> tuple[CSPDarknet53, YOLOv4Neck]:
+        return CSPDarknet53(width, tuple(depths), style), YOLOv4Neck(width, style)
+
+    head_widths = tuple(2 * scaled(128 * 2**i, width) for i in range(3))
+    return pyramid_detector(
         "yolov4",
         class_names,
         canvas,
-        (8, 16, 32),
-        PREPROCESS,
-        hyper={"ignore_iou": 0.7},
-        options=options,
-    )
-
-    def make_network(style: Style) -> Network:
-        widths = tuple(2 * scaled(128 * 2**i, width) for i in range(3))
-        head = ConvYOLOHead(widths, len(anchors[0]), len(class_names), style)
-        return Network(CSPDarknet53(width, depths, style), YOLOv4Neck(width, style), head)
-
-    return anchored_detector(
-        spec,
-        anchors,
-        make_network,
-        momentum=momentum,
+        body,
+        head_widths,
+        options,
         dtype=dtype,
-        box=box,
         scales=SCALES,
         also_above=ALSO_ABOVE,
     )
@@ -117,20 +100,13 @@ def yolov4_tiny(
     dtype: DTypeLike = "float32",
 ) -> Detector:
     """Build the tiny one; arguments as of `yolov4`, with two levels of anchors."""
-    options: dict[str, Any] = {"anchors": anchors, "width": width, "box": box, "momentum": momentum}
-    spec = DetectorSpec(
-        "yolov4-tiny",
-        class_names,
-        canvas,
-        (16, 32),
-        PREPROCESS,
-        hyper={"ignore_iou": 0.7},
-        options=options,
+    check_backbone(width)
+    options = {"anchors": anchors, "width": width, "box": box, "momentum": momentum}
+
+    def body(style: Style) -> tuple[CSPDarknetTiny, TinyNeck]:
+        return CSPDarknetTiny(width, style), TinyNeck(width, style)
+
+    head_widths = (scaled(256, width), scaled(512, width))
+    return pyramid_detector(
+        "yolov4-tiny", class_names, canvas, body, head_widths, options, dtype=dtype, scales=(SCALES[-1],) * 2
     )
-
-    def make_network(style: Style) -> Network:
-        head = ConvYOLOHead((scaled(256, width), scaled(512, width)), len(anchors[0]), len(class_names), style)
-        return Network(CSPDarknetTiny(width, style), TinyNeck(width, style), head)
-
-    scales = (SCALES[-1],) * 2
-    return anchored_detector(spec, anchors, make_network, momentum=momentum, dtype=dtype, box=box, scales=scales)

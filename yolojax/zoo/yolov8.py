@@ -28,7 +28,7 @@ from yolojax.models.layers import Style
 from yolojax.models.necks import PAN
 from yolojax.models.network import Network
 from yolojax.zoo.assemble import assemble, check_canvas
-from yolojax.zoo.distributions import HYPER, distribution_loss_and_decode
+from yolojax.zoo.distributions import HYPER, check_distribution, distribution_loss_and_decode
 
 SCALES: dict[str, tuple[float, float, int]] = {
     "n": (1 / 3, 0.25, 1024),
@@ -65,6 +65,7 @@ def yolov8(
     if scale not in SCALES:
         raise ConfigError(f"yolov8 has no scale {scale!r}; it has {', '.join(SCALES)}")
     check_canvas(canvas, STRIDES[-1])
+    check_distribution(reg_max, k)
     deep, wide, widest = SCALES[scale]
     widths = tuple(8 * math.ceil(min(width, widest) * wide / 8) for width in WIDTHS)
     depths = tuple(round(depth * deep) for depth in DEPTHS)

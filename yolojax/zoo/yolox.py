@@ -31,6 +31,7 @@ from yolojax.weights.released import fit_tree
 from yolojax.weights.yolox import read_yolox
 from yolojax.zoo.assemble import assemble, check_canvas
 from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.options import check_counts, check_momentum
 
 STRIDES = (8, 16, 32)
 HYPER = {"lambda_coord": 5.0, "lambda_obj": 1.0, "lambda_noobj": 1.0, "lambda_cls": 1.0, "lambda_l1": 0.0}
@@ -65,6 +66,8 @@ def yolox(
     if stem < 1 or depth <= 0:
         raise ConfigError(f"depth = {depth}, width = {width}: give a positive depth and a width of at least 1/64")
     check_canvas(canvas, STRIDES[-1])
+    check_counts(1, k=k)
+    check_momentum(momentum)
     options: dict[str, Any] = {"depth": depth, "width": width, "depthwise": depthwise, "k": k, "momentum": momentum}
     spec = DetectorSpec(
         "yolox", class_names, canvas, STRIDES, PREPROCESS, multi_label=False, hyper=HYPER, options=options

@@ -1,0 +1,40 @@
+"""Paths as a user gives them: ``~`` is a home directory, and what is to be written to is tried before work is done."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from yolojax.errors import ConfigError
+
+PROBE = ".yolojax-probe-"
+
+
+def user_path(path: str | Path) -> Path:
+    """The path with a leading ``~`` or ``~name`` resolved; raises `ConfigError` when there is no such user, or no path.
+
+    It is where what a user of the library gives as a path arrives first.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"{path!r} is no path; give a text or a pathlib.Path")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{path}: there is no home directory {Path(path).parts[0]}; correct the path") from None
+
+
+def check_writable(folder: Path, advice: str) -> None:
+    """Raises `ConfigError`, with ``advice`` at the end, unless a folder can be made and written to; leaves no trace.
+
+    It is tried and undone, not looked up: a file system may be read-only or full, or refuse a name. What is made for it
+    has a name that begins with `PROBE`, so that processes of one job do not get into each other's way.
+    """
+    place = folder
+    while not os.path.lexists(place) and place.parent != place:
+        place = place.parent
+    if not place.is_dir():
+        raise ConfigError(f"{folder} cannot be made: {place} is not a folder; {advice}")
+    try:
+        with tempfile.TemporaryDirectory(prefix=PROBE, dir=place) as probe:
+            os.makedirs(Path(probe) / folder.relative_to(place), exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written to ({error.strerror}); {advice}") from error
