@@ -203,3 +203,19 @@ def test_settings_out_of_range(settings, message):
     with pytest.raises(Exception, match=message) as error:
         postprocess(Candidates(jnp.zeros((1, 2, 4)), jnp.zeros((1, 2, 3))), 0.1, 0.5, **settings)
     assert isinstance(error.value, ConfigError) or "suppression" in settings  # beartype names a bad literal first
+
+
+def test_mapped_over_members_it_gives_what_each_gives():
+    """A batch of batches, larger than the smallest program: see `yolojax.ensemble`."""
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 500, (2, 1, 700, 2))
+    boxes = jnp.asarray(np.concatenate([corner, corner + rng.uniform(5, 90, corner.shape)], -1), jnp.float32)
+    scores = jnp.asarray(rng.random((2, 1, 700, 3)), jnp.float32)
+
+    def one(boxes, scores):
+        return postprocess(Candidates(boxes, scores), 0.1, 0.5, max_detections=40)
+
+    mapped = jax.jit(jax.vmap(one))(boxes, scores)
+    for member in range(2):
+        alone = one(boxes[member], scores[member])
+        jax.tree.map(lambda a, b, m=member: np.testing.assert_array_equal(a[m], b), mapped, alone)

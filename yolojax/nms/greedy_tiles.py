@@ -9,18 +9,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from yolojax.nms.order import ascending_order
+from yolojax.nms.order import ascending_order, bits
 from yolojax.nms.rows import Overlap, Rows, overlaps_by_area, suppresses
 
 TILE = 32
 """Rows to a tile: one bit each of a 32-bit mask, and the longest reduction that XLA:CPU fuses with its input."""
-
-
-_BIT = np.uint32(1) << np.arange(TILE, dtype=np.uint32)
 
 
 class _Packed(NamedTuple):
@@ -70,6 +66,7 @@ def keep_by_tiles(
     padded = -(-n // TILE) * TILE
     packed = _pack(rows.map(lambda x: jnp.pad(x, (0, padded - n))))
     earlier = jnp.triu(jnp.ones((TILE, TILE), bool), 1)
+    bit = bits(TILE)
 
     def settle(state: _State) -> _State:
         start = state.tile * TILE
@@ -94,9 +91,9 @@ def keep_by_tiles(
         _, alive = lax.while_loop(more, compare, ((state.n_kept - 1) // TILE, alive))
         within = suppresses(tile.map(lambda x: x[:, None]), tile.map(lambda x: x[None]), threshold, overlaps) & earlier
         kept_bits = _settle_within(within, alive)
-        kept_here = (kept_bits & _BIT) != 0
+        kept_here = (kept_bits & bit) != 0
 
-        rank = lax.population_count(kept_bits & (_BIT - 1)).astype(jnp.int32)
+        rank = lax.population_count(kept_bits & (bit - 1)).astype(jnp.int32)
         slot = jnp.where(kept_here, state.n_kept + rank, padded)
         kept = jax.tree.map(
             lambda old, new: old.at[..., slot].set(new, mode="drop", unique_indices=True), state.kept, _pack(tile)
@@ -142,12 +139,13 @@ def _settle_within(within: Bool[Array, "t t"], alive: Bool[Array, " t"]) -> UInt
 
     ``within[i, j]`` tells that row i, if kept, suppresses the later row j.
     """
-    suppressors = jnp.sum(jnp.where(within, _BIT[:, None], 0), axis=0, dtype=jnp.uint32)
-    alive_bits = jnp.sum(jnp.where(alive, _BIT, 0), dtype=jnp.uint32)
+    bit = bits(TILE)
+    suppressors = jnp.sum(jnp.where(within, bit[:, None], 0), axis=0, dtype=jnp.uint32)
+    alive_bits = jnp.sum(jnp.where(alive, bit, 0), dtype=jnp.uint32)
 
     # A loop, although it could be written out: XLA would repeat those steps inside every use of the result.
     def step(row, kept):
         free = (suppressors[row] & kept) == 0
-        return kept | jnp.where(free, alive_bits & jnp.asarray(_BIT)[row], jnp.uint32(0))
+        return kept | jnp.where(free, alive_bits & bit[row], jnp.uint32(0))
 
     return lax.fori_loop(0, TILE, step, jnp.zeros_like(alive_bits))

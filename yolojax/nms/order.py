@@ -67,8 +67,12 @@ def words_of(mask: Bool[Array, " n"]) -> UInt32[Array, " w"]:
     A CPU makes the words from whatever the mask is computed of, and writes nothing else to memory.
     """
     words = jnp.pad(mask, (0, -mask.shape[0] % 32)).reshape(-1, 32)
-    bit = np.uint32(1) << np.arange(32, dtype=np.uint32)[None]
-    return jnp.sum(jnp.where(words, bit, 0), axis=1, dtype=jnp.uint32)
+    return jnp.sum(jnp.where(words, bits(32)[None], 0), axis=1, dtype=jnp.uint32)
+
+
+def bits(n: int) -> UInt32[Array, " {n}"]:
+    """``2**i``. Computed, since an array of constants cannot be mapped inside `jax.custom_batching.custom_vmap`."""
+    return lax.shift_left(lax.full((n,), 1, jnp.uint32), lax.iota(jnp.uint32, n))
 
 
 def count_set(words: UInt32[Array, "*b w"]) -> Int[Array, "*b"]:
