@@ -52,7 +52,7 @@ def lesson(
       anchors: ``(width, height)`` in canvas pixels, ``[levels, anchors per level, 2]``; one level is the coarsest
         stride, 32, two are 16 and 32, three 8, 16 and 32.
       backbone: ``darknet``, or ``resnet18``.
-      widths: of the Darknet at strides 2, 4, 8, 16, 32.
+      widths: of the Darknet at strides 2, 4, 8, 16, 32; a 0 leaves that resolution out, see `DarknetTiny`.
       depths: residual blocks of each stage of the Darknet.
       neck_width: channels of the feature pyramid.
       box: box part of the loss: ``mse`` in offset space, as the lesson has it, or one of the IoU family on decoded
@@ -73,8 +73,8 @@ def lesson(
         raise ConfigError(
             f"backbone {backbone!r}, box {box!r}: give darknet or resnet18, and one of {', '.join(BOX_PARTS)}"
         )
-    check_counts(1, widths=widths, neck_width=neck_width)
-    check_counts(0, depths=depths)
+    check_counts(1, widths=widths[5 - levels :], neck_width=neck_width)
+    check_counts(0, widths=widths, depths=depths)
     check_momentum(momentum)
     strides = (8, 16, 32)[3 - levels :]
     check_canvas(canvas, 32)
