@@ -21,7 +21,8 @@ QUICK = [name for name in DOCS if "\ndef page(" in (HERE / f"{name}.py").read_te
 RECORDED = [name for name in DOCS if (RESULTS / name / "results.json").exists()]
 
 
-LONG = ("throughput",)  # a process that compiles, even in its quick form
+# Those that compile longest, even in their quick form.
+LONG = ("ensemble", "fine_tuning", "loss_weights", "multi_scale", "throughput")
 QUICK_RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in QUICK]
 
 
