@@ -91,7 +91,13 @@ def make_train(step_of: Callable[[PRNGKeyArray], TrainStep], *, unroll: bool | N
             state, report = step(state, take_batch(data, indices), hyper)
             return state, report.loss
 
-        return jax.lax.scan(one, state, data.order, unroll=len(data.order) if unroll else 1)
+        if not unroll:
+            return jax.lax.scan(one, state, data.order)
+        losses = []
+        for indices in data.order:  # no scan: even of one step it may stay a loop
+            state, loss = one(state, indices)
+            losses.append(loss)
+        return state, jnp.stack(losses)
 
     return train
 
