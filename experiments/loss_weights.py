@@ -59,10 +59,8 @@ def settings(folder: Path, side: int, train: int, epochs: int, test: int) -> Tra
 
 def drawn(count: int) -> list[Record]:
     """A Latin hypercube over the five numbers."""
-    from scipy.stats.qmc import LatinHypercube
-
-    found = []
-    for row in LatinHypercube(len(NAMES), seed=0).random(count):
+    rng, found = np.random.default_rng(0), []
+    for row in (rng.permuted(np.tile(np.arange(count), (len(NAMES), 1)), axis=1).T + 0.5) / count:
         values = {name: DEFAULTS[name] * SPAN ** (2 * u - 1) for name, u in zip(NAMES[:4], row[:4], strict=True)}
         found.append({**values, "ignore_iou": IGNORED[0] + (IGNORED[1] - IGNORED[0]) * row[4]})
     return found
@@ -97,17 +95,20 @@ def measure(args: argparse.Namespace) -> Record:
 
 def effects(record: Record) -> dict[str, tuple[float, float, float, float]]:
     """For each number: rank correlation with AP, its 95 % interval, and the variance that a parabola explains."""
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata
+
+    def correlation(x: np.ndarray, y: np.ndarray) -> float:
+        return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
     aps, rng, found = np.array([r["AP"] for r in record["runs"]]), np.random.default_rng(0), {}
     draws = rng.integers(0, len(aps), (2000, len(aps)))
     for name in NAMES:
         x = np.array([r[name] for r in record["runs"]])
         x = x if name == "ignore_iou" else np.log(x)
-        some = [spearmanr(x[d], aps[d]).statistic for d in draws if np.ptp(aps[d]) and np.ptp(x[d])]
+        some = [correlation(x[d], aps[d]) for d in draws if np.ptp(aps[d]) and np.ptp(x[d])]
         low, high = np.percentile(some, [2.5, 97.5]) if some else (-1.0, 1.0)
         rest = aps - np.polyval(np.polyfit(x, aps, 2), x)
-        r = spearmanr(x, aps).statistic if np.ptp(aps) else 0.0
+        r = correlation(x, aps) if np.ptp(aps) else 0.0
         found[name] = (float(r), float(low), float(high), float(1 - rest.var() / max(aps.var(), 1e-12)))
     return found
 
