@@ -31,11 +31,12 @@ from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConf
 from yolojax.data import shapes_dataset, uniform_sampler, write_yolo
 from yolojax.training.hyper import make_hyper
 from yolojax.training.inputs import lay_out_images
+from yolojax.training.preparation import build, step_maker
 from yolojax.training.processor import prepare_processor
 from yolojax.training.progress import Quiet
 from yolojax.training.splits import open_splits
 from yolojax.training.state import make_state
-from yolojax.training.sweep import Trial, grid, step_maker, sweep
+from yolojax.training.sweep import Trial, grid, sweep
 
 RESULTS = Path(__file__).parent / "results" / "sweep_speed"
 
@@ -61,8 +62,6 @@ def one_by_one(
     config: TrainConfig, trials: list[Trial], steps: int, batch_size: int
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Losses ``[R, T]`` of separate runs through one compiled training step, and the seconds that they took."""
-    from yolojax.training.sweep import build
-
     train_set, _ = open_splits(config.data, config.seed)
     detector = build(config, train_set)
     images = lay_out_images(train_set, detector.spec, Quiet(), cache="memory")

@@ -13,10 +13,11 @@ from yolojax.errors import ConfigError
 from yolojax.training import sweep as module
 from yolojax.training.hyper import make_hyper
 from yolojax.training.inputs import lay_out_images
+from yolojax.training.preparation import step_maker
 from yolojax.training.progress import Quiet
 from yolojax.training.splits import open_splits
 from yolojax.training.state import make_state
-from yolojax.training.sweep import GroupRunner, Trial, grid, make_train, step_maker, sweep
+from yolojax.training.sweep import GroupRunner, Trial, grid, make_train, sweep
 
 TRIALS = [Trial(0), Trial(1, {"lambda_cls": 2.0}), Trial(0, {"learning_rate": 5e-3, "weight_decay": 0.0})]
 STEPS = 10

@@ -111,7 +111,7 @@ def any_of_rows(mask: Bool[Array, "n c"]) -> Bool[Array, " n"]:
     are short enough is made on the way.
     """
     n, length = mask.shape
-    piece = max((k for k in range(1, 33) if length % k == 0), default=1)
+    piece = max(k for k in range(1, 33) if length % k == 0)
     if piece == 1:
         return mask.any(-1)
     counts = jnp.sum(mask.reshape(-1, piece), axis=1, dtype=jnp.uint32)

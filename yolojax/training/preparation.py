@@ -27,7 +27,7 @@ from yolojax.training.programs import Devices, Programs, all_devices, check_batc
 from yolojax.training.progress import Reporter
 from yolojax.training.splits import open_splits
 from yolojax.training.state import TrainState, make_state
-from yolojax.training.step import make_train_step
+from yolojax.training.step import TrainStep, make_train_step
 
 
 class Preparation(NamedTuple):
@@ -79,15 +79,7 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Preparation:
 
     # Detector: canvas and, where there are anchors, their sizes come from the training images, which are then
     # letterboxed once into memory.
-    canvas = choose_canvas(config, train_set)
-    detector = zoo.build(
-        config.model.name,
-        train_set.class_names,
-        canvas,
-        dtype=config.compute,
-        box_sizes=box_sizes_on_canvas(train_set, canvas),
-        **config.model.options,
-    )
+    detector = build(config, train_set)
     devices = all_devices()
     images = lay_out_images(
         train_set,
@@ -108,16 +100,7 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Preparation:
     shapes = jax.eval_shape(lambda: fresh(total_steps=1))
     check_parts(shapes.variables["params"], config.freeze)
     train_step = Programs(
-        make_train_step(
-            with_loss_by_image(detector, devices.split),
-            config.optimiser,
-            augmentation,
-            step_seed,
-            plain_augmentation=plain if mixes_images(config.augment) else None,
-            plain_share=config.augment.mosaic_off,
-            accumulate=config.accumulate,
-            freeze=config.freeze,
-        ),
+        step_maker(config, with_loss_by_image(detector, devices.split))(step_seed),
         devices,
     )
     if config.batch_size == "auto":
@@ -128,7 +111,7 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Preparation:
     resize = None
     if config.model.training_sizes > 1:
         stride = detector.spec.strides[-1]
-        sizes = canvases_around(canvas, config.model.training_sizes, config.model.size_span, stride)
+        sizes = canvases_around(detector.spec.canvas, config.model.training_sizes, config.model.size_span, stride)
         resize = make_resize(config.seed, sizes, detector.spec.preprocess, devices.split)
         reporter.say(f"training at {', '.join(f'{w} x {h}' for h, w in sizes)}, one program each")
     return Preparation(
@@ -149,3 +132,35 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Preparation:
         resize=resize,
         fresh=fresh,
     )
+
+
+def build(config: TrainConfig, train_set: Dataset) -> Detector:
+    """The detector of these settings for these images."""
+    canvas = choose_canvas(config, train_set)
+    return zoo.build(
+        config.model.name,
+        train_set.class_names,
+        canvas,
+        dtype=config.compute,
+        box_sizes=box_sizes_on_canvas(train_set, canvas),
+        **config.model.options,
+    )
+
+
+def step_maker(config: TrainConfig, detector: Detector) -> Callable[[PRNGKeyArray], TrainStep]:
+    """The training step of these settings, as a function of its key."""
+    augmentation, plain = make_augmentations(config.augment)
+
+    def step_of(key: PRNGKeyArray) -> TrainStep:
+        return make_train_step(
+            detector,
+            config.optimiser,
+            augmentation,
+            key,
+            plain_augmentation=plain if mixes_images(config.augment) else None,
+            plain_share=config.augment.mosaic_off,
+            accumulate=config.accumulate,
+            freeze=config.freeze,
+        )
+
+    return step_of

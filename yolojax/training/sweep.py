@@ -24,21 +24,21 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
-from yolojax import zoo
 from yolojax.config import TrainConfig, check
-from yolojax.data import CanvasCache, Canvases, Dataset, Sampler
+from yolojax.data import CanvasCache, Canvases, Sampler
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
 from yolojax.eval.coco import CocoResult
 from yolojax.structures import Batch, Hyper, Targets
-from yolojax.training.augmentation import make_augmentations, mixes_images, room_for_objects
+from yolojax.training.augmentation import room_for_objects
 from yolojax.training.evaluation import evaluate_canvases, make_detect_batch
 from yolojax.training.hyper import make_hyper
-from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, lay_out_images, make_sampler
+from yolojax.training.inputs import lay_out_images, make_sampler
+from yolojax.training.preparation import build, step_maker
 from yolojax.training.progress import Quiet, Reporter
 from yolojax.training.splits import open_splits
 from yolojax.training.state import TrainState, make_state
-from yolojax.training.step import TrainStep, make_train_step
+from yolojax.training.step import TrainStep
 
 Strategy = Literal["vmap", "unroll", "devices"]
 
@@ -295,38 +295,6 @@ def sweep(
         f"and {seconds['compile']:.0f} s of compilation"
     )
     return Sweep(trials, detector, np.stack(losses), tuple(variables), tuple(results), chosen, seconds)
-
-
-def build(config: TrainConfig, train_set: Dataset) -> Detector:
-    """The detector that `fit` would make of these settings for these images."""
-    canvas = choose_canvas(config, train_set)
-    return zoo.build(
-        config.model.name,
-        train_set.class_names,
-        canvas,
-        dtype=config.compute,
-        box_sizes=box_sizes_on_canvas(train_set, canvas),
-        **config.model.options,
-    )
-
-
-def step_maker(config: TrainConfig, detector: Detector) -> Callable[[PRNGKeyArray], TrainStep]:
-    """The training step that `fit` would make of these settings, as a function of its key."""
-    augmentation, plain = make_augmentations(config.augment)
-
-    def step_of(key: PRNGKeyArray) -> TrainStep:
-        return make_train_step(
-            detector,
-            config.optimiser,
-            augmentation,
-            key,
-            plain_augmentation=plain if mixes_images(config.augment) else None,
-            plain_share=config.augment.mosaic_off,
-            accumulate=config.accumulate,
-            freeze=config.freeze,
-        )
-
-    return step_of
 
 
 def _order(sampler: Sampler, seed: int, steps: int) -> Int[np.ndarray, "T B"]:
