@@ -6,8 +6,7 @@ data, compilation, memory, utilisation; and what do a PyTorch network of YOLOv8n
 reach on the same machine?
 
 Method: `yolojax bench train` in a fresh process for each case: the ordinary step with augmentation, assignment, loss,
-optimiser and running average on generated images; on a processor also with the program from JAX's compilation cache
-(*from cache*), which runs faster than the same program just compiled. PyTorch (`experiments/torch_yolov8n.py`, in the
+optimiser and running average on generated images. PyTorch (`experiments/torch_yolov8n.py`, in the
 Python that --torch names): network, sum of squares, AdamW and nothing else, on noise, channels-last, so it does less.
 Ultralytics: its command `yolo`, where the user has installed it, on the same images, with its own augmentation; neither
 is imported. On a processor 640 pixels in batches of 16 and more, 320 in batches of 64, and most of bfloat16, which it
@@ -22,11 +21,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from functools import partial
 from itertools import product
 from typing import Any
@@ -47,33 +44,24 @@ EMULATED = (320, 4, "bfloat16")
 KEPT = ("images_per_second", "waiting_share", "compile_seconds", "memory", "utilisation", "peak_flops", "forward_flops")
 
 
-def ours(network: str, size: int, batch: int, dtype: str, seconds: float, cache: str = "") -> Record:
+def ours(network: str, size: int, batch: int, dtype: str, seconds: float) -> Record:
     model, options = ("compact", TINY) if size == 32 else NETWORKS[network]
     command = [sys.executable, "-m", "yolojax", "bench", "train", "--model", model, "--size", str(size), "--json", "-"]
     command += ["--batch", str(batch), "--dtype", dtype, "--seconds", str(seconds)]
     command += ["--option", *(f"{k}={json.dumps(v)}" for k, v in options.items())] if options else []
-    env = os.environ | ({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {})
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout)
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return {name: found[name] for name in (*KEPT, "parameters", "steps")}
-
-
-def from_cache(network: str, size: int, batch: int, dtype: str, seconds: float) -> Record:
-    with tempfile.TemporaryDirectory() as folder:
-        ours(network, size, batch, dtype, 0.1, folder)
-        return ours(network, size, batch, dtype, seconds, folder)
 
 
 def measure(args: argparse.Namespace) -> Record:
     quick, processor = args.quick, jax.default_backend() == "cpu"
     cases = [(32, 2, "float32")] if quick else ON_A_PROCESSOR if processor and not args.all else CASES
-    seconds = 0.2 if quick else 8.0
+    seconds = 0.2 if quick else 15.0
     runs = Runs(args, "throughput", {"seconds": seconds})
     for size, batch, dtype in () if args.so_far else cases:
         key = {"size": size, "batch": batch, "dtype": dtype}
         for name in ("demo",) if quick else NETWORKS:
             runs({"what": name, **key}, partial(ours, name, size, batch, dtype, seconds))
-            if processor and batch == 16:
-                runs({"what": f"{name}, from cache", **key}, partial(from_cache, name, size, batch, dtype, seconds))
         if args.torch and not quick:
             runs({"what": "PyTorch", **key}, partial(pytorch, args.torch, size, batch, dtype, seconds))
         if shutil.which("yolo") and not quick and dtype == "float32":

@@ -28,7 +28,7 @@ from yolojax.training.progress import Reporter
 from yolojax.training.state import TrainState
 from yolojax.training.step import augmentation_key, follow_gradient
 
-WARM_UP = 4
+WARM_UP = 8
 """Steps before the clock starts: the first ones touch their memory for the first time."""
 
 

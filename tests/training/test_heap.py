@@ -1,0 +1,95 @@
+"""The heap is glibc's and belongs to a whole process: each case runs in a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from yolojax.training.heap import SMALLEST_HOLE, keep_freed_memory
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap is Linux's")
+
+TATTERED = """
+import ctypes, json, resource
+from yolojax.training.heap import keep_freed_memory, set_holes_aside
+
+assert keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+libc.free.argtypes, libc.memset.argtypes = (ctypes.c_void_p,), (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+def block(size):
+    address = libc.malloc(size)
+    libc.memset(address, 1, size)
+    return address
+
+spent = [block(20_000) for _ in range(100)]  # what free pieces of that length the interpreter left
+large = block(2**26)
+fence = block(20_000)
+pairs = [(block({size}), block(20_000)) for _ in range(200)]
+for hole, _ in pairs:
+    libc.free(hole)
+libc.free(large)
+before = resident()
+found = set_holes_aside()
+after = resident()
+once_more = libc.malloc(2**26)
+low, high = pairs[0][0], pairs[-1][1]
+again = [libc.malloc({size}) for _ in range(200)]
+print(json.dumps({{
+    "holes": found.holes, "bytes": found.bytes, "released": before - after, "twice": set_holes_aside().holes,
+    "in_holes": sum(low <= address < high for address in again), "large_again": once_more == large,
+}}))
+"""
+
+
+def run(code: str) -> dict:
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def test_holes_are_set_aside_and_their_pages_given_back() -> None:
+    size = 200_000
+    found = run(TATTERED.format(size=size))
+    assert found["holes"] >= 200  # those made here, and what starting the interpreter left
+    assert found["bytes"] >= 0.8 * 200 * size  # the rest of a hole, under SMALLEST_HOLE, stays
+    assert found["released"] >= 0.7 * 200 * size
+    assert found["in_holes"] == 0
+    assert found["twice"] == 0
+
+
+def test_a_large_free_piece_stays_in_use() -> None:
+    assert run(TATTERED.format(size=200_000))["large_again"]
+
+
+def test_small_pieces_stay_in_use() -> None:
+    assert run(TATTERED.format(size=SMALLEST_HOLE // 2))["in_holes"] >= 190
+
+
+def test_a_long_compilation_sets_holes_aside() -> None:
+    code = """
+import json, jax.monitoring
+import yolojax.training.processor as processor
+
+calls = []
+processor.set_holes_aside = lambda: calls.append(1)
+processor.prepare_processor(2)
+processor.prepare_processor(2)
+for event, seconds in (("backend_compile", 9.0), ("backend_compile", 0.1), ("jaxpr_trace", 9.0)):
+    jax.monitoring.record_event_duration_secs(f"/jax/core/compile/{event}_duration", seconds)
+print(json.dumps({"calls": len(calls)}))
+"""
+    assert run(code) == {"calls": 1}
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from yolojax.training import heap
+
+    monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: object())
+    assert not keep_freed_memory()
+    assert heap.set_holes_aside() == (0, 0)
