@@ -84,19 +84,20 @@ def test_batches_lie_split_on_the_devices_in_the_samplers_order():
 @pytest.mark.slow
 def test_two_processes_train_as_one_and_go_on_after_one_was_killed(tmp_path):
     """The study at its smallest; `python -m experiments.scale_out` records it."""
-    from experiments import scale_out
+    from experiments import jobs
     from yolojax.data import write_yolo
 
     data = tmp_path / "data"
     write_yolo({p: shapes_dataset(n, size=(64, 64), split=p) for p, n in (("train", 96), ("val", 24))}, data)
-    child = scale_out.start(data, tmp_path / "one", 1)
-    assert child.wait() == 0, child.stderr.read()
+    child = jobs.start(data, tmp_path / "one", epochs=4)
+    _, text = child.communicate()
+    assert child.returncode == 0, text
     one = json.loads((tmp_path / "one.json").read_text())
-    assert [code for code, _ in scale_out.together(data, tmp_path / "two")] == [0, 0]
+    assert [code for code, _ in jobs.together(data, tmp_path / "two", epochs=4)] == [0, 0]
     two, other = (json.loads((tmp_path / name).read_text()) for name in ("two.json", "two.1.json"))
     assert two == other
     np.testing.assert_allclose(two["losses"][:10], one["losses"][:10], rtol=1e-4)
-    ends = scale_out.together(data, tmp_path / "killed", kill=1)
+    ends = jobs.together(data, tmp_path / "killed", epochs=4, kill=1)
     assert ends[0][0] == 2 and "lost another" in ends[0][1], ends
-    assert [code for code, _ in scale_out.together(data, tmp_path / "killed", resume=True)] == [0, 0]
+    assert [code for code, _ in jobs.together(data, tmp_path / "killed", epochs=4, resume=True)] == [0, 0]
     assert json.loads((tmp_path / "killed.json").read_text())["AP"] == two["AP"]
