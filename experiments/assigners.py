@@ -8,11 +8,11 @@ YOLOX's coder (which reaches every place), 100 training and 200 test images, the
 of images and augmentation; five seeds; one compiled step, in which the assigner is a traced choice. The loss is the
 same: CIoU of positives, BCE of objectness over all predictions, BCE of classes over positives, all divided by the
 number of positives. Class targets are 1 (no soft scores), so what differs is only who is positive. One anchor a level,
-the k-means of the training boxes, serves the two rules that want one. Differences from task-aligned are taken seed by
-seed.
+the k-means of the training boxes, serves the two rules that want one. The same again on BCCD's photos of blood cells at
+160 x 160 pixels, 205 to train with and 72 to test on. Differences from task-aligned are taken seed by seed.
 
-Command:   python -m experiments.assigners
-Expected:  half an hour on two cores.
+Command:   python -m experiments.assigners --bccd FOLDER    (the data set; without it generated images only)
+Expected:  an hour on two cores.
 Quick:     python -m experiments.assigners --quick    (runs of four steps: the machinery only)
 """
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,72 +28,89 @@ import numpy as np
 
 from experiments.any_assigner import ASSIGNERS, with_assigner
 from experiments.record import Runs, figure, interval, paired, run_study, table
-from experiments.small import Trainer, ap_by_iou, images, lesson_detector, scale_of
+from experiments.small import BCCD, Scale, Trainer, ap_by_iou, lesson_detector, part, scale_of
 
 REFERENCE = "task-aligned"
 Record = dict[str, Any]
 
 
 def measure(args: argparse.Namespace) -> Record:
-    scale = scale_of(args)
-    trainer = Trainer(with_assigner(lesson_detector(scale, per_level=1), 0), scale, with_assigner)
-    learn, test = images(scale.train, scale.side), images(scale.test, scale.side, "test")
-    runs = Runs(args, "assigners", scale.facts())
-    for seed in range(scale.seeds):
-        for choice, name in enumerate(ASSIGNERS):
+    scales = {"shapes": scale_of(args)} | ({"BCCD": replace(BCCD, folder=args.bccd)} if args.bccd else {})
+    runs = Runs(args, "assigners", scales["shapes"].facts())
+    for data, scale in scales.items():
+        trainer = Trainer(with_assigner(lesson_detector(scale, per_level=1), 0), scale, with_assigner)
+        for seed in range(scale.seeds):
+            for choice, name in enumerate(ASSIGNERS):
 
-            def compute(seed: int = seed, choice: int = choice) -> Record:
-                by_iou = ap_by_iou(trainer.evaluate(trainer.train(seed, learn, choice=choice), test))
-                return {"by_iou": by_iou, "positives": trainer.positives}
+                def compute(trainer: Trainer = trainer, scale: Scale = scale, seed: int = seed, choice: int = choice):
+                    by_iou = ap_by_iou(
+                        trainer.evaluate(trainer.train(seed, part(scale), choice=choice), part(scale, "test"))
+                    )
+                    return {"by_iou": by_iou, "positives": trainer.positives}
 
-            runs({"seed": seed, "assigner": name}, compute)
-    return {"scale": scale.facts(), "runs": runs.all}
-
-
-def aps(record: Record, name: str, at: slice = slice(None)) -> list[float]:
-    return [float(np.mean(r["by_iou"][at])) for r in record["runs"] if r["assigner"] == name]
+                runs({"data": data, "seed": seed, "assigner": name}, compute)
+    return {"scale": scales["shapes"].facts(), "BCCD": BCCD.facts(), "runs": runs.all}
 
 
-def against(record: Record, name: str) -> Any:
-    return paired(aps(record, name), aps(record, REFERENCE))
+def data_of(record: Record) -> list[str]:
+    return list(dict.fromkeys(run["data"] for run in record["runs"]))
+
+
+def aps(record: Record, data: str, name: str, at: slice = slice(None)) -> list[float]:
+    return [float(np.mean(r["by_iou"][at])) for r in record["runs"] if (r["data"], r["assigner"]) == (data, name)]
+
+
+def against(record: Record, data: str, name: str) -> Any:
+    return paired(aps(record, data, name), aps(record, data, REFERENCE))
 
 
 def conclude(record: Record) -> str:
-    ranked = sorted(ASSIGNERS, key=lambda name: -np.mean(aps(record, name)))
-    said = "; ".join(f"{name} {interval(aps(record, name))}" for name in ranked)
-    clear = [
-        name
-        for name in ASSIGNERS
-        if name != REFERENCE and not against(record, name).low <= 0 <= against(record, name).high
-    ]
-    return f"AP, best first: {said}. Differences from {REFERENCE} that the seeds show: {', '.join(clear) or 'none'}."
+    said = []
+    for data in data_of(record):
+        ranked = sorted(ASSIGNERS, key=lambda name: -np.mean(aps(record, data, name)))
+        apart = {name: against(record, data, name) for name in ASSIGNERS if name != REFERENCE}
+        clear = ", ".join(f"{name} ({d.mean:+.3f})" for name, d in apart.items() if d.low > 0 or d.high < 0) or "none"
+        listed = "; ".join(f"{name} {interval(aps(record, data, name))}" for name in ranked)
+        said.append(f"{data}, AP, best first: {listed}. Differences from {REFERENCE} that the seeds show: {clear}.")
+    return " ".join(said)
 
 
 def page(record: Record) -> str:
-    rows = []
-    for name in ASSIGNERS:
-        d = against(record, name)
-        positives = np.mean([r["positives"] for r in record["runs"] if r["assigner"] == name])
-        cells = [interval(aps(record, name, at)) for at in (slice(None), slice(0, 1), slice(5, 6))]
-        apart = "" if name == REFERENCE else f"{d.mean:+.3f} ({d.low:+.3f} to {d.high:+.3f})"
-        rows.append([name, *cells, f"{positives:.1f}", apart])
-    return table(
-        ["assigner", "AP", "AP50", "AP75", "positives an image, at the end", f"AP less that of {REFERENCE}"], rows
-    )
+    text = ""
+    for data in data_of(record):
+        rows = []
+        for name in ASSIGNERS:
+            d, own = (
+                against(record, data, name),
+                [r for r in record["runs"] if (r["data"], r["assigner"]) == (data, name)],
+            )
+            positives = np.mean([r["positives"] for r in own])
+            cells = [interval(aps(record, data, name, at)) for at in (slice(None), slice(0, 1), slice(5, 6))]
+            apart = "" if name == REFERENCE else f"{d.mean:+.3f} ({d.low:+.3f} to {d.high:+.3f})"
+            rows.append([name, *cells, f"{positives:.1f}", apart])
+        head = ["assigner", "AP", "AP50", "AP75", "positives an image, at the end", f"AP less that of {REFERENCE}"]
+        text += f"{data}:\n\n{table(head, rows)}\n\n"
+    return text
 
 
 def draw(record: Record) -> Any:
-    made, (axes,) = figure(7, 3.2)
-    for place, name in enumerate(ASSIGNERS):
-        axes.plot([place] * len(aps(record, name)), aps(record, name), "o", alpha=0.6)
-        axes.plot(place, np.mean(aps(record, name)), "_", color="black", markersize=24)
-    axes.set_xticks(range(len(ASSIGNERS)), ASSIGNERS, fontsize=8)
-    axes.set(ylabel="AP", title="one dot a seed, the line their mean")
-    axes.grid(alpha=0.3, axis="y")
+    made, panels = figure(7 * len(data_of(record)), 3.2, len(data_of(record)))
+    for axes, data in zip(panels, data_of(record), strict=True):
+        for place, name in enumerate(ASSIGNERS):
+            values = aps(record, data, name)
+            axes.plot([place] * len(values), values, "o", alpha=0.6)
+            axes.plot(place, np.mean(values), "_", color="black", markersize=24)
+        axes.set_xticks(range(len(ASSIGNERS)), ASSIGNERS, fontsize=8)
+        axes.set(ylabel="AP", title=f"{data}: one dot a seed, the line their mean")
+        axes.grid(alpha=0.3, axis="y")
     return made
 
 
-main = partial(run_study, sys.modules[__name__])
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bccd", metavar="FOLDER", help="the data set BCCD, as `yolojax train` takes it")
+
+
+main = partial(run_study, sys.modules[__name__], add=add)
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,8 @@
 """Small training runs for the studies: one compiled step serves every seed, every `Hyper` and every choice of a study.
 
 Generated images of 96 x 96 pixels with two classes, round figures and angular ones (a hundred such images do not teach
-six), and a network of the lesson's kind with some 10^5 parameters, so that a run takes seconds on two idle cores. Step,
+six), or the photos of a data set; and a network of the lesson's kind with some 10^5 parameters, so that a run takes
+seconds on two idle cores. Step,
 augmentation, optimiser and evaluation are the library's own; what `fit` adds is the run directory. Images to learn
 from, to choose by and to be measured on come from separate streams of *shapes*.
 """
@@ -22,6 +23,7 @@ from yolojax import zoo
 from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.coding import levels_of
 from yolojax.config import AugmentConfig, OptimiserConfig, ValidationConfig
+from yolojax.data import open_dataset
 from yolojax.data.feed import CanvasCache, build_cache
 from yolojax.data.sampling import sample_indices
 from yolojax.data.shapes import CLASS_NAMES, MIN_VISIBLE, MOST_OBJECTS, shapes_dataset
@@ -60,6 +62,7 @@ class Scale:
     augment: bool = True
     objects: int = MOST_OBJECTS
     visible: float = MIN_VISIBLE
+    folder: str = ""  # of a data set that takes the place of the generated images
 
     @property
     def steps(self) -> int:
@@ -69,6 +72,9 @@ class Scale:
         """What a record should say about it."""
         return {key: getattr(self, key) for key in ("side", "train", "test", "epochs", "batch", "seeds")}
 
+
+BCCD = Scale(160, 205, 72, 30)
+"""The blood cells of BCCD: all images of its parts."""
 
 QUICK = Scale(32, 8, 8, 2, 4, 2, widths=(0, 8, 0, 8, 8), depths=(0,) * 5, neck_width=8, levels=1, augment=False)
 
@@ -91,13 +97,23 @@ def images(
 
 
 @cache
+def part(scale: Scale, split: str = "train", count: int | None = None) -> CanvasCache:
+    """A part of the data: its first ``count`` generated images, as many as the scale says by default; or all of the
+    data set's."""
+    if scale.folder:
+        return build_cache(open_dataset(scale.folder, split), (scale.side, scale.side), Preprocess())
+    count = count or (scale.train if split == "train" else scale.test)
+    return images(count, scale.side, split, scale.objects, scale.visible)
+
+
+@cache
 def lesson_detector(scale: Scale, per_level: int = 2) -> Detector:
     """The lesson's detector with anchors from the training images."""
-    learn = images(scale.train, scale.side, "train", scale.objects, scale.visible)
+    learn = part(scale)
     sizes = box_sizes_on_canvas(learn.dataset, (scale.side, scale.side))
     return zoo.build(
         "lesson",
-        CLASSES,
+        learn.dataset.class_names,
         (scale.side, scale.side),
         anchors=np.round(deal_to_levels(kmeans_anchors(sizes, per_level * scale.levels), scale.levels), 1).tolist(),
         widths=scale.widths,
