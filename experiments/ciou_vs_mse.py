@@ -47,10 +47,9 @@ def one(scale: Scale, seed: int, loss: str, weight: float, choose_by: int) -> Re
 def measure(args: argparse.Namespace) -> Record:
     scales = {"shapes": scale_of(args)} | ({"BCCD": replace(BCCD, folder=args.bccd)} if args.bccd else {})
     runs = Runs(args, "ciou_vs_mse", scales["shapes"].facts())
-    wanted = product(
-        scales, args.weights[:1] if args.quick else args.weights, BOX_LOSSES[:2] if args.quick else args.losses
-    )
-    for data, weight, name in wanted:
+    weights: list[float] = args.weights[:1] if args.quick else args.weights
+    names: list[str] = list(BOX_LOSSES[:2]) if args.quick else args.losses
+    for (data, weight), name in product(product(scales, weights), names):
         for seed in range(scales[data].seeds):
             compute = partial(one, scales[data], seed, name, weight, 8 if args.quick else 100)
             runs({"data": data, "loss": name, "weight": weight, "seed": seed}, compute)

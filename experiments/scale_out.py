@@ -151,8 +151,8 @@ def main(argv: Sequence[str] | None = None) -> Record | None:
     parser.add_argument("--resume", action="store_true")
     args, rest = parser.parse_known_args(argv)
     if args.worker:
-        folder, out, *numbers = args.worker
-        return worker(Path(folder), Path(out), *map(int, numbers), args.resume)
+        folder, out, devices, seed, epochs = args.worker
+        return worker(Path(folder), Path(out), int(devices), int(seed), int(epochs), args.resume)
     return run_study(sys.modules[__name__], rest)
 
 

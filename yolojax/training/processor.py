@@ -46,8 +46,8 @@ def prepare_processor(batch_size: int | Literal["auto"], accumulate: int = 1) ->
 def _set_holes_aside_after_compilations() -> None:
     import jax.monitoring
 
-    def after(event: str, seconds: float, **_: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration" and seconds >= LONG_COMPILATION:
+    def after(event: str, duration_secs: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration" and duration_secs >= LONG_COMPILATION:
             set_holes_aside()
 
     jax.monitoring.register_event_duration_secs_listener(after)
