@@ -207,7 +207,8 @@ def question(doc: str) -> str:
 def studies() -> dict[str, str]:
     """The docstrings of all studies (what can be run, apart from this package itself) by name; none is imported."""
     texts = {path.stem: path.read_text() for path in sorted(HERE.glob("[a-z]*.py"))}
-    return {name: ast.get_docstring(ast.parse(t)) or "" for name, t in texts.items() if '__name__ == "__main__"' in t}
+    runs = '\nif __name__ == "__main__"'
+    return {name: ast.get_docstring(ast.parse(t)) or "" for name, t in texts.items() if runs in t}
 
 
 def index() -> str:
