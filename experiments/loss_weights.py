@@ -15,7 +15,7 @@ three of each.
 
 Command:   python -m experiments.loss_weights
 Expected:  25 minutes on two cores.
-Quick:     python -m experiments.loss_weights --quick    (four runs of four steps: the machinery only)
+Quick:     python -m experiments.loss_weights --quick    (a few runs of eight steps: the machinery only)
 """
 
 from __future__ import annotations
