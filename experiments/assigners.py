@@ -35,7 +35,8 @@ Record = dict[str, Any]
 
 
 def measure(args: argparse.Namespace) -> Record:
-    scales = {"shapes": scale_of(args)} | ({"BCCD": replace(BCCD, folder=args.bccd)} if args.bccd else {})
+    photos = {"BCCD": replace(BCCD, folder=args.bccd)} if args.bccd and not args.quick else {}
+    scales = {"shapes": scale_of(args), **photos}
     runs = Runs(args, "assigners", scales["shapes"].facts())
     for data, scale in scales.items():
         trainer = Trainer(with_assigner(lesson_detector(scale, per_level=1), 0), scale, with_assigner)

@@ -45,7 +45,8 @@ def one(scale: Scale, seed: int, loss: str, weight: float, choose_by: int) -> Re
 
 
 def measure(args: argparse.Namespace) -> Record:
-    scales = {"shapes": scale_of(args)} | ({"BCCD": replace(BCCD, folder=args.bccd)} if args.bccd else {})
+    photos = {"BCCD": replace(BCCD, folder=args.bccd)} if args.bccd and not args.quick else {}
+    scales = {"shapes": scale_of(args), **photos}
     runs = Runs(args, "ciou_vs_mse", scales["shapes"].facts())
     weights: list[float] = args.weights[:1] if args.quick else args.weights
     names: list[str] = list(BOX_LOSSES[:2]) if args.quick else args.losses
@@ -55,8 +56,9 @@ def measure(args: argparse.Namespace) -> Record:
             runs({"data": data, "loss": name, "weight": weight, "seed": seed}, compute)
     # An interrupted piece may have left some seeds.
     count = Counter((run["data"], run["loss"], run["weight"]) for run in runs.all)
-    whole = [r for r in runs.all if count[r["data"], r["loss"], r["weight"]] == scales["shapes"].seeds]
-    return {"scale": scales["shapes"].facts(), "BCCD": BCCD.facts(), "runs": whole}
+    whole = [r for r in runs.all if count[r["data"], r["loss"], r["weight"]] == scale_of(args).seeds]
+    used = {run["data"] for run in whole}
+    return {"scale": scales["shapes"].facts(), **({"BCCD": BCCD.facts()} if "BCCD" in used else {}), "runs": whole}
 
 
 def conclude(record: Record) -> str:
@@ -66,7 +68,7 @@ def conclude(record: Record) -> str:
         whole = against_mse(runs, name, weight=weight)
         loose, tight = (against_mse(runs, name, at, weight) for at in (slice(0, 1), slice(5, 9)))
         return (
-            f"{name.upper()} {said[verdict(whole)]} against squared error: AP {whole.mean:+.3f} (95 % from "
+            f"{spelt(name)} {said[verdict(whole)]} against squared error: AP {whole.mean:+.3f} (95 % from "
             f"{whole.low:+.3f} to {whole.high:+.3f}, {whole.n} seeds); {loose.mean:+.3f} at IoU .50, {tight.mean:+.3f} "
             "from .75 to .90."
         )
@@ -77,13 +79,16 @@ def conclude(record: Record) -> str:
         weights = sorted({r["weight"] for r in runs})
         common = 5.0 if 5.0 in weights else weights[0]
         sentences.append(f"{data}, the weight {common:g} for both: {sentence(runs, name, common)}")
-        if len(weights) > 1:
+        if len(weights) == 1:
+            sentences.append("No other weight was tried there, and a loss may do better at one of its own.")
+        else:
             each = f"{data}, each at the better of {' and '.join(f'{w:g}' for w in weights)}"
-            best = max(losses(runs), key=lambda loss: np.mean(of(runs, loss)))
-            sentences.append(
-                f"{each}: {sentence(runs, name, None)} Best: {best} ({interval(np.mean(of(runs, best), 1))})."
-            )
+            sentences.append(f"{each}: {sentence(runs, name, None)}")
     return " ".join(sentences)
+
+
+def spelt(name: str) -> str:
+    return name.upper() if name == "mse" else f"{name[:-3].upper()}IoU"
 
 
 def page(record: Record) -> str:
@@ -101,7 +106,8 @@ def page(record: Record) -> str:
         text += (
             f"{data}: {scale['train']} training images, {scale['test']} test images of {scale['side']} x "
             f"{scale['side']}, {scale['epochs']} epochs, {scale['seeds']} seeds. Each loss at the weight with its best "
-            f"validation AP:\n\n{table(head, rows)}\n\nTest AP at every weight `lambda_coord` (mean of the seeds):\n\n"
+            f"validation AP of {', '.join(f'{w:g}' for w in weights)}:\n\n{table(head, rows)}\n\n"
+            "Test AP at every weight `lambda_coord` (mean of the seeds):\n\n"
             f"{table(['box loss', *(f'{w:g}' for w in weights)], grid)}\n\n"
         )
     return text
@@ -113,18 +119,21 @@ def draw(record: Record) -> Any:
     for (data, runs), left, right in zip(parts.items(), panels[::2], panels[1::2], strict=True):
         for name in losses(runs):
             aps = np.array(of(runs, name))
-            left.plot(IOUS, aps.mean(axis=0), marker="o", markersize=3, label=f"{name} ({best_weight(runs, name):g})")
+            colour = f"C{BOX_LOSSES.index(name)}"
+            left.plot(
+                IOUS, aps.mean(axis=0), "o-", color=colour, markersize=3, label=f"{name} ({best_weight(runs, name):g})"
+            )
             if name != "mse":
                 apart = [paired(aps[:, i].tolist(), np.array(of(runs, "mse"))[:, i].tolist()) for i in range(10)]
-                right.plot(IOUS, [d.mean for d in apart], label=name)
+                right.plot(IOUS, [d.mean for d in apart], color=colour, label=name)
                 if name == "ciou":
-                    right.fill_between(IOUS, [d.low for d in apart], [d.high for d in apart], alpha=0.2, color="C4")
+                    right.fill_between(IOUS, [d.low for d in apart], [d.high for d in apart], alpha=0.2, color=colour)
         left.set(title=f"{data}: AP by IoU threshold, best weight", xlabel="IoU", ylabel="AP", ylim=(0, None))
         right.set(title="less that of squared error (band: CIoU, 95 %)", xlabel="IoU")
         right.axhline(0, color="black", linewidth=0.8)
         for axes in (left, right):
             axes.grid(alpha=0.3)
-        left.legend(fontsize=8)
+            axes.legend(fontsize=8)
     return made
 
 

@@ -97,10 +97,12 @@ def conclude(record: Record) -> str:
     more, error = (paired(values(record, "together", n), values(record, "one", n)) for n in ("AP", "calibration"))
     spread, score = (interval(values(record, "ranks", n)) for n in ("spread", "score"))
     unlike = max(abs(np.subtract(values(record, "together", "AP"), values(record, "separate", "AP"))))
+    honest = {"more": "less honest", "less": "more honest"}.get(verdict(error), "as honest")
+    shown = verdict(paired(values(record, "ranks", "spread"), values(record, "ranks", "score")))
     text = (
-        f"{record['scale']['members']} members against one: AP {say(*more[:3])}, calibration error {say(*error[:3])} "
-        f"({more.n} ensembles); the same as separate ones fused (AP within {unlike:.0e}). The spread of a box ranks "
-        f"its error by {spread}, its score by {score}."
+        f"{record['scale']['members']} members against one: AP {say(*more[:3])}, the scores {honest}: calibration "
+        f"error {say(*error[:3])} ({more.n} ensembles); the same as separate ones fused (AP within {unlike:.0e}). The "
+        f"spread of a box ranks its error by {spread}, its score by {score}: {shown}."
     )
     ms = milliseconds(record)
     if ms:

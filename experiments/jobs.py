@@ -69,7 +69,7 @@ def start(
     resume: bool = False,
 ) -> Any:
     """A worker as a child; one of two processes of a job where a port is given."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
     if port:
         names = ("YOLOJAX_COORDINATOR", "YOLOJAX_PROCESSES", "YOLOJAX_PROCESS")
         environment |= dict(zip(names, (f"127.0.0.1:{port}", "2", str(process)), strict=True))

@@ -1,11 +1,12 @@
-"""Which labels of BCCD do detectors that were trained on them find most doubtful, and are those wrong?
+"""Which labels of BCCD do detectors find most doubtful?
 
 Question: `label_errors` measures how well the loss of an object finds labels that were spoilt on purpose. What does it
 say of a data set as it is?
 
 Method: five small detectors with CIoU are trained on the 205 training photos of BCCD at 160 x 160 pixels, and every
 label of all three parts is ranked by its mean `per_object_loss`. The first 50 are listed, with what the first detector
-sees at their place (score .25 and more), and drawn on the sheet `runs/label_suspects.png`, for somebody to judge.
+sees at their place (score .25 and more), and drawn on the sheet `runs/label_suspects.png`, for somebody to judge. The
+detectors know the labels of the training part, which therefore look less doubtful than those of the others.
 
 Command:   python -m experiments.label_suspects --bccd FOLDER    (the data set)
 Expected:  10 minutes on two cores.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +36,7 @@ Record = dict[str, Any]
 def measure(args: argparse.Namespace) -> Record:
     scale = QUICK if args.quick else replace(BCCD, folder=args.bccd)
     suspects, losses = find_suspects(scale, COUNT)
-    sheet = (args.out or Path()) / SHEET.name if args.quick else SHEET
+    sheet = Path(tempfile.mkdtemp()) / SHEET.name if args.quick else SHEET
     sheet.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(draw_suspects(scale, suspects)).save(sheet)
     return {"scale": scale.facts(), "suspects": suspects, "losses": losses}

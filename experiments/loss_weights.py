@@ -10,16 +10,18 @@ hypercube, the four weights on a logarithmic scale, a tenth to ten times YOLOv1'
 run has a seed of its own, so that chance is in the spread. For each number: Spearman's rank correlation with AP (95 %
 by the bootstrap over runs), and the share of the variance of AP that a parabola in it explains. The best setting on the
 100 validation images and YOLOv1's then train anew, ten seeds each, since the best of 64 is also the luckiest; that AP
-is of 200 test images. What 64 separate runs would take is measured on three that compile for themselves.
+is of 200 test images. What 64 runs take in one program, and separate ones that compile for themselves, is measured on
+three of each.
 
 Command:   python -m experiments.loss_weights
 Expected:  25 minutes on two cores.
-Quick:     python -m experiments.loss_weights --quick    (four runs of four steps: the machinery only)
+Quick:     python -m experiments.loss_weights --quick    (a few runs of eight steps: the machinery only)
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from dataclasses import replace
@@ -29,65 +31,21 @@ from typing import Any
 
 import numpy as np
 
-from experiments.record import figure, interval, paired, run_study, table
-from experiments.small import QUICK, Scale, images, lesson_detector
-from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig
-from yolojax.data import write_yolo
-from yolojax.structures import Hyper
-from yolojax.training.sweep import Trial, sweep
+from experiments.record import RESULTS, figure, interval, paired, run_study, table
+from experiments.small import QUICK, Scale
+from experiments.weight_trials import DEFAULTS, NAMES, drawn, settings, times, trained
 
-NAMES = ("lambda_coord", "lambda_obj", "lambda_noobj", "lambda_cls", "ignore_iou")
-DEFAULTS = {name: float(getattr(Hyper(), name)) for name in NAMES}
-SPAN, IGNORED = 10.0, (0.3, 0.9)
 Record = dict[str, Any]
-
-
-def settings(folder: Path, scale: Scale) -> TrainConfig:
-    """A run of the small detector. The folder ``test`` holds the images to be measured on instead of to choose by."""
-    learn = images(scale.train, scale.side).dataset
-    for name, split, count in (("choose", "val", min(100, scale.test)), ("test", "test", scale.test)):
-        write_yolo({"train": learn, "val": images(count, scale.side, split).dataset}, folder / name)
-    return TrainConfig(
-        data=DataConfig(path=str(folder / "choose")),
-        model=ModelConfig(name="lesson", size=scale.side, options=lesson_detector(scale).spec.options),
-        augment=AugmentConfig(flip_vertical=0.5, scale_min=0.8, scale_max=1.25, hue=0.0, saturation=0.0, value=0.0),
-        optimiser=OptimiserConfig(learning_rate=scale.learning_rate),
-        epochs=scale.epochs,
-        batch_size=scale.batch,
-    )
-
-
-def drawn(count: int) -> list[Record]:
-    """A Latin hypercube over the five numbers."""
-    rng, found = np.random.default_rng(0), []
-    for row in (rng.permuted(np.tile(np.arange(count), (len(NAMES), 1)), axis=1).T + 0.5) / count:
-        values = {name: DEFAULTS[name] * SPAN ** (2 * u - 1) for name, u in zip(NAMES[:4], row[:4], strict=True)}
-        found.append({**values, "ignore_iou": IGNORED[0] + (IGNORED[1] - IGNORED[0]) * row[4]})
-    return found
 
 
 def measure(args: argparse.Namespace) -> Record:
     scale, count = (replace(QUICK, epochs=4), 4) if args.quick else (Scale(seeds=10), 64)
+    kept = json.loads((RESULTS / "loss_weights" / "results.json").read_text()) if args.seconds_only else None
     with tempfile.TemporaryDirectory() as folder:
         config = settings(Path(folder), scale)
-        points = drawn(count)
-        found = sweep(config, [Trial(seed, point) for seed, point in enumerate(points)])
-        runs = [{"seed": i, **p, "AP": r.AP} for i, (p, r) in enumerate(zip(points, found.results, strict=True)) if r]
-        print(f"{count} runs: {found.seconds}", flush=True)
-        best = points[int(np.argmax([r["AP"] for r in runs]))]
-        fresh = range(1000, 1000 + scale.seeds)
-        on_test = replace(config, data=DataConfig(path=str(Path(folder) / "test")))
-        again = sweep(on_test, [Trial(s, w) for w in (DEFAULTS, best) for s in fresh])
-        aps = [r.AP for r in again.results if r]
-        separate = [found] if args.quick else [sweep(config, [Trial(i, points[i])], measure=False) for i in range(3)]
-    alone = float(np.mean([s.seconds["compile"] + s.seconds["per_run"] for s in separate]))
-    return {
-        "scale": {**scale.facts(), "runs": count},
-        "runs": runs,
-        "best": best,
-        "again": {"yolov1": aps[: scale.seeds], "best": aps[scale.seeds :]},
-        "seconds": {"sweep": found.seconds["compile"] + found.seconds["train"], "separate": alone * count},
-    }
+        found = {name: kept[name] for name in ("runs", "best", "again")} if kept else trained(config, scale, count)
+        seconds = times(config, drawn(count), 1 if args.quick else 3)
+    return {"scale": {**scale.facts(), "runs": count}, **found, "seconds": seconds}
 
 
 def effects(record: Record) -> dict[str, tuple[float, float, float, float]]:
@@ -149,7 +107,11 @@ def draw(record: Record) -> Any:
     return made
 
 
-main = partial(run_study, sys.modules[__name__])
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds-only", action="store_true", help="measure the time again; the runs are the record's")
+
+
+main = partial(run_study, sys.modules[__name__], add=add)
 
 if __name__ == "__main__":
     main()

@@ -81,15 +81,21 @@ def against_greedy(record: Record, kind: str, model: str) -> tuple[float, float,
 def conclude(record: Record) -> str:
     others = [kind for kind in kinds(record) if kind not in ("greedy", "cluster")]
     ways = {k: paired(crowded(record, k), crowded(record, "greedy")) for k in others}
-    best, worst = max(ways, key=lambda k: ways[k].mean), min(ways, key=lambda k: ways[k].mean)
-    d = ways[best]
+    better, worse = ([k for k in others if sign(ways[k])] for sign in (lambda d: d.low > 0, lambda d: d.high < 0))
+
+    def listed(chosen: list[str]) -> str:
+        ranked = sorted(chosen, key=lambda k: -ways[k].mean)
+        return ", ".join(f"{k} {ways[k].mean:+.3f}" for k in ranked) or "none"
+
     text = (
-        f"Crowded scenes: {best} is best, {d.mean:+.3f} AP from greedy ({d.low:+.3f} to {d.high:+.3f}, {d.n} seeds), "
+        f"AP less that of greedy suppression; crowded scenes, {ways[others[0]].n} seeds: better are {listed(better)}; "
+        f"worse {listed(worse)}."
     )
-    text += f"and {worst} last, {ways[worst].mean:+.3f}."
     for model in models(record):
         best = max(others, key=lambda k: against_greedy(record, k, model)[0])
-        text += f" {model} on COCO images: {best}, {say(*against_greedy(record, best, model))}."
+        text += (
+            f" {model} on images that it was trained on: at most {best}, {say(*against_greedy(record, best, model))}."
+        )
     return text
 
 

@@ -96,8 +96,8 @@ def page(record: Record) -> str:
     notes = "GFLOP: forward, an image; three times that over the peak is the utilisation. PyTorch trains a bare step."
     if record["processor"]:
         notes += (
-            " On a processor the peak is that of a float32 matrix product measured in the same run. No GPU was at "
-            "hand, so none was measured; what is not listed was left out: minutes each."
+            " On a processor the peak is that of a float32 matrix product measured in the same run. What is not "
+            "listed was left out: minutes each."
         )
     return table(head, rows) + f"\n\n{notes} `processor` is `compact` with {json.dumps(COMPACT)}."
 

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from yolojax.training import heap
 from yolojax.training.heap import SMALLEST_HOLE, keep_freed_memory
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap is Linux's")
+pytestmark = pytest.mark.skipif(not hasattr(heap._libc(), "mallinfo2"), reason="needs glibc 2.33")
 
 TATTERED = """
 import ctypes, json, resource
@@ -56,7 +57,7 @@ def run(code: str) -> dict:
 def test_holes_are_set_aside_and_their_pages_given_back() -> None:
     size = 200_000
     found = run(TATTERED.format(size=size))
-    assert found["holes"] >= 200  # those made here, and what starting the interpreter left
+    assert found["holes"] >= 190  # of 200; some may have merged where a fence found another place
     assert found["bytes"] >= 0.8 * 200 * size  # the rest of a hole, under SMALLEST_HOLE, stays
     assert found["released"] >= 0.7 * 200 * size
     assert found["in_holes"] == 0
@@ -71,25 +72,39 @@ def test_small_pieces_stay_in_use() -> None:
     assert run(TATTERED.format(size=SMALLEST_HOLE // 2))["in_holes"] >= 190
 
 
+def test_the_heap_does_not_shrink() -> None:
+    code = (
+        TATTERED.partition("def resident")[0].format()
+        + """
+libc.sbrk.restype, libc.sbrk.argtypes = ctypes.c_void_p, (ctypes.c_ssize_t,)
+large = libc.malloc(5 * 2**29)  # never touched: addresses only
+end = libc.sbrk(0)
+libc.free(large)
+print(json.dumps({"shorter_by": end - libc.sbrk(0)}))
+"""
+    )
+    assert run(code) == {"shorter_by": 0}
+
+
 def test_a_long_compilation_sets_holes_aside() -> None:
     code = """
-import json, jax.monitoring
+import json, jax
 import yolojax.training.processor as processor
 
 calls = []
 processor.set_holes_aside = lambda: calls.append(1)
 processor.prepare_processor(2)
 processor.prepare_processor(2)
-for event, seconds in (("backend_compile", 9.0), ("backend_compile", 0.1), ("jaxpr_trace", 9.0)):
-    jax.monitoring.record_event_duration_secs(f"/jax/core/compile/{event}_duration", seconds)
-print(json.dumps({"calls": len(calls)}))
+jax.jit(lambda x: x + 1)(1.0)
+short = len(calls)
+processor.LONG_COMPILATION = 0.0
+jax.jit(lambda x: x + 2)(1.0)
+print(json.dumps({"short": short, "long": len(calls)}))
 """
-    assert run(code) == {"calls": 1}
+    assert run(code) == {"short": 0, "long": 1}
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from yolojax.training import heap
-
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: object())
     assert not keep_freed_memory()
     assert heap.set_holes_aside() == (0, 0)

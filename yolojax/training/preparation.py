@@ -74,8 +74,6 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Preparation:
     for dataset in (train_set, val_set):
         if dataset is not None and dataset.summary.findings:
             reporter.say(f"{dataset.split or 'data'}: {dataset.summary.text(limit=3)}")
-    if not train_set.object_count:
-        raise DataError("the training images hold no object at all; there is nothing to learn from")
 
     # Detector: canvas and, where there are anchors, their sizes come from the training images, which are then
     # letterboxed once into memory.
@@ -135,7 +133,9 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Preparation:
 
 
 def build(config: TrainConfig, train_set: Dataset) -> Detector:
-    """The detector of these settings for these images."""
+    """The detector of these settings for these images; raises `DataError` when they hold no object."""
+    if not train_set.object_count:
+        raise DataError("the training images hold no object at all; there is nothing to learn from")
     canvas = choose_canvas(config, train_set)
     return zoo.build(
         config.model.name,

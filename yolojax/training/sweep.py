@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 from yolojax.config import TrainConfig, check
 from yolojax.data import CanvasCache, Canvases, Sampler
 from yolojax.detector import Detector, Variables
-from yolojax.errors import ConfigError, DataError
+from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult
 from yolojax.structures import Batch, Hyper, Targets
 from yolojax.training.augmentation import room_for_objects
@@ -245,8 +245,6 @@ def sweep(
 
     # Data and detector, as `fit` has them.
     train_set, val_set = open_splits(config.data, config.seed)
-    if not train_set.object_count:
-        raise DataError("the training images hold no object at all; there is nothing to learn from")
     detector = build(config, train_set)
     hypers = [make_hyper(replace(config, hyper={**config.hyper, **trial.hyper}), detector) for trial in trials]
     layout = {"cap": config.data.max_objects, "room": room_for_objects(config.augment), "cache": "memory"}
