@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.record import Runs, figure, interval, paired, run_study, table
+from experiments.record import Runs, figure, interval, paired, run_study, table, verdict
 from experiments.small import CIOU, images, lesson_trainer, scale_of
 
 COUNTS = (25, 50, 100, 200, 400)
@@ -57,14 +57,16 @@ def counts_of(record: Record) -> list[int]:
 def conclude(record: Record) -> str:
     counts = counts_of(record)
     gains = [paired(at(record, more), at(record, fewer)) for fewer, more in pairwise(counts)]
-    flat = "flattens" if gains[-1].high < gains[0].low else "is not seen to flatten"
+    less = paired(
+        *([b - a for a, b in zip(at(record, f), at(record, m), strict=True)] for f, m in (counts[-2:], counts[:2]))
+    )
+    flat = {"less": "flattens", "more": "steepens"}.get(verdict(less), "is not shown to flatten")
     return (
         f"AP rises from {np.mean(at(record, counts[0])):.3f} with {counts[0]} images to "
         f"{np.mean(at(record, counts[-1])):.3f} with {counts[-1]} in equally many steps; the first doubling is worth "
-        f"{gains[0].mean:+.3f} "
-        f"({gains[0].low:+.3f} to {gains[0].high:+.3f}), the last {gains[-1].mean:+.3f} ({gains[-1].low:+.3f} to "
-        f"{gains[-1].high:+.3f}): "
-        f"the curve {flat}."
+        f"{gains[0].mean:+.3f} ({gains[0].low:+.3f} to {gains[0].high:+.3f}), the last {gains[-1].mean:+.3f} "
+        f"({gains[-1].low:+.3f} to {gains[-1].high:+.3f}), their difference {less.mean:+.3f} ({less.low:+.3f} to "
+        f"{less.high:+.3f}): the curve {flat}."
     )
 
 

@@ -45,7 +45,7 @@ def measure(args: argparse.Namespace) -> Record:
         config = settings(Path(folder), scale)
         found = {name: kept[name] for name in ("runs", "best", "again")} if kept else trained(config, scale, count)
         seconds = times(config, drawn(count), 1 if args.quick else 3)
-    return {"scale": {**scale.facts(), "runs": count}, **found, "seconds": seconds}
+    return {"scale": {**scale.facts(), "runs": count}, **found, "time": seconds}
 
 
 def effects(record: Record) -> dict[str, tuple[float, float, float, float]]:
@@ -69,7 +69,7 @@ def effects(record: Record) -> dict[str, tuple[float, float, float, float]]:
 
 
 def conclude(record: Record) -> str:
-    of, again, seconds = effects(record), record["again"], record["seconds"]
+    of, again, seconds = effects(record), record["again"], record["time"]
     clear = [f"{n} ({'more' if e[0] > 0 else 'less'} is better)" for n, e in of.items() if e[1] > 0 or e[2] < 0]
     aps = [r["AP"] for r in record["runs"]]
     usual, apart = interval(again["yolov1"]), paired(again["best"], again["yolov1"])
