@@ -57,9 +57,11 @@ def counts_of(record: Record) -> list[int]:
 def conclude(record: Record) -> str:
     counts = counts_of(record)
     gains = [paired(at(record, more), at(record, fewer)) for fewer, more in pairwise(counts)]
-    less = paired(
-        *([b - a for a, b in zip(at(record, f), at(record, m), strict=True)] for f, m in (counts[-2:], counts[:2]))
-    )
+
+    def gained(fewer: int, more: int) -> list[float]:
+        return [b - a for a, b in zip(at(record, fewer), at(record, more), strict=True)]
+
+    less = paired(gained(counts[-2], counts[-1]), gained(counts[0], counts[1]))
     flat = {"less": "flattens", "more": "steepens"}.get(verdict(less), "is not shown to flatten")
     return (
         f"AP rises from {np.mean(at(record, counts[0])):.3f} with {counts[0]} images to "

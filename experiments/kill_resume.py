@@ -198,7 +198,7 @@ QUICK = (
     Stop("step", 6, 0.0),
     Stop("checkpoint", 1, 0.02),
     Stop("evaluation", 1, 0.0),
-    Stop("step", 2, 0.0, "SIGTERM"),
+    Stop("step", 1, 0.0, "SIGTERM"),
 )
 
 
