@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,15 +27,14 @@ import numpy as np
 
 from experiments.any_assigner import ASSIGNERS, with_assigner
 from experiments.record import Runs, figure, interval, paired, run_study, table
-from experiments.small import BCCD, Scale, Trainer, ap_by_iou, lesson_detector, part, scale_of
+from experiments.small import BCCD, Scale, Trainer, add_bccd, ap_by_iou, lesson_detector, part, scales_of
 
 REFERENCE = "task-aligned"
 Record = dict[str, Any]
 
 
 def measure(args: argparse.Namespace) -> Record:
-    photos = {"BCCD": replace(BCCD, folder=args.bccd)} if args.bccd and not args.quick else {}
-    scales = {"shapes": scale_of(args), **photos}
+    scales = scales_of(args)
     runs = Runs(args, "assigners", scales["shapes"].facts())
     for data, scale in scales.items():
         trainer = Trainer(with_assigner(lesson_detector(scale, per_level=1), 0), scale, with_assigner)
@@ -81,10 +79,8 @@ def page(record: Record) -> str:
     for data in data_of(record):
         rows = []
         for name in ASSIGNERS:
-            d, own = (
-                against(record, data, name),
-                [r for r in record["runs"] if (r["data"], r["assigner"]) == (data, name)],
-            )
+            d = against(record, data, name)
+            own = [r for r in record["runs"] if (r["data"], r["assigner"]) == (data, name)]
             positives = np.mean([r["positives"] for r in own])
             cells = [interval(aps(record, data, name, at)) for at in (slice(None), slice(0, 1), slice(5, 6))]
             apart = "" if name == REFERENCE else f"{d.mean:+.3f} ({d.low:+.3f} to {d.high:+.3f})"
@@ -107,11 +103,7 @@ def draw(record: Record) -> Any:
     return made
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bccd", metavar="FOLDER", help="the data set BCCD, as `yolojax train` takes it")
-
-
-main = partial(run_study, sys.modules[__name__], add=add)
+main = partial(run_study, sys.modules[__name__], add=add_bccd)
 
 if __name__ == "__main__":
     main()

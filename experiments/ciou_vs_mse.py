@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -30,7 +29,7 @@ import numpy as np
 
 from experiments.losses_apart import IOUS, against_mse, best_weight, data_of, losses, of
 from experiments.record import Runs, figure, interval, paired, run_study, table, verdict
-from experiments.small import BCCD, BOX_LOSSES, Scale, ap_by_iou, lesson_trainer, part, scale_of
+from experiments.small import BCCD, BOX_LOSSES, Scale, add_bccd, ap_by_iou, lesson_trainer, part, scales_of
 
 WEIGHTS = (5.0, 15.0)
 Record = dict[str, Any]
@@ -45,8 +44,7 @@ def one(scale: Scale, seed: int, loss: str, weight: float, choose_by: int) -> Re
 
 
 def measure(args: argparse.Namespace) -> Record:
-    photos = {"BCCD": replace(BCCD, folder=args.bccd)} if args.bccd and not args.quick else {}
-    scales = {"shapes": scale_of(args), **photos}
+    scales = scales_of(args)
     runs = Runs(args, "ciou_vs_mse", scales["shapes"].facts())
     weights: list[float] = args.weights[:1] if args.quick else args.weights
     names: list[str] = list(BOX_LOSSES[:2]) if args.quick else args.losses
@@ -56,7 +54,7 @@ def measure(args: argparse.Namespace) -> Record:
             runs({"data": data, "loss": name, "weight": weight, "seed": seed}, compute)
     # An interrupted piece may have left some seeds.
     count = Counter((run["data"], run["loss"], run["weight"]) for run in runs.all)
-    whole = [r for r in runs.all if count[r["data"], r["loss"], r["weight"]] == scale_of(args).seeds]
+    whole = [r for r in runs.all if count[r["data"], r["loss"], r["weight"]] == scales["shapes"].seeds]
     used = {run["data"] for run in whole}
     return {"scale": scales["shapes"].facts(), **({"BCCD": BCCD.facts()} if "BCCD" in used else {}), "runs": whole}
 
@@ -138,7 +136,7 @@ def draw(record: Record) -> Any:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bccd", metavar="FOLDER", help="the data set BCCD, as `yolojax train` takes it")
+    add_bccd(parser)
     parser.add_argument("--losses", nargs="+", choices=BOX_LOSSES, default=list(BOX_LOSSES))
     parser.add_argument("--weights", nargs="+", type=float, default=list(WEIGHTS))
 

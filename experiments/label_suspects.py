@@ -27,7 +27,7 @@ from PIL import Image
 
 from experiments.doubtful_labels import draw_suspects, find_suspects
 from experiments.record import figure, run_study, table
-from experiments.small import BCCD, QUICK
+from experiments.small import BCCD, QUICK, add_bccd
 
 COUNT, SHEET = 50, Path("runs/label_suspects.png")
 Record = dict[str, Any]
@@ -81,16 +81,12 @@ def draw(record: Record) -> Any:
     return made
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bccd", metavar="FOLDER", help="the data set BCCD, as `yolojax train` takes it")
-
-
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if not (args.quick or args.bccd):
         parser.error("give --bccd FOLDER or --quick")
 
 
-main = partial(run_study, sys.modules[__name__], add=add, check=check)
+main = partial(run_study, sys.modules[__name__], add=add_bccd, check=check)
 
 if __name__ == "__main__":
     main()

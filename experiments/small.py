@@ -83,6 +83,17 @@ def scale_of(args: argparse.Namespace) -> Scale:
     return QUICK if args.quick else Scale()
 
 
+def scales_of(args: argparse.Namespace) -> dict[str, Scale]:
+    """The generated images and, where ``--bccd`` says where they are, the photos."""
+    photos = {"BCCD": replace(BCCD, folder=args.bccd)} if args.bccd and not args.quick else {}
+    return {"shapes": scale_of(args), **photos}
+
+
+def add_bccd(parser: argparse.ArgumentParser) -> None:
+    """The option ``--bccd``."""
+    parser.add_argument("--bccd", metavar="FOLDER", help="the data set BCCD, as `yolojax train` takes it")
+
+
 @lru_cache
 def images(
     count: int, side: int, split: str = "train", objects: int = MOST_OBJECTS, visible: float = MIN_VISIBLE
