@@ -8,8 +8,8 @@ reach on the same machine?
 Method: `yolojax bench train` in a fresh process for each case: the ordinary step with augmentation, assignment, loss,
 optimiser and running average on generated images. PyTorch (`experiments/torch_yolov8n.py`, in the
 Python that --torch names): network, sum of squares, AdamW and nothing else, on noise, channels-last, so it does less.
-Ultralytics: its command `yolo`, where the user has installed it, on the same images, with its own augmentation; neither
-is imported. On a processor 640 pixels in batches of 16 and more, 320 in batches of 64, and most of bfloat16, which it
+Ultralytics: its command `yolo`, where the user has installed it, YOLOv8n on generated images, with its own augmentation
+and defaults; neither is imported. On a processor 640 pixels in batches of 16 and more, 320 in batches of 64, and most of bfloat16, which it
 only emulates, are left out unless --all: minutes each.
 
 Command:   python -m experiments.throughput --torch PYTHON    (again goes on where it was stopped; --so-far records)
@@ -94,6 +94,9 @@ def page(record: Record) -> str:
         rows.append(cells + [""] * (10 - len(cells)))
     head = ["what", "pixels", "batch", "numbers", "images/s", "waiting", "compilation, s", "GB", "GFLOP", "of the peak"]
     notes = "GFLOP: forward, an image; three times that over the peak is the utilisation. PyTorch trains a bare step."
+    versions = {r["version"] for r in record["runs"] if r["what"] == "Ultralytics"}
+    if versions:
+        notes += f" Ultralytics {', '.join(sorted(versions))}: its trainer with its defaults, mosaic to the end."
     if record["processor"]:
         notes += (
             " On a processor the peak is that of a float32 matrix product measured in the same run. What is not "
