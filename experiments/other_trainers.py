@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -18,7 +19,24 @@ def pytorch(python: str, size: int, batch: int, dtype: str, seconds: float) -> R
     return json.loads(done.stdout)
 
 
-def ultralytics(size: int, batch: int) -> Record:
+# Runs a script in whose process PyTorch keeps all cores.
+ALL_CORES = (
+    "import os, runpy, sys, torch; torch.set_num_threads(os.cpu_count()); torch.set_num_threads = lambda n: None; "
+    "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+def yolo_command(*, all_cores: bool) -> list[str]:
+    """The command `yolo` of the user; with ``all_cores`` where it would leave one free for its loader."""
+    script = shutil.which("yolo")
+    assert script is not None
+    if not all_cores:
+        return [script]
+    python = Path(script).read_text().splitlines()[0].removeprefix("#!").strip()
+    return [python, "-c", ALL_CORES, script]
+
+
+def ultralytics(size: int, batch: int, *, all_cores: bool) -> Record:
     """From its own record of the seconds after each epoch: neither the first counts nor the last, which evaluates."""
     from yolojax.data import shapes_dataset, write_yolo
 
@@ -29,7 +47,7 @@ def ultralytics(size: int, batch: int) -> Record:
         settings = {"model": "yolov8n.yaml", "data": data / "data.yaml", "epochs": 4, "imgsz": size, "batch": batch}
         settings |= {"project": name, "name": "run", "val": False, "plots": False}
         settings |= {"close_mosaic": 0}  # else a run of fewer than ten epochs has no mosaic at all
-        command = ["yolo", "detect", "train", *(f"{k}={v}" for k, v in settings.items())]
+        command = [*yolo_command(all_cores=all_cores), "detect", "train", *(f"{k}={v}" for k, v in settings.items())]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         with (Path(name) / "run" / "results.csv").open() as handle:
             seconds = [float({k.strip(): v for k, v in row.items()}["time"]) for row in csv.DictReader(handle)]

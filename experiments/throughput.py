@@ -6,11 +6,12 @@ data, compilation, memory, utilisation; and what do a PyTorch network of YOLOv8n
 reach on the same machine?
 
 Method: `yolojax bench train` in a fresh process for each case: the ordinary step with augmentation, assignment, loss,
-optimiser and running average on generated images. PyTorch (`experiments/torch_yolov8n.py`, in the
-Python that --torch names): network, sum of squares, AdamW and nothing else, on noise, channels-last, so it does less.
-Ultralytics: its command `yolo`, where the user has installed it, YOLOv8n on generated images, with its own augmentation
-and defaults; neither is imported. On a processor 640 pixels in batches of 16 and more, 320 in batches of 64, and most of bfloat16, which it
-only emulates, are left out unless --all: minutes each.
+optimiser and running average on generated images. PyTorch (`experiments/torch_yolov8n.py`, in the Python that --torch
+names): network, sum of squares, AdamW and nothing else, on noise, channels-last, so it does less. Ultralytics: its
+command `yolo`, where the user has installed it, YOLOv8n on generated images, with its own augmentation and defaults,
+and on a processor again with all cores, of which it leaves one to its loader; neither is imported. On a processor 640
+pixels in batches of 16 and more, 320 in batches of 64, and most of bfloat16, which it only emulates, are left out
+unless --all: minutes each.
 
 Command:   python -m experiments.throughput --torch PYTHON    (again goes on where it was stopped; --so-far records)
 Expected:  about 20 minutes on two cores.
@@ -65,7 +66,8 @@ def measure(args: argparse.Namespace) -> Record:
         if args.torch and not quick:
             runs({"what": "PyTorch", **key}, partial(pytorch, args.torch, size, batch, dtype, seconds))
         if shutil.which("yolo") and not quick and dtype == "float32":
-            runs({"what": "Ultralytics", **key}, partial(ultralytics, size, batch))
+            for what in ("Ultralytics", "Ultralytics, all cores") if processor else ("Ultralytics",):
+                runs({"what": what, **key}, partial(ultralytics, size, batch, all_cores="," in what))
     if processor and not (quick or args.all or args.so_far):  # what emulation costs, once
         key = dict(zip(("size", "batch", "dtype"), EMULATED, strict=True))
         runs({"what": "demo", **key}, partial(ours, "demo", *EMULATED, seconds))

@@ -1,6 +1,7 @@
 """Every lowering of a convolution gives the values and gradients of the plain one."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -57,3 +58,34 @@ def test_convolve_chooses_only_equal_lowerings(stride, groups, kernel, size):
     got = jax.jit(lambda x, k: convolution.convolve(x, k, stride, groups))(x, k)
     want = jax.jit(lambda x, k: convolution.plain(x, k, stride, groups))(x, k)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+# A shape for every lowering: matrix product, depthwise, Winograd, gathered windows, plain.
+LOWERINGS = {
+    "pointwise": ((2, 8, 12, 5), (1, 1, 5, 7), 1, 1),
+    "depthwise": ((2, 8, 12, 4), (3, 3, 1, 4), 1, 4),
+    "winograd": ((2, 8, 12, 64), (3, 3, 64, 64), 1, 1),
+    "strided by columns": ((2, 8, 12, 64), (3, 3, 64, 8), 2, 1),
+    "plain": ((2, 8, 12, 4), (3, 3, 4, 8), 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", LOWERINGS)
+def test_bfloat16_has_values_and_gradients_of_its_kind(name):
+    x_shape, kernel_shape, stride, groups = LOWERINGS[name]
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], x_shape, jnp.bfloat16)
+    kernel = jax.random.normal(keys[1], kernel_shape, jnp.bfloat16)
+    out = jax.eval_shape(lambda x, k: convolution.plain(x, k, stride, groups), x, kernel)
+    cotangent = jax.random.normal(keys[2], out.shape, jnp.bfloat16)
+
+    def run(function, *arguments):
+        value, pullback = jax.vjp(lambda x, k: function(x, k, stride, groups), *arguments[:2])
+        return value, *pullback(arguments[2])
+
+    arguments = (x, kernel, cotangent)
+    got = jax.jit(lambda *a: run(convolution.convolve, *a))(*arguments)
+    want = jax.jit(lambda *a: run(convolution.plain, *a))(*(a.astype(jnp.float32) for a in arguments))
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == jnp.bfloat16
+        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-7, atol=0.02 * np.abs(b).max())

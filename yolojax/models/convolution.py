@@ -97,7 +97,8 @@ def convolve(
     if size == (1, 1) and stride == 1:
         return pointwise(x, kernel)
     if size == (3, 3) and stride == 1 and min(kernel.shape[2:]) >= WINOGRAD_CHANNELS:
-        return winograd(x, kernel)
+        # In float32 whatever comes in: its transforms would lose most of the eight bits that bfloat16 has.
+        return winograd(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype)
     even = x.shape[1] % 2 == x.shape[2] % 2 == 0
     if stride == 2 and size[0] % 2 == size[1] % 2 == 1 and even and x.shape[3] >= COLUMNS_CHANNELS:
         return strided_by_columns(x, kernel)
