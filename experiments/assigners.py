@@ -27,7 +27,7 @@ import numpy as np
 
 from experiments.any_assigner import ASSIGNERS, with_assigner
 from experiments.record import Runs, figure, interval, paired, run_study, table
-from experiments.small import BCCD, Scale, Trainer, add_bccd, ap_by_iou, lesson_detector, part, scales_of
+from experiments.small import BCCD, Scale, Trainer, add_bccd, ap_by_iou, by_data, lesson_detector, part, scales_of
 
 REFERENCE = "task-aligned"
 Record = dict[str, Any]
@@ -35,7 +35,7 @@ Record = dict[str, Any]
 
 def measure(args: argparse.Namespace) -> Record:
     scales = scales_of(args)
-    runs = Runs(args, "assigners", scales["shapes"].facts())
+    runs = Runs(args, "assigners", scales["shapes"].facts(), BCCD=BCCD.facts())
     for data, scale in scales.items():
         trainer = Trainer(with_assigner(lesson_detector(scale, per_level=1), 0), scale, with_assigner)
         for seed in range(scale.seeds):
@@ -51,10 +51,6 @@ def measure(args: argparse.Namespace) -> Record:
     return {"scale": scales["shapes"].facts(), "BCCD": BCCD.facts(), "runs": runs.all}
 
 
-def data_of(record: Record) -> list[str]:
-    return list(dict.fromkeys(run["data"] for run in record["runs"]))
-
-
 def aps(record: Record, data: str, name: str, at: slice = slice(None)) -> list[float]:
     return [float(np.mean(r["by_iou"][at])) for r in record["runs"] if (r["data"], r["assigner"]) == (data, name)]
 
@@ -65,7 +61,7 @@ def against(record: Record, data: str, name: str) -> Any:
 
 def conclude(record: Record) -> str:
     said = []
-    for data in data_of(record):
+    for data in by_data(record):
         ranked = sorted(ASSIGNERS, key=lambda name: -np.mean(aps(record, data, name)))
         apart = {name: against(record, data, name) for name in ASSIGNERS if name != REFERENCE}
         clear = ", ".join(f"{name} ({d.mean:+.3f})" for name, d in apart.items() if d.low > 0 or d.high < 0) or "none"
@@ -76,7 +72,7 @@ def conclude(record: Record) -> str:
 
 def page(record: Record) -> str:
     text = ""
-    for data in data_of(record):
+    for data in by_data(record):
         rows = []
         for name in ASSIGNERS:
             d = against(record, data, name)
@@ -91,8 +87,8 @@ def page(record: Record) -> str:
 
 
 def draw(record: Record) -> Any:
-    made, panels = figure(7 * len(data_of(record)), 3.2, len(data_of(record)))
-    for axes, data in zip(panels, data_of(record), strict=True):
+    made, panels = figure(7 * len(by_data(record)), 3.2, len(by_data(record)))
+    for axes, data in zip(panels, by_data(record), strict=True):
         for place, name in enumerate(ASSIGNERS):
             values = aps(record, data, name)
             axes.plot([place] * len(values), values, "o", alpha=0.6)

@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.losses_apart import IOUS, against_mse, best_weight, data_of, losses, of
+from experiments.losses_apart import IOUS, against_mse, best_weight, losses, of
 from experiments.record import Runs, figure, interval, paired, run_study, table, verdict
-from experiments.small import BCCD, BOX_LOSSES, Scale, add_bccd, ap_by_iou, lesson_trainer, part, scales_of
+from experiments.small import BCCD, BOX_LOSSES, Scale, add_bccd, ap_by_iou, by_data, lesson_trainer, part, scales_of
 
 WEIGHTS = (5.0, 15.0)
 Record = dict[str, Any]
@@ -45,9 +45,10 @@ def one(scale: Scale, seed: int, loss: str, weight: float, choose_by: int) -> Re
 
 def measure(args: argparse.Namespace) -> Record:
     scales = scales_of(args)
-    runs = Runs(args, "ciou_vs_mse", scales["shapes"].facts())
+    runs = Runs(args, "ciou_vs_mse", scales["shapes"].facts(), BCCD=BCCD.facts())
     weights: list[float] = args.weights[:1] if args.quick else args.weights
-    names: list[str] = list(BOX_LOSSES[:2]) if args.quick else args.losses
+    # Squared error always: the others are held against it.
+    names = list(BOX_LOSSES[:2]) if args.quick else [BOX_LOSSES[0], *(n for n in args.losses if n != BOX_LOSSES[0])]
     for (data, weight), name in product(product(scales, weights), names):
         for seed in range(scales[data].seeds):
             compute = partial(one, scales[data], seed, name, weight, 8 if args.quick else 100)
@@ -72,7 +73,7 @@ def conclude(record: Record) -> str:
         )
 
     sentences = []
-    for data, runs in data_of(record).items():
+    for data, runs in by_data(record).items():
         name = "ciou" if "ciou" in losses(runs) else losses(runs)[-1]
         weights = sorted({r["weight"] for r in runs})
         common = 5.0 if 5.0 in weights else weights[0]
@@ -91,7 +92,7 @@ def spelt(name: str) -> str:
 
 def page(record: Record) -> str:
     text = ""
-    for data, runs in data_of(record).items():
+    for data, runs in by_data(record).items():
         scale, names = record["scale" if data == "shapes" else "BCCD"], losses(runs)
         weights, rows = sorted({r["weight"] for r in runs}), []
         for name in names:
@@ -112,7 +113,7 @@ def page(record: Record) -> str:
 
 
 def draw(record: Record) -> Any:
-    parts = data_of(record)
+    parts = by_data(record)
     made, panels = figure(9 * len(parts), 3.6, 2 * len(parts))
     for (data, runs), left, right in zip(parts.items(), panels[::2], panels[1::2], strict=True):
         for name in losses(runs):

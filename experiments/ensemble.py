@@ -43,11 +43,8 @@ Record = dict[str, Any]
 def measure(args: argparse.Namespace) -> Record:
     scale, size = (QUICK, 2) if args.quick else (PLAIN, 5)
     facts = {**scale.facts(), "members": size}
-    runs, test, ways = (
-        Runs(args, "ensemble", facts),
-        images(scale.test, scale.side, "test"),
-        Ways(lesson_detector(scale)),
-    )
+    runs, test = Runs(args, "ensemble", facts), images(scale.test, scale.side, "test")
+    ways = Ways(lesson_detector(scale))
 
     def quality(seed: int) -> Record:
         own = [member(scale, size * seed + i) for i in range(size)]

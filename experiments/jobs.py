@@ -8,9 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = {"widths": [8, 16, 24, 32], "depths": [0, 1, 1, 1], "head_width": 24}
@@ -57,7 +60,27 @@ def worker(folder: Path, out: Path, devices: int, seed: int, epochs: int, resume
     out.with_suffix(f".{me}.json" if me else ".json").write_text(json.dumps(found))
 
 
-def start(
+class Child(NamedTuple):
+    """A process, and the file that its messages go to."""
+
+    process: subprocess.Popen[bytes]
+    errors: IO[str]
+
+    def end(self, timeout: float | None = None) -> tuple[int, str]:
+        """Its exit code and its messages; it is killed after so many seconds, and the messages say so."""
+        hung = ""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            hung = f"\nhung for {timeout:.0f} s"
+        self.errors.seek(0)
+        return self.process.returncode, self.errors.read() + hung
+
+
+@contextmanager
+def started(
     folder: Path,
     out: Path,
     devices: int = 1,
@@ -67,8 +90,8 @@ def start(
     process: int = 0,
     port: int = 0,
     resume: bool = False,
-) -> Any:
-    """A worker as a child; one of two processes of a job where a port is given."""
+) -> Iterator[Child]:
+    """A worker as a child, one of two processes of a job where a port is given; it does not outlive the context."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
     if port:
         names = ("YOLOJAX_COORDINATOR", "YOLOJAX_PROCESSES", "YOLOJAX_PROCESS")
@@ -76,7 +99,14 @@ def start(
     values = [str(value) for value in (folder, out, devices, seed, epochs)]
     command = [sys.executable, "-m", "experiments.scale_out", "--worker", *values]
     command += ["--resume"] if resume else []
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    # To a file: a pipe that nobody reads while the other process is waited for would hold up a child that says much.
+    with tempfile.TemporaryFile("w+") as errors:
+        process_ = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=errors)
+        try:
+            yield Child(process_, errors)
+        finally:
+            process_.kill()
+            process_.wait()
 
 
 def free_port() -> int:
@@ -89,24 +119,27 @@ def free_port() -> int:
 def together(
     folder: Path, out: Path, *, epochs: int = EPOCHS, resume: bool = False, kill: int | None = None
 ) -> list[tuple[int, str]]:
-    """Exit code and last line of both processes of a job; ``kill`` names one to kill after its first checkpoint."""
+    """Exit code and last line of both processes of a job; ``kill`` names one to kill after its first checkpoint.
+
+    Raises `SystemExit` where the job ended before that.
+    """
     port = free_port()
-    children = [start(folder, out, epochs=epochs, process=i, port=port, resume=resume) for i in range(2)]
-    if kill is not None:
-        while not list((out / "checkpoints").glob("[0-9]*/manifest.json")):
-            if any(child.poll() is not None for child in children):
-                break
-            time.sleep(0.1)
-        children[kill].send_signal(signal.SIGKILL)
-    ends = []
-    for child in children:
-        try:
-            _, text = child.communicate(timeout=900)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            _, text = child.communicate()
-            text += "\nhung for a quarter of an hour"
-        lines = [line for line in text.splitlines() if line.strip()]
-        chosen = [line for line in lines if line.startswith("error:")] or lines[-1:] or [""]
-        ends.append((child.returncode, chosen[-1]))
+    with ExitStack() as stack:
+        children = [
+            stack.enter_context(started(folder, out, epochs=epochs, process=i, port=port, resume=resume))
+            for i in range(2)
+        ]
+        if kill is not None:
+            while not list((out / "checkpoints").glob("[0-9]*/manifest.json")):
+                if any(child.process.poll() is not None for child in children):
+                    raise SystemExit(f"a job to kill ended by itself: {[child.end(10) for child in children]}")
+                time.sleep(0.1)
+            if children[kill].process.poll() is not None:
+                raise SystemExit(f"process {kill}, to be killed, had ended: {children[kill].end()}")
+            children[kill].process.send_signal(signal.SIGKILL)
+        ends = []
+        for code, text in [child.end(900) for child in children]:
+            lines = [line for line in text.splitlines() if line.strip()]
+            chosen = [line for line in lines if line.startswith("error:")] or lines[-1:] or [""]
+            ends.append((code, chosen[-1]))
     return ends

@@ -1,4 +1,4 @@
-"""The kinds of suppression as compiled functions of one image, with the thresholds that are tried."""
+"""The kinds of suppression as compiled functions of one image, the thresholds that are tried, and what was recorded."""
 
 from __future__ import annotations
 
@@ -83,3 +83,20 @@ def halves(data: str, model: str, run: Any, grid: tuple[float, ...]) -> dict[str
     best = [max(grid, key=lambda t: ap_of(rows, found[t], which != half)["AP"]) for half in (0, 1)]
     mixed = [found[best[half]][i] for i, half in enumerate(which)]
     return {"thresholds": best, **ap_of(rows, mixed), "resampled": resampled_ap(rows, mixed, 300)}
+
+
+def of(record: Record, part: str, kind: str, model: str | None = None) -> list[Record]:
+    return [r for r in record["runs"] if (r["part"], r["kind"], r.get("model")) == (part, kind, model)]
+
+
+def crowded(record: Record, kind: str, name: str = "AP") -> list[float]:
+    """The number on test images of every seed."""
+    return [r[name] for r in sorted(of(record, "crowded", kind), key=lambda r: r["seed"])]
+
+
+def kinds(record: Record) -> list[str]:
+    return [kind for kind in KINDS if of(record, "crowded", kind)]
+
+
+def models(record: Record) -> list[str]:
+    return list(dict.fromkeys(r["model"] for r in record["runs"] if r["part"] == "coco"))

@@ -12,14 +12,6 @@ IOUS = tuple(f".{50 + 5 * i}" for i in range(10))
 Record = dict[str, Any]
 
 
-def data_of(record: Record) -> dict[str, list[Record]]:
-    """The runs on each data set."""
-    found: dict[str, list[Record]] = {}
-    for run in record["runs"]:
-        found.setdefault(run["data"], []).append(run)
-    return found
-
-
 def of(runs: list[Record], loss: str, weight: float | None = None) -> list[list[float]]:
     """AP by IoU threshold, seed by seed, at a weight or at the one with the best validation AP."""
     weight = best_weight(runs, loss) if weight is None else weight

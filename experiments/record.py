@@ -22,6 +22,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -102,28 +103,46 @@ def arguments(doc: str, name: str) -> argparse.ArgumentParser:
 class Runs:
     """The runs of a study, each computed unless an earlier call of the study did so: ``runs(key, compute)``.
 
-    Looked for in the record that is there, if it is of the same ``scale``, and in ``runs.jsonl`` beside it, where runs
-    wait until the record is written. Remove the folder to begin anew. Quick runs are neither kept nor looked for.
+    Looked for in the record that is there and in ``runs.jsonl`` beside it, where runs wait until the record is written,
+    if they were made at the same ``scale`` and of the same ``facts``, which the record holds by these names. Quick runs
+    are neither kept nor looked for.
     """
 
-    def __init__(self, args: argparse.Namespace, name: str, scale: Record) -> None:
+    def __init__(self, args: argparse.Namespace, name: str, scale: Record, **facts: Record) -> None:
         self.keep, folder = not args.quick, args.out or RESULTS / name
         self.file, self.all = folder / UNFINISHED, []
-        if self.keep and (folder / "results.json").exists():
-            old = json.loads((folder / "results.json").read_text())
-            self.all += old["runs"] if old["scale"] == json.loads(json.dumps(scale)) else []
-        if self.keep and self.file.exists():
-            self.all += [json.loads(line) for line in self.file.read_text().splitlines()]
+        self.facts = json.loads(json.dumps({"scale": scale, **facts}))
+        for file in (folder / "results.json", self.file) if self.keep else ():
+            made, found = _kept(file)
+            if any(made.get(name, fact) != fact for name, fact in self.facts.items()):
+                print(f"{file.name}: {len(found)} runs of other settings, made again", flush=True)
+            else:
+                self.all += found
 
     def __call__(self, key: Record, compute: Callable[[], Record]) -> None:
         if any(run.items() >= key.items() for run in self.all):
             return
         self.all.append({**key, **compute()})
         if self.keep:
+            # The first line says what the others are runs of.
+            begin = _kept(self.file)[0] != self.facts
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a") as out:
-                out.write(json.dumps(self.all[-1], allow_nan=False) + "\n")
-        print({k: round(v, 3) if isinstance(v, float) else v for k, v in self.all[-1].items()}, flush=True)
+            with self.file.open("w" if begin else "a") as out:
+                for line in (self.facts, self.all[-1]) if begin else (self.all[-1],):
+                    out.write(json.dumps(line, allow_nan=False) + "\n")
+        said = {k: round(v, 3) if isinstance(v, float) else v for k, v in self.all[-1].items()}
+        print({k: f"{len(v)} values" if isinstance(v, list) else v for k, v in said.items()}, flush=True)
+
+
+def _kept(file: Path) -> tuple[Record, list[Record]]:
+    """What a record, or runs that wait for one, say that they are runs of; and the runs."""
+    if not file.exists():
+        return {}, []
+    if file.name == UNFINISHED:
+        facts, *runs = map(json.loads, file.read_text().splitlines())
+        return facts, runs
+    record = json.loads(file.read_text())
+    return record, record["runs"]
 
 
 def run_study(
@@ -146,12 +165,13 @@ def run_study(
     name = module.__spec__.name.rpartition(".")[2] if module.__spec__ else module.__name__.rpartition(".")[2]
     parser = arguments(module.__doc__ or "", name)
     add(parser)
-    args = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = parser.parse_args(words)
     check(parser, args)
     started = time.monotonic()
     results = module.measure(args)
     record = {
-        "command": f"python -m experiments.{name}" + (" --quick" if args.quick else ""),
+        "command": " ".join([f"python -m experiments.{name}", *without_paths(words)]),
         "date": datetime.date.today().isoformat(),
         "environment": environment(*packages),
         "seconds": round(time.monotonic() - started),
@@ -161,6 +181,19 @@ def run_study(
     write(folder, record, module)
     print(f"{module.conclude(record)}\nwritten to {folder}")
     return record
+
+
+def without_paths(words: Sequence[str]) -> list[str]:
+    """A command line for a record: in the place of a path stands the name of its option."""
+    told: list[str] = []
+    for word in words:
+        option, value, path = word.rpartition("=")
+        if os.sep not in path:
+            told.append(word)
+        else:
+            names = [w.lstrip("-").split("=")[0].upper() for w in (*told, option) if w.startswith("--")]
+            told.append(f"{option}{value}{names[-1] if names else 'PATH'}")
+    return told
 
 
 def write(folder: Path, record: Record, module: ModuleType) -> None:
@@ -228,7 +261,8 @@ def index() -> str:
         rows.append([f"[{name}]({name}.py)", question(doc), found, links or ""])
     intro = (
         "# Studies\n\nEach is a program that anyone can run again: `python -m experiments.NAME`, with `--quick` to try "
-        "it in seconds. What it found is recorded in `results/NAME`, the single runs included. Intervals are Student's "
-        "95 % over seeds; differences are taken seed by seed. This page is made by `python -m experiments`.\n\n"
+        "it in seconds. What it found is recorded in `results/NAME`, the single runs included. Intervals are of 95 %: "
+        "Student's over seeds, differences taken seed by seed; and where one detector is measured on photos, those of "
+        "its images resampled. This page is made by `python -m experiments`.\n\n"
     )
     return intro + table(("study", "question", "what was found", ""), rows) + "\n"

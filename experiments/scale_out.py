@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.jobs import EPOCHS, start, together, worker
+from experiments.jobs import EPOCHS, started, together, worker
 from experiments.record import figure, run_study, table
 
 IMAGES, SEEDS = {"train": 384, "val": 96}, 5
@@ -53,9 +53,9 @@ def measure(args: argparse.Namespace) -> Record:
 
         for devices, seed in cases:
             out = base / f"devices{devices}-{seed}"
-            child = start(data, out, devices, seed=seed, epochs=epochs)
-            _, text = child.communicate()
-            if child.returncode:
+            with started(data, out, devices, seed=seed, epochs=epochs) as child:
+                code, text = child.end()
+            if code:
                 raise SystemExit(text)
             note(out, processes=1, devices=devices, seed=seed)
         if not args.quick:
@@ -100,6 +100,9 @@ def conclude(record: Record) -> str:
         f"one device's; final AP {min(r['AP'] for r in others):.3f} to {max(r['AP'] for r in others):.3f}, where one "
         f"device with {len(spread)} seeds reaches {min(spread):.3f} to {max(spread):.3f}."
     )
+    if "both_say_the_same" in record["runs"][-1]:
+        told = "say the same of them" if record["runs"][-1]["both_say_the_same"] else "do not say the same of them"
+        said += f" Two processes {told}."
     if not record["killed"]:
         return said
     whole = record["runs"][-1]["AP"]

@@ -89,6 +89,14 @@ def scales_of(args: argparse.Namespace) -> dict[str, Scale]:
     return {"shapes": scale_of(args), **photos}
 
 
+def by_data(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The runs on each data set."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in record["runs"]:
+        found.setdefault(run["data"], []).append(run)
+    return found
+
+
 def add_bccd(parser: argparse.ArgumentParser) -> None:
     """The option ``--bccd``."""
     parser.add_argument("--bccd", metavar="FOLDER", help="the data set BCCD, as `yolojax train` takes it")

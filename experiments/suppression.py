@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.kinds import KINDS, K, crowded_run, halves, program, timed
+from experiments.kinds import KINDS, K, crowded, crowded_run, halves, kinds, models, of, program, timed
 from experiments.members import CROWDED
 from experiments.record import Runs, figure, interval, paired, run_study, table
 from experiments.rows import REAL, apart, say
@@ -55,23 +55,6 @@ def measure(args: argparse.Namespace) -> Record:
                 one = partial(timed, args.data, model, run, KINDS[kind][2])
                 runs({"part": "time", "model": model, "kind": kind}, one)
     return {"scale": facts, "runs": runs.all}
-
-
-def of(record: Record, part: str, kind: str, model: str | None = None) -> list[Record]:
-    return [r for r in record["runs"] if (r["part"], r["kind"], r.get("model")) == (part, kind, model)]
-
-
-def crowded(record: Record, kind: str, name: str = "AP") -> list[float]:
-    """The number on test images of every seed."""
-    return [r[name] for r in sorted(of(record, "crowded", kind), key=lambda r: r["seed"])]
-
-
-def kinds(record: Record) -> list[str]:
-    return [kind for kind in KINDS if of(record, "crowded", kind)]
-
-
-def models(record: Record) -> list[str]:
-    return list(dict.fromkeys(r["model"] for r in record["runs"] if r["part"] == "coco"))
 
 
 def against_greedy(record: Record, kind: str, model: str) -> tuple[float, float, float]:

@@ -87,7 +87,7 @@ def conclude(record: Record) -> str:
 
 def page(record: Record) -> str:
     rows = []
-    for r in sorted(record["runs"], key=lambda r: (r["size"], r["dtype"], r["batch"], r["what"])):
+    for r in sorted(record["runs"], key=lambda r: (r["size"], r["batch"], r["dtype"] != "float32", r["what"])):
         cells = [r["what"], r["size"], r["batch"], r["dtype"], f"{r['images_per_second']:.1f}"]
         if "memory" in r:
             cells += [f"{r['waiting_share']:.1%}", f"{r['compile_seconds']:.0f}", f"{(r['memory'] or 0) / 1e9:.2f}"]
@@ -108,13 +108,19 @@ def page(record: Record) -> str:
 
 
 def draw(record: Record) -> Any:
-    made, (axes,) = figure(7, 3.6)
+    made, (axes,) = figure(8, 4)
+    names = list(dict.fromkeys(r["what"] for r in record["runs"]))
     for what, size in dict.fromkeys((r["what"], r["size"]) for r in record["runs"]):
         of = [r for r in record["runs"] if (r["what"], r["size"], r["dtype"]) == (what, size, "float32")]
         of.sort(key=lambda r: r["batch"])
-        axes.plot([r["batch"] for r in of], [r["images_per_second"] for r in of], "o-", label=f"{what}, {size} pixels")
-    axes.set(xlabel="batch", ylabel="images a second", xscale="log", title="training, float32")
-    axes.legend(fontsize=7)
+        line = {"color": f"C{names.index(what)}", "marker": "o" if size <= 320 else "x"}
+        batches, rates = ([r[key] for r in of] for key in ("batch", "images_per_second"))
+        axes.plot(batches, rates, label=f"{what}, {size} pixels", **line)
+    ticks = sorted({r["batch"] for r in record["runs"]})
+    axes.set(xlabel="batch", ylabel="images a second", xscale="log", title="training, float32", ylim=(0, None))
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.legend(fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
     axes.grid(alpha=0.3)
     return made
 

@@ -62,5 +62,6 @@ def times(config: TrainConfig, points: list[Record], some: int) -> Record:
     trials = [Trial(seed, point) for seed, point in enumerate(points[:some])]
     whole = sweep(config, trials, measure=False).seconds
     alone = [sweep(config, [trial], measure=False).seconds for trial in trials]
-    each = float(np.mean([seconds["compile"] + seconds["per_run"] for seconds in alone]))
-    return {"sweep": whole["compile"] + whole["per_run"] * len(points), "separate": each * len(points)}
+    each = float(np.mean([sum(seconds[part] for part in ("compile", "prepare", "train")) for seconds in alone]))
+    once = whole["compile"] + whole["prepare"]  # of which what grows with the runs is next to nothing
+    return {"sweep": once + whole["per_run"] * len(points), "separate": each * len(points)}

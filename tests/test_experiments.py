@@ -22,7 +22,7 @@ RECORDED = [name for name in DOCS if (RESULTS / name / "results.json").exists()]
 
 
 # Those that compile longest, even in their quick form.
-LONG = ("ensemble", "fine_tuning", "loss_weights", "multi_scale", "scale_out", "throughput")
+LONG = ("ensemble", "fine_tuning", "loss_weights", "multi_scale", "scale_out", "sweep_speed", "throughput")
 QUICK_RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in QUICK]
 
 
@@ -59,6 +59,33 @@ def test_record_names_nobody_and_its_page_is_the_generated_one(name):
         made = record.render(json.loads((folder / "results.json").read_text()), module)
         assert (folder / "README.md").read_text() == made, "run `python -m experiments` and commit what it writes"
         assert "--quick" not in made
+
+
+def test_runs_of_other_settings_are_made_again(tmp_path, capsys):
+    args, made = argparse.Namespace(quick=False, out=tmp_path), []
+
+    def run(seed, scale, **facts):
+        runs = record.Runs(args, "seeds", scale, **facts)
+        runs({"seed": seed}, lambda: made.append(seed) or {"AP": 0.5, "many": [0.0] * 99})
+        return runs.all
+
+    run(0, {"side": 32}, BCCD={"side": 64})
+    run(1, {"side": 32}, BCCD={"side": 64})
+    assert [r["seed"] for r in run(1, {"side": 32}, BCCD={"side": 64})] == made == [0, 1]
+    assert [r["seed"] for r in run(1, {"side": 32}, BCCD={"side": 96})] == [1] and made == [0, 1, 1]
+    out = capsys.readouterr().out
+    assert "2 runs of other settings" in out and "'many': '99 values'" in out
+    # What a record holds counts like what waits for one.
+    whole = {"scale": {"side": 32}, "runs": [{"seed": 7, "AP": 0.1}]}
+    (tmp_path / "results.json").write_text(json.dumps(whole))
+    assert [r["seed"] for r in run(7, {"side": 32}, BCCD={"side": 96})] == [7, 1]
+
+
+def test_a_recorded_command_names_no_path():
+    words = ["--data", "/home/me/data", "--parts", "time", "--weights", "5", "--out=/tmp/x", "/odd", "--quick"]
+    told = "--data DATA --parts time --weights 5 --out=OUT OUT --quick"
+    assert " ".join(record.without_paths(words)) == told
+    assert record.without_paths(["/a"]) == ["PATH"]
 
 
 def test_interval_is_students():

@@ -89,9 +89,9 @@ def test_two_processes_train_as_one_and_go_on_after_one_was_killed(tmp_path):
 
     data = tmp_path / "data"
     write_yolo({p: shapes_dataset(n, size=(64, 64), split=p) for p, n in (("train", 96), ("val", 24))}, data)
-    child = jobs.start(data, tmp_path / "one", epochs=4)
-    _, text = child.communicate()
-    assert child.returncode == 0, text
+    with jobs.started(data, tmp_path / "one", epochs=4) as child:
+        code, text = child.end(300)
+    assert code == 0, text
     one = json.loads((tmp_path / "one.json").read_text())
     assert [code for code, _ in jobs.together(data, tmp_path / "two", epochs=4)] == [0, 0]
     two, other = (json.loads((tmp_path / name).read_text()) for name in ("two.json", "two.1.json"))

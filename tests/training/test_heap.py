@@ -49,7 +49,8 @@ low, high = pairs[0][0], pairs[-1][1]
 again = [libc.malloc({size}) for _ in range(200)]
 print(json.dumps({{
     "holes": found.holes, "bytes": found.bytes, "released": before - after, "twice": twice.holes,
-    "in_holes": sum(low <= address < high for address in again), "large_again": large - 2**20 < once_more < large + 2**26,
+    "in_holes": sum(low <= address < high for address in again),
+    "large_again": large - 2**20 < once_more < large + 2**26,
 }}))
 """
 

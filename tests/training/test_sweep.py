@@ -96,7 +96,7 @@ def test_runs_are_measured(found):
     values = [result.AP for result in results]
     assert all(0 <= value <= 1 for value in values)
     assert found["unroll"].best("AP") == int(np.argmax(values))
-    assert set(found["unroll"].seconds) == {"compile", "train", "validate", "per_run"}
+    assert set(found["unroll"].seconds) == {"compile", "prepare", "train", "validate", "per_run"}
     with pytest.raises(ConfigError, match="measured"):
         found["vmap"].best()
 

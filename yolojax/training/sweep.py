@@ -171,7 +171,8 @@ class Sweep(NamedTuple):
 
     ``losses`` holds the loss of every step: NaN or infinite where a run diverged. ``variables`` are the averages of the
     parameters, as `fit` releases them; ``results`` their measurements on the validation images, None where there are
-    none. ``seconds``: ``compile``, ``train`` and ``validate``, and ``per_run``, the training time by the trial.
+    none. ``seconds``: ``compile``, ``prepare`` (initial parameters, with the compilation of what makes them), ``train``
+    and ``validate``, and ``per_run``, the training time by the trial.
     """
 
     trials: tuple[Trial, ...]
@@ -259,9 +260,10 @@ def sweep(
     losses: list[Float[np.ndarray, " T"]] = []
     variables: list[Variables] = []
     fresh = jax.jit(lambda key: make_state(detector, config.optimiser, total_steps, jax.random.fold_in(key, 0)))
-    clock, seconds = time.monotonic(), {"compile": 0.0, "train": 0.0, "validate": 0.0}
+    seconds = {"compile": 0.0, "prepare": 0.0, "train": 0.0, "validate": 0.0}
     with reporter.task(f"training {len(trials)} runs", len(trials) * total_steps) as advance:
         for start in range(0, len(trials), width):
+            clock = time.monotonic()
             members = [min(start + i, len(trials) - 1) for i in range(width)]
             keys = [jax.random.key(trials[i].seed) for i in members]
             group = Group(
@@ -270,12 +272,17 @@ def sweep(
                 jnp.stack([jax.random.fold_in(key, 1) for key in keys]),
                 stack([hypers[i] for i in members]),
             )
+            jax.block_until_ready(group)
+            seconds["prepare"] += time.monotonic() - clock
+            clock = time.monotonic()
             real = len(set(members))
             states, of_group = run(group, lambda done, s=start, n=real: advance(s * total_steps + n * done))
             losses += list(of_group[:real])
-            variables += [jax.tree.map(lambda a, i=i: np.asarray(a[i]), states.ema) for i in range(real)]
+            averages = jax.tree.map(np.asarray, states.ema)
+            variables += [jax.tree.map(lambda a, i=i: a[i], averages) for i in range(real)]
+            seconds["train"] += time.monotonic() - clock
     seconds["compile"] = run.compile_seconds
-    seconds["train"] = time.monotonic() - clock - run.compile_seconds
+    seconds["train"] -= run.compile_seconds
     seconds["per_run"] = seconds["train"] / len(trials)
 
     # Measurements.
