@@ -1,7 +1,8 @@
-"""The labels that detectors which were trained on them find most doubtful. Used by `experiments.label_suspects`."""
+"""The labels that detectors which were not trained on them find most doubtful. Used by `experiments.label_suspects`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,21 @@ import numpy as np
 
 from experiments.small import CIOU, Scale, any_box_loss, lesson_trainer, part
 from yolojax.boxes import box_iou
-from yolojax.data.feed import CanvasCache
+from yolojax.data.feed import CanvasCache, build_cache
 from yolojax.detector import prepare_images
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes
+from yolojax.geometry import Preprocess
 from yolojax.training.per_example import per_object_loss
 
-SPLITS = ("train", "val", "test")
+FOLDS = (("train",), ("val", "test"))  # detectors that are trained on one judge the labels of the other
 SEEN = 0.25  # score from which a detection says what the detector sees
 Record = dict[str, Any]
 
 
 def find_suspects(scale: Scale, count: int) -> tuple[list[Record], list[float]]:
     """The ``count`` labels of all parts with the highest `per_object_loss`, mean of ``scale.seeds`` detectors that were
-    trained on the first part; each with what the first of them sees there, boxes in pixels of the image. And the losses
-    of all labels."""
+    not trained on them; each with what the first of those sees there, boxes in pixels of the image. And the losses of
+    all labels."""
     trainer = lesson_trainer(scale)
     detector = any_box_loss(trainer.detector, jnp.int32(CIOU))
 
@@ -33,20 +35,30 @@ def find_suspects(scale: Scale, count: int) -> tuple[list[Record], list[float]]:
         outputs = detector.forward(variables, prepare_images(pixels, detector.spec.preprocess))
         return per_object_loss(detector, outputs, targets, trainer.hyper)
 
-    members = [trainer.train(seed, part(scale), choice=CIOU) for seed in range(scale.seeds)]
     found: list[Record] = []
     everything: list[float] = []
-    for split in SPLITS:
-        canvases = part(scale, split)
-        targets = jax.tree.map(jnp.asarray, canvases.targets)
-        losses = np.mean([score(v, jnp.asarray(canvases.images), targets) for v in members], axis=0)
-        seen = trainer.evaluate(members[0], canvases).detections
-        for image, row in np.argwhere(canvases.targets.valid):
-            found.append({"split": split, "image": int(image), "row": int(row), "loss": float(losses[image, row])})
-        everything += losses[canvases.targets.valid].round(2).tolist()
-        worst = sorted(found, key=lambda label: -label["loss"])[:count]
-        found = [label if "file" in label else {**label, **_details(label, canvases, seen)} for label in worst]
+    for learn, judged in (FOLDS, FOLDS[::-1]):
+        known = joined(scale, learn)
+        members = [trainer.train(seed, known, choice=CIOU) for seed in range(scale.seeds)]
+        for split in judged:
+            canvases = part(scale, split)
+            targets = jax.tree.map(jnp.asarray, canvases.targets)
+            losses = np.mean([score(v, jnp.asarray(canvases.images), targets) for v in members], axis=0)
+            seen = trainer.evaluate(members[0], canvases).detections
+            everything += losses[canvases.targets.valid].round(2).tolist()
+            for image, row in np.argwhere(canvases.targets.valid):
+                found.append({"split": split, "image": int(image), "row": int(row), "loss": float(losses[image, row])})
+            worst = sorted(found, key=lambda label: -label["loss"])[:count]
+            found = [label if "file" in label else {**label, **_details(label, canvases, seen)} for label in worst]
     return found, everything
+
+
+def joined(scale: Scale, splits: tuple[str, ...]) -> CanvasCache:
+    """The images of several parts, numbered anew."""
+    datasets = [part(scale, split).dataset for split in splits]
+    records = [record for dataset in datasets for record in dataset.records]
+    numbered = tuple(replace(record, image_id=number) for number, record in enumerate(records, 1))
+    return build_cache(replace(datasets[0], records=numbered), (scale.side, scale.side), Preprocess())
 
 
 def _details(label: Record, canvases: CanvasCache, seen: list[Record]) -> Record:

@@ -15,6 +15,7 @@ from yolojax import nms
 from yolojax.nms import Rescored
 
 K = 100
+Record = dict[str, Any]
 
 
 def fusion(boxes: Any, scores: Any, classes: Any, k: int, *, iou_threshold: Any, valid: Any) -> Any:

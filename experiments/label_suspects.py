@@ -3,14 +3,15 @@
 Question: `label_errors` measures how well the loss of an object finds labels that were spoilt on purpose. What does it
 say of a data set as it is?
 
-Method: five small detectors with CIoU are trained on the 205 training photos of BCCD at 160 x 160 pixels, and every
-label of all three parts is ranked by its mean `per_object_loss`. The first 50 are listed, with what the first detector
-sees at their place (score .25 and more), and drawn on the sheet `runs/label_suspects.png`, for somebody to judge. The
-detectors know the labels of the training part, which therefore look less doubtful than those of the others.
+Method: a detector knows the labels that it was trained on, so others judge them: five small detectors with CIoU are
+trained on the 205 training photos of BCCD at 160 x 160 pixels, and five on the 159 of the other two parts, and every
+label is ranked by the mean `per_object_loss` of those five that do not know it. The first 50 are listed, with what the
+first of the five sees at their place (score .25 and more), and drawn on the sheet `runs/label_suspects.png`, for
+somebody to judge.
 
 Command:   python -m experiments.label_suspects --bccd FOLDER    (the data set)
-Expected:  10 minutes on two cores.
-Quick:     python -m experiments.label_suspects --quick    (generated images, two runs of four steps)
+Expected:  15 minutes on two cores.
+Quick:     python -m experiments.label_suspects --quick    (generated images, runs of four steps)
 """
 
 from __future__ import annotations

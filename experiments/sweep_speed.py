@@ -123,7 +123,7 @@ def page(record: Record) -> str:
 
 
 def draw(record: Record) -> Any:
-    made, (left, right) = figure(9, 3.2, 2)
+    made, (left, right) = figure(10.5, 3.2, 2)
     timed = {run["way"]: each(run, record) for run in record["runs"] if "seconds" in run}
     left.barh(list(timed), list(timed.values()))
     left.invert_yaxis()
@@ -131,7 +131,7 @@ def draw(record: Record) -> Any:
     for way, aps in record["AP"].items():
         right.plot(aps, "x" if way == ALONE else ".", label=way)
     right.set(xlabel="seed", title="AP at the end", xticks=range(record["scale"]["seeds"]))
-    right.legend(fontsize=7)
+    right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
     for axes in (left, right):
         axes.grid(alpha=0.3)
     return made

@@ -43,6 +43,7 @@ CASES = [*product((320, 640), (1, 4, 16, 64), ("float32", "bfloat16"))]
 ON_A_PROCESSOR = [(320, batch, "float32") for batch in (16, 4, 1)] + [(640, 4, "float32")]
 EMULATED = (320, 4, "bfloat16")
 KEPT = ("images_per_second", "waiting_share", "compile_seconds", "memory", "utilisation", "peak_flops", "forward_flops")
+KEPT += ("traffic", "bandwidth_share")
 
 
 def ours(network: str, size: int, batch: int, dtype: str, seconds: float) -> Record:

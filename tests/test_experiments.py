@@ -22,7 +22,7 @@ RECORDED = [name for name in DOCS if (RESULTS / name / "results.json").exists()]
 
 
 # Those that compile longest, even in their quick form.
-LONG = ("ensemble", "fine_tuning", "loss_weights", "multi_scale", "scale_out", "sweep_speed", "throughput")
+LONG = ("ensemble", "fine_tuning", "loss_weights", "multi_scale", "scale_out", "sweep_speed", "throughput", "what_pays")
 QUICK_RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in QUICK]
 
 

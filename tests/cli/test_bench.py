@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.small_run import DATA
 from yolojax import zoo
-from yolojax.training.peak import peak_of
+from yolojax.training.peak import bandwidth_of, peak_of, sheet_of
 from yolojax.training.programs import all_devices
 
 OPTIONS = {"widths": [4, 4, 8], "depths": [0, 0, 0], "head_width": 8, "reg_max": 4, "shared_head": True}
@@ -19,7 +19,7 @@ def test_bench_train(yolojax, tmp_path):
     ended = yolojax("bench", "train", DATA, *settings)
     assert ended.code == 0, ended.err
     assert [line.split()[0] for line in ended.out.splitlines()] == [
-        *("detector", "devices", "speed", "program", "work", "parts")
+        *("detector", "devices", "speed", "program", "work", "traffic", "parts")
     ]
     found = json.loads((tmp_path / "found.json").read_text())
     detector = zoo.build("compact", ("a", "b", "c", "d", "e", "f"), (32, 32), **OPTIONS)
@@ -33,6 +33,10 @@ def test_bench_train(yolojax, tmp_path):
     peak = 1e9 * len(jax.devices())
     assert found["peak_flops"] == pytest.approx(peak)
     assert found["utilisation"] == pytest.approx(3 * found["forward_flops"] * found["images_per_second"] / peak)
+    # A step at least reads the parameters and their four companions (gradient, moments, average), and writes them.
+    assert found["traffic"] > 2 * 4 * 4 * found["parameters"]
+    moved = found["traffic"] * found["images_per_second"] / found["batch_size"]
+    assert found["bandwidth_share"] == pytest.approx(moved / found["peak_bandwidth"])
     assert list(found["parts"]) == ["augmentation", "forward", "loss", "backward", "optimiser"]
     assert all(seconds > 0 for name, seconds in found["parts"].items() if name != "backward")
 
@@ -58,4 +62,27 @@ def test_a_processors_peak_is_measured_and_a_stated_one_is_of_each_device():
     devices = all_devices()
     assert peak_of(devices, 2e12) == (2e12 * devices.number, "as given")
     measured = peak_of(devices)
-    assert measured is not None and 1e8 < measured.flops < 1e14 and "measured" in measured.source
+    assert measured is not None and 1e8 < measured.value < 1e14 and "measured" in measured.source
+    bandwidth = bandwidth_of(devices)
+    assert bandwidth is not None and 1e8 < bandwidth.value < 1e13 and "measured" in bandwidth.source
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA A100-SXM4-80GB", "A100-SXM4-80GB"),
+        ("NVIDIA A100-SXM4-40GB", "A100"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA L4", "L4"),
+        ("Tesla T4", "T4"),
+        ("TPU v5 lite", "TPU v5 lite"),
+        ("TPU v5p", "TPU v5p"),
+        ("cpu", ""),
+    ],
+)
+def test_a_device_is_known_by_a_part_of_its_name(kind, name):
+    found, sheet = sheet_of(kind)
+    assert found == name and (sheet is None) == (name == "")

@@ -106,6 +106,13 @@ def text_of(found: Throughput) -> str:
         "program": f"{found.programs} compiled in {found.compile_seconds:.1f} s{needs}{used}",
         "work": f"3 x {found.forward_flops / 1e9:.3g} GFLOP an image: {done / 1e12:.3g} TFLOP/s{of}",
     }
+    if found.traffic is not None:
+        moved = f"{found.traffic / 1e9:.3g} GB a step by XLA's analysis"
+        if found.peak_bandwidth is not None and found.bandwidth_share is not None:
+            moved += (
+                f", {found.bandwidth_share:.1%} of {found.peak_bandwidth / 1e9:.4g} GB/s ({found.bandwidth_source})"
+            )
+        rows["traffic"] = moved
     if found.parts:
         parts = ", ".join(f"{name} {1e3 * seconds:.0f} ms" for name, seconds in found.parts.items())
         rows["parts"] = f"{parts}; each compiled by itself"

@@ -1,69 +1,103 @@
-"""The most floating-point operations a second that this machine's devices can do, to compare a program with."""
+"""The most that this machine's devices can do in a second, to compare a program with: operations, and bytes moved."""
 
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from yolojax.training.programs import Devices
 
-DENSE_BFLOAT16: dict[str, float] = {
-    "B200": 2250e12,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10G": 70e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-    "V100": 125e12,
-    "T4": 65e12,
-    "TPU v6 lite": 918e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,
-    "TPU v4": 275e12,
+
+class Sheet(NamedTuple):
+    """Of one device: operations a second, and bytes of its memory a second."""
+
+    flops: float
+    bandwidth: float
+
+
+SHEETS: dict[str, Sheet] = {
+    "B200": Sheet(2250e12, 8000e9),
+    "H200": Sheet(989e12, 4800e9),
+    "H100 PCIe": Sheet(756e12, 2000e9),
+    "H100": Sheet(989e12, 3350e9),
+    "A100-SXM4-80GB": Sheet(312e12, 2039e9),
+    "A100 80GB": Sheet(312e12, 1935e9),
+    "A100": Sheet(312e12, 1555e9),
+    "L40S": Sheet(362e12, 864e9),
+    "L40": Sheet(181e12, 864e9),
+    "L4": Sheet(121e12, 300e9),
+    "A10G": Sheet(70e12, 600e9),
+    "RTX 4090": Sheet(165e12, 1008e9),
+    "RTX 3090": Sheet(71e12, 936e9),
+    "V100": Sheet(125e12, 900e9),
+    "T4": Sheet(65e12, 320e9),
+    "TPU v6 lite": Sheet(918e12, 1640e9),
+    "TPU v5 lite": Sheet(197e12, 819e9),
+    "TPU v5p": Sheet(459e12, 2765e9),
+    "TPU v5": Sheet(459e12, 2765e9),
+    "TPU v4": Sheet(275e12, 1228e9),
 }
-"""Of one device, by a part of its name as jax tells it, the first that fits: matrix products of bfloat16 (V100 and T4:
-float16) without sparsity, summed in float32, from the vendors' data sheets."""
+"""By a part of the device's name as jax tells it, the first that fits: matrix products of bfloat16 (V100 and T4:
+float16) without sparsity, summed in float32, and the memory's bandwidth, from the vendors' data sheets."""
 
 
 class Peak(NamedTuple):
-    """Operations a second of all devices together, and where the number comes from."""
+    """The most of something in a second, of all devices together, and where the number comes from."""
 
-    flops: float
+    value: float
     source: str
 
 
 def peak_of(devices: Devices, stated: float | None = None) -> Peak | None:
-    """``stated`` (for one device) where given; else a data sheet's; on a processor it is measured; None when unknown.
+    """Operations a second: ``stated`` (for one device) where given; else a data sheet's; on a processor measured; None
+    when unknown.
 
     Every comparison is with the bfloat16 peak of an accelerator, whatever the program computes in.
     """
-    device = jax.devices()[0]
     if stated is not None:
         return Peak(stated * devices.number, "as given")
-    if device.platform == "cpu":
+    if jax.devices()[0].platform == "cpu":
         return Peak(measure_peak(devices), "float32 matrix product, measured")
-    for name, flops in DENSE_BFLOAT16.items():
-        if name.lower() in device.device_kind.lower():
-            return Peak(flops * devices.number, f"data sheet, bfloat16, {devices.number} x {name}")
-    return None
+    name, sheet = sheet_of(jax.devices()[0].device_kind)
+    return Peak(sheet.flops * devices.number, f"data sheet, bfloat16, {devices.number} x {name}") if sheet else None
 
 
-def measure_peak(devices: Devices, side: int = 1024, repeats: int = 8) -> float:
+def bandwidth_of(devices: Devices) -> Peak | None:
+    """Bytes a second between the devices and their memories: a data sheet's; on a processor measured; else None."""
+    if jax.devices()[0].platform == "cpu":
+        return Peak(measure_bandwidth(devices), "sum of an array and a number, measured")
+    name, sheet = sheet_of(jax.devices()[0].device_kind)
+    return Peak(sheet.bandwidth * devices.number, f"data sheet, {devices.number} x {name}") if sheet else None
+
+
+def sheet_of(kind: str) -> tuple[str, Sheet | None]:
+    """The entry of `SHEETS` for a device of this kind, and its name; None where there is none."""
+    return next(((name, sheet) for name, sheet in SHEETS.items() if name.lower() in kind.lower()), ("", None))
+
+
+def measure_peak(devices: Devices, side: int = 1024) -> float:
     """The best of a few products of square float32 matrices, one on each device at the same time."""
-    left = jax.device_put(jnp.ones((devices.number, side, side)), devices.split)
-    right = jax.device_put(jnp.ones((devices.number, side, side)), devices.split)
+    ones = jax.device_put(jnp.ones((devices.number, side, side)), devices.split)
     product = jax.jit(jnp.matmul, out_shardings=devices.split)
+    return 2 * devices.number * side**3 / _fastest(lambda: product(ones, ones))
+
+
+def measure_bandwidth(devices: Devices, length: int = 2**24) -> float:
+    """The best of a few passes over a float32 array on each device, which read it and write another as long."""
+    ones = jax.device_put(jnp.ones((devices.number, length)), devices.split)
+    add = jax.jit(lambda x, y: x + y, out_shardings=devices.split)
+    return 2 * 4 * devices.number * length / _fastest(lambda: add(ones, 1.0))
+
+
+def _fastest(run: Callable[[], Any], repeats: int = 8) -> float:
+    """Seconds of the fastest call, the first, which compiles, left out."""
     seconds = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        product(left, right).block_until_ready()
+        jax.block_until_ready(run())
         seconds.append(time.perf_counter() - started)
-    return 2 * devices.number * side**3 / min(seconds[1:])
+    return min(seconds[1:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +46,7 @@ class Programs:
             in_shardings=(devices.replicated, devices.split, devices.replicated),
             out_shardings=devices.replicated,
         )
-        self._compiled: dict[tuple, Callable[..., Any]] = {}
+        self._compiled: dict[tuple, Any] = {}
         self._memory: dict[tuple, int | None] = {}
 
     @property
@@ -90,6 +89,13 @@ class Programs:
     def memory(self) -> int | None:
         """Bytes that the largest program needs on each device, by XLA's own analysis; None where it makes none."""
         return max((m for m in self._memory.values() if m is not None), default=None)
+
+    def traffic(self) -> int | None:
+        """Bytes that a step of the last program reads and writes on all devices, by XLA's cost analysis; None where it
+        makes none. It counts what each compiled operation touches, caches or not."""
+        analysis = next(reversed(self._compiled.values())).cost_analysis()
+        bytes_ = (analysis or {}).get("bytes accessed")
+        return None if not bytes_ else round(bytes_ * self._devices.number)
 
     def summary(self, expected: int = 1) -> str:
         """One line for the end of a run that should need so many programs."""

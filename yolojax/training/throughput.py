@@ -21,7 +21,7 @@ from yolojax.training.distributed import replicate
 from yolojax.training.feeding import device_batches
 from yolojax.training.gradient import whole_gradient
 from yolojax.training.log import EpochLog, checked
-from yolojax.training.peak import peak_of
+from yolojax.training.peak import bandwidth_of, peak_of
 from yolojax.training.preparation import Preparation, prepare
 from yolojax.training.programs import device_memory
 from yolojax.training.progress import Reporter
@@ -54,6 +54,9 @@ class Throughput:
       waiting_share: share of the time in which the program waited for data.
       peak_flops, peak_source: operations a second that the devices can do, and who says so; None when nobody does.
       utilisation: ``3 x forward_flops x images_per_second / peak_flops``: the backward pass counts twice the forward.
+      traffic: bytes that a step reads and writes on all devices, by XLA's cost analysis; None where it makes none.
+      peak_bandwidth, bandwidth_source: bytes a second that the devices' memories can move, and who says so.
+      bandwidth_share: ``traffic x steps a second / peak_bandwidth``; above 1 where caches serve most of it.
       parts: median seconds of parts of the step, each compiled by itself; empty when they were not asked for.
     """
 
@@ -77,6 +80,10 @@ class Throughput:
     peak_flops: float | None
     peak_source: str | None
     utilisation: float | None
+    traffic: int | None
+    peak_bandwidth: float | None
+    bandwidth_source: str | None
+    bandwidth_share: float | None
     parts: dict[str, float]
 
 
@@ -132,7 +139,7 @@ def measure_training(
     timed = step - WARM_UP
     rate = timed * ready.batch_size / elapsed
     forward = zoo.forward_flops(ready.detector)
-    found = peak_of(ready.devices, peak)
+    found, memory, traffic = peak_of(ready.devices, peak), bandwidth_of(ready.devices), ready.step.traffic()
     return Throughput(
         detector=ready.detector.spec.name,
         options=ready.config.model.options,
@@ -151,9 +158,13 @@ def measure_training(
         step_seconds=statistics.median(times[WARM_UP:]),
         images_per_second=rate,
         waiting_share=log.waiting / elapsed,
-        peak_flops=found.flops if found else None,
+        peak_flops=found.value if found else None,
         peak_source=found.source if found else None,
-        utilisation=3 * forward * rate / found.flops if found else None,
+        utilisation=3 * forward * rate / found.value if found else None,
+        traffic=traffic,
+        peak_bandwidth=memory.value if memory else None,
+        bandwidth_source=memory.source if memory else None,
+        bandwidth_share=traffic * rate / ready.batch_size / memory.value if memory and traffic else None,
         parts=measure_parts(ready, state, batch, reporter) if parts else {},
     )
 
