@@ -163,6 +163,18 @@ def report(results: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
+def conclude(record: dict[str, Any]) -> str:
+    """The sentence of the table of studies."""
+    photos = [by_epsilon["1e-06"] for by_epsilon in record["photos"].values()]
+    maps, boxes = (max(found[name] for found in photos) for name in ("map", "box"))
+    lost = sum(found["unmatched"] for found in photos)
+    coco = [f"{name} {found['AP']:.4f} (OpenCV {found['peer_AP']:.4f})" for name, found in record["coco"].items()]
+    text = (
+        f"Raw maps within {maps:.1e} of OpenCV's, boxes within {boxes:.3f} pixels, {lost} detections without a partner."
+    )
+    return text + f" AP on 128 images of COCO: {', '.join(coco)}."
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with weights, photos, peers and data")

@@ -363,6 +363,16 @@ def markdown(record: dict[str, Any], remarks: str) -> str:
     return "\n".join(lines) + "\n" + remarks
 
 
+def conclude(record: dict[str, Any]) -> str:
+    """The sentence of the table of studies."""
+    said = []
+    for network, batch in dict.fromkeys((row["network"], row["batch"]) for row in record["rows"]):
+        rows = {r["runtime"]: r["network_ms"] for r in record["rows"] if (r["network"], r["batch"]) == (network, batch)}
+        ratios = ", ".join(f"{rows['yolojax'] / ms:.2f} of {name}'s" for name, ms in rows.items() if name != "yolojax")
+        said.append(f"{network}, batch {batch}: {ratios}")
+    return f"Our time for the network alone: {'; '.join(said)}."
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="folder with the published weights")

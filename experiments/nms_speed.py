@@ -347,6 +347,18 @@ def merged(old: list[Row], new: list[Row]) -> list[Row]:
     return [rows[k] for k in sorted(rows, key=lambda k: tuple((isinstance(v, str), v) for v in k))]
 
 
+def conclude(record: dict[str, Any]) -> str:
+    """The sentence of the table of studies."""
+    large = [row["ratio"] for row in record["nms"] if row["n"] >= 1000]
+    small = [row["yolojax_ms"] for row in record["nms"] if row["n"] <= 300 and row["batch"] == 1]
+    whole = [row["ratio"] for row in record["postprocess"] if "ratio" in row]
+    text = (
+        f"Suppression of 1000 boxes and more takes {min(large):.2f} to {max(large):.2f} of torchvision's time; of 300 "
+    )
+    text += f"and fewer at most {max(small):.2f} ms."
+    return text + (f" Whole post-processing: {min(whole):.2f} to {max(whole):.2f}." if whole else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes and no record, unless --out is given")

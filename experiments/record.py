@@ -252,9 +252,9 @@ def index() -> str:
         pages = sorted(folder.glob("*.md"))
         links = ", ".join(f"[{'record' if p.stem == 'README' else p.stem}](results/{name}/{p.name})" for p in pages)
         found = "not recorded yet"
-        if (folder / "results.json").exists():
+        if files := sorted(folder.glob("*.json")):
             module = importlib.import_module(f"experiments.{name}")
-            record = json.loads((folder / "results.json").read_text())
+            record = json.loads(files[0].read_text())
             found = module.conclude(record) if hasattr(module, "conclude") else "see the record"
         elif pages:
             found = "see the record"
