@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from tests.training.toy import toy_batch, toy_detector
+from tests.zoo.yolox_arrays import golden, write_arrays
+from yolojax import zoo
 from yolojax.augment import compose
 from yolojax.config import OptimiserConfig, TrainConfig
 from yolojax.data import build_cache, shapes_dataset
@@ -18,8 +20,9 @@ from yolojax.training.budget import steps_that_fit
 from yolojax.training.log import EpochLog, checked
 from yolojax.training.programs import Programs, all_devices
 from yolojax.training.progress import Quiet
+from yolojax.training.rundir import read_config
 from yolojax.training.splits import take_fraction
-from yolojax.training.start import lacks_statistics, take_matching, with_measured_statistics
+from yolojax.training.start import lacks_statistics, load_init, take_matching, with_measured_statistics
 from yolojax.training.state import make_state
 from yolojax.training.step import StepReport, make_train_step
 
@@ -232,3 +235,19 @@ def test_the_sums_of_an_epoch_come_back_to_the_bit():
     again = EpochLog.from_facts(json.loads(json.dumps(log.facts(), sort_keys=True)))
     log.add(report), again.add(report)
     assert list(again.row().items()) == list(log.row().items())
+
+
+def test_yolox_arrays_of_classes_without_names_can_be_started_from(tmp_path):
+    path = write_arrays(tmp_path / "three.npz", golden("plain"))
+    given, spec = load_init(path)
+    assert spec is None and given["params"]
+    detector = zoo.from_yolox(path, class_names=("a", "b", "c"))[0]
+    taken = take_matching(detector.init(jax.random.key(0)), given, str(path), detector.spec, spec)[0]
+    jax.tree.map(np.testing.assert_array_equal, taken["params"], given["params"])
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"epoch": 3}', '{"epochs": "many"}', '{"data": 4}'])
+def test_a_damaged_configuration_is_named_by_its_file(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        read_config(tmp_path)

@@ -12,7 +12,7 @@ from yolojax import __version__
 from yolojax.cli.folders import choose_folder
 from yolojax.cli.provenance import command_line, described
 from yolojax.cli.views import Views
-from yolojax.config import TrainConfig, ValidationConfig, check, from_dict
+from yolojax.config import TrainConfig, ValidationConfig, check
 from yolojax.errors import ConfigError, ResultError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Val:
             raise ConfigError("--split is a part of --data; give both or neither")
         if not load_origin(*self.model):
             raise ConfigError(f"{self.model[0]} is no run of ours; give --data to say what to measure it on")
-        _, own = open_splits(from_dict(read_config(self.model[0])).data)
+        _, own = open_splits(read_config(self.model[0]).data)
         if own is None:
             raise ConfigError(f"{self.model[0]} was trained without validation images; give --data")
         return own

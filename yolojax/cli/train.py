@@ -19,7 +19,6 @@ from yolojax.config import (
     TrainConfig,
     ValidationConfig,
     demo_config,
-    from_dict,
 )
 from yolojax.errors import ConfigError
 
@@ -178,7 +177,7 @@ class Train:
     def _resumed(self, run: Path) -> TrainConfig:
         from yolojax.training.rundir import read_config
 
-        config = from_dict(read_config(run))
+        config = read_config(run)
         fresh = Train(data=self.data, resume=self.resume, distributed=self.distributed)
         changed = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(fresh, f.name)]
         if self.data is not None and self.data != config.data.path:

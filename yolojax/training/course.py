@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from yolojax.config import TrainConfig, from_dict, to_json
+from yolojax.config import TrainConfig, to_json
 from yolojax.data import Dataset
 from yolojax.errors import CheckpointError, ConfigError, DataError
 from yolojax.training.best import FOLDERS, Best, is_released
@@ -64,7 +64,7 @@ def settings_of(out: Path, config: TrainConfig) -> TrainConfig:
 
     Raises `ConfigError` when ``config`` asks for others, and `CheckpointError` when there is no run.
     """
-    started = from_dict(read_config(out))
+    started = read_config(out)
     asked = replace(config, batch_size=started.batch_size) if config.batch_size == "auto" else config
     if to_json(asked) != to_json(started):
         raise ConfigError(f"{out} was started with other settings than these; resume with its own config.json")

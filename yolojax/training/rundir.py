@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from yolojax.config import TrainConfig, from_dict
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.paths import check_writable
 
@@ -115,11 +116,14 @@ def _write_whole(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of an existing run as plain values; raises `CheckpointError` when there is none."""
+def read_config(folder: Path) -> TrainConfig:
+    """The configuration of an existing run; raises `CheckpointError`, which names the file, when there is none or it
+    holds what is no configuration."""
     try:
-        return json.loads((folder / "config.json").read_text())
+        return from_dict(json.loads((folder / "config.json").read_text()))
     except OSError as error:
         raise CheckpointError(f"{folder} holds no run (config.json: {error.strerror}); give a run directory") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}; give another run") from error
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / 'config.json'} is of no run of this version: {error}") from error

@@ -18,6 +18,8 @@ from yolojax.paths import user_path
 from yolojax.predict import load_detector
 from yolojax.training.freeze import frozen_leaves, keep_frozen
 from yolojax.weights.released import flatten, load_weights, unflatten
+from yolojax.weights.yolox import read_yolox
+from yolojax.zoo.coco import COCO_CLASSES
 
 STATISTICS_IMAGES, STATISTICS_BATCH = 64, 16
 """Most images that statistics are measured on, and how many go through the network at once."""
@@ -27,9 +29,12 @@ def load_init(path: str | Path) -> tuple[dict[str, Any], DetectorSpec | None]:
     """The variables to start from, and the description of their detector where there is one.
 
     ``path`` is a ``.safetensors`` file, whose names are taken as they are, or anything that `load_detector` loads: a
-    run directory, a released detector. Raises `CheckpointError` when it cannot be read.
+    run directory, a released detector, an ``.npz`` of YOLOX arrays. Of the latter the classes need no names here, and
+    unless they are COCO's they have none, so there is no description. Raises `CheckpointError` when it cannot be read.
     """
     path = user_path(path)
+    if path.suffix.lower() == ".npz" and (count := read_yolox(path).num_classes) != len(COCO_CLASSES):
+        return zoo.from_yolox(path, class_names=tuple(f"class{i}" for i in range(count)))[1], None
     if path.suffix == ".safetensors":
         return load_weights(path), None
     detector, variables = load_detector(path)
