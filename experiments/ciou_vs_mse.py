@@ -56,8 +56,7 @@ def measure(args: argparse.Namespace) -> Record:
     # An interrupted piece may have left some seeds.
     count = Counter((run["data"], run["loss"], run["weight"]) for run in runs.all)
     whole = [r for r in runs.all if count[r["data"], r["loss"], r["weight"]] == scales["shapes"].seeds]
-    used = {run["data"] for run in whole}
-    return {"scale": scales["shapes"].facts(), **({"BCCD": BCCD.facts()} if "BCCD" in used else {}), "runs": whole}
+    return {"scale": scales["shapes"].facts(), "BCCD": BCCD.facts(), "runs": whole}
 
 
 def conclude(record: Record) -> str:

@@ -50,7 +50,7 @@ RUNTIMES = {
 }
 SIDES = {NANO: 416, FASTEST: 320}
 PEERS = ("torch", "torch frozen", "onnxruntime", "opencv")
-THREADS, ROUNDS, SECONDS = 2, 2, 1.0
+THREADS, ROUNDS, SECONDS = 2, 6, 1.0
 
 Call = Callable[[], Any]
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -27,26 +28,30 @@ ALL_CORES = (
 
 
 def yolo_command(*, all_cores: bool) -> list[str]:
-    """The command `yolo` of the user; with ``all_cores`` where it would leave one free for its loader."""
+    """The command `yolo` of the user; with ``all_cores`` where it would leave some free for its loader."""
     script = shutil.which("yolo")
-    assert script is not None
+    if script is None:
+        raise SystemExit("there is no command yolo on the PATH")
     if not all_cores:
         return [script]
-    python = Path(script).read_text().splitlines()[0].removeprefix("#!").strip()
-    return [python, "-c", ALL_CORES, script]
+    python = shlex.split(Path(script).read_text().splitlines()[0].removeprefix("#!"))
+    if "python" not in python[-1]:
+        raise SystemExit(f"{script} does not name its Python in the first line, so its threads cannot be set")
+    return [*python, "-c", ALL_CORES, script]
 
 
 def ultralytics(size: int, batch: int, *, all_cores: bool) -> Record:
     """From its own record of the seconds after each epoch: neither the first counts nor the last, which evaluates."""
     from yolojax.data import shapes_dataset, write_yolo
 
-    count = max(64, 8 * batch)
+    count = max(128, 8 * batch)
     with tempfile.TemporaryDirectory() as name:
         data = Path(name) / "data"
         write_yolo({p: shapes_dataset(n, size=(size, size), split=p) for p, n in (("train", count), ("val", 16))}, data)
         settings = {"model": "yolov8n.yaml", "data": data / "data.yaml", "epochs": 4, "imgsz": size, "batch": batch}
         settings |= {"project": name, "name": "run", "val": False, "plots": False}
         settings |= {"close_mosaic": 0}  # else a run of fewer than ten epochs has no mosaic at all
+        settings |= {"amp": False, "save": False}  # float32, and no checkpoint within the time
         command = [*yolo_command(all_cores=all_cores), "detect", "train", *(f"{k}={v}" for k, v in settings.items())]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         with (Path(name) / "run" / "results.csv").open() as handle:

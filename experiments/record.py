@@ -104,8 +104,9 @@ class Runs:
     """The runs of a study, each computed unless an earlier call of the study did so: ``runs(key, compute)``.
 
     Looked for in the record that is there and in ``runs.jsonl`` beside it, where runs wait until the record is written,
-    if they were made at the same ``scale`` and of the same ``facts``, which the record holds by these names. Quick runs
-    are neither kept nor looked for.
+    if they were made at the same ``scale`` and of the same ``facts``, which the record holds by these names: a study of
+    times names its ``environment``, since those of another machine are of no use. Quick runs are neither kept nor
+    looked for.
     """
 
     def __init__(self, args: argparse.Namespace, name: str, scale: Record, **facts: Record) -> None:
@@ -114,22 +115,22 @@ class Runs:
         self.facts = json.loads(json.dumps({"scale": scale, **facts}))
         for file in (folder / "results.json", self.file) if self.keep else ():
             made, found = _kept(file)
-            if any(made.get(name, fact) != fact for name, fact in self.facts.items()):
-                print(f"{file.name}: {len(found)} runs of other settings, made again", flush=True)
+            if any(made.get(name) != fact for name, fact in self.facts.items()):
+                print(f"{file.name}: {len(found)} runs of other settings, made again", flush=True) if found else None
             else:
-                self.all += found
+                self.all += [run for run in found if run not in self.all]
 
     def __call__(self, key: Record, compute: Callable[[], Record]) -> None:
         if any(run.items() >= key.items() for run in self.all):
             return
         self.all.append({**key, **compute()})
         if self.keep:
-            # The first line says what the others are runs of.
-            begin = _kept(self.file)[0] != self.facts
+            # Whole each time, by one rename: a stop leaves the file as it was before or as it is after.
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("w" if begin else "a") as out:
-                for line in (self.facts, self.all[-1]) if begin else (self.all[-1],):
-                    out.write(json.dumps(line, allow_nan=False) + "\n")
+            lines = [json.dumps(line, allow_nan=False) for line in (self.facts, *self.all)]
+            fresh = self.file.with_suffix(".new")
+            fresh.write_text("\n".join(lines) + "\n")
+            fresh.replace(self.file)
         said = {k: round(v, 3) if isinstance(v, float) else v for k, v in self.all[-1].items()}
         print({k: f"{len(v)} values" if isinstance(v, list) else v for k, v in said.items()}, flush=True)
 
@@ -186,13 +187,12 @@ def run_study(
 def without_paths(words: Sequence[str]) -> list[str]:
     """A command line for a record: in the place of a path stands the name of its option."""
     told: list[str] = []
+    name = "PATH"
     for word in words:
-        option, value, path = word.rpartition("=")
-        if os.sep not in path:
-            told.append(word)
-        else:
-            names = [w.lstrip("-").split("=")[0].upper() for w in (*told, option) if w.startswith("--")]
-            told.append(f"{option}{value}{names[-1] if names else 'PATH'}")
+        option, equals, _ = word.partition("=") if word.startswith("--") else ("", "", "")
+        if word.startswith("--"):
+            name = (option or word).lstrip("-").upper()
+        told.append(word if os.sep not in word else f"{option}{equals}{name}")
     return told
 
 
@@ -254,8 +254,8 @@ def index() -> str:
         found = "not recorded yet"
         if files := sorted(folder.glob("*.json")):
             module = importlib.import_module(f"experiments.{name}")
-            record = json.loads(files[0].read_text())
-            found = module.conclude(record) if hasattr(module, "conclude") else "see the record"
+            told = [module.conclude(json.loads(file.read_text())) for file in files if hasattr(module, "conclude")]
+            found = " ".join(told) or "see the record"
         elif pages:
             found = "see the record"
         rows.append([f"[{name}]({name}.py)", question(doc), found, links or ""])

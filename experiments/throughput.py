@@ -8,8 +8,9 @@ reach on the same machine?
 Method: `yolojax bench train` in a fresh process for each case: the ordinary step with augmentation, assignment, loss,
 optimiser and running average on generated images. PyTorch (`experiments/torch_yolov8n.py`, in the Python that --torch
 names): network, sum of squares, AdamW and nothing else, on noise, channels-last, so it does less. Ultralytics: its
-command `yolo`, where the user has installed it, YOLOv8n on generated images, with its own augmentation and defaults,
-and on a processor again with all cores, of which it leaves one to its loader; neither is imported. On a processor 640
+command `yolo`, where the user has installed it, YOLOv8n on generated images, with its own augmentation and defaults
+(its optimiser takes a step for 64 images at least), in float32; on a processor again with all cores, since as
+installed it leaves some to its loader; neither is imported. On a processor 640
 pixels in batches of 16 and more, 320 in batches of 64, and most of bfloat16, which it only emulates, are left out
 unless --all: minutes each.
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,7 +34,7 @@ from typing import Any
 import jax
 
 from experiments.other_trainers import pytorch, ultralytics
-from experiments.record import Runs, figure, run_study, table
+from experiments.record import Runs, environment, figure, run_study, table
 
 Record = dict[str, Any]
 COMPACT = {"widths": [0, 32, 64, 128, 256], "depths": [0, 0, 1, 1, 1], "csp": False, "merge": True}
@@ -42,8 +44,14 @@ NETWORKS = {"demo": ("compact", DEMO), "YOLOv8n": ("yolov8", {}), "processor": (
 CASES = [*product((320, 640), (1, 4, 16, 64), ("float32", "bfloat16"))]
 ON_A_PROCESSOR = [(320, batch, "float32") for batch in (16, 4, 1)] + [(640, 4, "float32")]
 EMULATED = (320, 4, "bfloat16")
+THEIRS = ("Ultralytics as installed", "Ultralytics, all cores")
 KEPT = ("images_per_second", "waiting_share", "compile_seconds", "memory", "utilisation", "peak_flops", "forward_flops")
 KEPT += ("traffic", "bandwidth_share")
+
+
+def without_cache() -> dict[str, str]:
+    """The environment without JAX's cache of programs: a program that is loaded has no compilation to be timed."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
 
 
 def ours(network: str, size: int, batch: int, dtype: str, seconds: float) -> Record:
@@ -51,7 +59,8 @@ def ours(network: str, size: int, batch: int, dtype: str, seconds: float) -> Rec
     command = [sys.executable, "-m", "yolojax", "bench", "train", "--model", model, "--size", str(size), "--json", "-"]
     command += ["--batch", str(batch), "--dtype", dtype, "--seconds", str(seconds)]
     command += ["--option", *(f"{k}={json.dumps(v)}" for k, v in options.items())] if options else []
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=without_cache())
+    found = json.loads(done.stdout)
     return {name: found[name] for name in (*KEPT, "parameters", "steps")}
 
 
@@ -59,7 +68,7 @@ def measure(args: argparse.Namespace) -> Record:
     quick, processor = args.quick, jax.default_backend() == "cpu"
     cases = [(32, 2, "float32")] if quick else ON_A_PROCESSOR if processor and not args.all else CASES
     seconds = 0.2 if quick else 15.0
-    runs = Runs(args, "throughput", {"seconds": seconds})
+    runs = Runs(args, "throughput", {"seconds": seconds}, environment=environment())
     for size, batch, dtype in () if args.so_far else cases:
         key = {"size": size, "batch": batch, "dtype": dtype}
         for name in ("demo",) if quick else NETWORKS:
@@ -67,12 +76,13 @@ def measure(args: argparse.Namespace) -> Record:
         if args.torch and not quick:
             runs({"what": "PyTorch", **key}, partial(pytorch, args.torch, size, batch, dtype, seconds))
         if shutil.which("yolo") and not quick and dtype == "float32":
-            for what in ("Ultralytics", "Ultralytics, all cores") if processor else ("Ultralytics",):
-                runs({"what": what, **key}, partial(ultralytics, size, batch, all_cores="," in what))
+            for what in THEIRS if processor else THEIRS[:1]:
+                runs({"what": what, **key}, partial(ultralytics, size, batch, all_cores=what == THEIRS[1]))
     if processor and not (quick or args.all or args.so_far):  # what emulation costs, once
         key = dict(zip(("size", "batch", "dtype"), EMULATED, strict=True))
         runs({"what": "demo", **key}, partial(ours, "demo", *EMULATED, seconds))
-    return {"scale": {"seconds": seconds}, "processor": processor, "runs": runs.all}
+    known = [run for run in runs.all if run["what"] in (*NETWORKS, "PyTorch", *THEIRS)]
+    return {"scale": {"seconds": seconds}, "processor": processor, "runs": known}
 
 
 def conclude(record: Record) -> str:
@@ -81,7 +91,7 @@ def conclude(record: Record) -> str:
         f"{name} {r['images_per_second']:.1f}" + (f" ({r['utilisation']:.0%} of the peak)" if "memory" in r else "")
         for name, r in rates.items()
     )
-    absent = [name for name in ("PyTorch", "Ultralytics") if name not in rates]
+    absent = [name for name in ("PyTorch", THEIRS[0]) if name not in rates]
     note = f" Not measured: {', '.join(absent)}." if absent else ""
     return f"Images a second at 320 pixels, batch 16, float32: {said}.{note}"
 
@@ -93,13 +103,28 @@ def page(record: Record) -> str:
         if "memory" in r:
             cells += [f"{r['waiting_share']:.1%}", f"{r['compile_seconds']:.0f}", f"{(r['memory'] or 0) / 1e9:.2f}"]
             share = "" if r["utilisation"] is None else f"{r['utilisation']:.0%}"
-            cells += [f"{r['forward_flops'] / 1e9:.2f}", share]
-        rows.append(cells + [""] * (10 - len(cells)))
-    head = ["what", "pixels", "batch", "numbers", "images/s", "waiting", "compilation, s", "GB", "GFLOP", "of the peak"]
+            moved = r.get("bandwidth_share")
+            cells += [f"{r['forward_flops'] / 1e9:.2f}", share, "" if moved is None else f"{moved:.0%}"]
+        rows.append(cells + [""] * (11 - len(cells)))
+    head = [
+        "what",
+        "pixels",
+        "batch",
+        "numbers",
+        "images/s",
+        "waiting",
+        "compilation, s",
+        "GB",
+        "GFLOP",
+        "of the peak",
+        "bandwidth",
+    ]
     notes = "GFLOP: forward, an image; three times that over the peak is the utilisation. PyTorch trains a bare step."
-    versions = {r["version"] for r in record["runs"] if r["what"] == "Ultralytics"}
+    versions = {r["version"] for r in record["runs"] if r["what"] in THEIRS}
     if versions:
-        notes += f" Ultralytics {', '.join(sorted(versions))}: its trainer with its defaults, mosaic to the end."
+        notes += f" Ultralytics {', '.join(sorted(versions))}: its trainer with its defaults, but in float32, with "
+        notes += "mosaic to the end and without checkpoints; as installed it leaves some cores to its loader."
+    notes += " Bandwidth: what a step moves by XLA's cost analysis, an upper bound, for it counts what caches serve."
     if record["processor"]:
         notes += (
             " On a processor the peak is that of a float32 matrix product measured in the same run. What is not "

@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from experiments.record import Runs, figure, run_study, table
-from experiments.throughput import TINY
+from experiments.record import Runs, environment, figure, run_study, table
+from experiments.throughput import TINY, without_cache
 
 WHOLE, AGAIN = "all measures", "all measures, again"
 Record = dict[str, Any]
@@ -54,7 +53,7 @@ def _plain() -> None:
 LEFT_OUT: dict[str, Callable[[], None]] = {
     WHOLE: lambda: None,
     "holes of compilations stay in the heap": _set("training.processor", set_holes_aside=lambda: None),
-    "freed memory is given back": _set("training.processor", keep_freed_memory=lambda: False),
+    "freed memory is given back": _set("training.processor", keep_freed_memory=lambda: True),  # as if it were kept
     "all cores one device": _set("training.processor", devices_for=lambda batch: 1),
     "3x3 convolutions not by Winograd": _set("models.convolution", WINOGRAD_CHANNELS=10**9),
     "strided convolutions not by columns": _set("models.convolution", COLUMNS_CHANNELS=10**9),
@@ -74,17 +73,18 @@ def one(name: str, quick: bool) -> Record:
     command = [sys.executable, "-m", "experiments.what_pays", "--without", name, "bench", "train"]
     command += ["--model", "compact" if quick else "yolov8", "--size", str(size), "--batch", str(batch), *options]
     command += ["--seconds", str(seconds), "--json", "-"]
-    environment = {**os.environ, **PUT_IN.get(name, {})}
-    found = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    around = {**without_cache(), "JAX_PLATFORMS": "cpu", **PUT_IN.get(name, {})}
+    found = json.loads(subprocess.run(command, env=around, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return {key: found[key] for key in ("images_per_second", "compile_seconds", "memory", "steps")}
 
 
 def measure(args: argparse.Namespace) -> Record:
     names = [WHOLE, "all convolutions as XLA has them"] if args.quick else [*LEFT_OUT, *PUT_IN, AGAIN]
-    runs = Runs(args, "what_pays", {})
+    scale = {"model": "yolov8", "size": 320, "batch": 16}
+    runs = Runs(args, "what_pays", scale, environment=environment())
     for name in names:
         runs({"what": name}, partial(one, name, args.quick))
-    return {"scale": {}, "runs": runs.all}
+    return {"scale": scale, "runs": runs.all}
 
 
 def shares(record: Record) -> dict[str, float]:

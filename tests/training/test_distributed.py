@@ -89,15 +89,16 @@ def test_two_processes_train_as_one_and_go_on_after_one_was_killed(tmp_path):
 
     data = tmp_path / "data"
     write_yolo({p: shapes_dataset(n, size=(64, 64), split=p) for p, n in (("train", 96), ("val", 24))}, data)
-    with jobs.started(data, tmp_path / "one", epochs=4) as child:
+    # At full length: the warm-up of a short run ends within its first steps, and large steps magnify rounding.
+    with jobs.started(data, tmp_path / "one") as child:
         code, text = child.end(300)
     assert code == 0, text
     one = json.loads((tmp_path / "one.json").read_text())
-    assert [code for code, _ in jobs.together(data, tmp_path / "two", epochs=4)] == [0, 0]
+    assert [code for code, _ in jobs.together(data, tmp_path / "two")] == [0, 0]
     two, other = (json.loads((tmp_path / name).read_text()) for name in ("two.json", "two.1.json"))
     assert two == other
     np.testing.assert_allclose(two["losses"][:10], one["losses"][:10], rtol=1e-4)
-    ends = jobs.together(data, tmp_path / "killed", epochs=4, kill=1)
+    ends = jobs.together(data, tmp_path / "killed", kill=1)
     assert ends[0][0] == 2 and "lost another" in ends[0][1], ends
-    assert [code for code, _ in jobs.together(data, tmp_path / "killed", epochs=4, resume=True)] == [0, 0]
+    assert [code for code, _ in jobs.together(data, tmp_path / "killed", resume=True)] == [0, 0]
     assert json.loads((tmp_path / "killed.json").read_text())["AP"] == two["AP"]

@@ -17,7 +17,7 @@ from yolojax.training.preparation import step_maker
 from yolojax.training.progress import Quiet
 from yolojax.training.splits import open_splits
 from yolojax.training.state import make_state
-from yolojax.training.sweep import GroupRunner, Trial, grid, make_train, sweep
+from yolojax.training.sweep import GroupRunner, Trial, choose_strategy, grid, make_train, sweep
 
 TRIALS = [Trial(0), Trial(1, {"lambda_cls": 2.0}), Trial(0, {"learning_rate": 5e-3, "weight_decay": 0.0})]
 STEPS = 10
@@ -99,6 +99,16 @@ def test_runs_are_measured(found):
     assert set(found["unroll"].seconds) == {"compile", "prepare", "train", "validate", "per_run"}
     with pytest.raises(ConfigError, match="measured"):
         found["vmap"].best()
+
+
+@pytest.mark.parametrize(
+    ("backend", "devices", "chosen"),
+    [("cpu", 1, "unroll"), ("cpu", 8, "unroll"), ("gpu", 1, "vmap"), ("gpu", 8, "devices")],
+)
+def test_a_strategy_is_chosen_by_the_machine(monkeypatch, backend, devices, chosen):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "local_device_count", lambda: devices)
+    assert choose_strategy() == chosen
 
 
 def test_a_grid_is_every_combination():
