@@ -368,9 +368,10 @@ def conclude(record: dict[str, Any]) -> str:
     said = []
     for network, batch in dict.fromkeys((row["network"], row["batch"]) for row in record["rows"]):
         rows = {r["runtime"]: r["network_ms"] for r in record["rows"] if (r["network"], r["batch"]) == (network, batch)}
-        ratios = ", ".join(f"{rows['yolojax'] / ms:.2f} of {name}'s" for name, ms in rows.items() if name != "yolojax")
-        said.append(f"{network}, batch {batch}: {ratios}")
-    return f"Our time for the network alone: {'; '.join(said)}."
+        ours = rows.pop("yolojax")
+        ratios = ", ".join(f"{ours / ms:.2f} {name}" for name, ms in rows.items())
+        said.append(f"{network}, batch {batch}, {ours:.1f} ms: {ratios}")
+    return f"Our time for the network alone as a multiple of that of others: {'; '.join(said)}."
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = {"widths": [8, 16, 24, 32], "depths": [0, 1, 1, 1], "head_width": 24}
 EPOCHS = 25
+PATIENCE = 900  # seconds for a job, or for its first checkpoint
 
 
 def worker(folder: Path, out: Path, devices: int, seed: int, epochs: int, resume: bool) -> None:
@@ -66,7 +67,7 @@ class Child(NamedTuple):
     process: subprocess.Popen[bytes]
     errors: IO[str]
 
-    def end(self, timeout: float | None = None) -> tuple[int, str]:
+    def end(self, timeout: float = PATIENCE) -> tuple[int, str]:
         """Its exit code and its messages; it is killed after so many seconds, and the messages say so."""
         hung = ""
         try:
@@ -100,7 +101,7 @@ def started(
     command = [sys.executable, "-m", "experiments.scale_out", "--worker", *values]
     command += ["--resume"] if resume else []
     # To a file: a pipe that nobody reads while the other process is waited for would hold up a child that says much.
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
         process_ = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=errors)
         try:
             yield Child(process_, errors)
@@ -130,15 +131,18 @@ def together(
             for i in range(2)
         ]
         if kill is not None:
+            until = time.monotonic() + PATIENCE
             while not list((out / "checkpoints").glob("[0-9]*/manifest.json")):
                 if any(child.process.poll() is not None for child in children):
                     raise SystemExit(f"a job to kill ended by itself: {[child.end(10) for child in children]}")
+                if time.monotonic() > until:
+                    raise SystemExit(f"a job to kill has no checkpoint after {PATIENCE} s")
                 time.sleep(0.1)
             if children[kill].process.poll() is not None:
                 raise SystemExit(f"process {kill}, to be killed, had ended: {children[kill].end()}")
             children[kill].process.send_signal(signal.SIGKILL)
         ends = []
-        for code, text in [child.end(900) for child in children]:
+        for code, text in [child.end() for child in children]:
             lines = [line for line in text.splitlines() if line.strip()]
             chosen = [line for line in lines if line.startswith("error:")] or lines[-1:] or [""]
             ends.append((code, chosen[-1]))

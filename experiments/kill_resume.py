@@ -249,7 +249,7 @@ def write_results(happened: list[Stopped], differing: list[str], rounds: int, co
 
 def conclude(record: dict[str, Any]) -> str:
     """The sentence of the table of studies."""
-    differing = f"{len(record['differing'])} differed" if record["differing"] else "nothing differed"
+    differing = f"in all {len(record['differing'])} differed" if record["differing"] else "nothing differed"
     return (
         f"{record['runs']} runs stopped {record['stops']} times, {record['kills']} of them by SIGKILL, and resumed: of "
         f"{record['things_compared_in_each_run']} things compared in each, byte for byte, {differing}."

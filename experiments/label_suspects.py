@@ -5,7 +5,8 @@ say of a data set as it is?
 
 Method: a detector knows the labels that it was trained on, so others judge them: five small detectors with CIoU are
 trained on the 205 training photos of BCCD at 160 x 160 pixels, and five on the 159 of the other two parts, and every
-label is ranked by the mean `per_object_loss` of those five that do not know it. The first 50 are listed, with what the
+label is ranked by the mean `per_object_loss` of those five that do not know it (but for the anchors, the same for all,
+which come from the training part; and for equally many steps over fewer photos). The first 50 are listed, with what the
 first of the five sees at their place (score .25 and more), and drawn on the sheet `runs/label_suspects.png`, for
 somebody to judge.
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -57,10 +59,12 @@ def conclude(record: Record) -> str:
     apart = [suspects[number - 1] for number in numbers]
     said = "; ".join(f"{label['file']} {label['label']}, seen as {label['sees']['class']}" for label in apart)
     nothing = sum(label["sees"]["iou"] < 0.5 for label in suspects)
+    parts = Counter(label["split"] for label in suspects)
+    told = ", ".join(f"{parts[name]} in {name}" for name in ("train", "val", "test"))
     return (
         f"Of {len(losses)} labels the {len(suspects)} with the highest loss have {suspects[-1]['loss']:.1f} and more "
-        f"(median of all {losses[len(losses) // 2]:.1f}). At the place of {len(numbers)} the detector sees another "
-        f"class{' (' + said + ')' if said else ''}; at that of {nothing} nothing with an IoU of .5."
+        f"(median of all {losses[len(losses) // 2]:.1f}): {told}. At the place of {len(numbers)} the detector sees "
+        f"another class{' (' + said + ')' if said else ''}; at that of {nothing} nothing with an IoU of .5."
     )
 
 

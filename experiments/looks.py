@@ -32,6 +32,11 @@ PAIRS = {
 """Each way beside the one larger size that has as many pixels."""
 
 
+def named(look: str) -> str:
+    """The name on a page: records call the larger sizes by the time that they were meant to take."""
+    return look.replace("as long as", "as many pixels as")
+
+
 def looks_of(spec: DetectorSpec) -> dict[str, TTA]:
     """The detector's own size, three about a fifth apart, and single larger ones of as many pixels."""
     stride, side = max(spec.strides), max(spec.canvas)

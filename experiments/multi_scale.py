@@ -6,11 +6,12 @@ of AP, what does it cost in time, and what would a single size have given for th
 Method: `yolojax.tta`, one compiled program. Against the detector's own size: mirrored as well; three sizes; three sizes
 and mirrored, by greedy suppression, soft-NMS and weighted box fusion, the last two also of one look alone; and one
 larger size, with about as many pixels as the views together. Generated: the lesson's detector trained on 400 *shapes*
-of 96 x 96 pixels, five seeds, 200 held-out images, intervals over seeds. BCCD: one run of `yolojax train`, the 72 test
-images. COCO: Yolo-Fastest-1.1 and YOLOX-Nano, published weights, 128 images of COCO train2017. Intervals of the last
-two are of 300 resamples of the images. The published weights were trained on these very images, at many sizes and
-mirrored: they know them at each, so that the lift says nothing certain of new ones. COCO protocol (score .001, IoU .7,
-100 an image). Time: a batch of one image, compiled, the fastest of several, as a multiple of one look in the same call.
+of 96 x 96 pixels, five seeds, 200 held-out images, intervals over seeds. BCCD: one run of `yolojax train`, of
+YOLOX-Nano from its published weights as in `fine_tuning`, the 72 test images. COCO: Yolo-Fastest-1.1 and YOLOX-Nano,
+published weights, 128 images of COCO train2017. Intervals of the last two are of 300 resamples of the images. The
+published weights were trained on these very images, at many sizes and mirrored: they know them at each, so that the
+lift says nothing certain of new ones. COCO protocol (score .001, IoU .7, 100 an image). Time: a batch of one image,
+compiled, the fastest of several, as a multiple of one look in the same call.
 
 Command:   python -m experiments.multi_scale --data FOLDER --model RUN    (weights and data in FOLDER; RUN of BCCD)
 Pieces:    --parts generated bccd coco time    (what the record has is not run again)
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.looks import FUSED, NUMBERS, ONE, OWN_SOFT, PAIRS, looks_of, on_photos, seconds, tested, times
+from experiments.looks import FUSED, NUMBERS, ONE, OWN_SOFT, PAIRS, looks_of, named, on_photos, seconds, tested, times
 from experiments.members import PLAIN, member
 from experiments.record import Runs, figure, interval, paired, run_study, table
 from experiments.rows import apart, load_real, say
@@ -86,9 +87,9 @@ def conclude(record: Record) -> str:
     six = six if six in looks(record) else looks(record)[-1]
     text = f"AP less that of one look, generated images: {six} {say(*against_one(record, six))}"
     for look in (look for look in (FUSED, OWN_SOFT, larger) if look in looks(record)):
-        text += f", {look} {say(*against_one(record, look))}"
+        text += f", {named(look)} {say(*against_one(record, look))}"
     for model, by_look in on_photos(record).items():
-        told = [f"{look} {say(*apart(by_look[look], by_look[ONE]))}" for look in (six, FUSED, OWN_SOFT, larger)]
+        told = [f"{named(look)} {say(*apart(by_look[look], by_look[ONE]))}" for look in (six, FUSED, OWN_SOFT, larger)]
         text += f"; {model}: " + ", ".join(told)
     return text + "."
 
@@ -99,7 +100,7 @@ def page(record: Record) -> str:
         less = "" if look == ONE else say(*against_one(record, look))
         measured = [generated(record, look, n) for n in NUMBERS]
         cells = ["n/a" if None in values else str(interval(values)) for values in measured]
-        rows.append([look, *cells, less, f"{ms[look] / ms[ONE]:.1f}" if ms else ""])
+        rows.append([named(look), *cells, less, f"{ms[look] / ms[ONE]:.1f}" if ms else ""])
     head = ["look", *NUMBERS, "AP less that of one look", "time, of one look"]
     text = f"Generated images, {len(generated(record, ONE))} seeds:\n\n" + table(head, rows)
     for model, by_look in on_photos(record).items():
@@ -107,7 +108,7 @@ def page(record: Record) -> str:
         for look, one in by_look.items():
             less = "" if look == ONE else say(*apart(one, by_look[ONE]))
             cells = ["n/a" if one[n] is None else f"{one[n]:.3f}" for n in NUMBERS]
-            rows.append([look, *cells, less, f"{ms[look] / ms[ONE]:.1f}" if ms else ""])
+            rows.append([named(look), *cells, less, f"{ms[look] / ms[ONE]:.1f}" if ms else ""])
         text += f"\n\n{model}:\n\n" + table(head, rows)
     return text
 
@@ -123,7 +124,7 @@ def draw(record: Record) -> Any:
         bars = np.abs(values[:, 1:].T - values[:, 0])
         axes.errorbar(values[:, 0], places + 0.15 * shift, xerr=bars, fmt=".", label=model)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(places, names)
+    axes.set_yticks(places, [named(name) for name in names])
     axes.set(xlabel="AP less that of one look at the detector's own size")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)

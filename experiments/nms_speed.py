@@ -349,14 +349,17 @@ def merged(old: list[Row], new: list[Row]) -> list[Row]:
 
 def conclude(record: dict[str, Any]) -> str:
     """The sentence of the table of studies."""
-    large = [row["ratio"] for row in record["nms"] if row["n"] >= 1000]
-    small = [row["yolojax_ms"] for row in record["nms"] if row["n"] <= 300 and row["batch"] == 1]
-    whole = [row["ratio"] for row in record["postprocess"] if "ratio" in row]
-    text = (
-        f"Suppression of 1000 boxes and more takes {min(large):.2f} to {max(large):.2f} of torchvision's time; of 300 "
-    )
-    text += f"and fewer at most {max(small):.2f} ms."
-    return text + (f" Whole post-processing: {min(whole):.2f} to {max(whole):.2f}." if whole else "")
+    rows = [row for row in record["nms"] if "ratio" in row]
+    ratios = {
+        "1000 boxes and more": [row["ratio"] for row in rows if row["n"] >= 1000],
+        "300 and fewer, one image": [row["ratio"] for row in rows if row["n"] <= 300 and row["batch"] == 1],
+        "300 and fewer, 32 images": [row["ratio"] for row in rows if row["n"] <= 300 and row["batch"] > 1],
+        "whole post-processing": [row["ratio"] for row in record["postprocess"] if "ratio" in row],
+    }
+    told = "; ".join(f"{what} {min(found):.2f} to {max(found):.2f}" for what, found in ratios.items() if found)
+    few = [row["yolojax_ms"] for row in record["nms"] if row["n"] <= 300 and row["batch"] == 1]
+    ms = f" Up to 300 boxes of one image take at most {max(few):.2f} ms." if few else ""
+    return f"{record['device']}, of torchvision's time: {told or 'not measured'}.{ms}"
 
 
 def main() -> None:

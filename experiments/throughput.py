@@ -44,7 +44,7 @@ NETWORKS = {"demo": ("compact", DEMO), "YOLOv8n": ("yolov8", {}), "processor": (
 CASES = [*product((320, 640), (1, 4, 16, 64), ("float32", "bfloat16"))]
 ON_A_PROCESSOR = [(320, batch, "float32") for batch in (16, 4, 1)] + [(640, 4, "float32")]
 EMULATED = (320, 4, "bfloat16")
-THEIRS = ("Ultralytics as installed", "Ultralytics, all cores")
+THEIRS = ("Ultralytics as installed", "Ultralytics on all cores")
 KEPT = ("images_per_second", "waiting_share", "compile_seconds", "memory", "utilisation", "peak_flops", "forward_flops")
 KEPT += ("traffic", "bandwidth_share")
 

@@ -76,14 +76,19 @@ def test_runs_of_other_settings_are_made_again(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "2 runs of other settings" in out and "'many': '99 values'" in out
     # What a record holds counts like what waits for one.
-    whole = {"scale": {"side": 32}, "runs": [{"seed": 7, "AP": 0.1}]}
+    whole = {"scale": {"side": 32}, "BCCD": {"side": 96}, "runs": [{"seed": 7, "AP": 0.1}]}
     (tmp_path / "results.json").write_text(json.dumps(whole))
     assert [r["seed"] for r in run(7, {"side": 32}, BCCD={"side": 96})] == [7, 1]
+    assert [r["seed"] for r in run(7, {"side": 32})] == [7, 1]  # what is not named does not matter
+    del whole["BCCD"]
+    (tmp_path / "results.json").write_text(json.dumps(whole))
+    assert [r["seed"] for r in run(8, {"side": 32}, BCCD={"side": 96})] == [1, 8]
 
 
 def test_a_recorded_command_names_no_path():
-    words = ["--data", "/home/me/data", "--parts", "time", "--weights", "5", "--out=/tmp/x", "/odd", "--quick"]
-    told = "--data DATA --parts time --weights 5 --out=OUT OUT --quick"
+    words = ["--data", "/home/me/data", "--parts", "time", "--weights", "5", "--out=/tmp/a=b", "/odd", "--quick"]
+    words += ["--model", "/home/me/runs/lr=0.1"]
+    told = "--data DATA --parts time --weights 5 --out=OUT OUT --quick --model MODEL"
     assert " ".join(record.without_paths(words)) == told
     assert record.without_paths(["/a"]) == ["PATH"]
 

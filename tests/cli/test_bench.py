@@ -7,6 +7,7 @@ import pytest
 
 from tests.cli.small_run import DATA
 from yolojax import zoo
+from yolojax.training import peak
 from yolojax.training.peak import bandwidth_of, peak_of, sheet_of
 from yolojax.training.programs import all_devices
 
@@ -67,6 +68,18 @@ def test_a_processors_peak_is_measured_and_a_stated_one_is_of_each_device():
     assert bandwidth is not None and 1e8 < bandwidth.value < 1e13 and "measured" in bandwidth.source
 
 
+def test_what_is_measured_is_work_over_seconds(monkeypatch):
+    def two_seconds(run):
+        run()
+        return 2.0
+
+    monkeypatch.setattr(peak, "_fastest", two_seconds)
+    devices = all_devices()
+    # A product of n x n matrices is n^3 multiplications and as many additions; four bytes are read and four written.
+    assert peak.measure_peak(devices, side=16) == 2 * 16**3 * devices.number / 2
+    assert peak.measure_bandwidth(devices, length=1000) == 8 * 1000 * devices.number / 2
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -79,7 +92,16 @@ def test_a_processors_peak_is_measured_and_a_stated_one_is_of_each_device():
         ("NVIDIA L4", "L4"),
         ("Tesla T4", "T4"),
         ("TPU v5 lite", "TPU v5 lite"),
+        ("TPU v5e", "TPU v5e"),
         ("TPU v5p", "TPU v5p"),
+        ("TPU v4 lite", "TPU v4 lite"),
+        ("TPU v4", "TPU v4"),
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA GB200", "GB200"),
+        ("NVIDIA H100 NVL", "H100 NVL"),
+        ("NVIDIA T400 4GB", ""),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", ""),
         ("cpu", ""),
     ],
 )

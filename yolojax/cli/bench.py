@@ -107,7 +107,7 @@ def text_of(found: Throughput) -> str:
         "work": f"3 x {found.forward_flops / 1e9:.3g} GFLOP an image: {done / 1e12:.3g} TFLOP/s{of}",
     }
     if found.traffic is not None:
-        moved = f"{found.traffic / 1e9:.3g} GB a step by XLA's analysis"
+        moved = f"at most {found.traffic / 1e9:.3g} GB a step by XLA's analysis"
         if found.peak_bandwidth is not None and found.bandwidth_share is not None:
             moved += (
                 f", {found.bandwidth_share:.1%} of {found.peak_bandwidth / 1e9:.4g} GB/s ({found.bandwidth_source})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,9 +21,13 @@ class Sheet(NamedTuple):
 
 
 SHEETS: dict[str, Sheet] = {
+    "GB200": Sheet(2500e12, 8000e9),
     "B200": Sheet(2250e12, 8000e9),
+    "GH200": Sheet(989e12, 4000e9),
+    "H200 NVL": Sheet(835e12, 4800e9),
     "H200": Sheet(989e12, 4800e9),
     "H100 PCIe": Sheet(756e12, 2000e9),
+    "H100 NVL": Sheet(835e12, 3900e9),
     "H100": Sheet(989e12, 3350e9),
     "A100-SXM4-80GB": Sheet(312e12, 2039e9),
     "A100 80GB": Sheet(312e12, 1935e9),
@@ -36,12 +41,15 @@ SHEETS: dict[str, Sheet] = {
     "V100": Sheet(125e12, 900e9),
     "T4": Sheet(65e12, 320e9),
     "TPU v6 lite": Sheet(918e12, 1640e9),
+    "TPU v6e": Sheet(918e12, 1640e9),
     "TPU v5 lite": Sheet(197e12, 819e9),
+    "TPU v5e": Sheet(197e12, 819e9),
     "TPU v5p": Sheet(459e12, 2765e9),
     "TPU v5": Sheet(459e12, 2765e9),
+    "TPU v4 lite": Sheet(138e12, 614e9),
     "TPU v4": Sheet(275e12, 1228e9),
 }
-"""By a part of the device's name as jax tells it, the first that fits: matrix products of bfloat16 (V100 and T4:
+"""By words of the device's name as jax tells it, the first that fits: matrix products of bfloat16 (V100 and T4:
 float16) without sparsity, summed in float32, and the memory's bandwidth, from the vendors' data sheets."""
 
 
@@ -75,8 +83,12 @@ def bandwidth_of(devices: Devices) -> Peak | None:
 
 
 def sheet_of(kind: str) -> tuple[str, Sheet | None]:
-    """The entry of `SHEETS` for a device of this kind, and its name; None where there is none."""
-    return next(((name, sheet) for name, sheet in SHEETS.items() if name.lower() in kind.lower()), ("", None))
+    """The entry of `SHEETS` for a device of this kind, and its name; None where there is none, as for a laptop's."""
+    if "laptop" not in kind.lower():
+        for name, sheet in SHEETS.items():
+            if re.search(rf"\b{re.escape(name)}\b", kind, re.IGNORECASE):
+                return name, sheet
+    return "", None
 
 
 def measure_peak(devices: Devices, side: int = 1024) -> float:

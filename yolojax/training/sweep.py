@@ -300,7 +300,7 @@ def sweep(
         seconds["validate"] = time.monotonic() - clock
     reporter.say(
         f"{len(trials)} runs of {total_steps} steps, {width} at a time ({chosen}): {seconds['per_run']:.1f} s each, "
-        f"and {seconds['compile']:.0f} s of compilation"
+        f"and {seconds['compile'] + seconds['prepare']:.0f} s of compilation and initial parameters"
     )
     return Sweep(trials, detector, np.stack(losses), tuple(variables), tuple(results), chosen, seconds)
 

@@ -56,7 +56,7 @@ class Throughput:
       utilisation: ``3 x forward_flops x images_per_second / peak_flops``: the backward pass counts twice the forward.
       traffic: bytes that a step reads and writes on all devices, by XLA's cost analysis; None where it makes none.
       peak_bandwidth, bandwidth_source: bytes a second that the devices' memories can move, and who says so.
-      bandwidth_share: ``traffic x steps a second / peak_bandwidth``; above 1 where caches serve most of it.
+      bandwidth_share: ``traffic x steps a second / peak_bandwidth``, an upper bound: above 1 where caches serve most.
       parts: median seconds of parts of the step, each compiled by itself; empty when they were not asked for.
     """
 
