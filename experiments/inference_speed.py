@@ -16,7 +16,7 @@ torchvision's NMS there. Before any timing, the raw predictions are compared wit
 Command:   python -m experiments.inference_speed --weights FOLDER [--peers PYTHON]
            FOLDER holds yolox-nano/ and yolo-fastest-1.1_coco/; PYTHON is an interpreter with torch, torchvision,
            onnxruntime, onnx and opencv-python-headless 4 (by default this one).
-Expected:  about three minutes on two idle cores; see experiments/results/inference_speed/README.md.
+Expected:  about five minutes on two idle cores; see experiments/results/inference_speed/README.md.
 """
 
 # pyright: reportMissingImports=false
