@@ -15,7 +15,7 @@ pixels in batches of 16 and more, 320 in batches of 64, and most of bfloat16, wh
 unless --all: minutes each.
 
 Command:   python -m experiments.throughput --torch PYTHON    (again goes on where it was stopped; --so-far records)
-Expected:  about 20 minutes on two cores.
+Expected:  about half an hour on two cores, the peers included.
 Quick:     python -m experiments.throughput --quick           (one small case, half a minute)
 """
 
