@@ -32,6 +32,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from yolojax.weights.darknet import write_whole
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 UNFINISHED = "runs.jsonl"
@@ -115,10 +117,10 @@ class Runs:
         self.facts = json.loads(json.dumps({"scale": scale, **facts}))
         for file in (folder / "results.json", self.file) if self.keep else ():
             made, found = _kept(file)
-            if any(made.get(name) != fact for name, fact in self.facts.items()):
-                print(f"{file.name}: {len(found)} runs of other settings, made again", flush=True) if found else None
-            else:
+            if all(made.get(name) == fact for name, fact in self.facts.items()):
                 self.all += [run for run in found if run not in self.all]
+            elif found:
+                print(f"{file.name}: {len(found)} runs of other settings, made again", flush=True)
 
     def __call__(self, key: Record, compute: Callable[[], Record]) -> None:
         if any(run.items() >= key.items() for run in self.all):
@@ -128,9 +130,7 @@ class Runs:
             # Whole each time, by one rename: a stop leaves the file as it was before or as it is after.
             self.file.parent.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps(line, allow_nan=False) for line in (self.facts, *self.all)]
-            fresh = self.file.with_suffix(".new")
-            fresh.write_text("\n".join(lines) + "\n")
-            fresh.replace(self.file)
+            write_whole({self.file: ("\n".join(lines) + "\n").encode()})
         said = {k: round(v, 3) if isinstance(v, float) else v for k, v in self.all[-1].items()}
         print({k: f"{len(v)} values" if isinstance(v, list) else v for k, v in said.items()}, flush=True)
 

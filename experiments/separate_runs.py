@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.bench import TINY
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig
 from yolojax.data import shapes_dataset, uniform_sampler, write_yolo
 from yolojax.training.evaluation import evaluate_canvases, make_detect_batch
@@ -25,7 +26,6 @@ from yolojax.training.state import make_state
 from yolojax.training.sweep import Trial
 
 SMALL = {"widths": [16, 24, 48, 96], "depths": [0, 1, 1, 1], "head_width": 32}
-TINY = {"widths": [4, 4, 8], "depths": [0, 0, 0], "head_width": 8, "reg_max": 4, "shared_head": True}
 
 
 def settings(folder: Path, *, size: int, batch_size: int, steps: int, epochs: int, tiny: bool = False) -> TrainConfig:
@@ -94,10 +94,8 @@ def one_by_one(config: TrainConfig, trials: list[Trial], *, moved: bool = False,
     aps: list[float] = []
     if measure:
         assert val_set is not None
-        val_images, detect = (
-            lay_out_images(val_set, detector.spec, Quiet()),
-            make_detect_batch(detector, config.validation.max_detections),
-        )
+        val_images = lay_out_images(val_set, detector.spec, Quiet())
+        detect = make_detect_batch(detector, config.validation.max_detections)
         results = [
             evaluate_canvases(detect, detector, v, val_images, config.validation, Quiet()).result for v in averages
         ]

@@ -23,9 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 from functools import partial
 from itertools import product
@@ -33,13 +31,13 @@ from typing import Any
 
 import jax
 
+from experiments.bench import TINY, bench_train
 from experiments.other_trainers import pytorch, ultralytics
 from experiments.record import Runs, environment, figure, run_study, table
 
 Record = dict[str, Any]
 COMPACT = {"widths": [0, 32, 64, 128, 256], "depths": [0, 0, 1, 1, 1], "csp": False, "merge": True}
 DEMO = {"widths": [0, 32, 64, 128], "depths": [0, 1, 1, 1], "head_width": 64, "csp": False, "merge": True}
-TINY = {"widths": [4, 4, 8], "depths": [0, 0, 0], "head_width": 8, "reg_max": 4, "shared_head": True}
 NETWORKS = {"demo": ("compact", DEMO), "YOLOv8n": ("yolov8", {}), "processor": ("compact", COMPACT)}
 CASES = [*product((320, 640), (1, 4, 16, 64), ("float32", "bfloat16"))]
 ON_A_PROCESSOR = [(320, batch, "float32") for batch in (16, 4, 1)] + [(640, 4, "float32")]
@@ -49,18 +47,10 @@ KEPT = ("images_per_second", "waiting_share", "compile_seconds", "memory", "util
 KEPT += ("traffic", "bandwidth_share")
 
 
-def without_cache() -> dict[str, str]:
-    """The environment without JAX's cache of programs: a program that is loaded has no compilation to be timed."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
-
-
 def ours(network: str, size: int, batch: int, dtype: str, seconds: float) -> Record:
     model, options = ("compact", TINY) if size == 32 else NETWORKS[network]
-    command = [sys.executable, "-m", "yolojax", "bench", "train", "--model", model, "--size", str(size), "--json", "-"]
-    command += ["--batch", str(batch), "--dtype", dtype, "--seconds", str(seconds)]
-    command += ["--option", *(f"{k}={json.dumps(v)}" for k, v in options.items())] if options else []
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=without_cache())
-    found = json.loads(done.stdout)
+    settings = {"model": model, "size": size, "batch": batch, "dtype": dtype, "seconds": seconds}
+    found = bench_train(["-m", "yolojax"], settings, options)
     return {name: found[name] for name in (*KEPT, "parameters", "steps")}
 
 
@@ -106,19 +96,8 @@ def page(record: Record) -> str:
             moved = r.get("bandwidth_share")
             cells += [f"{r['forward_flops'] / 1e9:.2f}", share, "" if moved is None else f"{moved:.0%}"]
         rows.append(cells + [""] * (11 - len(cells)))
-    head = [
-        "what",
-        "pixels",
-        "batch",
-        "numbers",
-        "images/s",
-        "waiting",
-        "compilation, s",
-        "GB",
-        "GFLOP",
-        "of the peak",
-        "bandwidth",
-    ]
+    head = ["what", "pixels", "batch", "numbers", "images/s", "waiting", "compilation, s", "GB", "GFLOP", "of the peak"]
+    head += ["bandwidth"]
     notes = "GFLOP: forward, an image; three times that over the peak is the utilisation. PyTorch trains a bare step."
     versions = {r["version"] for r in record["runs"] if r["what"] in THEIRS}
     if versions:

@@ -15,8 +15,7 @@ Quick:     python -m experiments.what_pays --quick    (a tiny network, as it is 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.bench import TINY, bench_train
 from experiments.record import Runs, environment, figure, run_study, table
-from experiments.throughput import TINY, without_cache
 
 WHOLE, AGAIN = "all measures", "all measures, again"
 Record = dict[str, Any]
@@ -33,7 +32,7 @@ Record = dict[str, Any]
 
 def _set(module: str, **values: Any) -> Callable[[], None]:
     def put() -> None:
-        place = __import__(f"yolojax.{module}", fromlist=["x"])
+        place = importlib.import_module(f"yolojax.{module}")
         for name, value in values.items():
             assert hasattr(place, name), f"{module} has no {name}"
             setattr(place, name, value)
@@ -68,24 +67,23 @@ PUT_IN = {
 }
 
 
-def one(name: str, quick: bool) -> Record:
+def one(name: str, scale: Record, options: Record, seconds: float) -> Record:
     """A measurement in a process of its own."""
-    size, batch, seconds = (32, 4, 0.2) if quick else (320, 16, 15)
-    options = ["--option", *(f"{k}={json.dumps(v)}" for k, v in TINY.items())] if quick else []
-    command = [sys.executable, "-m", "experiments.what_pays", "--without", name, "bench", "train"]
-    command += ["--model", "compact" if quick else "yolov8", "--size", str(size), "--batch", str(batch), *options]
-    command += ["--seconds", str(seconds), "--json", "-"]
-    around = {**without_cache(), "JAX_PLATFORMS": "cpu", **PUT_IN.get(name, {})}
-    found = json.loads(subprocess.run(command, env=around, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    program = ["-m", "experiments.what_pays", "--without", name]
+    settings = {**scale, "seconds": seconds}
+    found = bench_train(program, settings, options, JAX_PLATFORMS="cpu", **PUT_IN.get(name, {}))
     return {key: found[key] for key in ("images_per_second", "compile_seconds", "memory", "steps")}
 
 
 def measure(args: argparse.Namespace) -> Record:
-    names = [WHOLE, "all convolutions as XLA has them"] if args.quick else [*LEFT_OUT, *PUT_IN, AGAIN]
-    scale = {"model": "yolov8", "size": 320, "batch": 16}
+    names, scale = [*LEFT_OUT, *PUT_IN, AGAIN], {"model": "yolov8", "size": 320, "batch": 16}
+    options, seconds = {}, 15.0
+    if args.quick:
+        names, scale = [WHOLE, "all convolutions as XLA has them"], {"model": "compact", "size": 32, "batch": 4}
+        options, seconds = TINY, 0.2
     runs = Runs(args, "what_pays", scale, environment=environment())
     for name in names:
-        runs({"what": name}, partial(one, name, args.quick))
+        runs({"what": name}, partial(one, name, scale, options, seconds))
     return {"scale": scale, "runs": runs.all}
 
 

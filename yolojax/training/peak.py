@@ -105,11 +105,15 @@ def measure_bandwidth(devices: Devices, length: int = 2**24) -> float:
     return 2 * 4 * devices.number * length / _fastest(lambda: add(ones, 1.0))
 
 
-def _fastest(run: Callable[[], Any], repeats: int = 8) -> float:
-    """Seconds of the fastest call, the first, which compiles, left out."""
+def _fastest(run: Callable[[], Any]) -> float:
+    return min(seconds_of(run, 8))
+
+
+def seconds_of(run: Callable[[], Any], repeats: int) -> list[float]:
+    """Seconds of each call, after one more that may compile."""
     seconds = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
         jax.block_until_ready(run())
         seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])
+    return seconds[1:]

@@ -21,7 +21,7 @@ from yolojax.training.distributed import replicate
 from yolojax.training.feeding import device_batches
 from yolojax.training.gradient import whole_gradient
 from yolojax.training.log import EpochLog, checked
-from yolojax.training.peak import bandwidth_of, peak_of
+from yolojax.training.peak import bandwidth_of, peak_of, seconds_of
 from yolojax.training.preparation import Preparation, prepare
 from yolojax.training.programs import device_memory
 from yolojax.training.progress import Reporter
@@ -231,10 +231,4 @@ def measure_parts(
 
 
 def _median(run: Callable[[], Any], repeats: int) -> float:
-    """Seconds of the median call, after one that may compile."""
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+    return statistics.median(seconds_of(run, repeats))
