@@ -51,7 +51,7 @@ def test_a_whole_number_does_where_a_fraction_is_expected():
     [
         ({"epoch": 3}, "unknown setting epoch: did you mean epochs?"),
         ({"augment": {"mosaik": 1}}, "unknown setting augment.mosaik: did you mean augment.mosaic?"),
-        ({"augment": {"zzz": 1}}, "unknown setting augment.zzz: known here: cutout, flip_horizontal, "),
+        ({"augment": {"zzz": 1}}, "unknown setting augment.zzz: known here: close_mosaic, cutout, "),
         ({"augment": 3}, "augment.: expected settings by name, got 3"),
         ([], "configuration: expected settings by name, got []"),
         ({"epochs": "3"}, "epochs = '3': expected int, got str"),

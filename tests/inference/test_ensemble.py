@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.test_tta import cell_detector
+from tests.inference.test_tta import cell_detector
 
 from yolojax.detect import detect
 from yolojax.errors import ConfigError

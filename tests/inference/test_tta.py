@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.test_predict import red_finder
+from tests.inference.test_predict import red_finder
 
 from yolojax.augment.letterbox import letterbox
 from yolojax.detect import detect
@@ -121,8 +121,8 @@ def assert_rows(found: Detections, row: int, expected: list[tuple[float, int, np
 def test_one_view_is_plain_detection_bit_for_bit(model, images):
     detector, variables = model
     inputs = images[:, :64, :96]
-    plain = jax.jit(lambda v, x: detect(detector, v, x, LOW, IOU, max_detections=K))(variables, input_size)
-    for a, b in zip(run(model, input_size, TTA(scales=(1.0,), flip=False)), plain, strict=True):
+    plain = jax.jit(lambda v, x: detect(detector, v, x, LOW, IOU, max_detections=K))(variables, inputs)
+    for a, b in zip(run(model, inputs, TTA(scales=(1.0,), flip=False)), plain, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
