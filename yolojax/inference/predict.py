@@ -61,16 +61,9 @@ class Predictor:
         self.spec = detector.spec
         self.layout = with_tta(detector.spec, tta)
         self.batch_size = batch_size
-        folded = detector
-
-        def fold(variables: Variables) -> Variables:
-            nonlocal folded
-            folded, folded_variables = detector.fold(variables)
-            return folded_variables
-
         # As one program: run operation by operation, it would compile something for the shape of every layer.
-        self.variables = jax.jit(fold)(variables)
-        self.detector = folded
+        self.variables = jax.jit(detector.fold)(variables)
+        self.detector = detector
 
         def run(
             images: UInt8[Array, "B H W 3"],
@@ -80,7 +73,7 @@ class Predictor:
             wanted: Bool[Array, " C"] | None,
         ) -> Detections:
             found = detect if tta is None else partial(detect_views, tta=tta)
-            return found(folded, variables, images, confidence, iou, wanted, max_detections=max_detections)
+            return found(detector, variables, images, confidence, iou, wanted, max_detections=max_detections)
 
         split = split_over_devices(batch_size)
         if split is not None:

@@ -14,17 +14,17 @@ import numpy as np
 from jaxtyping import DTypeLike, Float
 
 from yolojax.anchors import deal_to_levels, kmeans_anchors
-from yolojax.detector import Detector, DetectorSpec, Variables
+from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import CheckpointError, ConfigError
-from yolojax.geometry import FILTERS, Filter, Preprocess
+from yolojax.geometry import FILTERS, Preprocess
+from yolojax.models.network import parameter_count
 from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.compact import compact
 from yolojax.zoo.darknet import darknet, from_darknet, to_darknet
+from yolojax.zoo.flax_detector import flax_detector, forward_flops, measure_statistics
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.options import check_types
 from yolojax.zoo.published import load_darknet, save_darknet
-from yolojax.zoo.size import forward_flops, parameter_count
-from yolojax.zoo.statistics import measure_statistics
 from yolojax.zoo.yolov2 import yolov2
 from yolojax.zoo.yolov3 import yolov3, yolov3_tiny
 from yolojax.zoo.yolov4 import yolov4, yolov4_tiny
@@ -37,6 +37,7 @@ __all__ = [
     "COCO_CLASSES",
     "build",
     "describe",
+    "flax_detector",
     "forward_flops",
     "from_darknet",
     "from_description",
@@ -127,17 +128,6 @@ def build(
     return detector
 
 
-def with_filter(detector: Detector, name: Filter) -> Detector:
-    """The same detector, whose photos are shrunk by another of the `FILTERS`: that which it was trained with."""
-    preprocess = dataclasses.replace(detector.spec.preprocess, filter=name)
-
-    def fold(variables: Variables) -> tuple[Detector, Variables]:
-        folded, folded_variables = detector.fold(variables)
-        return with_filter(folded, name), folded_variables
-
-    return detector._replace(spec=dataclasses.replace(detector.spec, preprocess=preprocess), fold=fold)
-
-
 def describe(spec: DetectorSpec) -> dict[str, Any]:
     """The specification as plain JSON values, from which `from_description` builds the same detector."""
     return dataclasses.asdict(spec)
@@ -163,7 +153,8 @@ def from_description(description: dict[str, Any], *, dtype: DTypeLike = "float32
         # Descriptions written before there was a choice of filters say none.
         description = {**description, "preprocess": {"filter": Preprocess().filter, **preprocess}}
         if (own := description["preprocess"]["filter"]) in FILTERS:
-            detector = with_filter(detector, own)
+            preprocess = dataclasses.replace(detector.spec.preprocess, filter=own)
+            detector = detector._replace(spec=dataclasses.replace(detector.spec, preprocess=preprocess))
     made = json.loads(json.dumps(describe(detector.spec)))
     for key in sorted(set(made) | set(description)):
         if made.get(key) != json.loads(json.dumps(description.get(key))):

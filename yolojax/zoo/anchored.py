@@ -27,7 +27,7 @@ from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolo_necks import ConvYOLOHead
 from yolojax.structures import Candidates, Hyper, Level, LossTerms, Targets
-from yolojax.zoo.assemble import assemble, check_input_size
+from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.options import check_counts, check_momentum, check_width
 
 PREPROCESS = Preprocess("stretch", filter="bilinear")
@@ -187,7 +187,7 @@ def anchored_detector(
     ]
     loss, decode_outputs = anchored_detection(levels, box=box, softmax=softmax, iou_thresh=iou_thresh)
     style = Style("leaky_relu", momentum=momentum, epsilon=1e-5, dtype=dtype)
-    return assemble(spec, make_network, style, loss, decode_outputs)
+    return flax_detector(spec, make_network(style), loss, decode_outputs)
 
 
 def pyramid_detector(

@@ -18,7 +18,7 @@ from yolojax.models.heads import AnchorFreeHead
 from yolojax.models.layers import Activation, Style
 from yolojax.models.necks import PAN
 from yolojax.models.network import Network
-from yolojax.zoo.assemble import assemble, check_input_size
+from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.distributions import HYPER, check_distribution, distribution_loss_and_decode
 from yolojax.zoo.options import check_counts, check_momentum
 
@@ -91,22 +91,20 @@ def compact(
     }
     spec = DetectorSpec("compact", class_names, input_size, strides, hyper=HYPER, options=options)
 
-    def make_network(style: Style) -> Network:
-        return Network(
-            DarknetTiny(widths, depths, csp, merge, style=style),
-            PAN(neck_widths, neck_depth, style=style),
-            AnchorFreeHead(
-                len(class_names),
-                strides,
-                input_size,
-                reg_max,
-                box_width=head_width,
-                cls_width=head_width,
-                depth=head_depth,
-                shared=shared_head,
-                style=style,
-            ),
-        )
-
     style = Style(activation=activation, momentum=momentum, dtype=dtype)
-    return assemble(spec, make_network, style, *distribution_loss_and_decode(strides, k))
+    network = Network(
+        DarknetTiny(widths, depths, csp, merge, style=style),
+        PAN(neck_widths, neck_depth, style=style),
+        AnchorFreeHead(
+            len(class_names),
+            strides,
+            input_size,
+            reg_max,
+            box_width=head_width,
+            cls_width=head_width,
+            depth=head_depth,
+            shared=shared_head,
+            style=style,
+        ),
+    )
+    return flax_detector(spec, network, *distribution_loss_and_decode(strides, k))

@@ -25,9 +25,8 @@ from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.models.darknet import arrays_from_variables, darknet_network, variables_from_arrays
-from yolojax.models.darknet_parts import Parts, backbone_length, by_stride, split_parts
+from yolojax.models.darknet_parts import backbone_length, by_stride, split_parts
 from yolojax.models.layers import Style
-from yolojax.models.network import Network
 from yolojax.paths import user_path
 from yolojax.weights.darknet import (
     Cfg,
@@ -45,8 +44,8 @@ from yolojax.weights.darknet_layers import Region, Yolo
 from yolojax.weights.darknet_write import with_classes
 from yolojax.weights.released import fit_tree
 from yolojax.zoo.anchored import AnchoredLevel, anchored_detection
-from yolojax.zoo.assemble import assemble
 from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.flax_detector import flax_detector
 from yolojax.zoo.options import check_momentum
 
 
@@ -206,9 +205,5 @@ def _build(
         hyper={"ignore_iou": ignore},
         options=options,
     )
-    parts: Parts = split_parts(cfg, length)
-
-    def make_network(style: Style) -> Network:
-        return darknet_network(cfg, parts, style)
-
-    return assemble(spec, make_network, Style(momentum=momentum, epsilon=epsilon, dtype=dtype), loss, decode)
+    style = Style(momentum=momentum, epsilon=epsilon, dtype=dtype)
+    return flax_detector(spec, darknet_network(cfg, split_parts(cfg, length), style), loss, decode)

@@ -25,7 +25,7 @@ from yolojax.models.network import Network
 from yolojax.models.resnet import ResNet18
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.zoo.anchored import BOX_LOSSES, check_anchors
-from yolojax.zoo.assemble import assemble, check_input_size
+from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.options import check_counts, check_momentum
 
 BOX_PARTS = {"mse": squared_offset_loss, **{name: decoded_box_part(loss) for name, loss in BOX_LOSSES.items()}}
@@ -90,13 +90,14 @@ def lesson(
     spec = DetectorSpec("lesson", class_names, input_size, strides, options=options)
     sizes = jnp.asarray(anchors, jnp.float32)
 
-    def make_network(style: Style) -> Network:
-        features = (
-            DarknetTiny(tuple(widths), tuple(depths), csp=False, levels=levels, style=style)
-            if backbone == "darknet"
-            else ResNet18(levels=levels, style=style)
-        )
-        return Network(features, FPN(neck_width, style=style), YOLOHead(per_level, len(class_names), style=style))
+    activation = "relu" if backbone == "resnet18" else "leaky_relu"
+    style = Style(activation=activation, momentum=momentum, epsilon=1e-5, dtype=dtype)
+    features = (
+        DarknetTiny(tuple(widths), tuple(depths), csp=False, levels=levels, style=style)
+        if backbone == "darknet"
+        else ResNet18(levels=levels, style=style)
+    )
+    network = Network(features, FPN(neck_width, style=style), YOLOHead(per_level, len(class_names), style=style))
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         return yolov3_loss(outputs, levels_of(outputs, strides), sizes, targets, hyper, box_part=BOX_PARTS[box])
@@ -107,6 +108,4 @@ def lesson(
         boxes = decode(raw[..., :4], cells[None], steps[None], shapes[None])
         return Candidates(boxes, jax.nn.sigmoid(raw[..., 4:5]) * jax.nn.sigmoid(raw[..., 5:]))
 
-    activation = "relu" if backbone == "resnet18" else "leaky_relu"
-    style = Style(activation=activation, momentum=momentum, epsilon=1e-5, dtype=dtype)
-    return assemble(spec, make_network, style, loss, decode_outputs)
+    return flax_detector(spec, network, loss, decode_outputs)

@@ -27,7 +27,7 @@ from yolojax.models.heads import AnchorFreeHead
 from yolojax.models.layers import Style
 from yolojax.models.necks import PAN
 from yolojax.models.network import Network
-from yolojax.zoo.assemble import assemble, check_input_size
+from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.distributions import HYPER, check_distribution, distribution_loss_and_decode
 
 SCALES: dict[str, tuple[float, float, int]] = {
@@ -73,20 +73,18 @@ def yolov8(
         "yolov8", class_names, input_size, STRIDES, hyper=HYPER, options={"scale": scale, "reg_max": reg_max, "k": k}
     )
 
-    def make_network(style: Style) -> Network:
-        finest = widths[2]
-        return Network(
-            DarknetTiny(widths, depths, style=style),
-            PAN(widths[2:], depths[-1], style=style),
-            AnchorFreeHead(
-                len(class_names),
-                STRIDES,
-                input_size,
-                reg_max,
-                box_width=max(16, finest // 4, 4 * reg_max),
-                cls_width=max(finest, min(len(class_names), 100)),
-                style=style,
-            ),
-        )
-
-    return assemble(spec, make_network, Style(dtype=dtype), *distribution_loss_and_decode(STRIDES, k))
+    style, finest = Style(dtype=dtype), widths[2]
+    network = Network(
+        DarknetTiny(widths, depths, style=style),
+        PAN(widths[2:], depths[-1], style=style),
+        AnchorFreeHead(
+            len(class_names),
+            STRIDES,
+            input_size,
+            reg_max,
+            box_width=max(16, finest // 4, 4 * reg_max),
+            cls_width=max(finest, min(len(class_names), 100)),
+            style=style,
+        ),
+    )
+    return flax_detector(spec, network, *distribution_loss_and_decode(STRIDES, k))

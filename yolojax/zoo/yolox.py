@@ -22,15 +22,15 @@ from yolojax.detector import Detector, DetectorSpec, Outputs, Variables
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.losses import yolox_loss
-from yolojax.models.fold import unfold_batch_norm
+from yolojax.models.batch_norm import unfold_batch_norm
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolox import PAFPN, CSPDarknet, DecoupledHead
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.weights.released import fit_tree
 from yolojax.weights.yolox import read_yolox
-from yolojax.zoo.assemble import assemble, check_input_size
 from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.options import check_counts, check_momentum
 
 STRIDES = (8, 16, 32)
@@ -73,12 +73,12 @@ def yolox(
         "yolox", class_names, input_size, STRIDES, PREPROCESS, multi_label=False, hyper=HYPER, options=options
     )
 
-    def make_network(style: Style) -> Network:
-        return Network(
-            CSPDarknet(stem, blocks, depthwise, style=style),
-            PAFPN(blocks, depthwise, style=style),
-            DecoupledHead(len(class_names), 4 * stem, depthwise, style=style),
-        )
+    style = Style(activation="silu", momentum=momentum, epsilon=EPSILON, dtype=dtype)
+    network = Network(
+        CSPDarknet(stem, blocks, depthwise, style=style),
+        PAFPN(blocks, depthwise, style=style),
+        DecoupledHead(len(class_names), 4 * stem, depthwise, style=style),
+    )
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         boxes, objectness, classes = zip(*outputs, strict=True)
@@ -91,8 +91,7 @@ def yolox(
         scores = jax.nn.sigmoid(flatten_levels(objectness)) * jax.nn.sigmoid(flatten_levels(classes))
         return Candidates(decode_yolox(flatten_levels(boxes), cells[None], strides[None]), scores)
 
-    style = Style(activation="silu", momentum=momentum, epsilon=EPSILON, dtype=dtype)
-    return assemble(spec, make_network, style, loss, decode)
+    return flax_detector(spec, network, loss, decode)
 
 
 yolox_nano = partial(yolox, depth=0.33, width=0.25, depthwise=True)
