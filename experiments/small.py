@@ -24,7 +24,7 @@ from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.coding import levels_of
 from yolojax.config import AugmentConfig, OptimiserConfig, ValidationConfig
 from yolojax.data import open_dataset
-from yolojax.data.feed import ImageCache, build_cache
+from yolojax.data.input_images import ImageCache, build_cache
 from yolojax.data.sampling import sample_indices
 from yolojax.data.shapes import CLASS_NAMES, MIN_VISIBLE, MOST_OBJECTS, shapes_dataset
 from yolojax.detector import Detector, Variables
