@@ -257,7 +257,7 @@ def hungarian_assign(cost: Float[Array, "B M N"], targets: Targets) -> Assigned:
 
 def _read(predictions: Predictions) -> Predictions:
     """The predictions in float32, without gradient."""
-    return Predictions(*(None if a is None else jax.lax.stop_gradient(a.astype(jnp.float32)) for a in predictions))
+    return jax.tree.map(lambda a: jax.lax.stop_gradient(a.astype(jnp.float32)), predictions)
 
 
 def _points(
