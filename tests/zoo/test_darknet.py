@@ -127,7 +127,7 @@ def test_folding_changes_no_output_and_needs_no_dropout(loaded, images):
 
 def test_a_description_in_json_builds_the_same_detector_on_any_input(loaded):
     detector, variables = loaded
-    description = json.loads(json.dumps(zoo.describe(detector.spec)))
+    description = json.loads(json.dumps(zoo.describe(detector)))
     again = zoo.from_description(description)
     assert dataclasses.asdict(again.spec) == dataclasses.asdict(detector.spec)
     larger = zoo.from_description({**description, "input_size": [128, 96]})
@@ -138,7 +138,7 @@ def test_a_description_in_json_builds_the_same_detector_on_any_input(loaded):
 def test_a_released_detector_is_loaded_from_its_folder(loaded, tmp_path):
     """All that a run directory keeps is enough: no cfg and no weights beside it."""
     detector, variables = loaded
-    save_released(tmp_path, jax.device_get(variables), {"detector": zoo.describe(detector.spec)})
+    save_released(tmp_path, jax.device_get(variables), {"detector": zoo.describe(detector)})
     again, restored = load_detector(tmp_path)
     assert dataclasses.asdict(again.spec) == dataclasses.asdict(detector.spec)
     jax.tree.map(np.testing.assert_array_equal, restored, variables)

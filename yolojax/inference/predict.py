@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from yolojax.config import MOST_DETECTIONS
-from yolojax.data.input_images import make_input_image
 from yolojax.data.images import read_image, to_rgb
+from yolojax.data.input_images import make_input_image
 from yolojax.detect import detect
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
@@ -250,10 +250,14 @@ def load(
     max_detections: SupportsIndex = 100,
     batch_size: SupportsIndex = 1,
     tta: TTA | None = None,
+    parts: Mapping[str, Callable[..., Any]] | None = None,
+    detector: Detector | None = None,
 ) -> Predictor:
     """A ready `Predictor` from a run directory, a released detector or published files; see `load_detector`.
 
-    With ``tta`` it looks at each photo several times: at other sizes, and mirrored (`yolojax.inference.tta.TTA`).
+    With ``tta`` it looks at each photo several times: at other sizes, and mirrored (`yolojax.inference.tta.TTA`). A run
+    that was trained with functions of the user's own asks for them as ``parts``, or for the whole record as
+    ``detector``.
     """
-    detector, variables = load_detector(*paths, size=size)
+    detector, variables = load_detector(*paths, size=size, parts=parts, detector=detector)
     return Predictor(detector, variables, max_detections=max_detections, batch_size=batch_size, tta=tta)

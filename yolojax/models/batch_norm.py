@@ -44,8 +44,8 @@ def fold_batch_norm(variables: dict[str, Any], folds: Mapping[Path, float]) -> d
     """Folds batch normalisation into the convolutions before it.
 
     ``{"conv", "norm"}`` at each path of ``folds`` becomes ``{"conv": {"kernel", "bias"}}`` with
-    ``kernel' = kernel * scale / sqrt(var + epsilon)`` and ``bias' = bias - mean * scale / sqrt(var + epsilon)``, and its
-    running statistics go. Everything else stays, variables that are folded already included.
+    ``kernel' = kernel * scale / sqrt(var + epsilon)`` and ``bias' = bias - mean * scale / sqrt(var + epsilon)``, and
+    its running statistics go. Everything else stays, including variables that are folded already.
 
     Args:
       variables: nested dicts with ``params`` and ``batch_stats``.

@@ -1,4 +1,4 @@
-"""A network is a backbone, a neck and a head. Its initial variables, their number, and its floating-point operations."""
+"""A network is a backbone, a neck and a head. Its initial variables, and their number and operations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -94,7 +94,8 @@ def parameter_count(variables: dict[str, Any]) -> int:
 def convolution_flops(forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int]) -> int:
     """Counts the floating-point operations of the convolutions in ``forward`` on one image.
 
-    A multiplication and an addition count as two. This is the definition of published tables; it does not depend on how a convolution is lowered.
+    A multiplication and an addition count as two. This is the definition of published tables; it does not depend on how
+    a convolution is lowered.
     """
     total = 0
 

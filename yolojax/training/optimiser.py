@@ -11,7 +11,6 @@ from yolojax.detector import decay_matrices
 from yolojax.errors import ConfigError
 from yolojax.structures import Hyper
 
-
 Direction = Callable[[OptimiserConfig], optax.GradientTransformation]
 
 DIRECTIONS: dict[str, Direction] = {

@@ -42,7 +42,12 @@ def augmentation_key(seed: PRNGKeyArray, step: int | Int[Array, ""]) -> PRNGKeyA
 
 
 def follow_gradient(
-    state: TrainState, found: Gradient, hyper: Hyper, config: OptimiserConfig, detector: Detector, freeze: Sequence[str] = ()
+    state: TrainState,
+    found: Gradient,
+    hyper: Hyper,
+    config: OptimiserConfig,
+    detector: Detector,
+    freeze: Sequence[str] = (),
 ) -> tuple[TrainState, Float[Array, ""], Bool[Array, ""]]:
     """The next state, the norm of the gradient, and whether loss and norm are finite; if not, the state stays."""
     frozen = freeze_mask(state.variables["params"], freeze)

@@ -45,6 +45,7 @@ from yolojax.weights.darknet_write import with_classes
 from yolojax.weights.released import fit_tree
 from yolojax.zoo.anchored import AnchoredLevel, anchored_detection
 from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import flax_detector
 from yolojax.zoo.options import check_momentum
 
@@ -189,7 +190,7 @@ def _build(
             sizes = tuple((width * stride, height * stride) for width, height in layer.anchors)
             levels.append(AnchoredLevel(stride, sizes))
             softmax, ignore = layer.softmax, layer.ignore_thresh
-    loss, decode = anchored_detection(levels, box=box, softmax=softmax, iou_thresh=iou_thresh)
+    loss, decode, _ = anchored_detection(levels, box_loss=box, softmax=softmax, iou_thresh=iou_thresh)
     options: dict[str, Any] = {
         "cfg": format_cfg(cfg),
         "backbone_layers": length,
@@ -206,4 +207,4 @@ def _build(
         options=options,
     )
     style = Style(momentum=momentum, epsilon=epsilon, dtype=dtype)
-    return flax_detector(spec, darknet_network(cfg, split_parts(cfg, length), style), loss, decode)
+    return mark_built(flax_detector(spec, darknet_network(cfg, split_parts(cfg, length), style), loss, decode))
