@@ -28,8 +28,8 @@ import numpy as np
 
 from yolojax import zoo
 from yolojax.data import build_cache, open_dataset
-from yolojax.data.input_images import make_input_image
 from yolojax.data.images import read_image
+from yolojax.data.input_images import make_input_image
 from yolojax.detector import Detector, Variables, prepare_images
 from yolojax.eval.coco import evaluate_coco
 from yolojax.eval.files import detections_to_coco
