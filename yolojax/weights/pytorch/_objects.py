@@ -113,9 +113,9 @@ def describe_type(value: Any) -> str:
 def plain(value: Any, budget: Budget, tensor: Any = None, depth: int = 0) -> Any:
     """A plain value (None, bool, int, float, str, list, tuple, dict) that says what an inert one holds.
 
-    Sets become sorted lists, paths and long texts become (shortened) texts, and an object that only holds attributes
-    becomes the dictionary of them. What cannot be told plainly becomes a text in angle brackets, such as
-    ``<torch.optim.sgd.SGD>``; nothing is left out in silence.
+    Sets become lists (sorted, if their members are simple), paths and long texts become (shortened) texts, and an
+    object that only holds attributes becomes the dictionary of them. What cannot be told plainly becomes a text in
+    angle brackets, such as ``<torch.optim.sgd.SGD>``; nothing is left out in silence.
 
     Args:
       tensor: A function that returns a plain value for what is a tensor, and None for what is none.
@@ -154,7 +154,10 @@ def _plain_dict(found: dict[Any, Any], budget: Budget, tensor: Any, depth: int) 
 
 def _plain_set(items: Any, budget: Budget, tensor: Any, depth: int) -> list[Any]:
     shown = plain(items, budget, tensor, depth + 1)
-    return sorted(shown, key=str) if isinstance(shown, list) else [shown]
+    if not isinstance(shown, list):
+        return [shown]
+    simple = all(isinstance(item, str | int | float) for item in shown)
+    return sorted(shown, key=str) if simple else shown
 
 
 def _plain_object(value: Inert, budget: Budget, tensor: Any, depth: int) -> Any:

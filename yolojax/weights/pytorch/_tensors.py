@@ -93,6 +93,8 @@ class Tensors:
             elif function in ("_rebuild_parameter", "_rebuild_parameter_with_state", "Parameter") and args:
                 value = args[0]
             elif module == "torch._utils" and function in ("_rebuild_tensor", "_rebuild_tensor_v2") and len(args) >= 4:
+                if len(args) > 6 and args[6] is not None and getattr(args[6], "items", None) != []:
+                    raise Malformed("it is conjugated or negated only when it is read; save a copy made by .clone()")
                 return self._strided(args[0], args[1], args[2], args[3], None)
             elif module == "torch._utils" and function == "_rebuild_tensor_v3" and len(args) >= 7:
                 return self._strided(args[0], args[1], args[2], args[3], args[6])
