@@ -1,7 +1,7 @@
 """Golden PyTorch files and what PyTorch reads from them. Run: python tests/goldens/make_pytorch_golden.py
 
 Written with torch 2.13.0 on a CPU, from random numbers: a state dict of many types and layouts in the zip form and in
-the older form, and a pickled ``Sequential`` in half precision. The numbers stand as raw bytes in ``pytorch_expected.npz``,
+the older form, and a pickled ``Sequential`` in half precision. ``pytorch_expected.npz`` has the numbers as raw bytes,
 because NumPy's format has no bfloat16.
 """
 

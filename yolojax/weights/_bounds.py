@@ -41,8 +41,11 @@ class Budget:
 
 
 def object_budget(file_size: int) -> Budget:
-    """Returns the allowance for everything that is built from a file: twice its size, or `SMALLEST_ALLOWANCE`."""
-    return Budget(max(2 * file_size, SMALLEST_ALLOWANCE), "what the file describes")
+    """Returns the allowance for all that is built from a file: a little less than twice its size.
+
+    The rest is for what is not charged: pieces of the file while they are converted.
+    """
+    return Budget(max(2 * file_size - file_size // 8, SMALLEST_ALLOWANCE), "what the file describes")
 
 
 def map_file(path: Path) -> mmap.mmap:

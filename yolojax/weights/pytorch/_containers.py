@@ -36,7 +36,7 @@ STORAGE_TYPES = {
 }
 """What a number of each storage class of PyTorch is. Quantised classes are missing: their numbers need a scale."""
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 
 
 class Storage(NamedTuple):
@@ -207,7 +207,10 @@ def _inflate(data: mmap.mmap, place: Storage, member: Member, budget: Budget) ->
             pending = data[position : min(position + _CHUNK, place.stop)]
             position += len(pending)
         exhausted = not pending
-        piece = inflater.decompress(pending, _CHUNK)
+        try:
+            piece = inflater.decompress(pending, _CHUNK)
+        except zlib.error as error:
+            raise Malformed(f"member {member.name!r} is damaged ({error})") from error
         pending = inflater.unconsumed_tail
         if filled + len(piece) > member.size:
             raise Malformed(f"member {member.name!r} is larger than the {member.size} bytes that it claims")

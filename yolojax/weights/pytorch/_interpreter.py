@@ -8,6 +8,7 @@ ever hashed, compared, imported or called.
 Source: the opcode table of Python's ``pickletools`` module (https://docs.python.org/3/library/pickletools.html).
 """
 
+import codecs
 import re
 import struct
 from typing import Any
@@ -155,7 +156,7 @@ class Program:
     def _unicode_line(self) -> None:
         line = self._line()
         self.budget.charge(64 + 4 * len(line))
-        text = line.decode("raw-unicode-escape")
+        text = codecs.raw_unicode_escape_decode(line)[0]  # `bytes.decode` would import the codec's module.
         self.stack.append(text.encode("utf-8", "replace").decode())
 
     def _text(self, size: int) -> str:
@@ -308,14 +309,12 @@ class Program:
         module = self._text_line()
         self._push(Global(module, self._text_line()), 64)
 
-    def _push_inert(self, function: Any, args: Any, kwargs: Any = None) -> None:
+    def _push_inert(self, function: Any, args: Any, kwargs: list[Any] | None = None) -> None:
         if not isinstance(function, Global | Inert | PersistentId):
             raise Malformed(f"a {_kind(function)} would be called")
         if not isinstance(args, tuple):
             raise Malformed(f"the arguments of a call are a {_kind(args)}")
-        if kwargs is not None and not isinstance(kwargs, Pairs):
-            raise Malformed(f"the keyword arguments of a call are a {_kind(kwargs)}")
-        self._push(Inert(function, args, None if kwargs is None else kwargs.items), 112)
+        self._push(Inert(function, args, kwargs), 112)
 
     def _reduce(self) -> None:
         args, function = self._pop(), self._pop()
@@ -323,7 +322,9 @@ class Program:
 
     def _new_with_keywords(self) -> None:
         kwargs, args, function = self._pop(), self._pop(), self._pop()
-        self._push_inert(function, args, kwargs)
+        if not isinstance(kwargs, Pairs):
+            raise Malformed(f"the keyword arguments of a call are a {_kind(kwargs)}")
+        self._push_inert(function, args, kwargs.items)
 
     def _instance(self) -> None:
         module = self._text_line()

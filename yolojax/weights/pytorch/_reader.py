@@ -8,6 +8,7 @@ import numpy as np
 from yolojax.weights._bounds import Budget, Malformed, guarded, map_file, object_budget
 from yolojax.weights.foreign import Module, WeightFile
 from yolojax.weights.pytorch._containers import read_container
+from yolojax.weights.pytorch._interpreter import Inert, Pairs
 from yolojax.weights.pytorch._objects import (
     MAX_DEPTH,
     class_path,
@@ -186,6 +187,7 @@ class _Walk:
         self.modules[""] = Module(class_path(value) or "dict", others)
 
     def _branch(self, value: Any, prefix: str, others: dict[str, Any], depth: int) -> None:
+        """Keeps the tensors of nested dictionaries; puts what stands beside them into ``others`` as plain values."""
         if depth > MAX_DEPTH:
             raise Malformed(f"dictionaries are nested deeper than {MAX_DEPTH}")
         held = entries(value, self.budget) or {}
@@ -193,16 +195,15 @@ class _Walk:
             name = self._name(prefix, key)
             if self.tensors.is_tensor(item):
                 self._keep(name, item)
-            elif self._has_entries(item):
-                self._branch(item, f"{name}.", others, depth + 1)
+                continue
+            count, inner = len(self.arrays), {}
+            if isinstance(item, Pairs | Inert):
+                self._branch(item, f"{name}.", inner, depth + 1)
+            if len(self.arrays) > count:
+                others.update(inner)
             else:
                 others[name] = plain(item, self.budget, self.shown)
         forget(held, self.budget)
-
-    def _has_entries(self, value: Any) -> bool:
-        held = entries(value, self.budget) or {}
-        forget(held, self.budget)
-        return bool(held)
 
     def module(self, value: Any, name: str, depth: int) -> None:
         if depth > MAX_DEPTH:
