@@ -161,9 +161,7 @@ def _graph(reader: _Wire, span: Span) -> tuple[dict[str, np.ndarray], dict[str, 
         if field == 1:
             name, module = _node(reader, reader.span(value))
             name = name or f"<node {len(modules)}>"
-            if name in modules:
-                raise Malformed(f"two nodes are called {name[:200]!r}")
-            modules[name] = module
+            modules[name if name not in modules else f"{name} <node {len(modules)}>"] = module
         elif field == 5:
             name, array = _tensor(reader, reader.span(value))
             if name in arrays:
@@ -269,6 +267,7 @@ def _listed(reader: _Wire, listed: list[tuple[int, int | Span]], dtype: np.dtype
     for field, value in listed:
         if field in (4, 10):
             start, stop = reader.span(value)
+            reader.budget.charge(stop - start)
             stored = np.dtype(np.float32 if field == 4 else np.float64)
             pieces.append(np.frombuffer(reader.data[start:stop], stored).astype(dtype))
             continue
@@ -286,12 +285,12 @@ _LITERAL = re.compile(
 
 
 def parse_literal(text: str) -> Any:
-    """The value of a text that is a Python literal of numbers, texts, lists and dictionaries; otherwise the text.
+    """The value of a text that is a whole number, or a list, tuple or dictionary in Python's notation; else the text.
 
     Exporters write class names and the input size this way. The text is not executed: only literals are accepted, of
     limited length and depth.
     """
-    if len(text) > MAX_LITERAL or _LITERAL.fullmatch(text) is None:
+    if len(text) > MAX_LITERAL or not re.match(r"[\[{(]|-?\d{1,18}$", text) or _LITERAL.fullmatch(text) is None:
         return text
     depth = 0
     for character in re.sub(r"'[^']*'|\"[^\"]*\"", "", text):
