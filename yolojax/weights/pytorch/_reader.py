@@ -15,6 +15,7 @@ from yolojax.weights.pytorch._objects import (
     describe_type,
     entries,
     forget,
+    object_class,
     plain,
     state_of,
 )
@@ -46,9 +47,10 @@ _MEND = "get the file again, or save the weights again with torch.save(model.sta
 def read_pytorch(path: str | Path, root: str | None = None) -> WeightFile:
     """Reads a file that ``torch.save`` wrote, in the zip form (since PyTorch 1.6) or the older one.
 
-    The file holds a state dict (nested ones get dotted names), a checkpoint with one of `ENTRIES`, or a whole pickled
-    module of any class. Half, bfloat16, single and double precision, integers, truth values, complex and 8-bit floating
-    numbers are read; quantised and sparse tensors are refused by name.
+    The file holds a state dict (nested ones get dotted names), a checkpoint with one of `ENTRIES`, a whole pickled
+    module of any class, or a TorchScript program (whose code is not looked at). Half, bfloat16, single and double
+    precision, integers, truth values, complex and 8-bit floating numbers are read; quantised and sparse tensors are
+    refused by name.
 
     Args:
       path: The file.
@@ -145,7 +147,14 @@ def _holds_weights(value: Any, tensors: Tensors, budget: Budget) -> bool:
     return found
 
 
+def _is_scripted(value: Any) -> bool:
+    """Whether a value is a module of a TorchScript program, whose class was generated."""
+    return (object_class(value) or ("",))[0].startswith("__torch__")
+
+
 def _is_module(value: Any, budget: Budget) -> bool:
+    if _is_scripted(value):
+        return True
     state = state_of(value, budget)
     found = not state.keys().isdisjoint(("_modules", "_parameters"))
     forget(state, budget)
@@ -206,22 +215,29 @@ class _Walk:
         forget(held, self.budget)
 
     def module(self, value: Any, name: str, depth: int) -> None:
+        """Keeps the tensors and modules of a pickled module or of a TorchScript program."""
         if depth > MAX_DEPTH:
             raise Malformed(f"modules are nested deeper than {MAX_DEPTH}")
         state = state_of(value, self.budget)
         prefix = f"{name}." if name else ""
-        attributes = {
-            key: plain(item, self.budget, self.shown) for key, item in state.items() if not key.startswith("_")
-        }
+        attributes: dict[str, Any] = {}
         self.modules[name] = Module(class_path(value) or "", attributes)
-        passing = plain(state.get("_non_persistent_buffers_set"), self.budget)
-        self._held(state.get("_parameters"), prefix, ())
-        self.buffers.update(self._held(state.get("_buffers"), prefix, passing if isinstance(passing, list) else ()))
-        children = entries(state.get("_modules"), self.budget) or {}
-        for key, item in children.items():
-            if item is not None:
+        for key, item in state.items():
+            if _is_scripted(value) and _is_scripted(item):
                 self.module(item, self._name(prefix, key), depth + 1)
-        forget(children, self.budget)
+            elif _is_scripted(value) and self.tensors.is_tensor(item):
+                self._keep(self._name(prefix, key), item)
+            elif not key.startswith("_"):
+                attributes[key] = plain(item, self.budget, self.shown)
+        if not _is_scripted(value):
+            passing = plain(state.get("_non_persistent_buffers_set"), self.budget)
+            self._held(state.get("_parameters"), prefix, ())
+            self.buffers.update(self._held(state.get("_buffers"), prefix, passing if isinstance(passing, list) else ()))
+            children = entries(state.get("_modules"), self.budget) or {}
+            for key, item in children.items():
+                if item is not None:
+                    self.module(item, self._name(prefix, key), depth + 1)
+            forget(children, self.budget)
         forget(state, self.budget)
 
     def _held(self, value: Any, prefix: str, left_out: Any) -> list[str]:
