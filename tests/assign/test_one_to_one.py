@@ -1,4 +1,4 @@
-"""`one_to_one_assign` against every possible matching of a small problem."""
+"""`hungarian_assign` against every possible matching of a small problem."""
 
 import itertools
 
@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from yolojax.assign import matching_cost, one_to_one_assign
+from yolojax.assign import hungarian_assign, matching_cost
 from yolojax.structures import Targets
 
 B, M, C = 3, 4, 3
 
-assign = jax.jit(one_to_one_assign)
+assign = jax.jit(hungarian_assign)
 
 
 def best_matching(cost, rows):
@@ -73,7 +73,7 @@ def test_matching_cost_equals_its_formula(lab):
     low = rng.uniform(0, 20, (B, 5, 2))
     boxes = np.concatenate([low, low + rng.uniform(2, 20, (B, 5, 2))], -1).astype(np.float32)
     scores = rng.dirichlet(np.ones(C), (B, 5)).astype(np.float32)
-    got = np.asarray(jax.jit(lambda *a: matching_cost(*a, canvas=(40, 48)))(boxes, scores, targets))
+    got = np.asarray(jax.jit(lambda *a: matching_cost(*a, input_size=(40, 48)))(boxes, scores, targets))
     for b, m, n in np.ndindex(B, M, 5):
         if targets.valid[b, m]:
             p, g = boxes[b, n].astype(np.float64), targets.boxes[b, m].astype(np.float64)

@@ -61,6 +61,14 @@ def cells():
 SIZES = jnp.full((2, N, 2), 12.0)
 
 
+def predictions(x):
+    return assign.Predictions(x["boxes"], x["logits"], x["far"])
+
+
+def assigned(x):
+    return assign.Assigned(jnp.where(x["positive"], x["labels"], 0), x["positive"], x["far"])
+
+
 def calls(module, keys, *names):
     """Examples of functions of one module that all take the same arrays."""
 
@@ -74,6 +82,7 @@ OVERLAPS = ("box_iou", "generalized_box_iou", "distance_box_iou", "complete_box_
 FORMATS = ("xywh", "xyxy", "cxcywh")
 BOX_LOSSES = (
     "box_iou_loss",
+    "squared_box_iou_loss",
     "generalized_box_iou_loss",
     "distance_box_iou_loss",
     "complete_box_iou_loss",
@@ -93,10 +102,10 @@ ELEMENTWISE = {
     "boxes.scale_boxes": lambda x: boxes.scale_boxes(x["boxes"], (2.0, 0.5)),
     "coding.decode": lambda x: coding.decode(x["raw"], *cells(), SIZES),
     "coding.encode": lambda x: coding.encode(x["boxes"], *cells(), SIZES),
-    "coding.decode_squared": lambda x: coding.decode_squared(x["raw"], *cells(), SIZES),
-    "coding.encode_squared": lambda x: coding.encode_squared(x["boxes"], *cells(), SIZES),
-    "coding.decode_direct": lambda x: coding.decode_direct(x["raw"], *cells()),
-    "coding.encode_direct": lambda x: coding.encode_direct(x["boxes"], *cells()),
+    "coding.decode_yolov5": lambda x: coding.decode_yolov5(x["raw"], *cells(), SIZES),
+    "coding.encode_yolov5": lambda x: coding.encode_yolov5(x["boxes"], *cells(), SIZES),
+    "coding.decode_yolox": lambda x: coding.decode_yolox(x["raw"], *cells()),
+    "coding.encode_yolox": lambda x: coding.encode_yolox(x["boxes"], *cells()),
     "coding.cell_offsets": lambda x: coding.cell_offsets(x["boxes"], *cells(), SIZES),
     "coding.boxes_to_distances": lambda x: coding.boxes_to_distances(POINTS, x["boxes"]),
     "coding.distances_to_boxes": lambda x: coding.distances_to_boxes(POINTS, x["boxes"]),
@@ -105,10 +114,7 @@ ELEMENTWISE = {
     "coding.flatten_levels": lambda x: coding.flatten_levels(x["box_maps"]),
     "losses.distribution_focal_loss": lambda x: losses.distribution_focal_loss(x["bins"], x["far"]),
     "losses.squared_offset_loss": lambda x: losses.squared_offset_loss(x["raw"], x["boxes"], *cells(), SIZES),
-    "losses.decoded_box_part": lambda x: losses.decoded_box_part(losses.box_iou_loss)(
-        x["raw"], x["boxes"], *cells(), SIZES
-    ),
-    "losses.decoded_complete_iou_loss": lambda x: losses.decoded_complete_iou_loss(
+    "losses.on_decoded_boxes": lambda x: losses.on_decoded_boxes(losses.box_iou_loss)(
         x["raw"], x["boxes"], *cells(), SIZES
     ),
     "losses.with_class_weights": lambda x: losses.with_class_weights(
@@ -120,34 +126,30 @@ ELEMENTWISE = {
 }
 
 ASSIGNERS = {
-    "assign.assign_targets": lambda x: assign.assign_targets(x["targets"], ANCHORS, LEVELS, C),
-    "assign.find_responsible": lambda x: assign.find_responsible(assign.sort_by_content(x["targets"]), ANCHORS, LEVELS),
+    "assign.assign_targets": lambda x: assign.assign_targets(x["targets"], LEVELS, ANCHORS, C),
+    "assign.best_anchor_assign": lambda x: assign.best_anchor_assign(x["targets"], LEVELS, ANCHORS, iou_thresh=0.3),
     "assign.shape_iou": lambda x: assign.shape_iou(x["boxes"][..., 2:], ANCHORS[0]),
-    "assign.ratio_assign": lambda x: assign.ratio_assign(x["targets"], ANCHORS, LEVELS),
+    "assign.ratio_assign": lambda x: assign.ratio_assign(x["targets"], LEVELS, ANCHORS),
     "assign.atss_assign": lambda x: assign.atss_assign(x["targets"], LEVELS, anchor_scale=2.0),
-    "assign.simota_assign": lambda x: assign.simota_assign(
-        POINTS, STRIDES, x["boxes"], x["logits"], x["far"], x["targets"]
-    ),
-    "assign.task_aligned_assign": lambda x: assign.task_aligned_assign(POINTS, x["boxes"], x["logits"], x["targets"]),
-    "assign.one_to_one_assign": lambda x: assign.one_to_one_assign(x["cost"], x["targets"]),
+    "assign.simota_assign": lambda x: assign.simota_assign(x["targets"], LEVELS, predictions(x)),
+    "assign.task_aligned_assign": lambda x: assign.task_aligned_assign(x["targets"], LEVELS, predictions(x)),
+    "assign.one_to_one_assign": lambda x: assign.one_to_one_assign(x["targets"], LEVELS, predictions(x)),
+    "assign.hungarian_assign": lambda x: assign.hungarian_assign(x["cost"], x["targets"]),
     "assign.matching_cost": lambda x: assign.matching_cost(x["boxes"], x["soft"], x["targets"], (32, 32)),
     "assign.ignored_negatives": lambda x: assign.ignored_negatives(x["boxes"], x["positive"], x["targets"], 0.5),
     "assign.inside_crowd": lambda x: assign.inside_crowd(x["boxes"], x["targets"]),
-    "assign.list_positives": lambda x: assign.list_positives(
-        assign.PredictionAssignment(x["labels"], x["positive"], x["far"]), 5
-    ),
+    "assign.positives": lambda x: assign.positives(assigned(x)),
+    "assign.count_assigned": lambda x: assign.count_assigned(assigned(x), x["targets"], ~x["positive"]),
     "assign.without_padding": lambda x: assign.without_padding(x["targets"]),
     "assign.sort_by_content": lambda x: assign.sort_by_content(x["targets"]),
 }
 
 COMPOSED = {
-    "losses.anchor_free_loss": lambda x: losses.anchor_free_loss(
-        x["box_maps"], x["class_maps"], LEVELS, x["targets"], HYPER
-    ),
-    "losses.decoupled_loss": lambda x: losses.decoupled_loss(
+    "losses.yolov8_loss": lambda x: losses.yolov8_loss(x["box_maps"], x["class_maps"], LEVELS, x["targets"], HYPER),
+    "losses.yolox_loss": lambda x: losses.yolox_loss(
         x["raw_maps"], [m[..., :1] for m in x["class_maps"]], x["class_maps"], LEVELS, x["targets"], HYPER
     ),
-    "losses.yolo_loss": lambda x: losses.yolo_loss(x["anchored_maps"], LEVELS, ANCHORS, x["targets"], HYPER),
+    "losses.yolov3_loss": lambda x: losses.yolov3_loss(x["anchored_maps"], LEVELS, ANCHORS, x["targets"], HYPER),
 }
 
 
@@ -184,7 +186,7 @@ def public_functions():
     names = {n for n in names if not n.startswith("boxes._")}
     for module in (assign, coding, losses, nms):
         short = module.__name__.rpartition(".")[2]
-        names |= {f"{short}.{n}" for n in module.__all__ if not inspect.isclass(getattr(module, n))}
+        names |= {f"{short}.{n}" for n in module.__all__ if inspect.isfunction(getattr(module, n))}
     return names
 
 
@@ -207,7 +209,7 @@ EAGER = (
     "boxes.paired_scylla_box_iou",
     "boxes.crowd_iou",
     "coding.decode",
-    "coding.encode_squared",
+    "coding.encode_yolov5",
     "coding.decode_distributions",
     "losses.focal_loss",
     "losses.distribution_focal_loss",

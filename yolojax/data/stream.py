@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from yolojax.data.dataset import Dataset
-from yolojax.data.feed import Canvases, Pixels, default_threads, lay_out, load_canvas
+from yolojax.data.input_images import InputImages, Pixels, default_threads, input_image_fields, load_input_image
 from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import Preprocess
 from yolojax.structures import Batch
@@ -19,14 +19,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class CanvasStream(Canvases):
-    """Canvases that are decoded each time they are asked for, by a pool of threads that live as long as the stream."""
+class ImageStream(InputImages):
+    """InputImages that are decoded each time they are asked for, by a pool of threads that live as long as the
+    stream."""
 
     pool: ThreadPoolExecutor = field(repr=False)
     threads: int
 
     def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
-        """These canvases. With the data set's ``skip_bad`` the next image stands in for one that fails to decode.
+        """These input images. With the data set's ``skip_bad`` the next image stands in for one that fails to decode.
 
         Raises `DataError` when an image fails to decode, or with ``skip_bad`` when all do.
         """
@@ -35,48 +36,51 @@ class CanvasStream(Canvases):
         return np.stack([pixels for pixels, _ in loaded]), np.array([i for _, i in loaded], np.int64)
 
     def load_one(self, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], int]:
-        """One canvas, and which image it is; see `load`."""
+        """One input image, and which image it is; see `load`."""
         n = len(self.dataset)
         for tried in range(n if self.dataset.skip_bad else 1):
             i = (index + tried) % n
             try:
-                return load_canvas(self.dataset.records[i], self.canvas, self.preprocess)[0], i
+                return load_input_image(self.dataset.records[i], self.input_size, self.preprocess)[0], i
             except DataError:
                 if not self.dataset.skip_bad:
                     raise
         raise DataError("the data set holds no image that can be decoded; replace the damaged files")
 
-    def batches(self, order: Callable[[int], Int[np.ndarray, " B"]], first_step: int = 0) -> Iterator[Batch]:
-        """The batches of images ``order(step)``, from a step on, decoded ahead by Grain's threads."""
+    def batches(
+        self, order: Callable[[int], Int[np.ndarray, " B"]], first_step: int = 0
+    ) -> Iterator[tuple[Int[np.ndarray, " B"], Batch]]:
+        """`InputImages.batches`, decoded ahead by Grain's threads."""
         from yolojax.data.grain_feed import read_ahead  # slow to import, and only data that do not fit need it
 
         for elements in read_ahead(order, self.load_one, first_step, threads=self.threads):
             pixels, indices = zip(*elements, strict=True)
-            yield self.assemble(np.stack(pixels), np.array(indices, np.int64))
+            loaded = np.array(indices, np.int64)
+            yield loaded, self.assemble(np.stack(pixels), loaded)
 
 
-def stream_canvases(
+def stream_images(
     dataset: Dataset,
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     preprocess: Preprocess,
     *,
     max_objects: int | None = None,
     threads: int | None = None,
-) -> CanvasStream:
-    """The canvases of a data set without a cache: batches equal those of `yolojax.data.feed.build_cache`.
+) -> ImageStream:
+    """The input images of a data set without a cache: batches equal those of `yolojax.data.input_images.build_cache`.
 
     Args:
       dataset: the images.
-      canvas: ``(H, W)`` in pixels.
-      preprocess: how images are laid on the canvas.
-      max_objects: ``M``; by default as `yolojax.data.feed.padded_objects` has it.
+      input_size: ``(H, W)`` in pixels.
+      preprocess: how images are laid on the input image.
+      max_objects: ``M``; by default as `yolojax.data.input_images.padded_objects` has it.
       threads: how many decode at once; by default one per processor, at most 8.
     """
     if not len(dataset):
         raise DataError("the data set holds no image; give it at least one")
     threads = threads or default_threads()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="yolojax-decode")
-    return CanvasStream(**lay_out(dataset, canvas, preprocess, max_objects), pool=pool, threads=threads)
+    return ImageStream(**input_image_fields(dataset, input_size, preprocess, max_objects), pool=pool, threads=threads)
 
 
 def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:

@@ -1,0 +1,119 @@
+"""The ways of looking at an image that `multi_scale` compares, and how good and how slow each is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from yolojax.config import ValidationConfig
+from yolojax.data import Dataset, InputImages
+from yolojax.detector import Detector, DetectorSpec, Variables
+from yolojax.eval.bootstrap import bootstrap
+from yolojax.eval.coco import read_both
+from yolojax.inference.evaluate import evaluate_images, make_detect_batch
+from yolojax.inference.tta import TTA, with_tta
+from yolojax.training.inputs import lay_out_images
+from yolojax.training.progress import Quiet
+
+ONE, OWN_SOFT = "its own size", "its own size, soft"
+NUMBERS = ("AP", "AP50", "APs", "APm", "APl")
+SOFT, FUSED = "three sizes, mirrored, soft", "three sizes, mirrored, fused"
+PAIRS = {
+    "mirrored": "larger, as long as mirrored",
+    "three sizes": "larger, as long as three",
+    "three sizes, mirrored": "larger, as long as six",
+}
+"""Each way beside the one larger size that has as many pixels."""
+
+
+def named(look: str) -> str:
+    """The name on a page: records call the larger sizes by the time that they were meant to take."""
+    return look.replace("as long as", "as many pixels as")
+
+
+def looks_of(spec: DetectorSpec) -> dict[str, TTA]:
+    """The detector's own size, three about a fifth apart, and single larger ones of as many pixels."""
+    stride, side = max(spec.strides), max(spec.input_size)
+    step = stride * max(1, round(0.2 * side / stride))
+    three = tuple((side + d) / side for d in (-step, 0, step))
+    pixels = sum(s**2 for s in three)
+
+    def larger(times: float) -> TTA:
+        return TTA((round(side * times**0.5 / stride) * stride / side,), flip=False)
+
+    return {
+        ONE: TTA((1.0,), flip=False),
+        OWN_SOFT: TTA((1.0,), flip=False, fusion="soft"),
+        "its own size, fused": TTA((1.0,), flip=False, fusion="wbf"),
+        "mirrored": TTA((1.0,)),
+        "three sizes": TTA(three, flip=False),
+        "three sizes, mirrored": TTA(three),
+        SOFT: TTA(three, fusion="soft"),
+        FUSED: TTA(three, fusion="wbf"),
+        "larger, as long as mirrored": larger(2),
+        "larger, as long as three": larger(pixels),
+        "larger, as long as six": larger(2 * pixels),
+    }
+
+
+_compiled: dict[tuple[str, TTA], Any] = {}
+VALIDATION = ValidationConfig(max_detections=100, batch_size=8)
+
+
+def tested(
+    name: str, detector: Detector, variables: Callable[[], Variables], dataset: Dataset, tta: TTA, samples: int = 0
+) -> dict[str, Any]:
+    """COCO's numbers of a look, and AP on resampled images. ``name`` is the detector's: it is compiled once a look."""
+    if (name, tta) not in _compiled:
+        _compiled[name, tta] = make_detect_batch(detector, VALIDATION.max_detections, tta=tta)
+    input_images = laid_out(dataset, with_tta(detector.spec, tta).input_size, detector)
+    found = evaluate_images(_compiled[name, tta], detector, variables(), input_images, VALIDATION, Quiet())
+    numbers = {key: getattr(found.result, key) for key in NUMBERS}
+    if samples:
+        columns = read_both(dataset.to_coco(), found.detections)
+        numbers["resampled"] = bootstrap(*columns, samples=samples).values["AP"].round(5).tolist()
+    return numbers
+
+
+def laid_out(dataset: Dataset, input_size: tuple[int, int], detector: Detector) -> InputImages:
+    """The images on an input image of this size."""
+    return lay_out_images(dataset, replace(detector.spec, input_size=input_size), Quiet(), cache="memory")
+
+
+def seconds(detector: Detector, variables: Variables, rounds: int = 8) -> dict[str, Any]:
+    """Milliseconds of each look at one image of noise: all in turn, the fastest of some rounds."""
+    runs: dict[str, Callable[[], Any]] = {}
+    for look, tta in looks_of(detector.spec).items():
+        input_size = with_tta(detector.spec, tta).input_size
+        image = jax.device_put(np.random.default_rng(0).integers(0, 256, (1, *input_size, 3), np.uint8))
+        program = make_detect_batch(detector, 100, tta=tta)
+        runs[look] = partial(program, variables, image, np.float32(0.001), np.float32(0.7))
+        jax.block_until_ready(runs[look]())
+    fastest = dict.fromkeys(runs, np.inf)
+    for _ in range(rounds):
+        for look, run in runs.items():
+            clock = time.perf_counter()
+            jax.block_until_ready(run())
+            fastest[look] = min(fastest[look], 1e3 * (time.perf_counter() - clock))
+    return {"ms": fastest}
+
+
+def on_photos(record: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The runs on photographs by model and look, without models of which an interrupted call has left only a part."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for r in record["runs"]:
+        if r["part"] in ("bccd", "coco"):
+            found.setdefault(r["model"], {})[r["look"]] = r
+    looks = len(set().union(*found.values()))
+    return {model: by_look for model, by_look in found.items() if len(by_look) == looks}
+
+
+def times(record: dict[str, Any], model: str) -> dict[str, float]:
+    """Milliseconds of each look, empty where they were not measured."""
+    return next((r["ms"] for r in record["runs"] if r["part"] == "time" and r["model"] == model), {})

@@ -1,0 +1,91 @@
+"""Every lowering of a convolution gives the values and gradients of the plain one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from yolojax.processor import convolution
+
+
+def close_to_plain(lowering, x_shape, kernel_shape, stride, groups=1):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel = jax.random.normal(keys[0], x_shape), jax.random.normal(keys[1], kernel_shape)
+    out = jax.eval_shape(lambda x, k: convolution.plain(x, k, stride, groups), x, kernel)
+    cotangent = jax.random.normal(keys[2], out.shape)
+
+    def run(function):
+        value, pullback = jax.vjp(function, x, kernel)
+        return value, *pullback(cotangent)
+
+    got = jax.jit(lambda: run(lowering))()
+    want = jax.jit(lambda: run(lambda x, k: convolution.plain(x, k, stride, groups)))()
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("size", [(8, 12), (2, 2)])
+def test_pointwise(size):
+    close_to_plain(convolution.pointwise, (2, *size, 5), (1, 1, 5, 7), 1)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (2, 2)])
+@pytest.mark.parametrize("kernel", [(3, 3), (7, 7), (1, 1)])
+def test_strided_by_columns(size, kernel):
+    close_to_plain(convolution.strided_by_columns, (2, *size, 3), (*kernel, 3, 7), 2)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("kernel", "size"), [((3, 3), (8, 12)), ((5, 3), (7, 5)), ((1, 1), (6, 6))])
+def test_depthwise(kernel, size, stride):
+    close_to_plain(lambda x, k: convolution.depthwise(x, k, stride), (2, *size, 4), (*kernel, 1, 4), stride, groups=4)
+
+
+def test_convolve_takes_depthwise_apart_only_where_every_channel_stands_alone():
+    for cin, cout, groups, taken in ((4, 4, 4, True), (4, 8, 4, False), (4, 4, 2, False), (1, 1, 1, False)):
+        x, k = jax.numpy.ones((1, 6, 6, cin)), jax.numpy.ones((3, 3, cin // groups, cout))
+        jaxpr = str(jax.make_jaxpr(lambda x, k, groups=groups: convolution.convolve(x, k, 1, groups))(x, k))
+        assert ("conv_general_dilated" not in jaxpr) == (taken and jax.default_backend() == "cpu")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("size", [(8, 12), (7, 5)])
+def test_convolve_chooses_only_equal_lowerings(stride, groups, kernel, size):
+    x = jax.random.normal(jax.random.key(0), (2, *size, 4))
+    k = jax.random.normal(jax.random.key(1), (kernel, kernel, 4 // groups, 6))
+    got = jax.jit(lambda x, k: convolution.convolve(x, k, stride, groups))(x, k)
+    want = jax.jit(lambda x, k: convolution.plain(x, k, stride, groups))(x, k)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+# A shape for every lowering: matrix product, depthwise, Winograd, gathered windows, plain.
+LOWERINGS = {
+    "pointwise": ((2, 8, 12, 5), (1, 1, 5, 7), 1, 1),
+    "depthwise": ((2, 8, 12, 4), (3, 3, 1, 4), 1, 4),
+    "winograd": ((2, 8, 12, 64), (3, 3, 64, 64), 1, 1),
+    "strided by columns": ((2, 8, 12, 64), (3, 3, 64, 8), 2, 1),
+    "plain": ((2, 8, 12, 4), (3, 3, 4, 8), 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", LOWERINGS)
+def test_bfloat16_has_values_and_gradients_of_its_kind(name):
+    x_shape, kernel_shape, stride, groups = LOWERINGS[name]
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], x_shape, jnp.bfloat16)
+    kernel = jax.random.normal(keys[1], kernel_shape, jnp.bfloat16)
+    out = jax.eval_shape(lambda x, k: convolution.plain(x, k, stride, groups), x, kernel)
+    cotangent = jax.random.normal(keys[2], out.shape, jnp.bfloat16)
+
+    def run(function, *arguments):
+        value, pullback = jax.vjp(lambda x, k: function(x, k, stride, groups), *arguments[:2])
+        return value, *pullback(arguments[2])
+
+    arguments = (x, kernel, cotangent)
+    got = jax.jit(lambda *a: run(convolution.convolve, *a))(*arguments)
+    want = jax.jit(lambda *a: run(convolution.plain, *a))(*(a.astype(jnp.float32) for a in arguments))
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == jnp.bfloat16
+        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-7, atol=0.02 * np.abs(b).max())

@@ -1,0 +1,158 @@
+"""Starting from given parameters: what fits is taken, what does not is named, missing statistics are measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from yolojax import zoo
+from yolojax.data import InputImages
+from yolojax.detector import Detector, DetectorSpec, Variables
+from yolojax.errors import CheckpointError
+from yolojax.inference.predict import load_detector
+from yolojax.paths import user_path
+from yolojax.training.freeze import frozen_leaves, keep_frozen
+from yolojax.weights.released import flatten, load_weights, unflatten
+from yolojax.weights.yolox import read_yolox
+from yolojax.zoo.coco import COCO_CLASSES
+
+STATISTICS_IMAGES, STATISTICS_BATCH = 64, 16
+"""Most images that statistics are measured on, and how many go through the network at once."""
+
+
+def load_init(path: str | Path) -> tuple[dict[str, Any], DetectorSpec | None]:
+    """The variables to start from, and the description of their detector where there is one.
+
+    ``path`` is a ``.safetensors`` file, whose names are taken as they are, or anything that `load_detector` loads: a
+    run directory, a released detector, an ``.npz`` of YOLOX arrays. Of the latter the classes need no names here, and
+    unless they are COCO's they have none, so there is no description. Raises `CheckpointError` when it cannot be read.
+    """
+    path = user_path(path)
+    if path.suffix.lower() == ".npz" and (count := read_yolox(path).num_classes) != len(COCO_CLASSES):
+        return zoo.from_yolox(path, class_names=tuple(f"class{i}" for i in range(count)))[1], None
+    if path.suffix == ".safetensors":
+        return load_weights(path), None
+    detector, variables = load_detector(path)
+    return variables, detector.spec
+
+
+def take_matching(
+    own: Variables,
+    given: dict[str, Any],
+    source: str,
+    spec: DetectorSpec | None = None,
+    given_spec: DetectorSpec | None = None,
+) -> tuple[Variables, str]:
+    """``own`` with every array of ``given`` that has the same path and shape, and one summary.
+
+    Args:
+      own: variables of the detector to train.
+      given: variables of any detector, or of a part of one (a backbone alone).
+      source: where they come from, for the summary.
+      spec, given_spec: of both detectors; where class names differ although shapes agree, the summary says so.
+
+    Raises:
+      CheckpointError: nothing matches, or a value that does is not finite.
+    """
+    mine, theirs = flatten(own), flatten(given)
+    taken = {}
+    for name in mine:
+        if name in theirs and mine[name].shape == theirs[name].shape:
+            taken[name] = jnp.asarray(theirs[name], mine[name].dtype)
+            if not bool(jnp.isfinite(taken[name]).all()):
+                raise CheckpointError(f"{source}: {name} holds values that are not finite; give other weights")
+    if not taken:
+        raise CheckpointError(
+            f"{source}: none of its {len(theirs)} arrays has the name and shape of one of this detector's "
+            f"(such as {_example(mine)}; there: {_example(theirs)}); choose --model and --option as they were there"
+        )
+    said = [f"{len(taken)} of {len(mine)} arrays taken from {source}"]
+    other_shape = [
+        f"{n} ({_shape(theirs[n])} there, {_shape(mine[n])} here)" for n in mine if n in theirs if n not in taken
+    ]
+    absent = [n for n in mine if n not in theirs]
+    unused = [n for n in theirs if n not in mine]
+    if other_shape:
+        said.append(f"of another shape: {', '.join(other_shape)}")
+    if absent:
+        said.append(f"not there: {_grouped(absent)}")
+    if unused:
+        said.append(f"unused: {_grouped(unused)}")
+    if other_shape or absent:
+        said[0] += ", the others freshly initialised"
+    if spec is not None and given_spec is not None and not other_shape and spec.class_names != given_spec.class_names:
+        said.append(
+            f"its classes were {', '.join(given_spec.class_names)}, here they are {', '.join(spec.class_names)}, "
+            "and the scores start as they were there"
+        )
+    return unflatten_like(own, {**mine, **taken}), "; ".join(said)
+
+
+def lacks_statistics(given: dict[str, Any]) -> bool:
+    """Whether no normalisation of these variables knows its activations: folded away, or never trained."""
+    flat = flatten(given)
+    means = [flat[name] for name in flat if name.startswith("batch_stats/") and name.endswith("/mean")]
+    return bool(means) and not any(np.any(mean) for mean in means)
+
+
+def with_measured_statistics(
+    detector: Detector, variables: Variables, images: InputImages, seed: int, freeze: Sequence[str] = ()
+) -> tuple[Variables, str]:
+    """Variables that compute the same at inference, with statistics of the training images, and what to say of it.
+
+    Training normalises with the statistics of each batch. Without this, parameters whose normalisation was folded away
+    would compute something else in the first step than they do at inference, and what they know would be lost.
+
+    Args:
+      detector: whose `Detector.forward` the images go through.
+      variables: of ``detector``.
+      images: the training images; at most `STATISTICS_IMAGES` are drawn, unchanged by augmentation.
+      seed: of the draw.
+      freeze: parts that stay as they are, since they never use the statistics of a batch.
+    """
+    n = min(STATISTICS_IMAGES, len(images))
+    n -= n % STATISTICS_BATCH if n > STATISTICS_BATCH else 0  # batches of one size: one program, equal weights
+    drawn = np.random.default_rng(seed).permutation(len(images))[:n]
+    # Through the host: a cache in device memory may lie spread over several devices.
+    batches = (jnp.asarray(np.asarray(images.load(part)[0])) for part in np.split(drawn, max(1, n // STATISTICS_BATCH)))
+    measured = unflatten_like(variables, flatten(zoo.measure_statistics(detector, variables, batches)))
+    frozen = {name: frozen_leaves(tree, freeze) for name, tree in variables.items()}
+    said = (
+        f"its normalisation came without statistics: measured on {n} of the {len(images)} training images, so that "
+        "training starts from what it knows"
+    )
+    return keep_frozen(frozen, measured, variables), said
+
+
+def unflatten_like(own: Variables, flat: dict[str, Any]) -> Variables:
+    """`unflatten`, with the empty parts that ``own`` has."""
+    tree = unflatten(flat)
+
+    def fill(node: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+        return {k: fill(node.get(k, {}), v) if isinstance(v, dict) else node[k] for k, v in like.items()}
+
+    return fill(tree, own)
+
+
+def _grouped(names: list[str]) -> str:
+    """Every name when they are few, else how many lie below each part."""
+    if len(names) <= 8:
+        return ", ".join(names)
+    parts = Counter("/".join(name.split("/")[:3]) for name in names)
+    if len(parts) > 12:
+        parts = Counter("/".join(name.split("/")[:2]) for name in names)
+    return ", ".join(f"{part} ({count})" for part, count in parts.items())
+
+
+def _example(flat: dict[str, Any]) -> str:
+    name = next(iter(flat), None)
+    return "none at all" if name is None else f"{name} {_shape(flat[name])}"
+
+
+def _shape(array: Any) -> str:
+    return "x".join(map(str, array.shape)) or "scalar"
