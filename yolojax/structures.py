@@ -75,7 +75,7 @@ class LossTerms(NamedTuple):
     ``sums[part]`` holds per-image sums, already weighed by the lambdas, and ``normalisers[part]`` the per-image share
     of the divisor. The total over any set of images is ``sum_part sum_b sums / max(sum_b normalisers, 1)``, which
     `reduce` computes.
-    ``counts`` are per-image diagnostics that carry no gradient (positives, collisions, ...).
+    ``counts`` are per-image diagnostics that carry no gradient (positives, unassigned, ignored).
     """
 
     sums: dict[str, Float[Array, " B"]]
