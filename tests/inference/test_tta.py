@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.inference.test_predict import red_finder
 
-from yolojax.augment.letterbox import letterbox
+from yolojax.augment import letterbox
 from yolojax.detect import detect
 from yolojax.detector import Detector, DetectorSpec, prepare_images
 from yolojax.errors import ConfigError

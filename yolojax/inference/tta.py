@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-from yolojax.augment.letterbox import letterbox
+from yolojax.augment import letterbox
 from yolojax.detect import only_classes
 from yolojax.detector import Detector, DetectorSpec, Variables, prepare_images
 from yolojax.errors import ConfigError

@@ -10,7 +10,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from yolojax import zoo
-from yolojax.augment.compose import Augmentation
+from yolojax.augment import Augmentation
 from yolojax.config import TrainConfig
 from yolojax.data import Dataset, InputImages, Sampler
 from yolojax.detector import Detector

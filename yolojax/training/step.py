@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from yolojax.augment.compose import Augmentation
+from yolojax.augment import Augmentation
 from yolojax.config import OptimiserConfig
 from yolojax.detector import Detector, prepare_images
 from yolojax.models.freezing import frozen_statistics

@@ -1,18 +1,17 @@
-"""Flips, and random magnification, shift, rotation, shear and perspective as one resampling."""
+"""Flips, and random scale, shift, rotation, shear and perspective in one resampling."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from yolojax.augment.boxes import keep_visible, project_boxes, transform_boxes
-from yolojax.augment.compose import Augmentation
-from yolojax.augment.warp import PAD, warp_affine, warp_perspective
+from yolojax.augment._common import Augmentation, keep_visible, project_boxes, transform_boxes
+from yolojax.augment._resample import PAD, warp_affine, warp_perspective
 from yolojax.errors import ConfigError
 from yolojax.structures import Targets
 
 
 def random_flip(probability: float, *, vertical: bool = False) -> Augmentation:
-    """Mirror each image left to right (or top to bottom) with this probability; exact on pixels and boxes."""
+    """Mirror each image left to right (or top to bottom) with this probability. Pixels and boxes are exact."""
     axis, low, high = (1, 1, 3) if vertical else (2, 0, 2)
 
     def flip(
@@ -38,16 +37,19 @@ def random_affine(
     shear: float = 0.0,
     pad: int = PAD,
 ) -> Augmentation:
-    """One random affine map an image, about the centre of the input image.
+    """Move each image by a random affine map about the centre of the input image.
 
     Args:
-      scale: range of the magnification; drawn log-uniformly, so that halving is as likely as doubling.
+      scale: smallest and largest magnification. It is drawn log-uniformly, so that halving is as likely as doubling.
       translate: largest shift, as a share of the input image's width and height.
-      rotate: largest rotation in degrees; boxes become the tightest boxes around their rotated corners.
-      shear: largest shear angle in degrees, on each axis; below 45, where an image would collapse into a line.
+      rotate: largest rotation in degrees. Boxes become the smallest boxes around their rotated corners.
+      shear: largest shear angle in degrees on each axis, below 45 (at 45 an image could collapse into a line).
       pad: grey of the pixels that the image does not cover.
 
     Boxes are clipped to the input image and dropped by the rule of `keep_visible`.
+
+    Raises:
+      ConfigError: a scale or shear out of range.
     """
     _check_affine(scale, shear)
 
@@ -73,11 +75,15 @@ def random_perspective(
     shear: float = 0.0,
     pad: int = PAD,
 ) -> Augmentation:
-    """`random_affine` after a tilt of the picture out of its plane, in one resampling.
+    """Tilt each image out of its plane, then move it as `random_affine` does, in one resampling.
 
-    Each image is tilted to the left or right and up or down: what lies at a border of the input image comes closer or
-    goes farther by up to the share ``perspective`` on each axis, the centre stays. Below .5, where a corner of the
-    image would reach the horizon. Boxes become the tightest boxes around their four mapped corners.
+    The tilt is random about both axes. The depth at a border of the input image changes by up to the share
+    ``perspective`` on each axis, and the centre keeps its depth. ``perspective`` must be below .5, where a corner of
+    the image would reach the horizon. Boxes become the smallest boxes around their four mapped corners. The other
+    arguments are those of `random_affine`.
+
+    Raises:
+      ConfigError: a perspective, scale or shear out of range.
     """
     _check_affine(scale, shear)
     if not 0 <= perspective < 0.5:
@@ -89,7 +95,7 @@ def random_perspective(
         batch, h, w, _ = images.shape
         draw = jax.random.uniform(key, (8, batch), minval=-1.0, maxval=1.0)
         matrices = _affine_matrices(draw[:6], (h, w), scale, translate, rotate, shear)
-        # With u, v from -1 to 1 across the input image: depth 1 + p u + q v, about the centre.
+        # The depth is 1 + p u + q v about the centre, where u and v run from -1 to 1 across the input image.
         p, q = perspective * draw[6] / (w / 2), perspective * draw[7] / (h / 2)
         c, d = w / 2, h / 2
         rest = 1 - p * c - q * d
@@ -97,10 +103,10 @@ def random_perspective(
         depth = jnp.stack([p, q, rest], -1)
         across = jnp.stack([one, zero, -c * one], -1) + c * depth
         down = jnp.stack([zero, one, -d * one], -1) + d * depth
-        # Elementwise: a product of matrices would be rounded to bfloat16 or TF32 where the hardware prefers that.
+        # Computed element by element, since some hardware rounds a matrix product to bfloat16 or TF32.
         rows = [m[:, :1] * across + m[:, 1:2] * down + m[:, 2:] * depth for m in (matrices[:, 0], matrices[:, 1])]
         projection = jnp.stack([*rows, depth], 1)
-        # Padding may hold what lies beyond a horizon; it is no box, but should not become infinite either.
+        # Rows of padding may hold boxes beyond the horizon. They are clipped so that they do not become infinite.
         inside = jnp.clip(targets.boxes, 0, jnp.array([w, h, w, h], jnp.float32)[None, None])
         moved = project_boxes(inside, projection)
         boxes, valid = keep_visible(targets, moved, jnp.array([0, 0, w, h], jnp.float32))
@@ -124,7 +130,7 @@ def _affine_matrices(
     rotate: float,
     shear: float,
 ) -> Float[Array, "B 2 3"]:
-    """From six numbers in -1..1 an image to its map: size, angle, shear on each axis, shift on each axis."""
+    """The maps from six numbers in [-1, 1] for each image: size, angle, shear on each axis, shift on each axis."""
     h, w = input_size
     log_low, log_high = jnp.log(jnp.float32(scale[0])), jnp.log(jnp.float32(scale[1]))
     size = jnp.exp(log_low + (draw[0] + 1) / 2 * (log_high - log_low))

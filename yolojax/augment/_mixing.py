@@ -1,4 +1,4 @@
-"""Mosaics of four and of nine images on fixed shapes."""
+"""Augmentations that join several images of a batch: mosaics of four and of nine images, and MixUp."""
 
 from typing import NamedTuple
 
@@ -6,21 +6,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from yolojax.augment.boxes import fit_into_rows, keep_visible
-from yolojax.augment.compose import Augmentation
-from yolojax.augment.warp import PAD, halve, sample_bilinear, to_uint8
+from yolojax.augment._common import Augmentation, fit_into_rows, keep_visible
+from yolojax.augment._resample import PAD, halve, sample_bilinear, to_uint8
 from yolojax.errors import ConfigError
 from yolojax.structures import Targets
 
 
 def mosaic(probability: float, *, scale: tuple[float, float] = (0.5, 1.0), pad: int = PAD) -> Augmentation:
-    """With this probability an image becomes four tiles: itself and three others of the batch, which may repeat.
+    """Join four images into one, with this probability: the image itself and three others of the batch.
 
-    The tiles meet at a random point in the middle half of the input image. Each shows its image magnified by a factor
-    drawn log-uniformly from ``scale``, with the nearest corner of the image at the meeting point, the rest cut at the
-    border of the input image; what the image does not cover is grey (``pad``). Boxes are clipped to their tile and
-    dropped by the rule of `keep_visible`. Of the up to ``4 M`` objects only ``M`` fit: what is left out, crowd regions
-    first and then the smallest objects, is added to ``dropped``, as is what had been dropped from the four images.
+    The others may repeat. The four tiles meet at a random point in the middle half of the input image. Each tile shows
+    its image magnified by a factor drawn log-uniformly from ``scale``, with one corner of the image at the meeting
+    point. The image is cut at the border of the input image, and pixels that it does not cover are grey (``pad``).
+
+    Boxes are clipped to their tile and dropped by the rule of `keep_visible`. Of the up to ``4 M`` objects only ``M``
+    fit. Crowd regions are left out first, then the smallest objects; their number is added to ``dropped``, as are the
+    numbers that were dropped from the four images.
+
+    Raises:
+      ConfigError: a scale out of range.
 
     Reference: YOLOv4, arXiv 2004.10934, section 3.3.
     """
@@ -43,12 +47,15 @@ def mosaic(probability: float, *, scale: tuple[float, float] = (0.5, 1.0), pad: 
 
 
 def mosaic9(probability: float, *, scale: tuple[float, float] = (0.4, 0.8), pad: int = PAD) -> Augmentation:
-    """With this probability an image becomes three rows of three tiles: itself and eight others, which may repeat.
+    """Join nine images into three rows of three tiles, with this probability: the image itself and eight others.
 
-    The cuts between the tiles are drawn from 20 to 46 % and from 54 to 80 % of each side. An image of the middle row or
-    column is centred on its tile there; one at the border touches the cut, as in `mosaic`. Where a factor is below .5
-    the image is first halved by averaging, so that small objects do not alias away; both sides of the input image must
-    therefore be even. All else is as in `mosaic`, with ``9 M`` objects for ``M`` rows.
+    The others may repeat. The cuts between the tiles are drawn from 20 to 46 % and from 54 to 80 % of each side. An
+    image in the middle row or column is centred on its tile along that axis; an image at the border touches the cut, as
+    in `mosaic`. Where a factor is below .5, the image is first halved by averaging, to avoid aliasing of small objects.
+    Everything else is as in `mosaic`, with ``9 M`` objects for ``M`` rows.
+
+    Raises:
+      ConfigError: a scale out of range, or an input image with an odd side.
     """
     _check_scale(scale)
 
@@ -72,9 +79,9 @@ def mosaic9(probability: float, *, scale: tuple[float, float] = (0.4, 0.8), pad:
 
 
 class _Tiles(NamedTuple):
-    """``T`` tiles, left to right, then down: the map ``x * size + shift`` of each image, and the window it is cut to.
+    """``T`` tiles of each mosaic, row by row: the map ``x * size + shift`` of its image, and the window it is cut to.
 
-    ``cuts`` holds, for each image and for x and y, where one tile ends and the next begins.
+    ``cuts`` are the positions along x and along y where one tile ends and the next begins.
     """
 
     cuts: Float[Array, "B 2 cuts"]
@@ -94,7 +101,7 @@ def _draw_sizes(key: PRNGKeyArray, shape: tuple[int, int], scale: tuple[float, f
 
 
 def _draw_sources(key: PRNGKeyArray, batch: int, tiles: int) -> Int[Array, "B T"]:
-    """Itself, then others of the batch."""
+    """The indices of the images in each mosaic: the image itself, then others of the batch."""
     own = jnp.arange(batch)[:, None]
     others = (own + jax.random.randint(key, (batch, tiles - 1), 1, max(batch, 2))) % batch
     return jnp.concatenate([own, others], 1)
@@ -110,8 +117,8 @@ def _lay_tiles(cuts: Float[Array, "B 2 cuts"], size: Float[Array, "B T"], input_
     cuts = cuts * extent[None, :, None]
     zero, end = jnp.zeros((batch, 2, 1)), jnp.broadcast_to(extent[None, :, None], (batch, 2, 1))
     low, high = jnp.concatenate([zero, cuts], 2), jnp.concatenate([cuts, end], 2)
-    # What of the image lies where: the first tile ends with the image's end, the last begins with its beginning, those
-    # between are centred.
+    # Along each axis the image of the first tile ends at the first cut, the image of the last tile begins at the last
+    # cut, and those between are centred on their tile. `share` is the point of the image that lies at `anchor`.
     middle = (low[..., 1:-1] + high[..., 1:-1]) / 2
     anchor = jnp.concatenate([cuts[..., :1], middle, cuts[..., -1:]], 2)
     share = jnp.concatenate([jnp.ones(1), jnp.full(count - 1, 0.5), jnp.zeros(1)])
@@ -160,3 +167,40 @@ def _gather_objects(targets: Targets, source: Int[Array, "B T"], tiles: _Tiles) 
     )
     boxes, valid = keep_visible(gathered, gathered.boxes, jnp.repeat(tiles.window, count, axis=1))
     return fit_into_rows(gathered._replace(boxes=boxes, valid=valid), count)
+
+
+def mixup(probability: float, *, alpha: float = 32.0) -> Augmentation:
+    """Blend an image with another one of the batch, with this probability, and keep the objects of both.
+
+    The weight of the image itself is drawn from ``Beta(alpha, alpha)``. It is near .5 for a large ``alpha`` (32 in the
+    trainers of YOLO detectors) and varies widely for a small one (1.5 in the paper). As in the paper, every object
+    counts fully, however faint it is. Of the up to ``2 M`` objects only ``M`` fit. Crowd regions are left out first,
+    then the smallest objects; their number is added to ``dropped``.
+
+    Raises:
+      ConfigError: an ``alpha`` that is not positive.
+
+    Reference: Zhang et al. 2019, arXiv 1902.04103, section 3.1.
+    """
+    if not alpha > 0:
+        raise ConfigError(f"mixup alpha = {alpha}: give a positive number")
+
+    def mix(
+        key: PRNGKeyArray, images: UInt8[Array, "B H W 3"], targets: Targets
+    ) -> tuple[UInt8[Array, "B H W 3"], Targets]:
+        batch, count = targets.valid.shape
+        keys = jax.random.split(key, 3)
+        chosen = jax.random.bernoulli(keys[0], probability, (batch,)) & (batch > 1)
+        other = (jnp.arange(batch) + jax.random.randint(keys[1], (batch,), 1, max(batch, 2))) % batch
+        share = jax.random.beta(keys[2], alpha, alpha, (batch, 1, 1, 1))
+        blended = to_uint8(share * images.astype(jnp.float32) + (1 - share) * images[other].astype(jnp.float32))
+        boxes, classes, valid, crowd = (jnp.concatenate([a, a[other]], 1) for a in targets[:4])
+        both = Targets(boxes, classes, valid, crowd, targets.dropped + targets.dropped[other])
+        mixed = fit_into_rows(both, count)
+
+        def select(new: Array, old: Array) -> Array:
+            return jnp.where(chosen.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
+
+        return select(blended, images), jax.tree.map(select, mixed, targets)
+
+    return mix
