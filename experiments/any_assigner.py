@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from yolojax.assign import (
+    DUMMY_BOX,
     Predictions,
     atss_assign,
     best_anchor_assign,
@@ -22,7 +23,6 @@ from yolojax.losses import binary_cross_entropy, complete_box_iou_loss
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 
 ASSIGNERS = ("best shape", "side ratio", "ATSS", "SimOTA", "task-aligned", "one-to-one")
-HARMLESS = (0.0, 0.0, 1.0, 1.0)
 
 
 def with_assigner(detector: Detector, choice: jax.Array | int) -> Detector:
@@ -51,9 +51,9 @@ def with_assigner(detector: Detector, choice: jax.Array | int) -> Detector:
         assigned = jax.lax.stop_gradient(jax.lax.switch(choice, branches))
         positive, objects = assigned.positive, without_padding(targets)
         truth = jnp.take_along_axis(objects.boxes, assigned.objects[..., None], axis=1)
-        harmless = jnp.broadcast_to(jnp.asarray(HARMLESS, jnp.float32), truth.shape)
+        dummy = jnp.broadcast_to(jnp.asarray(DUMMY_BOX, jnp.float32), truth.shape)
         apart = complete_box_iou_loss(
-            jnp.where(positive[..., None], boxes, harmless), jnp.where(positive[..., None], truth, harmless)
+            jnp.where(positive[..., None], boxes, dummy), jnp.where(positive[..., None], truth, dummy)
         )
         label = jnp.take_along_axis(objects.classes, assigned.objects, axis=1)
         wanted = (jnp.arange(classes.shape[-1])[None, None, :] == label[..., None]).astype(jnp.float32)

@@ -293,7 +293,7 @@ def _mean_best_iou(sizes: Sizes, anchors: Anchors) -> float:
 
 
 def _spread_start(sizes: Sizes, k: int, rng: np.random.Generator) -> Anchors:
-    """Starting centres by k-means++: boxes are drawn in proportion to their squared distance from the nearest centre."""
+    """Starting centres by k-means++: boxes are drawn by their squared distance from the nearest centre."""
     chosen = [int(rng.integers(len(sizes)))]
     while len(chosen) < k:
         distance = (1.0 - shape_ious(sizes, sizes[chosen]).max(-1)) ** 2
