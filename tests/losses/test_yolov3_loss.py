@@ -57,7 +57,7 @@ def assign(iou_thresh):
     return jax.jit(lambda targets: assign_targets(targets, LEVELS, jnp.asarray(ANCHORS), C, iou_thresh=iou_thresh))
 
 
-def oracle(maps, targets, box_part, alphas=None, hyper=HYPER, iou_thresh=1.0):
+def oracle(maps, targets, box_loss, alphas=None, hyper=HYPER, iou_thresh=1.0):
     assigned = jax.tree.map(np.asarray, assign(iou_thresh)(targets))
     maps = [np.asarray(m, np.float64) for m in maps]
     alphas = {} if alphas is None else alphas
@@ -74,7 +74,7 @@ def oracle(maps, targets, box_part, alphas=None, hyper=HYPER, iou_thresh=1.0):
                 count["pos"][b] += 1
                 sums["obj"][b] += float(hyper.lambda_obj) * bce(t[4], 1)
                 sums["cls"][b] += float(hyper.lambda_cls) * bce(t[5:], assigned.classes[level][b, y, x, a]).sum()
-                if box_part == "ciou":
+                if box_loss == "ciou":
                     sums["box"][b] += float(hyper.lambda_coord) * (1 - ciou(box, g, alphas, (level, b, y, x, a)))
                 else:
                     wanted = [
