@@ -133,6 +133,30 @@ def to_rgb(image: Image.Image, name: str, *, upright: bool = True) -> UInt8[np.n
         return np.array(picture, np.uint8)
 
 
+def as_rgb(image: object, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """An array in memory as RGB uint8, by the rules that hold for files.
+
+    ``[h, w, 3]`` uint8 is taken as it is, without a copy; ``[h, w]`` and ``[h, w, 1]`` are grey and become RGB; of
+    ``[h, w, 4]`` the alpha channel is dropped. Raises `DataError` for everything else: the range of floating-point
+    pixels, for one, is unknown.
+    """
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8:
+        mend = "multiply by 255 if they lie in 0..1, and " if pixels.dtype.kind == "f" else ""
+        raise DataError(
+            f"{name}: the image holds {pixels.dtype}, not uint8 pixels; {mend}convert it with astype(np.uint8)"
+        )
+    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1):
+        pixels = np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+    elif pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = np.ascontiguousarray(pixels[..., :3])
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise DataError(f"{name}: the image has shape {pixels.shape}, not [height, width, 3] (RGB)")
+    if not pixels.size:
+        raise DataError(f"{name}: an image of {pixels.shape[1]} x {pixels.shape[0]} pixels; give one that has pixels")
+    return pixels
+
+
 def _deep_to_grey(pixels: np.ndarray, name: str, deep: bool) -> UInt8[np.ndarray, "h w"]:
     """``deep`` says that the range is that of 16 bits, however little of it this image uses."""
     if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > 65535:

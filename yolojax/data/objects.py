@@ -1,4 +1,4 @@
-"""From the objects of an annotation file to a checked `ImageRecord`: clip, drop, count and name."""
+"""From the objects of an annotation file or of arrays to a checked `ImageRecord`: clip, drop, count and name."""
 
 import math
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from yolojax.data.dataset import ImageRecord
+from yolojax.data.dataset import ImageRecord, Source
 from yolojax.data.images import read_header, settle_size
 from yolojax.data.summary import Notebook
 
@@ -52,7 +52,7 @@ class RecordBuilder:
         self,
         image_id: int,
         file_name: str,
-        source: Path,
+        source: Source,
         size: tuple[int, int],
         upright: bool,
         where: str,
