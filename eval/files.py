@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from yolojax.errors import ResultError
 from yolojax.eval.coco import METRICS, CocoResult
-from yolojax.eval.operating_point import OperatingPoint
+from yolojax.eval.confidence import OperatingPoint
 from yolojax.files import write_whole
 
 

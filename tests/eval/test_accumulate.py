@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolojax.eval.accumulate import RECALL_POINTS, _recall_points_within
+from yolojax.eval.accumulate import RECALL_POINTS, _recall_points_within, average_precision, coco_numbers
 from yolojax.eval.coco import METRICS, evaluate_coco
-from yolojax.eval.device import ANY_AREA, PaddedDetections, PaddedTruth, average_precision
-from yolojax.eval.device_numbers import device_numbers
 from yolojax.eval.inputs import read_detections, read_ground_truth
+from yolojax.eval.matching import ANY_AREA, PaddedDetections, PaddedTruth
 
 AREAS = ((0.0, 1e10), (0.0, 1024.0), (1024.0, 9216.0), (9216.0, 1e10))
 IMAGES, M, K = 4, 14, 40
@@ -102,7 +101,7 @@ def test_twelve_numbers_in_float32(make_case) -> None:
         truth, found = make_case(seed, images=IMAGES, objects=4, crowd=0.2, ties=seed == 12)
         result = evaluate_coco(truth, found)
         columns = read_ground_truth(truth)
-        got = device_numbers(columns, read_detections(found, columns))
+        got = coco_numbers(columns, read_detections(found, columns))
         assert set(got) == set(METRICS)
         for name in METRICS:
             expected = getattr(result, name)
@@ -122,8 +121,8 @@ def test_recall_points_are_reached_as_in_float64() -> None:
     """For every number of objects up to 400, and of true positives among them."""
     n, hits = np.meshgrid(np.arange(1, 401), np.arange(401), indexing="ij")
     recall = hits / n
-    expected = np.where(hits > 0, np.searchsorted(RECALL_POINTS, recall.ravel(), side="right").reshape(n.shape), 0)
-    got = _recall_points_within(jnp.asarray(hits, jnp.int32), jnp.asarray(n, jnp.int32))
+    expected = np.where(hits > 0, np.searchsorted(RECALL_POINTS["coco"], recall.ravel(), side="right").reshape(n.shape), 0)
+    got = _recall_points_within(jnp.asarray(hits, jnp.int32), jnp.asarray(n, jnp.int32), RECALL_POINTS["coco"])
     np.testing.assert_array_equal(np.asarray(got)[hits <= n], expected[hits <= n])
 
 
