@@ -113,7 +113,7 @@ def accumulate(
     real = jnp.result_type(float)
     start, end = _class_bounds(ranked.classes, total.shape[1])
     other_start, _ = _class_bounds(ranked.other_classes, total.shape[1])
-    own = jnp.clip(ranked.classes, 0, total.shape[1] - 1)  # padding lies beyond every class and is never looked at
+    own = jnp.clip(ranked.classes, 0, total.shape[1] - 1)  # padding has a class beyond all others and is never read
     true = _running(ranked.hit, weights[ranked.images])
     false = _running(ranked.miss, weights[ranked.images])
     other = _running(ranked.other_miss, weights[ranked.other_images])

@@ -32,8 +32,7 @@ AREAS = ("all", "small", "medium", "large")
 """Area ranges, both ends included: up to 32 x 32, up to 96 x 96, beyond (an area of 1024 is small and medium)."""
 
 CHECKED_IMAGES = 32
-"""Images on which hotcoco has to prove itself before it is used."""
-
+"""Images on which hotcoco must equal pycocotools before it is used."""
 
 COCO_CAPS = (1, 10, 100)
 DENSE_CAPS = (10, 100, 1000)
@@ -139,7 +138,7 @@ def evaluate_coco(
     ties: Ties = "listed",
     backend: Backend = "pycocotools",
 ) -> CocoResult:
-    """Evaluate detections against a COCO data set; silent, and neither argument is changed.
+    """Evaluate detections against a COCO data set; nothing is printed, and neither argument is changed.
 
     Args:
       ground_truth: a parsed data set or the path of its file (`read_ground_truth`).
@@ -259,7 +258,7 @@ def _class_result(
 def precision_tables(
     truth: GroundTruth, detections: ScoredBoxes, caps: tuple[int, int, int], backend: Backend = "pycocotools"
 ) -> PrecisionTables:
-    """The tables for boxes, computed in silence on renumbered copies.
+    """The precision tables, computed on renumbered copies without printing anything.
 
     Raises:
       ConfigError: if hotcoco is asked for but not installed, or differs from pycocotools on a sample of the images.

@@ -77,11 +77,6 @@ def metrics(result: CocoResult) -> dict[str, Any]:
     }
 
 
-def write_metrics(path: str | PathLike[str], result: CocoResult) -> None:
-    """Write `metrics.json`."""
-    write_json(path, metrics(result), indent=1)
-
-
 def _point(point: OperatingPoint | None) -> dict[str, Any] | None:
     if point is None:
         return None

@@ -1,7 +1,7 @@
-"""What is evaluated, read and checked once: ground truth and detections as columns of arrays.
+"""Ground truth and detections, read and checked once, as columns of arrays.
 
-The guards against input that COCO tools take in silence, and then score wrongly, live here. Nothing that is passed in
-is ever changed; ids are renumbered in the columns.
+This module refuses or counts input that COCO tools accept silently and then score wrongly. Arguments are never changed;
+ids are renumbered in the columns.
 """
 
 import itertools

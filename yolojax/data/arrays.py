@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from yolojax.data.classes import class_lookup, unknown_class
-from yolojax.data.dataset import Dataset, ImageRecord
+from yolojax.data.dataset import Dataset, ImageRecord, Source
 from yolojax.data.images import as_rgb
-from yolojax.data.objects import RawObject, RecordBuilder
+from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, unknown_class
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError
 from yolojax.paths import user_path
@@ -109,9 +108,10 @@ def _read_record(
 
 def _read_source(
     record: Mapping[str, Any], where: str, named: bool, builder: RecordBuilder
-) -> tuple[Path | np.ndarray | Callable[[], np.ndarray], tuple[int, int], bool]:
+) -> tuple[Source, tuple[int, int], bool]:
     """Where the pixels come from, their ``(height, width)``, and whether an EXIF orientation is applied."""
-    image, stated = record["image"], record.get("size")
+    image: Any = record["image"]
+    stated: Any = record.get("size")
     if stated is not None:
         sides = [int(side) for side in np.ravel(np.asarray(stated))] if np.asarray(stated).dtype.kind in "iu" else []
         if len(sides) != 2 or min(sides) < 1:
@@ -121,7 +121,7 @@ def _read_source(
         path = user_path(image)
         size, upright = builder.open_image(path, stated, where)
         return path, size, upright
-    if callable(image) and not isinstance(image, np.ndarray):
+    if callable(image):
         if not named:
             raise DataError(
                 f"{where}: an image that is loaded by a function needs a name, by which caches and resumed runs know "
