@@ -259,7 +259,7 @@ def pad_targets(records: tuple[ImageRecord, ...], placements: list[Placement], m
 
 
 def _kept_objects(record: ImageRecord, m: int) -> Int[np.ndarray, " k"]:
-    """The objects to keep when only ``m`` fit, in the order of the file; content decides among equal ones, not order."""
+    """The objects to keep when only ``m`` fit, in the order of the file; content decides ties, never order."""
     n = len(record.boxes)
     if n <= m:
         return np.arange(n)

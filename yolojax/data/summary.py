@@ -78,7 +78,7 @@ class Notebook:
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
-        """In this ``with`` block a `DataError` is raised as usual, or with ``skip_bad`` listed as skipped under ``where``."""
+        """A `DataError` in this block is raised as usual, or with ``skip_bad`` listed as skipped under ``where``."""
         try:
             yield
         except DataError as error:
