@@ -34,7 +34,7 @@ from yolojax.losses import yolov3_loss
 from yolojax.structures import Batch, Hyper, LossTerms, Targets, hyper_as_arrays
 from yolojax.training.augmentation import make_augmentations
 from yolojax.training.inputs import box_sizes_on_input
-from yolojax.training.progress import Quiet
+from yolojax.progress import Quiet
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
 from yolojax.zoo.lesson import BOX_PARTS

@@ -20,7 +20,7 @@ from yolojax.training.budget import steps_that_fit
 from yolojax.training.initialise import lacks_statistics, load_init, take_matching, with_measured_statistics
 from yolojax.training.log import EpochLog, checked
 from yolojax.training.programs import Programs, all_devices
-from yolojax.training.progress import Quiet
+from yolojax.progress import Quiet
 from yolojax.training.run_directory import read_config
 from yolojax.training.splits import take_fraction
 from yolojax.training.state import make_state

@@ -14,7 +14,7 @@ from yolojax.training import sweep as module
 from yolojax.training.hyper import make_hyper
 from yolojax.training.inputs import lay_out_images
 from yolojax.training.preparation import step_maker
-from yolojax.training.progress import Quiet
+from yolojax.progress import Quiet
 from yolojax.training.splits import open_splits
 from yolojax.training.state import make_state
 from yolojax.training.sweep import GroupRunner, Trial, choose_strategy, grid, make_train, sweep

@@ -24,7 +24,7 @@ from yolojax.training.gradient import whole_gradient
 from yolojax.training.log import EpochLog, checked
 from yolojax.training.preparation import Preparation, prepare
 from yolojax.training.programs import device_memory
-from yolojax.training.progress import Reporter
+from yolojax.progress import Reporter
 from yolojax.training.state import TrainState
 from yolojax.training.step import augmentation_key, follow_gradient
 

@@ -60,7 +60,7 @@ class Val:
         from yolojax.inference.evaluate import evaluate
         from yolojax.inference.predict import load_detector
         from yolojax.processor.memory import prepare_processor
-        from yolojax.training.report import write_evaluation_report
+        from yolojax.inference.report import write_evaluation_report
         from yolojax.training.splits import validation_split
 
         check(TrainConfig(validation=self.validation))

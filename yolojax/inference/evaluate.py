@@ -25,7 +25,7 @@ from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devic
 from yolojax.structures import Detections
 from yolojax.training.feeding import local_rows, onto_devices
 from yolojax.training.inputs import lay_out_images
-from yolojax.training.progress import Quiet, Reporter
+from yolojax.progress import Quiet, Reporter
 
 DetectBatch = Callable[
     [Variables, UInt8[Array, "B H W 3"], float | np.float32, float | np.float32],

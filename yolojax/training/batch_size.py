@@ -16,7 +16,7 @@ from yolojax.errors import ConfigError
 from yolojax.structures import Batch, Hyper
 from yolojax.training.inputs import memory_for_images
 from yolojax.training.programs import Devices, Programs
-from yolojax.training.progress import Reporter
+from yolojax.progress import Reporter
 
 SHARE = 0.85
 """Of a device's memory that a program may take: allocators need some air."""

@@ -32,9 +32,9 @@ from yolojax.training.log import EpochLog, checked, epoch_line, validation_note
 from yolojax.training.optimiser import schedule_at
 from yolojax.training.preparation import prepare
 from yolojax.training.programs import device_memory
-from yolojax.training.progress import Quiet, Reporter
+from yolojax.progress import Quiet, Reporter
 from yolojax.training.release import release
-from yolojax.training.report import write_evaluation_report
+from yolojax.inference.report import write_evaluation_report
 from yolojax.training.run_directory import RunDirectory
 from yolojax.training.run_state import forget_lost_best, settings_of, start_course, take_up
 from yolojax.training.state import TrainState, wrap_variables

@@ -34,7 +34,7 @@ from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess, place_on_input
 from yolojax.paths import user_path
-from yolojax.training.progress import Reporter
+from yolojax.progress import Reporter
 
 
 def choose_input_size(config: TrainConfig, dataset: Dataset) -> tuple[int, int]:

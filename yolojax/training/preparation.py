@@ -24,7 +24,7 @@ from yolojax.training.hyper import make_hyper
 from yolojax.training.inputs import box_sizes_on_input, choose_input_size, lay_out_images, make_sampler
 from yolojax.training.multi_scale import Resize, make_resize, sizes_around
 from yolojax.training.programs import Devices, Programs, all_devices, check_batch_size
-from yolojax.training.progress import Reporter
+from yolojax.progress import Reporter
 from yolojax.training.splits import open_splits
 from yolojax.training.state import TrainState, make_state
 from yolojax.training.step import TrainStep, make_train_step

@@ -35,7 +35,7 @@ from yolojax.training.augmentation import room_for_objects
 from yolojax.training.hyper import make_hyper
 from yolojax.training.inputs import lay_out_images, make_sampler
 from yolojax.training.preparation import build, step_maker
-from yolojax.training.progress import Quiet, Reporter
+from yolojax.progress import Quiet, Reporter
 from yolojax.training.splits import open_splits
 from yolojax.training.state import TrainState, make_state
 from yolojax.training.step import TrainStep

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs, Variables
+from yolojax.detector import Decode, Detector, DetectorSpec, ForwardTrain, Loss, Outputs, Variables
 from yolojax.errors import ConfigError
 from yolojax.models.fold import fold_batch_norm
+from yolojax.models.freezing import frozen_statistics
 from yolojax.models.layers import Style
 from yolojax.models.network import Network, init_variables
 from yolojax.structures import Targets
@@ -49,5 +50,14 @@ def assemble(
         folded = assemble(spec, make_network, replace(style, folded=True), loss, decode)
         return folded, fold_batch_norm(variables, style.epsilon)
 
-    detector = Detector(spec, init, forward, forward_train, loss, decode, fold)
+    def freeze(forward_train: ForwardTrain, parts: tuple[str, ...]) -> ForwardTrain:
+        def frozen(
+            variables: Variables, images: Float[Array, "B H W 3"], targets: Targets, key: PRNGKeyArray
+        ) -> tuple[Outputs, Variables]:
+            with frozen_statistics(parts):
+                return forward_train(variables, images, targets, key)
+
+        return frozen
+
+    detector = Detector(spec, init, forward, forward_train, loss, decode, fold, freeze=freeze)
     return detector
