@@ -33,7 +33,7 @@ from yolojax.inference.evaluate import Evaluation, evaluate_images, make_detect_
 from yolojax.losses import yolov3_loss
 from yolojax.structures import Batch, Hyper, LossTerms, Targets, hyper_as_arrays
 from yolojax.training.augmentation import make_augmentations
-from yolojax.training.inputs import box_sizes_on_input
+from yolojax.data import box_sizes_on_input
 from yolojax.progress import Quiet
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step

@@ -82,7 +82,7 @@ class Assign:
         from yolojax.geometry import Preprocess
         from yolojax.structures import Level
         from yolojax.training.assignments import assign_by
-        from yolojax.training.inputs import box_sizes_on_input
+        from yolojax.data import box_sizes_on_input
 
         input_size, strides, preprocess, detector = (self.size, self.size), (8, 16, 32), Preprocess(), None
         if self.model is not None:

@@ -61,7 +61,7 @@ class Val:
         from yolojax.inference.predict import load_detector
         from yolojax.processor.memory import prepare_processor
         from yolojax.inference.report import write_evaluation_report
-        from yolojax.training.splits import validation_split
+        from yolojax.data import validation_split
 
         check(TrainConfig(validation=self.validation))
         tta = self.views.settings()
@@ -99,14 +99,18 @@ class Val:
 
     def _own_validation_images(self) -> Dataset:
         from yolojax.inference.loading import load_origin
-        from yolojax.training.run_directory import read_config
-        from yolojax.training.splits import open_splits
+        from yolojax.progress import Quiet
+        from yolojax.training.data import open_data
+        from yolojax.training.run_directory import read_config, read_given
 
         if self.split is not None:
             raise ConfigError("--split is a part of --data; give both or neither")
         if not load_origin(*self.model):
             raise ConfigError(f"{self.model[0]} is no run of ours; give --data to say what to measure it on")
-        _, own = open_splits(read_config(self.model[0]).data)
+        if "data" in read_given(self.model[0]):
+            raise ConfigError(f"{self.model[0]} was trained on images in memory; give --data to say what to measure on")
+        config = read_config(self.model[0])
+        own = open_data(config.data, config.seed, None, Quiet()).val
         if own is None:
             raise ConfigError(f"{self.model[0]} was trained without validation images; give --data")
         return own

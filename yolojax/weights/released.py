@@ -11,9 +11,11 @@ the weight file says nothing of itself.
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from yolojax.errors import CheckpointError
@@ -30,19 +32,23 @@ in an order that differs from process to process, and the same detector shall be
 WEIGHTS, TEXT = "weights.safetensors", "detector.json"
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with ``/``-joined names; the leaves are taken as they are."""
+def flatten(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of any pytree by ``/``-joined names, such as ``params/backbone/stem/conv/kernel``.
+
+    The names are the keys of dictionaries, the fields of dataclasses and the indices of tuples and lists. Raises
+    `CheckpointError` when two leaves would have the same name.
+    """
     flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{name}/"))
-        else:
-            flat[f"{prefix}{name}"] = value
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name in flat:
+            raise CheckpointError(f"two arrays would be stored as {name}; rename a key that contains a slash")
+        flat[name] = leaf
     return flat
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """Returns nested dictionaries from the names of `flatten`; see `unflatten_like` for other pytrees."""
     tree: dict[str, Any] = {}
     for name, value in flat.items():
         *parents, leaf = name.split("/")
@@ -53,7 +59,7 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def save_released(folder: Path, variables: dict[str, Any], description: dict[str, Any]) -> None:
+def save_released(folder: Path, variables: Any, description: dict[str, Any]) -> None:
     """Write weights with the description that makes them a detector, then the description by itself.
 
     Each file appears whole or not at all. Raises `CheckpointError` when the disk refuses.
@@ -164,8 +170,13 @@ def _stated(entry: str) -> dict[str, str] | None:
         return None
 
 
-def fit_tree(loaded: dict[str, Any], expected: dict[str, Any], source: str) -> dict[str, Any]:
-    """The loaded arrays in the tree of ``expected`` (arrays or `jax.ShapeDtypeStruct`), its empty parts included.
+def unflatten_like(like: Any, flat: Mapping[str, Any]) -> Any:
+    """Returns the pytree ``like`` with the leaves that ``flat`` has under their names (see `flatten`)."""
+    return jax.tree.unflatten(jax.tree.structure(like), [flat[name] for name in flatten(like)])
+
+
+def fit_tree(loaded: Any, expected: Any, source: str) -> Any:
+    """Returns the loaded arrays in the tree of ``expected`` (arrays or `jax.ShapeDtypeStruct`), whatever its nodes are.
 
     Raises `CheckpointError` naming the first parameter that is missing, unknown, not finite, or of another shape or
     type.
@@ -188,11 +199,4 @@ def fit_tree(loaded: dict[str, Any], expected: dict[str, Any], source: str) -> d
                 f"{source}: parameter {name} holds values that are not finite; the file is damaged, or its "
                 "training failed: take other weights"
             )
-
-    def fill(node: dict[str, Any], prefix: str) -> dict[str, Any]:
-        return {
-            name: fill(value, f"{prefix}{name}/") if isinstance(value, dict) else flat[prefix + name]
-            for name, value in node.items()
-        }
-
-    return fill(expected, "")
+    return unflatten_like(expected, flat)
