@@ -25,7 +25,8 @@ from yolojax.data.input_images import (
     load_input_image,
 )
 from yolojax.data.summary import Finding, Summary
-from yolojax.errors import DataError
+from yolojax.errors import DataError, WriteError
+from yolojax.files import write_whole
 from yolojax.geometry import Preprocess
 
 Gather = Callable[[Array, Int[np.ndarray, " B"]], UInt8[Array, "B H W 3"]]
@@ -114,11 +115,9 @@ def build_disk_cache(
             kept, left = decode_all(dataset, images, preprocess, progress=progress, threads=threads)
             images.flush()
             del images
-            os.replace(temporary, pixels)
-            unfinished = description.with_suffix(f".{mark}.json.tmp")
-            unfinished.write_text(json.dumps({"kept": kept}))
-            os.replace(unfinished, description)
-        except OSError as error:
+            os.replace(temporary, pixels)  # no `write_whole`: the content may not fit into memory
+            write_whole(description, json.dumps({"kept": kept}))
+        except (OSError, WriteError) as error:
             raise DataError(f"cannot write a cache of images to {folder}: {error}; give another folder") from error
         finally:
             with suppress(OSError):

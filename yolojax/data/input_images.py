@@ -21,7 +21,7 @@ from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.resample import resize_bilinear
 from yolojax.data.summary import Finding, Summary
 from yolojax.errors import ConfigError, DataError
-from yolojax.geometry import Placement, Preprocess, place_on_input, to_input
+from yolojax.geometry import Placement, Preprocess, place_on_input, scale_and_offset, to_input
 from yolojax.structures import Batch, Targets
 
 Progress = Callable[[int, int], None]
@@ -285,6 +285,6 @@ def box_sizes_on_input(dataset: Dataset, input_size: tuple[int, int]) -> Float32
     sizes = [np.zeros((0, 2), np.float32)]
     for record in dataset.records:
         placement = place_on_input(record.size, input_size, Preprocess())
-        scale = np.array([placement.width / record.size[1], placement.height / record.size[0]], np.float32)
-        sizes.append((record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd] * scale)
+        scale, _ = scale_and_offset(np.array(record.size), np.array(placement.content))
+        sizes.append((record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd] * scale[:2].astype(np.float32))
     return np.concatenate(sizes)

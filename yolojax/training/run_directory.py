@@ -21,6 +21,7 @@ from yolojax import zoo
 from yolojax.config import TrainConfig, from_dict, to_json
 from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.files import write_whole
 from yolojax.paths import check_writable
 from yolojax.training.data import DataPair
 from yolojax.weights.released import save_released
@@ -54,7 +55,7 @@ class RunDirectory:
         try:
             (folder / "report").mkdir(parents=True, exist_ok=True)
             values = json.loads(to_json(config)) | ({GIVEN: given} if given else {})
-            _write_whole(folder / "config.json", json.dumps(values, indent=2, sort_keys=True) + "\n")
+            write_whole(folder / "config.json", json.dumps(values, indent=2, sort_keys=True) + "\n")
         except OSError as error:
             raise ConfigError(f"cannot write to {folder} ({error.strerror}); give another --out") from error
         return cls(folder)
@@ -109,7 +110,7 @@ class RunDirectory:
         if not self.writes:
             return
         try:
-            _write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+            write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
             self._write_csv()
         except OSError as error:
             raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}; free space and resume") from error
@@ -120,17 +121,7 @@ class RunDirectory:
         writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
         writer.writerows(self.rows)
-        _write_whole(self.folder / "results.csv", text.getvalue())
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Writes a file such that a reader, or a resumed run, finds the old content or the new one."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", newline="") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
+        write_whole(self.folder / "results.csv", text.getvalue())
 
 
 def describe_given(data: DataPair | None, detector: Detector | None) -> dict[str, Any]:
