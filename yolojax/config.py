@@ -191,8 +191,8 @@ class TrainConfig:
         last 15 of 300 epochs with an L1 loss and without mosaic: ``lambda_l1`` 1, and ``augment.close_mosaic`` .05.
       final_share: share of the run, at its end, in which ``final_hyper`` holds.
       epochs: passes over the training images.
-      minutes: time for training and its measurements, compilation included. After every epoch, and within long ones, the
-        run is shortened to what still fits, and the learning rate falls accordingly. None: as long as it takes.
+      minutes: time for training and its measurements, compilation included. After every epoch, and within long ones,
+        the run is shortened to what still fits, and the learning rate falls accordingly. None: as long as it takes.
       batch_size: images per optimiser step, over all devices; auto takes what fits the device's memory.
       accumulate: parts of a batch that are computed one after another, in the memory of one.
       seed: of initialisation, order and augmentation.

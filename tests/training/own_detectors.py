@@ -37,12 +37,15 @@ def convolve(images: Float[Array, "B H W 3"], weight: Array, bias: Array) -> Arr
 
 
 def tuple_detector() -> Detector:
-    """Parameters ``(first layer, second layer)``, each a tuple of weight ``w`` and offset, beside a counter of steps."""
+    """Parameters ``(first layer, second layer)``, beside a counter of steps."""
 
     def init(key):
         first, second = jax.random.split(key)
         trunk = {"w": 0.1 * jax.random.normal(first, (8, 8, 3, 4)), "offset": jnp.zeros(4)}
-        return {"params": (trunk, (0.1 * jax.random.normal(second, (4, 2)), jnp.zeros(2))), "seen": jnp.zeros((), jnp.int32)}
+        return {
+            "params": (trunk, (0.1 * jax.random.normal(second, (4, 2)), jnp.zeros(2))),
+            "seen": jnp.zeros((), jnp.int32),
+        }
 
     def forward(variables, images):
         trunk, (weight, bias) = variables["params"]
@@ -51,7 +54,9 @@ def tuple_detector() -> Detector:
     def forward_train(variables, images, targets, key):
         return forward(variables, images), {"seen": variables["seen"] + 1}
 
-    return Detector(DetectorSpec("tuples", NAMES, SIZE, (32,)), init, forward, forward_train, middle_loss, middle_decode)
+    return Detector(
+        DetectorSpec("tuples", NAMES, SIZE, (32,)), init, forward, forward_train, middle_loss, middle_decode
+    )
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["weight", "bias"], meta_fields=["activation"])

@@ -185,9 +185,13 @@ def test_the_average_forgets_the_start_soon():
 
 
 def test_a_setting_that_the_optimiser_does_not_read_is_an_error():
-    for wrong in ({"name": "sgd", "b1": 0.8}, {"name": "adamw", "momentum": 0.8}, {"name": "adamw", "decay": "coupled"}):
-        with pytest.raises(ConfigError, match=f"optimiser.{list(wrong)[1]}"):
-            check(TrainConfig(optimiser=OptimiserConfig(**wrong)))
+    for wrong in (
+        {"name": "sgd", "b1": 0.8},
+        {"name": "adamw", "momentum": 0.8},
+        {"name": "adamw", "decay": "coupled"},
+    ):
+        with pytest.raises(ConfigError, match=f"optimiser.{next(iter(wrong))} = "):
+            check(TrainConfig(optimiser=OptimiserConfig(name=name, **wrong)))
 
 
 def test_learning_rate_and_decay_have_one_set_of_defaults():

@@ -14,13 +14,13 @@ from yolojax.data import build_cache, shapes_dataset, take_fraction
 from yolojax.detector import prepare_images
 from yolojax.errors import CheckpointError, ConfigError, NonFiniteError
 from yolojax.geometry import Preprocess
+from yolojax.progress import Quiet
+from yolojax.sharding.devices import all_devices
 from yolojax.structures import Hyper, hyper_as_arrays
 from yolojax.training.budget import steps_that_fit
 from yolojax.training.initialise import lacks_statistics, load_init, take_matching, with_measured_statistics
 from yolojax.training.log import EpochLog, checked
 from yolojax.training.programs import Programs, choose_batch_size, find_batch_size
-from yolojax.progress import Quiet
-from yolojax.sharding.devices import all_devices
 from yolojax.training.run_directory import read_config
 from yolojax.training.state import make_state
 from yolojax.training.step import StepReport, make_train_step

@@ -12,7 +12,6 @@ from yolojax.data import open_input_images, open_splits, sample_indices, shapes_
 from yolojax.errors import ConfigError
 from yolojax.training import sweep as module
 from yolojax.training.preparation import step_maker
-from yolojax.progress import Quiet
 from yolojax.training.state import make_state
 from yolojax.training.step import make_hyper
 from yolojax.training.sweep import GroupRunner, Trial, choose_strategy, grid, make_train, sweep

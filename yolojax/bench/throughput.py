@@ -16,6 +16,7 @@ from yolojax.bench.peak import bandwidth_of, peak_of, seconds_of
 from yolojax.config import TrainConfig, check
 from yolojax.data import device_batches, prefetch
 from yolojax.detector import prepare_images
+from yolojax.progress import Reporter
 from yolojax.sharding.by_image import with_loss_by_image
 from yolojax.sharding.devices import device_memory
 from yolojax.sharding.processes import replicate
@@ -23,7 +24,6 @@ from yolojax.structures import Batch
 from yolojax.training.gradient import whole_gradient
 from yolojax.training.log import EpochLog, checked
 from yolojax.training.preparation import Preparation, prepare
-from yolojax.progress import Reporter
 from yolojax.training.state import TrainState
 from yolojax.training.step import apply_gradient, augmentation_key
 

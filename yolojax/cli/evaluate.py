@@ -54,14 +54,13 @@ class Val:
         out = choose_folder(self.out, Path("runs/val"))
 
         from yolojax.cli.progress import make_reporter
-        from yolojax.data import open_dataset
+        from yolojax.data import open_dataset, validation_split
         from yolojax.eval.files import write_json
         from yolojax.eval.table import format_result
         from yolojax.inference.evaluate import evaluate
         from yolojax.inference.predict import load_detector
-        from yolojax.processor.memory import prepare_processor
         from yolojax.inference.report import write_evaluation_report
-        from yolojax.data import validation_split
+        from yolojax.processor.memory import prepare_processor
 
         check(TrainConfig(validation=self.validation))
         tta = self.views.settings()

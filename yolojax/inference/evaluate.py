@@ -21,9 +21,9 @@ from yolojax.eval.coco import CocoResult, evaluate_coco
 from yolojax.eval.files import detections_to_coco
 from yolojax.geometry import batch_to_original
 from yolojax.inference.tta import TTA, describe_views, detect_views, with_tta
+from yolojax.progress import Quiet, Reporter
 from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.structures import Detections
-from yolojax.progress import Quiet, Reporter
 
 DetectBatch = Callable[
     [Variables, UInt8[Array, "B H W 3"], float | np.float32, float | np.float32],

@@ -1,7 +1,7 @@
 """Checkpoints that are verified before they are read: arrays by orbax, and a SHA-256 manifest of all files.
 
-Orbax alone restores flipped bytes without an error, so nothing is read here before its manifest agrees. Orbax also casts
-types and passes over arrays that it was not asked for, so the arrays are first compared by name, shape and type.
+Orbax alone restores flipped bytes without an error, so nothing is read here before its manifest agrees. Orbax also
+casts types and passes over arrays that it was not asked for, so the arrays are first compared by name, shape and type.
 
 A checkpoint appears under its final name by one rename, complete or not at all, and disappears by one. A stop in the
 middle leaves only a ``tmp-`` folder. The next start adopts the folder when it is complete; otherwise the next save

@@ -53,7 +53,9 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
                 f"{', '.join(train.class_names)}; give both the same classes in the same order"
             )
         if val is not None and val.skip_bad:
-            raise ConfigError("the validation set was opened with skip_bad: leaving out images would flatter the result")
+            raise ConfigError(
+                "the validation set was opened with skip_bad: leaving out images would flatter the result"
+            )
     for dataset in (train, val):
         if dataset is not None and dataset.summary.findings:
             reporter.say(f"{dataset.split or 'data'}: {dataset.summary.text(limit=3)}")

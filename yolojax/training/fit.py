@@ -92,9 +92,7 @@ def fit(
     weights = load_init(config.init) if config.init is not None and not resume else None
 
     callbacks = (EvaluationReport(reporter), Pictures(), *callbacks)
-    run = prepare(
-        config, reporter, data=data, detector=detector, hyper_at=hyper, keep_states=reads_state(callbacks)
-    )
+    run = prepare(config, reporter, data=data, detector=detector, hyper_at=hyper, keep_states=reads_state(callbacks))
     given = describe_given(run.data if data is not None else None, detector)
     trainer = open_trainer(
         run, out, given, weights, resume=resume, callbacks=callbacks, reporter=reporter, started=started

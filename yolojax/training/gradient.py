@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from yolojax.detector import Detector, Variables
 from yolojax.structures import Hyper, LossTerms, Targets
@@ -25,7 +25,7 @@ class Gradient(NamedTuple):
     loss: Float[Array, ""]
     parts: dict[str, Float[Array, ""]]
     terms: LossTerms
-    parameters: Variables
+    parameters: PyTree
     state: Variables
 
 
@@ -43,7 +43,7 @@ def whole_gradient(
     """Computes loss and gradient of the whole batch in one forward and backward pass."""
     carried = {name: value for name, value in variables.items() if name != "params"}
 
-    def loss_of(params: Variables) -> tuple[Float[Array, ""], tuple[LossTerms, dict, Variables]]:
+    def loss_of(params: PyTree) -> tuple[Float[Array, ""], tuple[LossTerms, dict, Variables]]:
         outputs, state = detector.forward_train({**variables, "params": params}, images, targets, key)
         terms = detector.loss(outputs, targets, hyper)
         loss, parts = terms.reduce()
@@ -84,7 +84,7 @@ def accumulated_gradient(count: int) -> GradientOf:
 
         @jax.jit  # traced once, though both the shapes and the loop ask for it
         def one(state: Variables, images: Array, targets: Targets, key: PRNGKeyArray, hyper: Hyper) -> tuple:
-            def sums_of(params: Variables) -> tuple[list[Array], tuple[LossTerms, Variables]]:
+            def sums_of(params: PyTree) -> tuple[list[Array], tuple[LossTerms, Variables]]:
                 outputs, new = detector.forward_train({**state, "params": params}, images, targets, key)
                 terms = detector.loss(outputs, targets, hyper)
                 divisors: list[Array] = []
@@ -102,7 +102,7 @@ def accumulated_gradient(count: int) -> GradientOf:
             units = [[jnp.float32(i == j) for j in range(len(sums))] for i in range(len(sums))]
             return [pull_back(unit)[0] for unit in units], terms, {**state, **new}
 
-        def step(carry: tuple[list[Variables], Variables], part: tuple) -> tuple[tuple, LossTerms]:
+        def step(carry: tuple[list[PyTree], Variables], part: tuple) -> tuple[tuple, LossTerms]:
             gradients, state = carry
             more, terms, new = one(state, *part, hyper)
             return (jax.tree.map(jnp.add, gradients, more), new), terms

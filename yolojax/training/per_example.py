@@ -65,7 +65,9 @@ def per_example_gradient_norm(
 
     def loss(free: list[Array], image: Array, target: Targets) -> Array:
         rest = iter(free)
-        params = jax.tree.unflatten(structure, [next(rest) if m else leaf for leaf, m in zip(leaves, mask, strict=True)])
+        params = jax.tree.unflatten(
+            structure, [next(rest) if m else leaf for leaf, m in zip(leaves, mask, strict=True)]
+        )
         whole = {**variables, "params": params}
         one = jax.tree.map(lambda a: a[None], (image, target))
         return image_losses(detector.loss(detector.forward(whole, one[0]), one[1], hyper))[0]

@@ -62,7 +62,7 @@ class RunDirectory:
 
     @staticmethod
     def check_free(folder: Path) -> None:
-        """Raises `ConfigError` when the directory holds a run already or cannot be written to; called before any work."""
+        """Raises `ConfigError` when the directory holds a run already or cannot be written to."""
         if (folder / "config.json").exists():
             raise ConfigError(
                 f"{folder} already holds a run; give another --out, or --resume {folder} to go on with it"

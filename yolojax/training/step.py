@@ -174,9 +174,7 @@ def make_hyper(config: TrainConfig, detector: Detector) -> Hyper:
     for setting, values in (("hyper", config.hyper), ("final_hyper", config.final_hyper)):
         unknown = sorted(set(values) - set(Hyper._fields))
         if unknown:
-            raise ConfigError(
-                f"unknown hyper-parameter {setting}.{unknown[0]}: known are {', '.join(Hyper._fields)}"
-            )
+            raise ConfigError(f"unknown hyper-parameter {setting}.{unknown[0]}: known are {', '.join(Hyper._fields)}")
     values = {
         **detector.spec.hyper,
         "learning_rate": config.optimiser.learning_rate,

@@ -60,7 +60,7 @@ def grid(*, seed: Sequence[int] | range = (0,), **hyper: Sequence[float]) -> lis
 
 
 class TrainData(NamedTuple):
-    """What a run reads: all input images, the indices of the images of every step, and the key of its random numbers."""
+    """What a run reads: all input images, the indices of every step's images, and the key of its random numbers."""
 
     images: UInt8[Array, "n H W 3"]
     targets: Targets

@@ -115,9 +115,7 @@ class Trainer:
         self._stop, self._stopping, self._ending = StopSignal(), False, False
         self._keeps_states = reads_state(self.callbacks)
         self._learning_rate = jax.jit(self._learning_rate_at)
-        self._detect_batch = make_detect_batch(
-            run.detector, run.config.validation.max_detections, run.devices.split
-        )
+        self._detect_batch = make_detect_batch(run.detector, run.config.validation.max_detections, run.devices.split)
         self._exits = ExitStack()
         self._advance: Task | None = None
         self._batches: Iterator[tuple[Int[np.ndarray, " B"], Batch]] = iter(())
@@ -236,7 +234,7 @@ class Trainer:
         return row
 
     def validate(self, epoch: int, row: dict[str, Any]) -> Evaluation:
-        """Measures the average, and with ``validate_raw`` the variables themselves, and enters the numbers into ``row``.
+        """Measures the average, and with ``validate_raw`` also the variables, and enters the numbers into ``row``.
 
         Releases what became the best, and ends the run when patience has run out. A stop signal that arrives meanwhile
         ends the measurement at once; the checkpoint then holds the run as it was before it.
