@@ -81,8 +81,4 @@ def with_assigner(detector: Detector, choice: jax.Array | int) -> Detector:
         _, _, _, boxes, objectness, classes = parts(outputs)
         return Candidates(boxes, jax.nn.sigmoid(objectness)[..., None] * jax.nn.sigmoid(classes))
 
-    def fold(variables: Any) -> Any:
-        folded, its = detector.fold(variables)
-        return folded._replace(decode=decode), its
-
-    return detector._replace(loss=loss, decode=decode, fold=fold)
+    return detector._replace(loss=loss, decode=decode)

@@ -14,7 +14,7 @@ from yolojax.models.layers import Style
 from yolojax.models.necks import FPN
 from yolojax.models.network import Network
 from yolojax.structures import Hyper
-from yolojax.zoo.assemble import assemble
+from yolojax.zoo import flax_detector
 
 WEIGHTS = ("lambda_coord", "lambda_obj", "lambda_noobj", "lambda_cls")
 KINDS = ("usual", "smooth")
@@ -26,14 +26,11 @@ def detector_of(kind: str, scale: Scale) -> tuple[Detector, Hyper]:
     if kind == "usual":
         return any_box_loss(lesson, jnp.int32(BOX_LOSSES.index("ciou"))), Hyper()
 
-    def network(style: Style) -> Network:
-        backbone = DarknetTiny(scale.widths, scale.depths, csp=False, sppf=False, levels=scale.levels, style=style)
-        head = YOLOHead(2, len(CLASSES), style=style)
-        return Network(backbone, FPN(scale.neck_width, style=style), head)
-
-    loss = any_box_loss(lesson, jnp.int32(BOX_LOSSES.index("mse"))).loss
     style = Style("silu", momentum=0.9, epsilon=1e-5)
-    return assemble(lesson.spec, network, style, loss, lesson.decode), Hyper(ignore_iou=1.0)
+    backbone = DarknetTiny(scale.widths, scale.depths, csp=False, sppf=False, levels=scale.levels, style=style)
+    network = Network(backbone, FPN(scale.neck_width, style=style), YOLOHead(2, len(CLASSES), style=style))
+    loss = any_box_loss(lesson, jnp.int32(BOX_LOSSES.index("mse"))).loss
+    return flax_detector(lesson.spec, network, loss, lesson.decode), Hyper(ignore_iou=1.0)
 
 
 def make_outer(kind: str, scale: Scale, steps: int) -> Any:

@@ -30,14 +30,18 @@ from yolojax.data.shapes import CLASS_NAMES, MIN_VISIBLE, MOST_OBJECTS, shapes_d
 from yolojax.detector import Detector, Variables
 from yolojax.geometry import Preprocess
 from yolojax.inference.evaluate import Evaluation, evaluate_images, make_detect_batch
-from yolojax.losses import yolov3_loss
+from yolojax.losses import on_decoded_boxes, squared_offset_loss, yolov3_loss
 from yolojax.progress import Quiet
 from yolojax.structures import Batch, Hyper, LossTerms, Targets, hyper_as_arrays
 from yolojax.training.augmentation import make_augmentations
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
-from yolojax.zoo.lesson import BOX_PARTS
+from yolojax.zoo.parts import BOX_LOSSES as DECODED_BOX_LOSSES
 
+BOX_PARTS = {
+    "mse": squared_offset_loss,
+    **{name: on_decoded_boxes(DECODED_BOX_LOSSES[name]) for name in ("iou", "giou", "diou", "ciou", "siou")},
+}
 BOX_LOSSES = tuple(BOX_PARTS)
 NO_CHANGE = AugmentConfig(0.0, 0.0, 1.0, 1.0, translate=0.0, hue=0.0, saturation=0.0, value=0.0)
 CLASSES, ROUND = ("round", "angular"), ("ellipse", "ring")

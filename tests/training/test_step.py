@@ -145,7 +145,7 @@ def test_bfloat16_computes_with_float32_parameters(step):
 
 def frozen_everywhere(gradient_of):
     """With the running statistics in all normalisations, so that every image is treated by itself."""
-    from yolojax.models.freezing import frozen_statistics
+    from yolojax.models.batch_norm import frozen_statistics
 
     def run(variables, batch, hyper):
         with frozen_statistics(("backbone", "neck")):

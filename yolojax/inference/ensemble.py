@@ -66,8 +66,7 @@ def detect_members(
     prepared = prepare_images(images, spec.preprocess)
 
     def one(variables: Variables) -> Candidates:
-        folded, folded_variables = detector.fold(variables)
-        return folded.decode(folded.forward(folded_variables, prepared))
+        return detector.decode(detector.forward(detector.fold(variables), prepared))
 
     candidates = jax.vmap(one)(members)
     count, batch = candidates.boxes.shape[:2]

@@ -54,13 +54,11 @@ def make_detect_batch(
     def detect_batch(
         variables: Variables, images: UInt8[Array, "B H W 3"], confidence: Float[Array, ""], iou: Float[Array, ""]
     ) -> Detections:
-        folded, folded_variables = detector.fold(variables)
-
         def detect_images(images: Array, variables: Variables, confidence: Array, iou: Array) -> Detections:
-            return found(folded, variables, images, confidence, iou, max_detections=max_detections)
+            return found(detector, variables, images, confidence, iou, max_detections=max_detections)
 
         own = detect_images if split is None else by_image(detect_images, split, shared=3)
-        return own(images, folded_variables, confidence, iou)
+        return own(images, detector.fold(variables), confidence, iou)
 
     if split is None:
         return jax.jit(detect_batch)

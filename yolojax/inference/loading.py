@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -24,7 +25,12 @@ Size = SupportsIndex | Sequence[SupportsIndex]
 _PICKLED = (".pt", ".pth", ".pkl", ".ckpt")
 
 
-def load_detector(*paths: str | Path, size: Size | None = None) -> tuple[Detector, Variables]:
+def load_detector(
+    *paths: str | Path,
+    size: Size | None = None,
+    parts: Mapping[str, Callable[..., Any]] | None = None,
+    detector: Detector | None = None,
+) -> tuple[Detector, Variables]:
     """A detector and its variables, checked against each other.
 
     Args:
@@ -37,22 +43,29 @@ def load_detector(*paths: str | Path, size: Size | None = None) -> tuple[Detecto
         and with published files, where their classes have to be named, a text file of class names, one a line
         (``.names`` or ``.txt``).
       size: another input image than the detector's own: its longer side, or ``(height, width)``.
+      parts: functions of the user's own that a released detector was made with, such as ``{"assign": my_assign}`` or
+        ``{"decode": my_decode}``, since files hold no functions (`yolojax.zoo.custom_parts`).
+      detector: the whole record, for variables of a detector that the zoo does not know.
 
     Raises:
-      CheckpointError: nothing there, damaged, or weights that do not fit the description.
-      ConfigError: files that do not belong together, class names that are not as many as the classes, or a size that
-        the detector's strides do not divide.
+      CheckpointError: nothing there, damaged, weights that do not fit the description, or a part that has to be given.
+      ConfigError: files that do not belong together, class names that are not as many as the classes, a size that
+        the detector's strides do not divide, or parts that the detector does not have.
     """
     files = [user_path(path) for path in paths]
     if not files:
         raise ConfigError(f"which detector? {_WANTED}")
     suffixes = [file.suffix.lower() for file in files]
+    if parts and detector is not None:
+        raise ConfigError("give either parts or the whole detector")
     if _published(files):
+        if parts or detector is not None:
+            raise ConfigError(f"{files[0]}: published files have no parts of your own; edit the record with _replace")
         detector, variables = _load_published(files)
     elif len(files) == 1:
         if suffixes[0] in _PICKLED:
             raise CheckpointError(f"{files[0]}: pickled files can run any program and are not opened; {_WANTED}")
-        detector, variables = _load_released(files[0])
+        detector, variables = _load_released(files[0], parts, detector)
     else:
         raise ConfigError(f"{' '.join(map(str, files))}: these do not make one detector; {_WANTED}")
     return detector if size is None else with_input_size(detector, size), variables
@@ -70,6 +83,8 @@ def load_origin(*paths: str | Path) -> dict[str, Any]:
 
 def with_input_size(detector: Detector, size: Size) -> Detector:
     """The same detector on another input image; its variables fit it as they are.
+
+    Of the record only ``spec`` changes, so ``init`` still starts from what it expects at the size it was made for.
 
     ``size`` is ``(height, width)``, or the longer side, to which the other keeps its ratio as well as the largest
     stride lets it. Raises `ConfigError` when a side is no multiple of the largest stride.
@@ -92,18 +107,23 @@ def with_input_size(detector: Detector, size: Size) -> Detector:
     if min(input_size) < stride or any(side % stride for side in input_size):
         below = max(stride, max(input_size) // stride * stride)
         raise ConfigError(f"size = {size}: give a multiple of {stride}, such as {below} or {below + stride}")
-    return zoo.from_description({**zoo.describe(spec), "input_size": input_size})
+    return detector._replace(spec=replace(spec, input_size=input_size))
 
 
 def _published(files: Iterable[Path]) -> bool:
     return any(file.suffix.lower() in (".cfg", ".weights", ".npz") for file in files)
 
 
-def _load_released(path: Path) -> tuple[Detector, Variables]:
+def _load_released(
+    path: Path, parts: Mapping[str, Callable[..., Any]] | None, detector: Detector | None
+) -> tuple[Detector, Variables]:
     folder = released_folder(path)
     description = load_description(folder)["detector"]
     try:
-        detector = zoo.from_description(description)
+        if detector is None:
+            detector = zoo.from_description(description, parts=parts)
+        else:
+            zoo.check_record(detector, description)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     weights = folder / "weights.safetensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -61,16 +61,9 @@ class Predictor:
         self.spec = detector.spec
         self.layout = with_tta(detector.spec, tta)
         self.batch_size = batch_size
-        folded = detector
-
-        def fold(variables: Variables) -> Variables:
-            nonlocal folded
-            folded, folded_variables = detector.fold(variables)
-            return folded_variables
-
         # As one program: run operation by operation, it would compile something for the shape of every layer.
-        self.variables = jax.jit(fold)(variables)
-        self.detector = folded
+        self.variables = jax.jit(detector.fold)(variables)
+        self.detector = detector
 
         def run(
             images: UInt8[Array, "B H W 3"],
@@ -80,7 +73,7 @@ class Predictor:
             wanted: Bool[Array, " C"] | None,
         ) -> Detections:
             found = detect if tta is None else partial(detect_views, tta=tta)
-            return found(folded, variables, images, confidence, iou, wanted, max_detections=max_detections)
+            return found(detector, variables, images, confidence, iou, wanted, max_detections=max_detections)
 
         split = split_over_devices(batch_size)
         if split is not None:
@@ -257,10 +250,14 @@ def load(
     max_detections: SupportsIndex = 100,
     batch_size: SupportsIndex = 1,
     tta: TTA | None = None,
+    parts: Mapping[str, Callable[..., Any]] | None = None,
+    detector: Detector | None = None,
 ) -> Predictor:
     """A ready `Predictor` from a run directory, a released detector or published files; see `load_detector`.
 
-    With ``tta`` it looks at each photo several times: at other sizes, and mirrored (`yolojax.inference.tta.TTA`).
+    With ``tta`` it looks at each photo several times: at other sizes, and mirrored (`yolojax.inference.tta.TTA`). A run
+    that was trained with functions of the user's own asks for them as ``parts``, or for the whole record as
+    ``detector``.
     """
-    detector, variables = load_detector(*paths, size=size)
+    detector, variables = load_detector(*paths, size=size, parts=parts, detector=detector)
     return Predictor(detector, variables, max_detections=max_detections, batch_size=batch_size, tta=tta)

@@ -136,7 +136,7 @@ def describe_given(data: DataPair | None, detector: Detector | None) -> dict[str
             "val_fingerprint": data.val.fingerprint() if data.val is not None else None,
         }
     if detector is not None:
-        given["detector"] = zoo.describe(detector.spec)
+        given["detector"] = zoo.describe(detector)
     return given
 
 
@@ -209,7 +209,7 @@ def release(
 ) -> None:
     """Writes a detector so that it describes itself: architecture, classes, input size, data, versions, numbers."""
     description = {
-        "detector": zoo.describe(detector.spec),
+        "detector": zoo.describe(detector),
         "training": {
             "config": to_json(config),
             "step": row["step"],

@@ -87,15 +87,15 @@ def ours(model: str, batch: int, weights: Path) -> dict[str, Call]:
         if model == NANO
         else zoo.from_darknet(where["cfg"], where["weights"], size=320, epsilon=1e-6)  # OpenCV's
     )
-    folded, variables = detector.fold(variables)
+    variables = detector.fold(variables)
     inputs = images(batch, SIDES[model])
-    prepared = jax.jit(lambda x: prepare_images(x, folded.spec.preprocess))(jnp.asarray(inputs))
+    prepared = jax.jit(lambda x: prepare_images(x, detector.spec.preprocess))(jnp.asarray(inputs))
 
     def from_input(x: Any, v: Any, c: Any, i: Any) -> Any:
-        return detect(folded, v, x, c, i, max_detections=100)
+        return detect(detector, v, x, c, i, max_detections=100)
 
     def network(x: Any, v: Any) -> Any:
-        return folded.forward(v, x)
+        return detector.forward(v, x)
 
     split = split_over_devices(batch)
     if split is not None:
