@@ -68,7 +68,7 @@ def save_released(folder: Path, variables: Any, description: dict[str, Any]) -> 
     """
     from safetensors.numpy import save
 
-    flat = {name: np.ascontiguousarray(np.asarray(value)) for name, value in flatten(variables).items()}
+    flat = {name: np.asarray(value, order="C") for name, value in flatten(variables).items()}
     text = json.dumps({"format": FORMAT, **description}, indent=2, sort_keys=True) + "\n"
     content = save(flat, metadata={ENTRY: json.dumps({"sha256": _digest(flat, text), "description": text})})
     try:
