@@ -185,11 +185,8 @@ def test_the_average_forgets_the_start_soon():
 
 
 def test_a_setting_that_the_optimiser_does_not_read_is_an_error():
-    for wrong in (
-        {"name": "sgd", "b1": 0.8},
-        {"name": "adamw", "momentum": 0.8},
-        {"name": "adamw", "decay": "coupled"},
-    ):
+    unread = {"sgd": {"b1": 0.8}, "adamw": {"momentum": 0.8}, "lion": {"decay": "coupled"}, "rmsprop": {"b1": 0.8}}
+    for name, wrong in unread.items():
         with pytest.raises(ConfigError, match=f"optimiser.{next(iter(wrong))} = "):
             check(TrainConfig(optimiser=OptimiserConfig(name=name, **wrong)))
 
