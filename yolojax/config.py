@@ -9,9 +9,11 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import types
 import typing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from yolojax.errors import ConfigError
@@ -36,7 +38,7 @@ class DataConfig:
       fraction: share of the training images that is used, drawn by the run's seed; for quick trials.
     """
 
-    path: str = "shapes"
+    path: str | Path = "shapes"
     train_split: str | None = None
     val_split: str | None = None
     skip_bad: bool = False
@@ -44,7 +46,7 @@ class DataConfig:
     sampling: Literal["uniform", "class-balanced", "repeat-factor"] = "uniform"
     repeat_threshold: float = 0.001
     cache: Literal["auto", "device", "memory", "disk", "stream"] = "auto"
-    cache_folder: str | None = None
+    cache_folder: str | Path | None = None
     fraction: float = 1.0
 
 
@@ -122,9 +124,13 @@ class OptimiserConfig:
       final_fraction: share of the top learning rate at the end of the schedule.
       schedule: how the learning rate falls after the warm-up; constant does not.
       warmup_steps: steps over which the learning rate rises at the start, at most a tenth of the run.
-      momentum: of sgd and rmsprop, or the decay of the first moment of the others.
-      second_moment: decay of the second moment, of those that have one.
+      momentum: of sgd and rmsprop.
+      b1: decay of the first moment, of the others.
+      b2: decay of the second moment, of those that have one.
       weight_decay: how strongly kernels (not biases and scales) are drawn towards zero.
+      decay: decoupled moves a kernel by learning rate times weight_decay times itself, as in AdamW; coupled, for sgd
+        only, adds the decay to the gradient before the momentum, as Darknet, YOLOX and PyTorch do. Numbers of their
+        recipes, such as 5e-4, mean coupled; with a momentum m that is about as strong as decoupled 5e-4 / (1 - m).
       clip_norm: largest norm of the whole gradient; a larger one is scaled down.
       ema_decay: memory of the running average of the parameters, which is what is measured and released; 0 turns
         averaging off.
@@ -136,8 +142,10 @@ class OptimiserConfig:
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = 100
     momentum: float = 0.9
-    second_moment: float = 0.99
+    b1: float = 0.9
+    b2: float = 0.99
     weight_decay: float = 0.05
+    decay: Literal["decoupled", "coupled"] = "decoupled"
     clip_norm: float = 10.0
     ema_decay: float = 0.998
 
@@ -170,7 +178,7 @@ SELECTABLE = (
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole training run; ``config.json`` of a run directory holds exactly this.
+    """A whole training run; ``config.json`` of a run directory holds this, and what was given beside it.
 
     Attributes:
       data: which images.
@@ -179,9 +187,12 @@ class TrainConfig:
       optimiser: how parameters move.
       validation: how the detector is measured.
       hyper: overrides of the traced hyper-parameters, by name (``lambda_coord`` and so on).
+      final_hyper: further overrides that hold in the last ``final_share`` of the run. YOLOX's own recipe trains its
+        last 15 of 300 epochs with an L1 loss and without mosaic: ``lambda_l1`` 1, and ``augment.close_mosaic`` .05.
+      final_share: share of the run, at its end, in which ``final_hyper`` holds.
       epochs: passes over the training images.
-      minutes: time for training and its measurements, compilation included; after every epoch the run is shortened to
-        what still fits, and the learning rate falls accordingly. None: as long as it takes.
+      minutes: time for training and its measurements, compilation included. After every epoch, and within long ones,
+        the run is shortened to what still fits, and the learning rate falls accordingly. None: as long as it takes.
       batch_size: images per optimiser step, over all devices; auto takes what fits the device's memory.
       accumulate: parts of a batch that are computed one after another, in the memory of one.
       seed: of initialisation, order and augmentation.
@@ -204,6 +215,8 @@ class TrainConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     hyper: dict[str, float] = field(default_factory=dict)
+    final_hyper: dict[str, float] = field(default_factory=dict)
+    final_share: float = 0.05
     epochs: int = 60
     minutes: float | None = None
     batch_size: int | Literal["auto"] = 16
@@ -216,7 +229,7 @@ class TrainConfig:
     select_by: str = "AP"
     patience: int = 0
     validate_raw: bool = False
-    init: str | None = None
+    init: str | Path | None = None
     freeze: tuple[str, ...] = ()
 
 
@@ -251,12 +264,15 @@ def demo_config(seed: int = 0) -> TrainConfig:
 
 
 def check(config: TrainConfig) -> TrainConfig:
-    """The configuration itself; raises `ConfigError` naming the first setting of a wrong type or out of range."""
+    """Returns the configuration with plain values: paths as texts, whole numbers as floats where floats are meant.
+
+    Raises `ConfigError` naming the first setting of a wrong type or out of range.
+    """
     if not isinstance(config, TrainConfig):
         raise ConfigError(
             f"{type(config).__name__} is no configuration; give a TrainConfig, or from_dict(...) of values"
         )
-    _build(TrainConfig, dataclasses.asdict(config), "")
+    config = _build(TrainConfig, dataclasses.asdict(config), "")
 
     def need(ok: bool, name: str, value: object, rule: str) -> None:
         if not ok:
@@ -293,7 +309,15 @@ def check(config: TrainConfig) -> TrainConfig:
     need(0 <= o.final_fraction <= 1, "optimiser.final_fraction", o.final_fraction, "give a number from 0 to 1")
     need(0 <= o.ema_decay < 1, "optimiser.ema_decay", o.ema_decay, "give a number from 0 to below 1")
     need(0 <= o.momentum < 1, "optimiser.momentum", o.momentum, "give a number from 0 to below 1")
-    need(0 < o.second_moment < 1, "optimiser.second_moment", o.second_moment, "give a number between 0 and 1")
+    need(0 <= o.b1 < 1, "optimiser.b1", o.b1, "give a number from 0 to below 1")
+    need(0 < o.b2 < 1, "optimiser.b2", o.b2, "give a number between 0 and 1")
+    # An option that the optimiser does not read would be ignored in silence.
+    unread = {"sgd": ("b1", "b2"), "rmsprop": ("b1",)}.get(o.name, ("momentum",))
+    for name in unread:
+        value = getattr(o, name)
+        need(value == getattr(OptimiserConfig, name), f"optimiser.{name}", value, f"{o.name} does not use it")
+    need(o.decay == "decoupled" or o.name == "sgd", "optimiser.decay", o.decay, "only sgd has coupled decay")
+    need(0 < config.final_share <= 1, "final_share", config.final_share, "give a share above 0, at most 1")
     need(o.weight_decay >= 0, "optimiser.weight_decay", o.weight_decay, "give 0 or more")
     need(o.warmup_steps >= 0, "optimiser.warmup_steps", o.warmup_steps, "give 0 or more")
     need(o.clip_norm > 0, "optimiser.clip_norm", o.clip_norm, "give a positive number")
@@ -356,6 +380,8 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
         return value
     if wanted is tuple and isinstance(value, list | tuple):
         return tuple(_coerce(args[0], item, f"{name}[{i}]") for i, item in enumerate(value))
+    if wanted is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):

@@ -47,7 +47,8 @@ class Hyper(NamedTuple):
     """Traced hyper-parameters, float32 scalars: changing one never recompiles.
 
     ``lambda_*`` weigh the parts of a loss (each detector documents which it reads); ``ignore_iou`` is the overlap above
-    which a negative prediction carries no objectness loss. The defaults of the four lambdas of the lesson's loss are
+    which a negative prediction carries no objectness loss. ``learning_rate`` and ``weight_decay`` (decoupled) have the
+    defaults of `yolojax.config.OptimiserConfig`. The defaults of the four lambdas of the lesson's loss are
     those of YOLOv1 (arXiv 1506.02640, section 2.2).
     """
 
@@ -58,8 +59,8 @@ class Hyper(NamedTuple):
     lambda_dfl: float | Float[Array, ""] = 1.5
     lambda_l1: float | Float[Array, ""] = 0.0
     ignore_iou: float | Float[Array, ""] = 0.7
-    learning_rate: float | Float[Array, ""] = 1e-3
-    weight_decay: float | Float[Array, ""] = 5e-4
+    learning_rate: float | Float[Array, ""] = 2e-3
+    weight_decay: float | Float[Array, ""] = 0.05
 
 
 class LossTerms(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,14 +11,13 @@ import jax
 import numpy as np
 
 from yolojax.config import ValidationConfig
-from yolojax.data import Dataset, InputImages
+from yolojax.data import Dataset, InputImages, open_input_images
 from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.eval.bootstrap import bootstrap
 from yolojax.eval.coco import read_both
 from yolojax.inference.evaluate import evaluate_images, make_detect_batch
 from yolojax.inference.tta import TTA, with_tta
-from yolojax.training.inputs import lay_out_images
-from yolojax.training.progress import Quiet
+from yolojax.progress import Quiet
 
 ONE, OWN_SOFT = "its own size", "its own size, soft"
 NUMBERS = ("AP", "AP50", "APs", "APm", "APl")
@@ -83,7 +81,7 @@ def tested(
 
 def laid_out(dataset: Dataset, input_size: tuple[int, int], detector: Detector) -> InputImages:
     """The images on an input image of this size."""
-    return lay_out_images(dataset, replace(detector.spec, input_size=input_size), Quiet(), cache="memory")
+    return open_input_images(dataset, input_size, detector.spec.preprocess, cache="memory")
 
 
 def seconds(detector: Detector, variables: Variables, rounds: int = 8) -> dict[str, Any]:

@@ -20,9 +20,7 @@ def folder(tmp_path_factory) -> Path:
     path = write_arrays(folder / "small.npz", golden("depthwise"))
     (folder / "small.names").write_text("circle\nsquare\nstar\n\n")
     detector, variables = load_detector(path, folder / "small.names")
-    save_released(
-        folder / "runs" / "mine" / "best", jax.device_get(variables), {"detector": zoo.describe(detector)}
-    )
+    save_released(folder / "runs" / "mine" / "best", jax.device_get(variables), {"detector": zoo.describe(detector)})
     return folder
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from yolojax.training.programs import Devices
+from yolojax.sharding.devices import Devices
 
 
 class Sheet(NamedTuple):

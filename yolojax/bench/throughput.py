@@ -13,20 +13,19 @@ import jax
 
 from yolojax import zoo
 from yolojax.bench.peak import bandwidth_of, peak_of, seconds_of
-from yolojax.config import TrainConfig
-from yolojax.data import prefetch
+from yolojax.config import TrainConfig, check
+from yolojax.data import device_batches, prefetch
 from yolojax.detector import prepare_images
+from yolojax.progress import Reporter
 from yolojax.sharding.by_image import with_loss_by_image
+from yolojax.sharding.devices import device_memory
 from yolojax.sharding.processes import replicate
 from yolojax.structures import Batch
-from yolojax.training.feeding import device_batches
 from yolojax.training.gradient import whole_gradient
 from yolojax.training.log import EpochLog, checked
 from yolojax.training.preparation import Preparation, prepare
-from yolojax.training.programs import device_memory
-from yolojax.training.progress import Reporter
 from yolojax.training.state import TrainState
-from yolojax.training.step import augmentation_key, follow_gradient
+from yolojax.training.step import apply_gradient, augmentation_key
 
 WARM_UP = 8
 """Steps before the clock starts: the first ones touch their memory for the first time."""
@@ -103,7 +102,7 @@ def measure_training(
       ConfigError, DataError: wrong settings or data, named.
       NonFiniteError: the loss stopped being finite.
     """
-    ready = prepare(config, reporter)
+    ready = prepare(check(config), reporter)
     reporter.say("compiling")
     state = replicate(ready.fresh(total_steps=10**6), ready.devices.replicated)
     hyper = replicate(ready.hyper, ready.devices.replicated)
@@ -200,7 +199,7 @@ def measure_parts(
         return whole_gradient(detector, variables, images, targets, key, hyper)
 
     def follow(state: TrainState, found: Any) -> TrainState:
-        return follow_gradient(state, found, hyper, ready.config.optimiser, ready.detector, ready.config.freeze)[0]
+        return apply_gradient(state, found, hyper, ready.config.optimiser, detector, ready.config.freeze)[0]
 
     optimise = jax.jit(follow, donate_argnums=0, out_shardings=ready.devices.replicated)
 

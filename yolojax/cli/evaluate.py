@@ -54,14 +54,13 @@ class Val:
         out = choose_folder(self.out, Path("runs/val"))
 
         from yolojax.cli.progress import make_reporter
-        from yolojax.data import open_dataset
+        from yolojax.data import open_dataset, validation_split
         from yolojax.eval.files import write_json
         from yolojax.eval.table import format_result
         from yolojax.inference.evaluate import evaluate
         from yolojax.inference.predict import load_detector
+        from yolojax.inference.report import write_evaluation_report
         from yolojax.processor.memory import prepare_processor
-        from yolojax.training.report import write_evaluation_report
-        from yolojax.training.splits import validation_split
 
         check(TrainConfig(validation=self.validation))
         tta = self.views.settings()
@@ -99,14 +98,18 @@ class Val:
 
     def _own_validation_images(self) -> Dataset:
         from yolojax.inference.loading import load_origin
-        from yolojax.training.run_directory import read_config
-        from yolojax.training.splits import open_splits
+        from yolojax.progress import Quiet
+        from yolojax.training.data import open_data
+        from yolojax.training.run_directory import read_config, read_given
 
         if self.split is not None:
             raise ConfigError("--split is a part of --data; give both or neither")
         if not load_origin(*self.model):
             raise ConfigError(f"{self.model[0]} is no run of ours; give --data to say what to measure it on")
-        _, own = open_splits(read_config(self.model[0]).data)
+        if "data" in read_given(self.model[0]):
+            raise ConfigError(f"{self.model[0]} was trained on images in memory; give --data to say what to measure on")
+        config = read_config(self.model[0])
+        own = open_data(config.data, config.seed, None, Quiet()).val
         if own is None:
             raise ConfigError(f"{self.model[0]} was trained without validation images; give --data")
         return own

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from yolojax.data.sources import Source
     from yolojax.inference.predict import Predictor
     from yolojax.inference.results import Result
-    from yolojax.training.progress import Reporter
+    from yolojax.progress import Reporter
 
 BATCH = 8
 MODEL_SUFFIXES = (".cfg", ".weights", ".npz", ".names", ".txt")

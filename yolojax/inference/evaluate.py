@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
 from yolojax.config import ValidationConfig
-from yolojax.data import Dataset, InputImages, open_dataset
+from yolojax.data import Dataset, InputImages, local_rows, onto_devices, open_dataset, open_input_images
 from yolojax.detect import detect
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError
@@ -21,11 +21,9 @@ from yolojax.eval.coco import CocoResult, evaluate_coco
 from yolojax.eval.files import detections_to_coco
 from yolojax.geometry import batch_to_original
 from yolojax.inference.tta import TTA, describe_views, detect_views, with_tta
+from yolojax.progress import Quiet, Reporter
 from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.structures import Detections
-from yolojax.training.feeding import local_rows, onto_devices
-from yolojax.training.inputs import lay_out_images
-from yolojax.training.progress import Quiet, Reporter
 
 DetectBatch = Callable[
     [Variables, UInt8[Array, "B H W 3"], float | np.float32, float | np.float32],
@@ -155,7 +153,7 @@ def evaluate(
     spec = with_tta(detector.spec, tta)
     if tta is not None:
         reporter.say(describe_views(detector.spec, tta))
-    input_images = lay_out_images(data, spec, reporter)
+    input_images = open_input_images(data, spec.input_size, spec.preprocess, reporter)
     devices = split_over_devices(validation.batch_size) if jax.process_count() == 1 else None
     variables = variables if devices is None else on_all_devices(variables, devices)
     detect_batch = make_detect_batch(detector, validation.max_detections, devices, tta)

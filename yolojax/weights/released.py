@@ -10,6 +10,7 @@ the weight file says nothing of itself.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,22 @@ WEIGHTS, TEXT = "weights.safetensors", "detector.json"
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """The leaves of any pytree by their paths: keys, fields and indices, joined by ``/``."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path): leaf for path, leaf in leaves}
+    """Returns the leaves of any pytree by ``/``-joined names, such as ``params/backbone/stem/conv/kernel``.
 
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    The names are the keys of dictionaries, the fields of dataclasses and the indices of tuples and lists. Raises
+    `CheckpointError` when two leaves would have the same name.
+    """
+    flat: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name in flat:
+            raise CheckpointError(f"two arrays would be stored as {name}; rename a key that contains a slash")
+        flat[name] = leaf
+    return flat
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten` for nested dicts."""
+    """Returns nested dictionaries from the names of `flatten`; see `unflatten_like` for other pytrees."""
     tree: dict[str, Any] = {}
     for name, value in flat.items():
         *parents, leaf = name.split("/")
@@ -55,14 +61,14 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def save_released(folder: Path, variables: dict[str, Any], description: dict[str, Any]) -> None:
+def save_released(folder: Path, variables: Any, description: dict[str, Any]) -> None:
     """Write weights with the description that makes them a detector, then the description by itself.
 
     Each file appears whole or not at all. Raises `WriteError` when the disk refuses.
     """
     from safetensors.numpy import save
 
-    flat = {name: np.ascontiguousarray(np.asarray(value)) for name, value in flatten(variables).items()}
+    flat = {name: np.asarray(value, order="C") for name, value in flatten(variables).items()}
     text = json.dumps({"format": FORMAT, **description}, indent=2, sort_keys=True) + "\n"
     content = save(flat, metadata={ENTRY: json.dumps({"sha256": _digest(flat, text), "description": text})})
     try:
@@ -156,8 +162,13 @@ def _stated(entry: str) -> dict[str, str] | None:
         return None
 
 
+def unflatten_like(like: Any, flat: Mapping[str, Any]) -> Any:
+    """Returns the pytree ``like`` with the leaves that ``flat`` has under their names (see `flatten`)."""
+    return jax.tree.unflatten(jax.tree.structure(like), [flat[name] for name in flatten(like)])
+
+
 def fit_tree(loaded: Any, expected: Any, source: str) -> Any:
-    """The loaded arrays in the tree of ``expected``, any pytree of arrays or `jax.ShapeDtypeStruct`.
+    """Returns the loaded arrays in the tree of ``expected`` (arrays or `jax.ShapeDtypeStruct`), whatever its nodes are.
 
     Raises `CheckpointError` naming the first parameter that is missing, unknown, not finite, or of another shape or
     type.
@@ -180,4 +191,4 @@ def fit_tree(loaded: Any, expected: Any, source: str) -> Any:
                 f"{source}: parameter {name} holds values that are not finite; the file is damaged, or its "
                 "training failed: take other weights"
             )
-    return jax.tree_util.tree_map_with_path(lambda path, _: flat[_name(path)], expected)
+    return unflatten_like(expected, flat)

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from yolojax.config import DataConfig, ModelConfig, TrainConfig
-from yolojax.data import shapes_dataset
+from yolojax.config import DataConfig
+from yolojax.data import box_sizes_on_input, choose_input_size, shapes_dataset, split_named
 from yolojax.errors import ConfigError, DataError
 from yolojax.processor.memory import devices_for
-from yolojax.training.inputs import box_sizes_on_input, choose_input_size
-from yolojax.training.splits import open_splits, split_named
+from yolojax.progress import Quiet
+from yolojax.training.data import open_data
 
 
 @pytest.mark.parametrize(
@@ -28,14 +28,14 @@ def test_a_split_is_taken_only_where_it_is_clear(name, available, expected):
 
 
 def test_generated_images_come_in_two_different_parts():
-    train, val = open_splits(DataConfig(path="shapes:?count=3&size=64"))
+    train, val = open_data(DataConfig(path="shapes:?count=3&size=64"), 0, None, Quiet())
     assert val is not None
     assert train.class_names == val.class_names
     assert not np.array_equal(train.records[0].pixels(), val.records[0].pixels())
 
 
 def test_one_named_part_is_trained_on_without_validation():
-    train, val = open_splits(DataConfig(path="shapes:train?count=3&size=64"))
+    train, val = open_data(DataConfig(path="shapes:train?count=3&size=64"), 0, None, Quiet())
     assert len(train) == 3 and val is None
 
 
@@ -50,7 +50,7 @@ def test_one_named_part_is_trained_on_without_validation():
 )
 def test_training_on_what_measures_it_is_refused(config, error, message):
     with pytest.raises(error, match=message):
-        open_splits(config)
+        open_data(config, 0, None, Quiet())
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,7 @@ def test_the_input_follows_the_shape_that_all_images_share(sizes, rectangular, e
     record = shapes_dataset(1, size=(64, 64)).records[0]
     dataset = shapes_dataset(1, size=(64, 64))
     dataset = dataclasses.replace(dataset, records=tuple(dataclasses.replace(record, size=s) for s in sizes))
-    config = TrainConfig(model=ModelConfig(size=320, rectangular=rectangular))
-    assert choose_input_size(config, dataset) == expected
+    assert choose_input_size(dataset, 320, rectangular=rectangular) == expected
 
 
 def test_box_sizes_are_those_of_the_letterboxed_image():

@@ -11,7 +11,7 @@ from yolojax.data import Dataset
 from yolojax.eval.analysis import analyse
 from yolojax.eval.report.write import write_report
 from yolojax.inference.evaluate import Evaluation
-from yolojax.training.progress import Quiet, Reporter
+from yolojax.progress import Quiet, Reporter
 
 
 def write_evaluation_report(
