@@ -38,7 +38,7 @@ def strongest(detector: Detector, variables: Variables, input_images: InputImage
     def run(variables: Variables, pixels: Any) -> Any:
         folded, folded_variables = detector.fold(variables)
         outputs = folded.forward(folded_variables, prepare_images(pixels, detector.spec.preprocess))
-        options = {"suppression": "none", "multi_label": detector.spec.multi_label}
+        options = {"suppress": "none", "multi_label": detector.spec.multi_label}
         return postprocess(folded.decode(outputs), CONFIDENCE, 0.5, max_detections=COUNT, **options)
 
     rows: list[tuple[Any, ...]] = []
