@@ -27,13 +27,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from yolojax import zoo
-from yolojax.data import build_cache, evaluation_batches, open_dataset
-from yolojax.data.feed import make_input_image
+from yolojax.data import build_cache, open_dataset
 from yolojax.data.images import read_image
+from yolojax.data.input_images import make_input_image
 from yolojax.detector import Detector, Variables, prepare_images
 from yolojax.eval.coco import evaluate_coco
 from yolojax.eval.files import detections_to_coco
-from yolojax.geometry import place_on_input, to_original
+from yolojax.geometry import batch_to_original
 from yolojax.inference.evaluate import make_detect_batch
 from yolojax.postprocess import postprocess
 
@@ -109,17 +109,16 @@ def average_precision(root: Path, model: str, *, epsilon: float = 1e-6) -> dict[
     input_images = build_cache(dataset, detector.spec.input_size, detector.spec.preprocess)
     detect = make_detect_batch(detector, 100)
     rows: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
-    done = 0
-    for batch in evaluation_batches(input_images, 16):
-        found = jax.device_get(detect(variables, batch.images, jnp.float32(0.001), jnp.float32(0.45)))
-        for row in np.flatnonzero(batch.image_valid):
-            record, keep = dataset.records[done], found.valid[row]
-            placement = place_on_input(record.size, detector.spec.input_size, detector.spec.preprocess)
+    for start in range(0, len(dataset), 16):
+        images, shown = input_images.load(np.minimum(np.arange(start, start + 16), len(dataset) - 1))
+        found = jax.device_get(detect(variables, images, jnp.float32(0.001), jnp.float32(0.45)))
+        for row in range(min(16, len(dataset) - start)):
+            record, keep = dataset.records[shown[row]], found.valid[row]
+            content, size = input_images.content[shown[row], None], input_images.sizes[shown[row], None]
             for clip, listed in rows.items():
-                boxes = to_original(found.boxes[row][keep], record.size, placement, clip=clip)
+                boxes = batch_to_original(found.boxes[row][None], content, size, clip=clip)[0][keep]
                 scores, classes = found.scores[row][keep], found.classes[row][keep]
                 listed += detections_to_coco(record.image_id, boxes, scores, classes, dataset.category_ids)
-            done += 1
     recorded = json.loads((root / "peers" / "ap_train128.json").read_text())[f"{model}_train128"]["stats"]["train128"]
     raw, clipped = (evaluate_coco(dataset.to_coco(), rows[clip]) for clip in (False, True))
     return {

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.small import CIOU, Scale, any_box_loss, lesson_trainer, part
 from yolojax.boxes import box_iou
-from yolojax.data.feed import ImageCache, build_cache
+from yolojax.data.input_images import ImageCache, build_cache
 from yolojax.detector import prepare_images
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes
 from yolojax.geometry import Preprocess

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from yolojax.weights.darknet import write_whole
+from yolojax.files import write_whole
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -130,7 +130,7 @@ class Runs:
             # Whole each time, by one rename: a stop leaves the file as it was before or as it is after.
             self.file.parent.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps(line, allow_nan=False) for line in (self.facts, *self.all)]
-            write_whole({self.file: ("\n".join(lines) + "\n").encode()})
+            write_whole(self.file, "\n".join(lines) + "\n")
         said = {k: round(v, 3) if isinstance(v, float) else v for k, v in self.all[-1].items()}
         print({k: f"{len(v)} values" if isinstance(v, list) else v for k, v in said.items()}, flush=True)
 

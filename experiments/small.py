@@ -24,7 +24,7 @@ from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.coding import levels_of
 from yolojax.config import AugmentConfig, OptimiserConfig, ValidationConfig
 from yolojax.data import open_dataset
-from yolojax.data.feed import ImageCache, build_cache
+from yolojax.data.input_images import ImageCache, build_cache
 from yolojax.data.sampling import sample_indices
 from yolojax.data.shapes import CLASS_NAMES, MIN_VISIBLE, MOST_OBJECTS, shapes_dataset
 from yolojax.detector import Detector, Variables
@@ -227,12 +227,8 @@ CIOU = BOX_LOSSES.index("ciou")
 
 
 def take(pixels: jax.Array, targets: Targets, indices: jax.Array) -> Batch:
-    """The batch of these images; of what only the host reads it holds zeros."""
-    n, (h, w) = indices.shape[0], pixels.shape[1:3]
-    whole = jnp.broadcast_to(jnp.array([0, 0, w, h], jnp.float32), (n, 4))
-    sizes = jnp.broadcast_to(jnp.array([h, w], jnp.int32), (n, 2))
-    chosen = jax.tree.map(lambda a: a[indices], targets)
-    return Batch(pixels[indices], chosen, jnp.zeros(n, jnp.int32), sizes, whole, jnp.ones(n, bool))
+    """The batch of these images."""
+    return Batch(pixels[indices], jax.tree.map(lambda a: a[indices], targets))
 
 
 def ap_by_iou(evaluation: Evaluation) -> list[float]:

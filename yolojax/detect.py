@@ -29,7 +29,7 @@ def detect(
     Args:
       detector: closed over, never traced.
       variables: those of the detector, as trained or as ``detector.fold`` returns them.
-      images: as `yolojax.data.feed.make_input_image` makes them.
+      images: as `yolojax.data.input_images.make_input_image` makes them.
       confidence, iou: thresholds of `yolojax.postprocess.postprocess`, traced. ``iou`` belongs to greedy suppression;
         it is None for every other kind.
       wanted: classes to report; None reports all. What is reported under them is the same as without it.

@@ -18,7 +18,7 @@ def folder(tmp_path_factory) -> Path:
     """Published files of a small YOLOX, and a run in which it was released."""
     folder = tmp_path_factory.mktemp("files")
     path = write_arrays(folder / "small.npz", golden("depthwise"))
-    (folder / "small.names").write_text("circle\n\nsquare\nstar\n")
+    (folder / "small.names").write_text("circle\nsquare\nstar\n\n")
     detector, variables = load_detector(path, folder / "small.names")
     save_released(
         folder / "runs" / "mine" / "best", jax.device_get(variables), {"detector": zoo.describe(detector.spec)}

@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from yolojax.augment.compose import Augmentation
 from yolojax.augment.warp import to_uint8
-from yolojax.geometry import Preprocess, place_on_input
+from yolojax.geometry import Preprocess, place_on_input, scale_and_offset
 from yolojax.structures import Targets
 
 
@@ -23,7 +24,7 @@ def letterbox(
       images: photos; what lies beyond an image's size is not read.
       sizes: ``(height, width)`` of each photo in pixels.
       content: the box of the input image (xyxy, whole pixels) that each photo covers: `Placement.content` of
-        `place_on_input`, and `Batch.content`.
+        `place_on_input`.
       input_size: ``(H, W)`` in pixels.
       pad: grey of the pixels that the photo does not cover.
 
@@ -75,9 +76,8 @@ def resize_to(input_size: tuple[int, int], preprocess: Preprocess) -> Augmentati
         placement = place_on_input((h, w), input_size, preprocess)
         size = jnp.broadcast_to(jnp.array([h, w], jnp.int32), (batch, 2))
         content = jnp.broadcast_to(jnp.array(placement.content, jnp.float32), (batch, 4))
-        scale = jnp.array([placement.width / w, placement.height / h] * 2, jnp.float32)
-        offset = jnp.array([placement.left, placement.top] * 2, jnp.float32)
-        boxes = targets.boxes * scale[None, None] + offset[None, None]
+        scale, offset = scale_and_offset(np.array([h, w]), np.array(placement.content))
+        boxes = targets.boxes * jnp.float32(scale)[None, None] + jnp.float32(offset)[None, None]
         return letterbox(images, size, content, input_size, preprocess.pad), targets._replace(boxes=boxes)
 
     return resize

@@ -9,10 +9,11 @@ from PIL import Image
 from PIL.ImageFont import FreeTypeFont
 
 from yolojax.data.dataset import Dataset, ImageRecord
-from yolojax.data.feed import Progress
+from yolojax.data.input_images import Progress
 from yolojax.data.summary import Finding, Summary
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes, enlarge
 from yolojax.errors import DataError
+from yolojax.files import write_whole
 from yolojax.fonts import font_for
 
 SMALL, LARGE = 32.0**2, 96.0**2
@@ -221,7 +222,7 @@ def write_report(dataset: Dataset, report: DataReport, folder: Path) -> list[Pat
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / n for n in ("summary.txt", "labels.png", "sheet.png")]
-    paths[0].write_text(report.text(limit=1000) + "\n", encoding="utf-8")
+    write_whole(paths[0], report.text(limit=1000) + "\n")
     if report.images:
         plot_labels(dataset, report, paths[1])
         Image.fromarray(label_sheet(dataset)).save(paths[2])

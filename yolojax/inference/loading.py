@@ -14,6 +14,7 @@ from yolojax import zoo
 from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.paths import user_path
+from yolojax.weights.class_names import read_class_names
 from yolojax.weights.released import fit_tree, load_description, load_weights
 
 _WANTED = "give a run directory, a released detector, cfg and weights of a Darknet, or an .npz of YOLOX arrays"
@@ -121,22 +122,13 @@ def _load_published(files: Sequence[Path]) -> tuple[Detector, Variables]:
     if ".npz" in by_suffix:
         if len(by_suffix) > 1:
             raise ConfigError(f"{by_suffix['.npz']} is a detector by itself; leave the other files out")
-        return zoo.from_yolox(by_suffix[".npz"], class_names=None if names is None else _read_names(names))
+        return zoo.from_yolox(by_suffix[".npz"], class_names=None if names is None else read_class_names(names))
     for own, other in ((".cfg", ".weights"), (".weights", ".cfg")):
         if other not in by_suffix:
             by_suffix[other] = by_suffix[own].with_suffix(other)
             if not by_suffix[other].is_file():
                 raise CheckpointError(f"{by_suffix[own]}: {by_suffix[other].name} is not beside it; give both files")
     return zoo.from_darknet(by_suffix[".cfg"], by_suffix[".weights"], names=names)
-
-
-def _read_names(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{path}: class names cannot be read ({error}); give a text file, one name a line"
-        ) from error
 
 
 def released_folder(path: str | Path) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 
 from yolojax.config import TrainConfig, from_dict
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.files import write_whole
 from yolojax.paths import check_writable
 
 
@@ -37,7 +38,7 @@ class RunDirectory:
         cls.check_free(folder)
         try:
             (folder / "report").mkdir(parents=True, exist_ok=True)
-            _write_whole(folder / "config.json", config_json)
+            write_whole(folder / "config.json", config_json)
         except OSError as error:
             raise ConfigError(f"cannot write to {folder} ({error.strerror}); give another --out") from error
         return cls(folder)
@@ -92,7 +93,7 @@ class RunDirectory:
         if not self.writes:
             return
         try:
-            _write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+            write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
             self._write_csv()
         except OSError as error:
             raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}; free space and resume") from error
@@ -103,17 +104,7 @@ class RunDirectory:
         writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
         writer.writerows(self.rows)
-        _write_whole(self.folder / "results.csv", text.getvalue())
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """A reader, or a run that is taken up again, finds the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", newline="") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
+        write_whole(self.folder / "results.csv", text.getvalue())
 
 
 def read_config(folder: Path) -> TrainConfig:

@@ -10,13 +10,13 @@ the weight file says nothing of itself.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from yolojax.errors import CheckpointError
+from yolojax.errors import CheckpointError, WriteError
+from yolojax.files import write_whole
 
 FORMAT = 1
 
@@ -26,6 +26,8 @@ ENTRY = "yolojax"
 The format itself has no checksum: a flipped byte would be another weight. One entry, because safetensors writes several
 in an order that differs from process to process, and the same detector shall be the same bytes.
 """
+
+_ADVICE = "free space or give another --out"
 
 WEIGHTS, TEXT = "weights.safetensors", "detector.json"
 
@@ -56,36 +58,26 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 def save_released(folder: Path, variables: dict[str, Any], description: dict[str, Any]) -> None:
     """Write weights with the description that makes them a detector, then the description by itself.
 
-    Each file appears whole or not at all. Raises `CheckpointError` when the disk refuses.
+    Each file appears whole or not at all. Raises `WriteError` when the disk refuses.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
+    flat = {name: np.ascontiguousarray(np.asarray(value)) for name, value in flatten(variables).items()}
+    text = json.dumps({"format": FORMAT, **description}, indent=2, sort_keys=True) + "\n"
+    content = save(flat, metadata={ENTRY: json.dumps({"sha256": _digest(flat, text), "description": text})})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / "weights.tmp"
-        flat = {name: np.ascontiguousarray(np.asarray(value)) for name, value in flatten(variables).items()}
-        text = json.dumps({"format": FORMAT, **description}, indent=2, sort_keys=True) + "\n"
-        save_file(flat, temporary, metadata={ENTRY: json.dumps({"sha256": _digest(flat, text), "description": text})})
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, folder / WEIGHTS)
-        _write_text(folder, text)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {folder}: {error}; free space or give another --out") from error
-
-
-def _write_text(folder: Path, text: str) -> None:
-    temporary = folder / "detector.tmp"
-    temporary.write_text(text)
-    os.replace(temporary, folder / TEXT)
+    except OSError as error:
+        raise WriteError(f"cannot write {folder}: {error.strerror}; {_ADVICE}") from error
+    write_whole(folder / WEIGHTS, content, advice=_ADVICE)
+    write_whole(folder / TEXT, text, advice=_ADVICE)
 
 
 def complete_release(folder: Path) -> None:
     """Make ``detector.json`` say what the weight file says, which a program killed between the two did not get to."""
     text, path = _described(folder / WEIGHTS), folder / TEXT
     if text is not None and (not path.is_file() or path.read_text() != text):
-        _write_text(folder, text)
+        write_whole(path, text, advice=_ADVICE)
 
 
 def load_weights(path: Path) -> dict[str, Any]:

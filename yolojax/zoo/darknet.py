@@ -23,12 +23,14 @@ from jaxtyping import DTypeLike
 
 from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import ConfigError
+from yolojax.files import write_together
 from yolojax.geometry import Preprocess
 from yolojax.models.darknet import arrays_from_variables, darknet_network, variables_from_arrays
 from yolojax.models.darknet_parts import Parts, backbone_length, by_stride, split_parts
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.paths import user_path
+from yolojax.weights.class_names import read_class_names
 from yolojax.weights.darknet import (
     Cfg,
     Header,
@@ -36,10 +38,8 @@ from yolojax.weights.darknet import (
     layer_shapes,
     parse_cfg,
     read_cfg,
-    read_names,
     read_weights,
     weights_bytes,
-    write_whole,
 )
 from yolojax.weights.darknet_layers import Region, Yolo
 from yolojax.weights.darknet_write import with_classes
@@ -114,7 +114,7 @@ def from_darknet(
     if names is None:
         coco = network.classes == len(COCO_CLASSES)
         names = COCO_CLASSES if coco else tuple(f"class{i}" for i in range(network.classes))
-    class_names = read_names(names) if isinstance(names, str | Path) else tuple(names)
+    class_names = read_class_names(names) if isinstance(names, str | Path) else tuple(names)
     if len(class_names) != network.classes:
         raise ConfigError(f"{cfg} has {network.classes} classes, but {len(class_names)} class names are given")
     input_size = (network.height, network.width) if size is None else (size, size) if isinstance(size, int) else size
@@ -160,7 +160,7 @@ def to_darknet(
     network = replace(parse_cfg(options["cfg"]), height=height, width=width)
     arrays = arrays_from_variables(split_parts(network, options["backbone_layers"]), jax.device_get(variables))
     content = weights_bytes(network, arrays, header or Header())
-    write_whole({cfg: format_cfg(network).encode(), weights: content})
+    write_together({cfg: format_cfg(network).encode(), weights: content})
 
 
 def _build(

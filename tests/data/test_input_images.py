@@ -13,13 +13,12 @@ from yolojax.data import (
     Dataset,
     ImageRecord,
     build_cache,
-    evaluation_batches,
     load_input_image,
     padded_objects,
     sample_indices,
 )
 from yolojax.errors import ConfigError, DataError
-from yolojax.geometry import Preprocess, to_original
+from yolojax.geometry import Preprocess, batch_to_original
 
 
 def record(image_id, source, boxes, size=None, classes=None, crowd=None):
@@ -139,25 +138,20 @@ def test_targets_and_batches_hold_what_the_records_hold(three):
     np.testing.assert_array_equal(cache.targets.classes[0, :2], [1, 0])
     np.testing.assert_array_equal(cache.targets.crowd[0, :2], [False, True])
     np.testing.assert_array_equal(cache.targets.boxes[0, :2], [[0, 8, 32, 32], [16, 16, 64, 56]])
-    batches = list(evaluation_batches(cache, 2))
-    assert [list(b.image_valid) for b in batches] == [[True, True], [True, False]]
-    assert [list(b.image_id) for b in batches] == [[5, 6], [2**40, -1]]
-    assert not batches[1].targets.valid[1].any()
-    for batch in batches:
-        for image, valid, image_id in zip(batch.images, batch.image_valid, batch.image_id, strict=True):
-            if valid:
-                (source,) = [r for r in three.records if r.image_id == image_id]
-                np.testing.assert_array_equal(image, load_input_image(source, (64, 64), Preprocess())[0])
-    np.testing.assert_array_equal(batches[0].original_size, [[48, 64], [64, 32]])
-    np.testing.assert_array_equal(batches[0].content, [[0, 8, 64, 56], [16, 0, 48, 64]])
+    batch = cache.batch(np.array([2, 0, 2]))
+    for row, i in enumerate((2, 0, 2)):
+        np.testing.assert_array_equal(batch.images[row], load_input_image(three.records[i], (64, 64), Preprocess())[0])
+        np.testing.assert_array_equal(batch.targets.boxes[row], cache.targets.boxes[i])
+    np.testing.assert_array_equal(cache.image_ids, [5, 6, 2**40])
+    np.testing.assert_array_equal(cache.sizes, [[48, 64], [64, 32], [64, 64]])
+    np.testing.assert_array_equal(cache.content[:2], [[0, 8, 64, 56], [16, 0, 48, 64]])
 
 
 def test_boxes_come_back_from_the_input(three):
     cache = build_cache(three, (96, 160), Preprocess())
     for i, source in enumerate(three.records):
-        _, placement = load_input_image(source, (96, 160), Preprocess())
-        back = to_original(cache.targets.boxes[i][cache.targets.valid[i]], source.size, placement)
-        np.testing.assert_allclose(back, source.boxes, atol=1e-4)
+        back = batch_to_original(cache.targets.boxes[i : i + 1], cache.content[i : i + 1], cache.sizes[i : i + 1])[0]
+        np.testing.assert_allclose(back[cache.targets.valid[i]], source.boxes, atol=1e-4)
 
 
 def test_padding_rows_hold_a_box_with_extent(three):
