@@ -39,7 +39,7 @@ def strongest(detector: Detector, variables: Variables, input_images: InputImage
         folded, folded_variables = detector.fold(variables)
         outputs = folded.forward(folded_variables, prepare_images(pixels, detector.spec.preprocess))
         options = {"suppress": "none", "multi_label": detector.spec.multi_label}
-        return postprocess(folded.decode(outputs), CONFIDENCE, 0.5, max_detections=COUNT, **options)
+        return postprocess(folded.decode(outputs), CONFIDENCE, max_detections=COUNT, **options)
 
     rows: list[tuple[Any, ...]] = []
     for start in range(0, len(input_images), 8):

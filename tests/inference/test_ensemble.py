@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.inference.test_tta import cell_detector
 
+from tests.inference.test_tta import cell_detector
 from yolojax.detect import detect
 from yolojax.errors import ConfigError
 from yolojax.inference.ensemble import EnsembleDetections, box_uncertainty, detect_ensemble, fuse_members, stack_members
@@ -25,7 +25,7 @@ def shifted_cells():
         boxes, scores = plain.decode(outputs[0])
         return Candidates(boxes + outputs[1] * jnp.array([[[1.0, 0, 1, 0]]]), scores)
 
-    detector = plain._replace(forward=forward, decode=decode, fold=lambda variables: (detector, variables))
+    detector = plain._replace(forward=forward, decode=decode, fold=lambda variables: variables)
     return detector
 
 

@@ -26,8 +26,8 @@ class _Clusters(NamedTuple):
     """The clusters found so far, in the first ``size`` of ``R`` rows.
 
     ``boxes`` are the current averages. ``weighed``, ``score`` and ``members`` are sums over the boxes of a cluster: of
-    the boxes multiplied by their scores, of the scores, and of ones. ``first`` is the row of the first box in a cluster,
-    which is its best.
+    the boxes multiplied by their scores, of the scores, and of ones. ``first`` is the row of the first box in a
+    cluster, which is its best.
     """
 
     boxes: Float[Array, "R 4"]
@@ -52,9 +52,9 @@ def weighted_box_fusion(
     """Fuses ``S`` sets of predictions of one image, e.g. of several models or of an image and its mirror image.
 
     Boxes are taken by falling score. A box joins the cluster of its class whose current average it overlaps most, if
-    their IoU exceeds ``iou_threshold`` (the paper's is .55), and begins a cluster otherwise. The box of a cluster is the
-    average of its members, weighted by their scores. Its score is the mean of theirs times ``min(T, S) / S`` for ``T``
-    members, so that an object that few models see scores less.
+    their IoU exceeds ``iou_threshold`` (the paper's is .55), and begins a cluster otherwise. The box of a cluster is
+    the average of its members, weighted by their scores. Its score is the mean of theirs times ``min(T, S) / S`` for
+    ``T`` members, so that an object that few models see scores less.
 
     Args:
       boxes: xyxy.

@@ -112,8 +112,9 @@ def diou_nms(
 ) -> Rescored:
     """Greedy suppression by DIoU, which keeps overlapping boxes whose centres lie apart (DIoU-NMS, arXiv 1911.08287).
 
-    A box is suppressed when ``IoU - d^2 / c^2`` with a better box exceeds ``diou_threshold`` (0 to 1): ``d`` is the distance of
-    the centres and ``c`` the diagonal of the smallest box around both. The paper also drops a box on the threshold.
+    A box is suppressed when ``IoU - d^2 / c^2`` with a better box exceeds ``diou_threshold`` (0 to 1): ``d`` is the
+    distance of the centres and ``c`` the diagonal of the smallest box around both. The paper also drops a box on the
+    threshold.
     """
     kept = _greedy(boxes, scores, classes, diou_threshold, max_detections, valid, overlaps=overlaps_by_distance)
     return _with_scores(kept, scores)

@@ -17,7 +17,7 @@ from yolojax.data import prefetch
 from yolojax.detector import Detector, Variables
 from yolojax.eval.coco import CocoResult
 from yolojax.eval.files import write_json
-from yolojax.inference.evaluate import Evaluation, evaluate_images, make_detect_batch
+from yolojax.inference.evaluate import Evaluation, evaluate_images, make_detect_batch, validation_suppression
 from yolojax.inference.predict import load_detector
 from yolojax.sharding.processes import any_process, first_of, is_first, replicate, wait_for_all
 from yolojax.training import plots
@@ -96,7 +96,12 @@ def fit(
     train_set, val_set, train_images = ready.train_set, ready.val_set, ready.images
     sampler, fresh = ready.sampler, ready.fresh
     val_images = lay_out_images(val_set, detector.spec, reporter) if val_set is not None else None
-    detect_batch = make_detect_batch(detector, config.validation.max_detections, devices.split)
+    detect_batch = make_detect_batch(
+        detector,
+        config.validation.max_detections,
+        devices.split,
+        suppress=validation_suppression(config.validation),
+    )
 
     # State: from a checkpoint, from given parameters, or fresh.
     steps_per_epoch = max(1, round(len(train_images) / ready.batch_size))

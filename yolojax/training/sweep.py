@@ -29,7 +29,7 @@ from yolojax.data import ImageCache, InputImages, Sampler
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult
-from yolojax.inference.evaluate import evaluate_images, make_detect_batch
+from yolojax.inference.evaluate import evaluate_images, make_detect_batch, validation_suppression
 from yolojax.structures import Batch, Hyper, Targets
 from yolojax.training.augmentation import room_for_objects
 from yolojax.training.hyper import make_hyper
@@ -284,7 +284,9 @@ def sweep(
     if measure and val_set is not None:
         clock = time.monotonic()
         val_images = lay_out_images(val_set, detector.spec, reporter)
-        detect = make_detect_batch(detector, config.validation.max_detections)
+        detect = make_detect_batch(
+            detector, config.validation.max_detections, suppress=validation_suppression(config.validation)
+        )
         results = [
             evaluate_images(detect, detector, v, val_images, config.validation, reporter).result for v in variables
         ]

@@ -165,6 +165,8 @@ def from_description(description: dict[str, Any], *, dtype: DTypeLike = "float32
         if (own := description["preprocess"]["filter"]) in FILTERS:
             detector = with_filter(detector, own)
     made = json.loads(json.dumps(describe(detector.spec)))
+    # Descriptions written before detectors carried thresholds say none.
+    description = {"postprocess": made["postprocess"], **description}
     for key in sorted(set(made) | set(description)):
         if made.get(key) != json.loads(json.dumps(description.get(key))):
             raise CheckpointError(
