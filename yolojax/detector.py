@@ -1,23 +1,35 @@
-"""A detector is a record of pure functions and one frozen description; nothing downstream asks which YOLO it holds.
+"""The record that every detector is: pure functions and one frozen description. The engines know nothing else.
 
-Built once by a function of `yolojax.zoo` and closed over; never passed as an argument of `jit` (a record of functions
-is not a pytree of arrays, and as a static argument every rebuilt record would retrace).
+A function of `yolojax.zoo` builds the record, or somebody writes one by hand:
+
+    mine = Detector(spec, init, forward, forward_train, loss, decode)
+
+The other fields have defaults. A record is edited with ``_replace``, such as ``detector._replace(decode=my_decode)``,
+and the edit holds in training, validation and prediction alike. Programs close over a record; it is never an argument
+of `jax.jit`, since a record of functions is no pytree of arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
+from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 
 Variables = dict[str, Any]
-"""``{"params": {"backbone", "neck", "head"}, "batch_stats": ...}``: nested dicts of arrays."""
+"""``{"params": pytree, ...}``: what is trained, beside any collections that are not, such as running statistics.
+
+The pytrees may be of any kind and their leaves may have any names. The detectors of the zoo have nested dicts, with
+``backbone``, ``neck`` and ``head`` below ``params``, and the running statistics of BatchNorm in ``batch_stats``.
+"""
 
 Outputs = Any
 """Any pytree whose prediction maps stay per level, ``[B, h, w, ...]``."""
@@ -46,10 +58,10 @@ class Postprocess:
 
 @dataclass(frozen=True)
 class DetectorSpec:
-    """What a detector is, apart from its parameters; enough, with `zoo.build`, to make it again.
+    """What a detector is, apart from its functions and its parameters.
 
     Attributes:
-      name: the zoo's name of the architecture.
+      name: the zoo's name of the architecture, or a name of the user's own.
       class_names: in the order of the class scores.
       input_size: ``(height, width)`` in pixels, multiples of the largest stride.
       strides: one per prediction level, finest first.
@@ -76,24 +88,31 @@ class DetectorSpec:
 def prepare_images(
     images: UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"], preprocess: Preprocess
 ) -> Float[Array, "B H W 3"]:
-    """RGB input pixels 0..255 (uint8, or float after augmentation), in the network's channel order and range."""
+    """Converts RGB pixels from 0 to 255 (uint8, or float after augmentation) to the network's channel order and range.
+
+    The result is float32: the pixels divided by ``preprocess.scale``, in the order that ``preprocess.channels`` names.
+    """
     images = images.astype(jnp.float32) / jnp.float32(preprocess.scale)
     return images[..., ::-1] if preprocess.channels == "bgr" else images
 
 
 @runtime_checkable
 class Init(Protocol):
+    """Makes fresh variables."""
+
     def __call__(self, key: PRNGKeyArray) -> Variables: ...
 
 
 @runtime_checkable
 class Forward(Protocol):
+    """Inference. Reads variables as they are trained, and as ``fold`` returns them."""
+
     def __call__(self, variables: Variables, images: Float[Array, "B H W 3"]) -> Outputs: ...
 
 
 @runtime_checkable
 class ForwardTrain(Protocol):
-    """Also returns the new non-trainable state (``{"batch_stats": ...}``)."""
+    """Training. Also returns the new values of the collections beside ``params``, such as ``{"batch_stats": ...}``."""
 
     def __call__(
         self, variables: Variables, images: Float[Array, "B H W 3"], targets: Targets, key: PRNGKeyArray
@@ -102,18 +121,61 @@ class ForwardTrain(Protocol):
 
 @runtime_checkable
 class Loss(Protocol):
+    """Sums and normalisers of every part of the loss, image by image."""
+
     def __call__(self, outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms: ...
 
 
 @runtime_checkable
 class Decode(Protocol):
+    """Boxes (xyxy, input pixels) and class scores of every prediction."""
+
     def __call__(self, outputs: Outputs) -> Candidates: ...
 
 
-class Detector(NamedTuple):
-    """The record. ``forward`` and ``forward_train`` take what `prepare_images` makes of a uint8 input image.
+@runtime_checkable
+class Freeze(Protocol):
+    """Wraps ``forward_train`` so that the named parts compute as at inference, and their statistics stay.
 
-    ``fold`` gives an inference-only detector with BatchNorm folded into the convolutions, and its variables.
+    A part is a path such as ``backbone`` or ``neck/down0``.
+    """
+
+    def __call__(self, forward_train: ForwardTrain, parts: tuple[str, ...]) -> ForwardTrain: ...
+
+
+def same_variables(variables: Variables) -> Variables:
+    """The default of `Detector.fold`: there is nothing to fold."""
+    return variables
+
+
+def decay_matrices(params: PyTree) -> PyTree:
+    """The default of `Detector.decay_mask`: True for arrays of two or more axes.
+
+    Kernels of convolutions and dense layers have two or more axes; biases and normalisation scales have one.
+    """
+    return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, params)
+
+
+def same_forward_train(forward_train: ForwardTrain, parts: tuple[str, ...]) -> ForwardTrain:
+    """The default of `Detector.freeze`: what the network computes in training does not depend on frozen parts."""
+    del parts
+    return forward_train
+
+
+class Detector(NamedTuple):
+    """A detector as a record of pure functions.
+
+    Attributes:
+      spec: what the detector is.
+      init: ``(key) -> variables``.
+      forward: ``(variables, images) -> outputs``. ``images`` are those of `prepare_images`.
+      forward_train: ``(variables, images, targets, key) -> (outputs, new collections)``.
+      loss: ``(outputs, targets, hyper) -> LossTerms``.
+      decode: ``(outputs) -> Candidates``.
+      fold: ``(variables) -> variables`` for inference: BatchNorm folded into the kernels before it. ``forward`` of the
+        same detector reads the result, and gives the same outputs up to rounding. Folding twice changes nothing.
+      decay_mask: ``(params) -> tree of bool``: which parameters weight decay moves.
+      freeze: ``(forward_train, parts) -> forward_train``: how the network trains while these parts are frozen.
     """
 
     spec: DetectorSpec
@@ -122,4 +184,48 @@ class Detector(NamedTuple):
     forward_train: ForwardTrain
     loss: Loss
     decode: Decode
-    fold: Callable[[Variables], tuple[Detector, Variables]]
+    fold: Callable[[Variables], Variables] = same_variables
+    decay_mask: Callable[[PyTree], PyTree] = decay_matrices
+    freeze: Freeze = same_forward_train
+
+
+def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """The names along a path of `jax.tree_util`: keys of dicts, fields of dataclasses, indices of lists and tuples."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def freeze_mask(tree: PyTree, parts: Sequence[str]) -> PyTree:
+    """Marks the leaves below the named parts: a tree of bool.
+
+    Args:
+      tree: any pytree, such as the ``params`` or the ``batch_stats`` of a detector.
+      parts: paths of whole names from the root, joined by slashes, such as ``backbone`` or ``head/level0``. A part that
+        this tree does not have marks nothing; `check_parts` is where a wrong name is found.
+    """
+    prefixes = [tuple(part.split("/")) for part in parts]
+
+    def is_frozen(path: tuple[Any, ...], _: object) -> bool:
+        names = path_names(path)
+        return any(names[: len(prefix)] == prefix for prefix in prefixes)
+
+    return jax.tree_util.tree_map_with_path(is_frozen, tree)
+
+
+def check_parts(params: PyTree, parts: Sequence[str]) -> None:
+    """Raises `ConfigError` for a part that holds no parameter, naming what is there, and when nothing is left to train.
+
+    ``params`` is any pytree; ``parts`` are paths as for `freeze_mask`.
+    """
+    paths = [path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for part in parts:
+        prefix = tuple(part.split("/"))
+        depth = next(n for n in range(len(prefix), -1, -1) if any(p[:n] == prefix[:n] for p in paths))
+        if depth < len(prefix):
+            known = sorted({"/".join(p[: depth + 1]) for p in paths if p[:depth] == prefix[:depth]})
+            near = difflib.get_close_matches("/".join(prefix[: depth + 1]), known, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ConfigError(
+                f"freeze = {part!r}: the detector has no such part; {hint}there are {', '.join(known) or 'none'}"
+            )
+    if all(jax.tree.leaves(freeze_mask(params, parts))):
+        raise ConfigError(f"freeze = {', '.join(parts)}: nothing is left to train")

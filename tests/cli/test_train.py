@@ -45,7 +45,7 @@ OPTIONS = {
     "model.name": (["--model", "lesson"], "lesson"),
     "model.size": (["--size", "640"], 640),
     "model.rectangular": (["--square"], False),
-    "model.options": (["--option", "box=mse", "k=[1,2]", "m=.5"], {"box": "mse", "k": [1, 2], "m": 0.5}),
+    "model.options": (["--option", "box_loss=mse", "k=[1,2]", "m=.5"], {"box_loss": "mse", "k": [1, 2], "m": 0.5}),
     "hyper": (["--hyper", "lambda_cls=2", "lambda_coord=.5"], {"lambda_cls": 2.0, "lambda_coord": 0.5}),
     "init": (["--init", "runs/a"], "runs/a"),
     "freeze": (["--freeze", "backbone", "neck/level0"], ("backbone", "neck/level0")),
@@ -131,7 +131,7 @@ def test_what_cannot_be_trained_is_found_before_the_run_directory_is_made(yoloja
     def loss(*_, **__):
         raise TypeError("shapes (3,) and (4,) do not agree")
 
-    monkeypatch.setattr("yolojax.zoo.distributions.yolov8_loss", loss)
+    monkeypatch.setattr("yolojax.zoo.yolov8.yolov8_loss", loss)
     ended = yolojax("train", DATA, *SMALL, "--out", "wrong")
     assert ended.code == 2 and "compact cannot be trained with widths = [8, 8, 16]" in ended.err
     assert "TypeError: shapes (3,) and (4,) do not agree" in ended.err and not (tmp_path / "wrong").exists()

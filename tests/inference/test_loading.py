@@ -23,7 +23,7 @@ def folder(tmp_path_factory) -> Path:
     (folder / "small.names").write_text("circle\nsquare\nstar\n\n")
     detector, variables = load_detector(path, folder / "small.names")
     save_released(
-        folder / "runs" / "mine" / "best", jax.device_get(variables), {"detector": zoo.describe(detector.spec)}
+        folder / "runs" / "mine" / "best", jax.device_get(variables), {"detector": zoo.describe(detector)}
     )
     return folder
 

@@ -125,7 +125,7 @@ def released(tmp_path_factory) -> Path:
     for i in range(3):  # scores around one half
         variables["params"]["head"][f"level{i}_predict_cls"]["bias"] = np.zeros(3, np.float32)
     folder = tmp_path_factory.mktemp("run")
-    save_released(folder / "best", variables, {"detector": zoo.describe(detector.spec)})
+    save_released(folder / "best", variables, {"detector": zoo.describe(detector)})
     return folder
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from yolojax.models.backbones import DarknetTiny
-from yolojax.models.fold import fold_batch_norm
+from yolojax.models.batch_norm import find_folds, fold_batch_norm
 from yolojax.models.heads import AnchorFreeHead, YOLOHead
 from yolojax.models.layers import Style
 from yolojax.models.necks import FPN, PAN, Identity
@@ -85,13 +85,13 @@ def test_folded_forward_equals_the_unfolded_one(epsilon):
     style = Style(epsilon=epsilon)
     variables = randomised(init_variables(anchor_free(style), jax.random.key(0), (64, 96)), jax.random.key(1))
     images = jax.random.uniform(jax.random.key(2), (2, 64, 96, 3))
-    folded = anchor_free(Style(epsilon=epsilon, folded=True))
-    folded_variables = fold_batch_norm(variables, epsilon)
-    assert "norm" not in str(jax.tree.structure(folded_variables))
-    fresh = init_variables(folded, jax.random.key(0), (64, 96))
-    assert jax.tree.structure(fresh) == jax.tree.structure(folded_variables)
-    want = jax.jit(lambda v, x: anchor_free(style).apply(v, x, False))(variables, images)
-    got = jax.jit(lambda v, x: folded.apply(v, x, False))(folded_variables, images)
+    network = anchor_free(style)
+    folds = find_folds(lambda image: network.init(jax.random.key(0), image, False), (64, 96))
+    assert set(folds.values()) == {epsilon}
+    folded = fold_batch_norm(variables, folds)
+    assert "norm" not in str(jax.tree.structure(folded))
+    forward = jax.jit(lambda v, x: network.apply(v, x, False))
+    want, got = forward(variables, images), forward(folded, images)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
 

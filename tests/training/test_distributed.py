@@ -82,7 +82,7 @@ def test_batches_lie_split_on_the_devices_in_the_samplers_order():
 @pytest.mark.slow
 def test_two_processes_train_as_one_and_go_on_after_one_was_killed(tmp_path):
     """The study at its smallest; `python -m experiments.scale_out` records it."""
-    from experiments import jobs
+    from experiments.scale_out import jobs
     from yolojax.data import write_yolo
 
     data = tmp_path / "data"

@@ -9,9 +9,10 @@ import optax
 import pytest
 
 from yolojax.config import OptimiserConfig
+from yolojax.detector import decay_matrices
 from yolojax.errors import ConfigError
 from yolojax.structures import Hyper, hyper_as_arrays
-from yolojax.training.optimiser import DIRECTIONS, decay_mask, ema_decay_at, make_optimiser, schedule_at
+from yolojax.training.optimiser import DIRECTIONS, ema_decay_at, make_optimiser, schedule_at
 
 
 def factors(steps, total=1000, **settings):
@@ -54,12 +55,12 @@ PARAMS = {
         "norm": {"scale": jnp.array([1.0, 2.0]), "bias": jnp.array([0.1, -0.1])},
     },
     "neck": {},
-    "head": {"predict": {"kernel": jnp.array([2.0]), "bias": jnp.array([4.0])}},
+    "head": {"predict": {"kernel": jnp.array([[2.0]]), "bias": jnp.array([4.0])}},
 }
 
 
 def test_only_kernels_decay():
-    assert decay_mask(PARAMS) == {
+    assert decay_matrices(PARAMS) == {
         "backbone": {"conv": {"kernel": True}, "norm": {"scale": False, "bias": False}},
         "neck": {},
         "head": {"predict": {"kernel": True, "bias": False}},
@@ -102,7 +103,7 @@ def oracle(config: OptimiserConfig, hyper: Hyper, steps: int, total: int) -> dic
             first = jax.tree.map(lambda m, g: b1 * m + g, first, gradient)
             direction = jax.tree.map(lambda m, g: b1 * m + g, first, gradient)
         rate = hyper.learning_rate * float(schedule_at(config, t, total))
-        decay = jax.tree.map(lambda masked: hyper.weight_decay if masked else 0.0, decay_mask(PARAMS))
+        decay = jax.tree.map(lambda masked: hyper.weight_decay if masked else 0.0, decay_matrices(PARAMS))
         params = jax.tree.map(lambda p, d, w, r=rate: p - r * (d + w * p), params, direction, decay)
     return params
 
@@ -148,7 +149,7 @@ def test_lion_equals_its_algorithm_in_float64():
         updates, state = optimiser.update(gradients(t), state, params)
         params = optax.apply_updates(params, updates)
         sign = jax.tree.map(lambda m, g: np.sign(0.9 * m + 0.1 * g), momentum, gradients(t))
-        decay = jax.tree.map(lambda masked: 0.3 if masked else 0.0, decay_mask(PARAMS))
+        decay = jax.tree.map(lambda masked: 0.3 if masked else 0.0, decay_matrices(PARAMS))
         want = jax.tree.map(lambda p, s, w: p - 0.05 * (s + w * p), want, sign, decay)
         momentum = jax.tree.map(lambda m, g: 0.99 * m + 0.01 * g, momentum, gradients(t))
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(want), strict=True):

@@ -11,9 +11,9 @@ from tests.training.toy import toy_batch, toy_detector
 from yolojax import zoo
 from yolojax.augment import compose
 from yolojax.config import OptimiserConfig
+from yolojax.detector import check_parts
 from yolojax.errors import ConfigError
 from yolojax.structures import Batch, Hyper, Targets, hyper_as_arrays
-from yolojax.training.freeze import check_parts
 from yolojax.training.gradient import accumulated_gradient, whole_gradient
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
@@ -145,7 +145,7 @@ def test_bfloat16_computes_with_float32_parameters(step):
 
 def frozen_everywhere(gradient_of):
     """With the running statistics in all normalisations, so that every image is treated by itself."""
-    from yolojax.models.freezing import frozen_statistics
+    from yolojax.models.batch_norm import frozen_statistics
 
     def run(variables, batch, hyper):
         with frozen_statistics(("backbone", "neck")):

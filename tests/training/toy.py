@@ -9,7 +9,7 @@ from yolojax.detector import Detector, DetectorSpec
 from yolojax.models.layers import Conv, ConvBNAct, Style
 from yolojax.models.network import Network
 from yolojax.structures import Batch, Candidates, Hyper, LossTerms, Targets
-from yolojax.zoo.assemble import assemble
+from yolojax.zoo import flax_detector
 
 CANVAS = (8, 8)
 
@@ -51,13 +51,12 @@ def toy_loss(outputs: Array, targets: Targets, hyper: Hyper) -> LossTerms:
 def toy_detector(dtype: str = "float32") -> Detector:
     """Backbone and neck of one normalised convolution each, head of one without."""
 
-    def make(style: Style) -> Network:
-        return Network(Part(2, style), Part(1, style), Head(dtype))
-
+    style = Style(dtype=dtype)
     def decode(outputs: Array) -> Candidates:
         raise NotImplementedError
 
-    return assemble(DetectorSpec("toy", ("thing",), CANVAS, (2,)), make, Style(dtype=dtype), toy_loss, decode)
+    network = Network(Part(2, style), Part(1, style), Head(dtype))
+    return flax_detector(DetectorSpec("toy", ("thing",), CANVAS, (2,)), network, toy_loss, decode)
 
 
 def toy_batch(key: int = 0, size: int = 8) -> Batch:

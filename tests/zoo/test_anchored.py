@@ -8,7 +8,8 @@ import pytest
 from yolojax.coding import encode, encode_yolov5
 from yolojax.losses import yolov3_loss
 from yolojax.structures import Hyper, Level, Targets
-from yolojax.zoo.anchored import BOX_LOSSES, AnchoredLevel, anchored_detection
+from yolojax.zoo.anchored import AnchoredLevel, anchored_detection
+from yolojax.zoo.parts import BOX_LOSSES
 
 
 @pytest.mark.parametrize(("squared", "scale"), [(False, 1.0), (False, 1.2), (True, 2.0)])
@@ -16,7 +17,7 @@ from yolojax.zoo.anchored import BOX_LOSSES, AnchoredLevel, anchored_detection
 def test_a_prediction_that_decodes_to_its_object_costs_nothing(box, squared, scale):
     """Whatever the coder: a loss in the space of another one would train boxes to wrong sizes."""
     anchor, truth = (20.0, 30.0), jnp.array([[9.0, 12.0, 31.0, 50.0]])
-    loss, decode = anchored_detection([AnchoredLevel(16, (anchor,), scale, squared)], box=box)
+    loss, decode, _ = anchored_detection([AnchoredLevel(16, (anchor,), scale, squared)], box_loss=box)
     centre, stride, sizes = jnp.array([[1.0, 1.0]]), jnp.array([16.0]), jnp.array([anchor])
     own = (truth, centre, stride, sizes)
     found = encode_yolov5(*own) if squared else encode(*own, scale_x_y=scale)
@@ -33,7 +34,7 @@ def test_a_prediction_that_decodes_to_its_object_costs_nothing(box, squared, sca
 def test_squared_errors_of_any_coder_are_those_of_the_plain_one():
     """Against `squared_offset_loss`, which `yolov3_loss` takes by itself, in value and gradient."""
     anchors = ((20.0, 30.0), (40.0, 25.0))
-    loss, _ = anchored_detection([AnchoredLevel(16, anchors)], box="mse")
+    loss, *_ = anchored_detection([AnchoredLevel(16, anchors)], box_loss="mse")
     rng = np.random.default_rng(0)
     raw = jnp.asarray(rng.normal(size=(2, 4, 4, 2, 8)), jnp.float32)
     truth = jnp.asarray([[[9, 12, 31, 50], [30, 5, 63, 30]], [[0, 0, 18, 40], [20, 20, 44, 44]]], jnp.float32)

@@ -119,15 +119,15 @@ def test_one_step_of_training_lowers_the_loss_in_every_part(loaded, images):
 
 def test_folding_changes_no_output_and_needs_no_dropout(loaded, images):
     detector, variables = loaded
-    folded, folded_variables = detector.fold(variables)
-    plain, merged = jax.jit(detector.forward)(variables, images), jax.jit(folded.forward)(folded_variables, images)
+    folded = detector.fold(variables)
+    plain, merged = jax.jit(detector.forward)(variables, images), jax.jit(detector.forward)(folded, images)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, merged)
-    assert not folded_variables["batch_stats"]
+    assert not folded["batch_stats"]
 
 
 def test_a_description_in_json_builds_the_same_detector_on_any_input(loaded):
     detector, variables = loaded
-    description = json.loads(json.dumps(zoo.describe(detector.spec)))
+    description = json.loads(json.dumps(zoo.describe(detector)))
     again = zoo.from_description(description)
     assert dataclasses.asdict(again.spec) == dataclasses.asdict(detector.spec)
     larger = zoo.from_description({**description, "input_size": [128, 96]})
@@ -138,7 +138,7 @@ def test_a_description_in_json_builds_the_same_detector_on_any_input(loaded):
 def test_a_released_detector_is_loaded_from_its_folder(loaded, tmp_path):
     """All that a run directory keeps is enough: no cfg and no weights beside it."""
     detector, variables = loaded
-    save_released(tmp_path, jax.device_get(variables), {"detector": zoo.describe(detector.spec)})
+    save_released(tmp_path, jax.device_get(variables), {"detector": zoo.describe(detector)})
     again, restored = load_detector(tmp_path)
     assert dataclasses.asdict(again.spec) == dataclasses.asdict(detector.spec)
     jax.tree.map(np.testing.assert_array_equal, restored, variables)

@@ -82,7 +82,7 @@ def test_a_network_of_our_own_parts_equals_opencvs(name, files, golden):
     cfg = parse_cfg(NARROW[name])
     class_names = tuple(f"class{i}" for i in range(cfg.classes))
     built = zoo.build(name, class_names, (cfg.height, cfg.width), **PARTS[name])
-    detector = zoo.from_description(json.loads(json.dumps(zoo.describe(built.spec))))
+    detector = zoo.from_description(json.loads(json.dumps(zoo.describe(built))))
     variables = zoo.load_darknet(detector, files[name][1])
     # OpenCV adds 1e-6 to the variance, the zoo's networks 1e-5.
     variables["batch_stats"] = jax.tree_util.tree_map_with_path(

@@ -48,7 +48,7 @@ def test_folding_gives_the_files_arrays_back(read):
     assert detector.spec.options["depthwise"] == (name == "depthwise")
     if name == "plain":
         return  # the file's arrays are not folded; that folding changes nothing is tested with all detectors
-    folded = jax.jit(lambda v: detector.fold(v)[1])(variables)["params"]
+    folded = jax.jit(detector.fold)(variables)["params"]
     kernel = folded["backbone"]["stage3"]["bottleneck1"]["conv2"]["depthwise"]["conv"]["kernel"]
     arrays = golden(name)
     theirs = "backbone.backbone.dark3.1.m.1.conv2.dconv"
@@ -70,7 +70,7 @@ def test_measured_statistics_let_training_start_from_what_is_known(read):
     targets = Targets(jnp.zeros((2, 1, 4)), jnp.zeros((2, 1), jnp.int32), none, none, jnp.zeros(2, jnp.int32))
     outputs, _ = jax.jit(detector.forward_train)(measured, prepared, targets, jax.random.key(0))
     np.testing.assert_allclose(as_published(outputs), GOLDEN["depthwise_output"], rtol=1e-3, atol=1e-3)
-    folded = jax.jit(lambda v: detector.fold(v)[1])
+    folded = jax.jit(detector.fold)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), folded(measured), folded(variables)
     )
@@ -117,8 +117,7 @@ def test_raw_output_of_the_published_nano(nano, test_data):
     assert len(jax.tree.leaves(variables["params"])) == 226 + 113 - 9  # a scale for each that is normalised
     with np.load(test_data / "peers" / "yolox-nano_dog.npz") as peer:
         pixels, raw = peer["input_bgr_u8"], peer["raw"]
-    folded, folded_variables = detector.fold(variables)
-    outputs = jax.jit(folded.forward)(folded_variables, jnp.asarray(pixels[None], jnp.float32))
+    outputs = jax.jit(detector.forward)(jax.jit(detector.fold)(variables), jnp.asarray(pixels[None], jnp.float32))
     np.testing.assert_allclose(as_published(outputs)[0], raw, atol=1e-3)
 
 

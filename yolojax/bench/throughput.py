@@ -200,7 +200,7 @@ def measure_parts(
         return whole_gradient(detector, variables, images, targets, key, hyper)
 
     def follow(state: TrainState, found: Any) -> TrainState:
-        return follow_gradient(state, found, hyper, ready.config.optimiser, ready.config.freeze)[0]
+        return follow_gradient(state, found, hyper, ready.config.optimiser, ready.detector, ready.config.freeze)[0]
 
     optimise = jax.jit(follow, donate_argnums=0, out_shardings=ready.devices.replicated)
 

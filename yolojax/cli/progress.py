@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from yolojax.training.progress import Reporter, Task
+from yolojax.progress import Reporter, Task
 
 SHORT = 2.0
 """Seconds: work that took less leaves no trace."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -31,7 +31,11 @@ _PICKLED = (".pt", ".pth", ".pkl", ".ckpt")
 
 
 def load_detector(
-    *paths: ModelPath, size: Size | None = None, dtype: DTypeLike = "float32"
+    *paths: ModelPath,
+    size: Size | None = None,
+    dtype: DTypeLike = "float32",
+    parts: Mapping[str, Callable[..., Any]] | None = None,
+    detector: Detector | None = None,
 ) -> tuple[Detector, Variables]:
     """A detector and its variables, checked against each other.
 
@@ -46,23 +50,31 @@ def load_detector(
         (``.names`` or ``.txt``).
       size: another input size than the detector's own, in pixels: its longer side, or ``(height, width)``.
       dtype: in which the network computes, ``float32`` or ``bfloat16``. Parameters and boxes are float32 always.
+      parts: functions of the user's own that a released detector was made with, such as ``{"assign": my_assign}`` or
+        ``{"decode": my_decode}``, since files hold no functions (`yolojax.zoo.custom_parts`).
+      detector: the whole record, for variables of a detector that the zoo does not know. It computes in the type that it
+        was built with.
 
     Raises:
-      CheckpointError: nothing there, damaged, or weights that do not fit the description.
-      ConfigError: files that do not belong together, class names that are not as many as the classes, or a size that
-        the detector's strides do not divide.
+      CheckpointError: nothing there, damaged, weights that do not fit the description, or a part that has to be given.
+      ConfigError: files that do not belong together, class names that are not as many as the classes, a size that
+        the detector's strides do not divide, or parts that the detector does not have.
     """
     files = model_files(paths)
     dtype = _network_dtype(dtype)
     if not files:
         raise ConfigError(f"which detector? {_WANTED}")
     suffixes = [file.suffix.lower() for file in files]
+    if parts and detector is not None:
+        raise ConfigError("give either parts or the whole detector")
     if _published(files):
+        if parts or detector is not None:
+            raise ConfigError(f"{files[0]}: published files have no parts of your own; edit the record with _replace")
         detector, variables = _load_published(files, dtype)
     elif len(files) == 1:
         if suffixes[0] in _PICKLED:
             raise CheckpointError(f"{files[0]}: pickled files can run any program and are not opened; {_WANTED}")
-        detector, variables = _load_released(files[0], dtype)
+        detector, variables = _load_released(files[0], dtype, parts, detector)
     else:
         raise ConfigError(f"{' '.join(map(str, files))}: these do not make one detector; {_WANTED}")
     return detector if size is None else with_input_size(detector, size), variables
@@ -129,11 +141,16 @@ def _published(files: Iterable[Path]) -> bool:
     return any(file.suffix.lower() in (".cfg", ".weights", ".npz") for file in files)
 
 
-def _load_released(path: Path, dtype: DTypeLike) -> tuple[Detector, Variables]:
+def _load_released(
+    path: Path, dtype: DTypeLike, parts: Mapping[str, Callable[..., Any]] | None, detector: Detector | None
+) -> tuple[Detector, Variables]:
     folder = released_folder(path)
     description = load_description(folder)["detector"]
     try:
-        detector = zoo.from_description(description, dtype=dtype)
+        if detector is None:
+            detector = zoo.from_description(description, dtype=dtype, parts=parts)
+        else:
+            zoo.check_record(detector, description)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     weights = folder / "weights.safetensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -283,13 +283,15 @@ def load(
     batch_size: SupportsIndex = 1,
     tta: TTA | None = None,
     suppress: Suppression | BuiltIn | None = None,
+    parts: Mapping[str, Callable[..., Any]] | None = None,
+    detector: Detector | None = None,
 ) -> Predictor:
     """A ready `Predictor` from a run directory, a released detector or published files.
 
-    ``paths``, ``size`` and ``dtype`` are those of `load_detector`, which also says what raises; the others are those of
-    `Predictor`.
+    ``paths``, ``size``, ``dtype``, ``parts`` and ``detector`` are those of `load_detector`, which also says what raises;
+    the others are those of `Predictor`.
     """
-    detector, variables = load_detector(*paths, size=size, dtype=dtype)
+    detector, variables = load_detector(*paths, size=size, dtype=dtype, parts=parts, detector=detector)
     return Predictor(
         detector, variables, max_detections=max_detections, batch_size=batch_size, tta=tta, suppress=suppress
     )

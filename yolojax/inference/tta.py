@@ -3,7 +3,7 @@
 `detect_augmented` is one pure function that its users compile as a whole, like `yolojax.detect.detect`. The input image
 is resized and mirrored, the network runs once for each size, and the candidates of all augmentations are mapped back to
 the input image. One suppression then goes over their union, or weighted box fusion averages what each augmentation
-gives. `TTA.fusion` chooses between the two. What each gains and costs: ``experiments/multi_scale.py``.
+gives. `TTA.fusion` chooses between the two. What each gains and costs: ``experiments/multi_scale/study.py``.
 """
 
 from __future__ import annotations

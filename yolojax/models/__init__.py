@@ -1,8 +1,10 @@
 """Flax modules: the only package that imports flax. Backbones, necks, heads and what they are made of."""
 
+from flax.linen import Module
+
 from yolojax.models.backbones import DarknetTiny
+from yolojax.models.batch_norm import find_folds, fold_batch_norm, unfold_batch_norm
 from yolojax.models.darknet_backbones import CSPDarknet53, CSPDarknetTiny, Darknet19, Darknet53, PooledDarknet
-from yolojax.models.fold import fold_batch_norm, unfold_batch_norm
 from yolojax.models.heads import AnchorFreeHead, YOLOHead
 from yolojax.models.layers import Style
 from yolojax.models.necks import FPN, PAN
@@ -22,11 +24,13 @@ __all__ = [
     "Darknet53",
     "DarknetTiny",
     "DecoupledHead",
+    "Module",
     "Network",
     "PooledDarknet",
     "ResNet18",
     "Style",
     "YOLOHead",
+    "find_folds",
     "fold_batch_norm",
     "init_variables",
     "parameter_count",

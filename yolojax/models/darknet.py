@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, UInt32
 from yolojax.models.blocks import max_pool, max_pool_same
 from yolojax.models.convolution_order import arrays_at, put_arrays
 from yolojax.models.darknet_parts import Parts, by_stride
-from yolojax.models.layers import ACTIVATIONS, BatchNorm, Conv, Style
+from yolojax.models.layers import ACTIVATIONS, BatchNorm, Conv, Style, is_folded
 from yolojax.models.network import Network
 from yolojax.weights.darknet import Cfg
 from yolojax.weights.darknet_layers import (
@@ -87,11 +87,12 @@ class Convolution(nn.Module):
     anchors: int = 0
     activate: bool = True
     style: Style = Style()
+    folds_norm: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B h w O"]:
         layer, style = self.layer, self.style
-        normalised = layer.batch_normalize and not style.folded
+        normalised = layer.batch_normalize and not is_folded(self)
 
         def bias_init(key, shape, dtype):
             if not self.anchors:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,15 +29,19 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def kernel_bound(shape: tuple[int, ...]) -> float:
-    """Kernels start uniform in plus or minus ``1 / sqrt(fan_in)``.
+    """The bound ``1 / sqrt(fan_in)`` of initial kernels; the last axis of ``shape`` is the output.
 
-    That is PyTorch's default for convolutions, which published YOLO recipes assume; the last axis is the output.
+    Uniform values within plus or minus this bound are PyTorch's default for convolutions, which published YOLO recipes
+    assume.
     """
     return 1 / math.sqrt(math.prod(shape[:-1]))
 
 
 def kernel_init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """One kernel by the law of `kernel_bound`; `init_variables` draws those of a whole network at once."""
+    """Draws one kernel, uniform within plus or minus `kernel_bound`.
+
+    `yolojax.models.network.init_variables` draws the kernels of all `Conv` with this initialiser at once.
+    """
     return jax.random.uniform(key, shape, dtype, -1.0, 1.0) * kernel_bound(shape)
 
 
@@ -51,14 +55,12 @@ class Style:
         YOLOs, which write it as .03); one of some hundred .9.
       epsilon: added to the variance. 1e-3 as in published anchor-free YOLOs; 1e-5 in ResNet and Darknet.
       dtype: of the computation. Parameters and running statistics are float32 whatever it is.
-      folded: convolution with a bias and no normalisation, for variables that went through `fold_batch_norm`.
     """
 
     activation: Activation = "silu"
     momentum: float = 0.97
     epsilon: float = 1e-3
     dtype: DTypeLike = jnp.float32
-    folded: bool = False
 
 
 class Conv(nn.Module):
@@ -75,11 +77,12 @@ class Conv(nn.Module):
     bias_init: Callable[..., Array] = nn.initializers.zeros
     dtype: DTypeLike = jnp.float32
     padding: int | None = None
+    kernel_init: Callable[..., Array] = kernel_init
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B h w O"]:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", kernel_init, shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         x, wide = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.padding is None or self.padding == self.kernel_size // 2:
             y = convolve(x, wide, self.stride, self.groups)
@@ -124,10 +127,19 @@ class BatchNorm(nn.Module):
         return (x * gain.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)).astype(x.dtype)
 
 
-class ConvBNAct(nn.Module):
-    """Convolution, normalisation, activation; folded: convolution with a bias, activation.
+def is_folded(module: nn.Module) -> bool:
+    """Whether the variables of this normalised convolution have their BatchNorm folded in: ``norm`` is then absent.
 
-    Parameters ``conv/kernel``, ``norm/scale`` and ``norm/bias``; folded ``conv/kernel`` and ``conv/bias``.
+    For modules with the children ``conv`` and ``norm`` and the mark ``folds_norm``, which `fold_batch_norm` looks for.
+    """
+    return not module.is_initializing() and not module.has_variable("params", "norm")
+
+
+class ConvBNAct(nn.Module):
+    """Convolution, normalisation, activation.
+
+    Parameters are ``conv/kernel``, ``norm/scale`` and ``norm/bias``. Variables that went through `fold_batch_norm` have
+    ``conv/kernel`` and ``conv/bias`` instead, and then the convolution adds the bias and nothing is normalised.
     """
 
     features: int
@@ -136,13 +148,12 @@ class ConvBNAct(nn.Module):
     groups: int = 1
     activate: bool = True
     style: Style = Style()
+    folds_norm: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B h w O"]:
-        style = self.style
-        x = Conv(
-            self.features, self.kernel_size, self.stride, self.groups, style.folded, dtype=style.dtype, name="conv"
-        )(x)
-        if not style.folded:
+        style, folded = self.style, is_folded(self)
+        x = Conv(self.features, self.kernel_size, self.stride, self.groups, folded, dtype=style.dtype, name="conv")(x)
+        if not folded:
             x = BatchNorm(style.momentum, style.epsilon, name="norm")(x, train)
         return ACTIVATIONS[style.activation](x) if self.activate else x

@@ -1,4 +1,4 @@
-"""A network is a backbone, a neck and a head; its parameters lie under exactly these three names."""
+"""A network is a backbone, a neck and a head. Its initial variables, and their number and operations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +8,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from yolojax.models.layers import Conv, kernel_bound
+from yolojax.models.layers import Conv, kernel_bound, kernel_init
 
 
 class Network(nn.Module):
-    """Images ``[B, H, W, 3]`` to whatever the head gives. ``train`` normalises with the batch's own statistics."""
+    """Maps images ``[B, H, W, 3]`` to what the head returns. ``train`` normalises with the batch's own statistics.
+
+    The parameters lie under ``backbone``, ``neck`` and ``head``.
+    """
 
     backbone: nn.Module
     neck: nn.Module
@@ -22,51 +25,77 @@ class Network(nn.Module):
         return self.head(self.neck(self.backbone(images, train), train), train)
 
 
-def init_variables(network: Network, key: PRNGKeyArray, input_size: tuple[int, int]) -> dict[str, Any]:
-    """``{"params": {"backbone", "neck", "head"}, "batch_stats": ...}`` for images of ``input_size = (h, w)``.
+def init_variables(network: nn.Module, key: PRNGKeyArray, input_size: tuple[int, int]) -> dict[str, Any]:
+    """Draws the initial variables of a network for images of ``input_size = (h, w)``; the network is not run.
 
-    Nothing is computed but the parameters. A part without parameters is an empty dict.
+    Every parameter has the value that its module's initialiser gives it. The kernels of `Conv` with its default
+    initialiser follow the law of `kernel_init`, but come from one call of the generator for all of them: XLA compiles
+    the generator anew for every call, which took 20 s of processor time for a small detector.
+
+    Args:
+      network: called as ``network(images, train=...)``.
+      key: for the parameters.
+      input_size: ``(height, width)`` in pixels.
+
+    Returns:
+      ``{"params": ..., "batch_stats": ...}`` and whatever other collections the network has. A `Network` without
+      parameters in one of its three parts has an empty dict there.
     """
     image = jax.ShapeDtypeStruct((1, *input_size, 3), jnp.float32)
+    deferred: dict[tuple[str, ...], tuple[int, ...]] = {}
 
-    @jax.jit
-    def init(key: PRNGKeyArray) -> dict[str, Any]:
-        variables = network.lazy_init(key, image, train=True)
-        return {**variables, "params": _draw_kernels(dict(variables["params"]), key)}
+    def defer(next_call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        module = context.module
+        if not isinstance(module, Conv) or context.method_name != "__call__" or module.kernel_init is not kernel_init:
+            return next_call(*args, **kwargs)
 
-    variables = init(key)
-    params = {part: variables["params"].get(part, {}) for part in ("backbone", "neck", "head")}
-    return {"params": params, "batch_stats": variables.get("batch_stats", {})}
+        def placeholder(_: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
+            deferred[module.path] = shape
+            return jnp.zeros(shape, dtype)
+
+        object.__setattr__(module, "kernel_init", placeholder)
+        try:
+            return next_call(*args, **kwargs)
+        finally:
+            object.__setattr__(module, "kernel_init", kernel_init)
+
+    with nn.intercept_methods(defer):
+        variables = dict(network.lazy_init(key, image, train=True))
+    params = _draw_kernels(variables.pop("params", {}), deferred, key)
+    if isinstance(network, Network):
+        params = {part: params.get(part, {}) for part in ("backbone", "neck", "head")}
+    return {**variables, "params": params, "batch_stats": variables.get("batch_stats", {})}
 
 
-def _draw_kernels(params: dict[str, Any], key: PRNGKeyArray) -> dict[str, Any]:
-    """Every kernel drawn by the law of `kernel_init`, but all from one call of the generator.
+def _draw_kernels(params: Any, deferred: dict[tuple[str, ...], tuple[int, ...]], key: PRNGKeyArray) -> Any:
+    """Puts kernels by the law of `kernel_init` in the places of those that were deferred, all from one draw.
 
-    XLA compiles the generator anew for every call: at one for each kernel that took 20 s of processor time for a small
-    detector, and takes a second so. What the modules drew themselves is then unused and never computed.
+    ``deferred`` has the shape that each `Conv` asked for; a lifted module (`flax.linen.vmap`) has several of it.
     """
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-    is_kernel = [path[-1].key == "kernel" for path, _ in leaves]
-    total = sum(x.size for (_, x), kernel in zip(leaves, is_kernel, strict=True) if kernel)
+    names = [tuple(jax.tree_util.keystr((one,), simple=True) for one in path) for path, _ in leaves]
+    shapes = [deferred.get(path[:-1]) if path[-1] == "kernel" else None for path in names]
+    total = sum(x.size for (_, x), shape in zip(leaves, shapes, strict=True) if shape is not None)
     drawn, start, values = jax.random.uniform(key, (total,), minval=-1.0, maxval=1.0), 0, []
-    for (_, x), kernel in zip(leaves, is_kernel, strict=True):
-        if kernel:
-            values.append(drawn[start : start + x.size].reshape(x.shape) * kernel_bound(x.shape))
-            start += x.size
-        else:
+    for (_, x), shape in zip(leaves, shapes, strict=True):
+        if shape is None:
             values.append(x)
+        else:
+            values.append(drawn[start : start + x.size].reshape(x.shape) * kernel_bound(shape))
+            start += x.size
     return jax.tree.unflatten(tree, values)
 
 
 def parameter_count(variables: dict[str, Any]) -> int:
-    """Number of trained values; running statistics do not count."""
+    """Counts the trained values; running statistics do not count."""
     return sum(x.size for x in jax.tree.leaves(variables["params"]))
 
 
 def convolution_flops(forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int]) -> int:
-    """Floating-point operations of the convolutions in ``forward``, a multiplication and an addition counting as two.
+    """Counts the floating-point operations of the convolutions in ``forward`` on one image.
 
-    This is the definition of published tables; it does not depend on how a convolution is lowered.
+    A multiplication and an addition count as two. This is the definition of published tables; it does not depend on how
+    a convolution is lowered.
     """
     total = 0
 

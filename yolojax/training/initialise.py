@@ -12,11 +12,11 @@ import numpy as np
 
 from yolojax import zoo
 from yolojax.data import InputImages
-from yolojax.detector import Detector, DetectorSpec, Variables
+from yolojax.detector import Detector, DetectorSpec, Variables, freeze_mask
 from yolojax.errors import CheckpointError
 from yolojax.inference.predict import load_detector
 from yolojax.paths import user_path
-from yolojax.training.freeze import frozen_leaves, keep_frozen
+from yolojax.training.freeze import keep_frozen
 from yolojax.weights.released import flatten, load_weights, unflatten
 from yolojax.weights.yolox import read_yolox
 from yolojax.zoo.coco import COCO_CLASSES
@@ -121,7 +121,7 @@ def with_measured_statistics(
     # Through the host: a cache in device memory may lie spread over several devices.
     batches = (jnp.asarray(np.asarray(images.load(part)[0])) for part in np.split(drawn, max(1, n // STATISTICS_BATCH)))
     measured = unflatten_like(variables, flatten(zoo.measure_statistics(detector, variables, batches)))
-    frozen = {name: frozen_leaves(tree, freeze) for name, tree in variables.items()}
+    frozen = {name: freeze_mask(tree, freeze) for name, tree in variables.items()}
     said = (
         f"its normalisation came without statistics: measured on {n} of the {len(images)} training images, so that "
         "training starts from what it knows"

@@ -2,20 +2,14 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from yolojax.config import OptimiserConfig
+from yolojax.detector import decay_matrices
 from yolojax.errors import ConfigError
 from yolojax.structures import Hyper
-
-
-def decay_mask(params: PyTree) -> PyTree:
-    """True for convolution and dense kernels: biases and normalisation scales are not decayed."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: getattr(path[-1], "key", None) == "kernel", params)
-
 
 Direction = Callable[[OptimiserConfig], optax.GradientTransformation]
 
@@ -33,9 +27,15 @@ DIRECTIONS: dict[str, Direction] = {
 
 
 def make_optimiser(
-    config: OptimiserConfig, hyper: Hyper, factor: float | Float[Array, ""] = 1.0
+    config: OptimiserConfig,
+    hyper: Hyper,
+    factor: float | Float[Array, ""] = 1.0,
+    *,
+    decay_mask: Callable[[PyTree], PyTree] = decay_matrices,
 ) -> optax.GradientTransformation:
     """Clip, precondition, decay kernels, scale by the learning rate times ``factor`` (the schedule's, at this step).
+
+    ``decay_mask`` says which parameters weight decay moves (`Detector.decay_mask`).
 
     Cheap to build inside a traced step: its state depends neither on ``hyper`` nor on ``factor``, so learning rate and
     weight decay can be traced values and a change of either never recompiles.

@@ -13,13 +13,12 @@ from yolojax import zoo
 from yolojax.augment.compose import Augmentation
 from yolojax.config import TrainConfig
 from yolojax.data import Dataset, InputImages, Sampler
-from yolojax.detector import Detector
+from yolojax.detector import Detector, check_parts
 from yolojax.errors import DataError
 from yolojax.sharding.by_image import with_loss_by_image
 from yolojax.structures import Hyper
 from yolojax.training.augmentation import make_augmentations, mixes_images, room_for_objects
 from yolojax.training.batch_size import with_chosen_batch_size
-from yolojax.training.freeze import check_parts
 from yolojax.training.hyper import make_hyper
 from yolojax.training.inputs import box_sizes_on_input, choose_input_size, lay_out_images, make_sampler
 from yolojax.training.multi_scale import Resize, make_resize, sizes_around

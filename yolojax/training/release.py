@@ -27,7 +27,7 @@ def release(
 ) -> None:
     """Write the detector so that it describes itself: architecture, classes, input image, data, versions, numbers."""
     description = {
-        "detector": zoo.describe(detector.spec),
+        "detector": zoo.describe(detector),
         "training": {
             "config": to_json(config),
             "step": row["step"],

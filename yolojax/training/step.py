@@ -10,10 +10,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from yolojax.augment.compose import Augmentation
 from yolojax.config import OptimiserConfig
-from yolojax.detector import Detector, prepare_images
-from yolojax.models.freezing import frozen_statistics
+from yolojax.detector import Detector, freeze_mask, prepare_images
 from yolojax.structures import Batch, Hyper
-from yolojax.training.freeze import frozen_leaves, keep_frozen
+from yolojax.training.freeze import keep_frozen
 from yolojax.training.gradient import Gradient, accumulated_gradient, whole_gradient
 from yolojax.training.optimiser import ema_decay_at, make_optimiser, schedule_at
 from yolojax.training.state import TrainState
@@ -43,17 +42,24 @@ def augmentation_key(seed: PRNGKeyArray, step: int | Int[Array, ""]) -> PRNGKeyA
 
 
 def follow_gradient(
-    state: TrainState, found: Gradient, hyper: Hyper, config: OptimiserConfig, freeze: Sequence[str] = ()
+    state: TrainState,
+    found: Gradient,
+    hyper: Hyper,
+    config: OptimiserConfig,
+    detector: Detector,
+    freeze: Sequence[str] = (),
 ) -> tuple[TrainState, Float[Array, ""], Bool[Array, ""]]:
     """The next state, the norm of the gradient, and whether loss and norm are finite; if not, the state stays."""
-    frozen = frozen_leaves(state.variables["params"], freeze)
-    frozen_variables = {name: frozen_leaves(tree, freeze) for name, tree in state.variables.items()}
+    frozen = freeze_mask(state.variables["params"], freeze)
+    frozen_variables = {name: freeze_mask(tree, freeze) for name, tree in state.variables.items()}
     gradient = keep_frozen(frozen, found.parameters, jax.tree.map(jnp.zeros_like, found.parameters))
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(found.loss) & jnp.isfinite(norm)
 
     params = state.variables["params"]
-    optimiser = make_optimiser(config, hyper, schedule_at(config, state.step, state.total_steps))
+    optimiser = make_optimiser(
+        config, hyper, schedule_at(config, state.step, state.total_steps), decay_mask=detector.decay_mask
+    )
     updates, optimiser_state = optimiser.update(gradient, state.optimiser, params)
     variables = {**found.state, "params": optax.apply_updates(params, updates)}
     decay = ema_decay_at(state.step.astype(jnp.float32), config.ema_decay)
@@ -91,9 +97,10 @@ def make_train_step(
         before the end); both live in the one compiled program.
       plain_share: from 0 to 1.
       accumulate: parts of the batch that are computed one after another (see `accumulated_gradient`).
-      freeze: parts of the detector (`frozen_leaves`) whose parameters, running statistics and average do not move, and
+      freeze: parts of the detector (`freeze_mask`) whose parameters, running statistics and average do not move, and
         which normalise as at inference.
     """
+    frozen = detector._replace(forward_train=detector.freeze(detector.forward_train, tuple(freeze)))
     gradient_of = whole_gradient if accumulate == 1 else accumulated_gradient(accumulate)
 
     def augment(state: TrainState, batch: Batch) -> Batch:
@@ -111,9 +118,8 @@ def make_train_step(
         batch = augment(state, batch)
         images = prepare_images(batch.images, detector.spec.preprocess)
         model_key = jax.random.fold_in(jax.random.fold_in(seed, 1), state.step)
-        with frozen_statistics(freeze):
-            found = gradient_of(detector, state.variables, images, batch.targets, model_key, hyper)
-        new, norm, finite = follow_gradient(state, found, hyper, config, freeze)
+        found = gradient_of(frozen, state.variables, images, batch.targets, model_key, hyper)
+        new, norm, finite = follow_gradient(state, found, hyper, config, detector, freeze)
         report = StepReport(
             loss=found.loss,
             parts=found.parts,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import inspect
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,17 +12,18 @@ import numpy as np
 from jaxtyping import DTypeLike, Float
 
 from yolojax.anchors import deal_to_levels, kmeans_anchors
-from yolojax.detector import Detector, DetectorSpec, Variables
-from yolojax.errors import CheckpointError, ConfigError
-from yolojax.geometry import FILTERS, Filter, Preprocess
+from yolojax.detector import Detector
+from yolojax.errors import ConfigError
+from yolojax.models.network import parameter_count
 from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.compact import compact
 from yolojax.zoo.darknet import darknet, from_darknet, to_darknet
+from yolojax.zoo.description import check_record, custom_parts, describe, restore
+from yolojax.zoo.flax_detector import flax_detector, forward_flops, measure_statistics
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.options import check_types
+from yolojax.zoo.parts import PART_OPTIONS
 from yolojax.zoo.published import load_darknet, save_darknet
-from yolojax.zoo.size import forward_flops, parameter_count
-from yolojax.zoo.statistics import measure_statistics
 from yolojax.zoo.yolov2 import yolov2
 from yolojax.zoo.yolov3 import yolov3, yolov3_tiny
 from yolojax.zoo.yolov4 import yolov4, yolov4_tiny
@@ -36,7 +35,10 @@ __all__ = [
     "ARCHITECTURES",
     "COCO_CLASSES",
     "build",
+    "check_record",
+    "custom_parts",
     "describe",
+    "flax_detector",
     "forward_flops",
     "from_darknet",
     "from_description",
@@ -66,10 +68,10 @@ ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "yolox-l": yolox_l,
     "yolox-x": yolox_x,
 }
-"""Builders by name: ``builder(class_names, input image, *, dtype, **options) -> Detector``."""
+"""Builders by name: ``builder(class_names, input_size, *, dtype, **options) -> Detector``."""
 
 ANCHORED = {"lesson": (2, 3)}
-"""Architectures with anchor boxes that are found on the data: default levels and anchors per level."""
+"""Architectures whose anchor boxes are found on the data, with their default levels and anchors per level."""
 
 
 def build(
@@ -81,7 +83,7 @@ def build(
     box_sizes: Float[np.ndarray, "n 2"] | None = None,
     **options: Any,
 ) -> Detector:
-    """A detector by name.
+    """Builds a detector by name.
 
     Args:
       name: a key of `ARCHITECTURES`.
@@ -90,10 +92,11 @@ def build(
       dtype: of the network's computation; parameters are float32 whatever it is.
       box_sizes: widths and heights of training objects in input pixels, from which an anchored architecture takes its
         anchors (k-means on 1 - IoU) unless ``anchors`` is among the options.
-      options: the builder's own arguments.
+      options: the builder's own arguments. Those that are parts (``assign``, ``box_loss``, ``class_loss``) are names of
+        `yolojax.zoo.parts`, or functions.
 
     Raises:
-      ConfigError: unknown name or option, a value of a wrong type or out of range, or an input image that the strides
+      ConfigError: unknown name or option, a value of a wrong type or out of range, or an input size that the strides
         do not divide.
     """
     if name not in ARCHITECTURES:
@@ -117,7 +120,7 @@ def build(
         raise ConfigError(f"{name} has no option {unknown[0]}; it has {', '.join(sorted(known))}")
     if missing := [n for n in known - set(options) if parameters[n].default is inspect.Parameter.empty]:
         raise ConfigError(f"{name} needs the option {missing[0]}")
-    check_types(builder, options)
+    check_types(builder, {key: value for key, value in options.items() if key not in PART_OPTIONS})
     try:
         detector = builder(tuple(class_names), tuple(input_size), dtype=dtype, **options)
         jax.eval_shape(detector.init, jax.random.key(0))
@@ -127,50 +130,28 @@ def build(
     return detector
 
 
-def with_filter(detector: Detector, name: Filter) -> Detector:
-    """The same detector, whose photos are shrunk by another of the `FILTERS`: that which it was trained with."""
-    preprocess = dataclasses.replace(detector.spec.preprocess, filter=name)
+def from_description(
+    description: Mapping[str, Any],
+    *,
+    dtype: DTypeLike = "float32",
+    parts: Mapping[str, Callable[..., Any]] | None = None,
+) -> Detector:
+    """Builds the detector that `describe` described.
 
-    def fold(variables: Variables) -> tuple[Detector, Variables]:
-        folded, folded_variables = detector.fold(variables)
-        return with_filter(folded, name), folded_variables
+    Args:
+      description: plain JSON values.
+      dtype: of the network's computation.
+      parts: the functions that the description names but cannot hold, such as ``{"assign": my_assign}`` or
+        ``{"decode": my_decode}``; see `custom_parts`.
 
-    return detector._replace(spec=dataclasses.replace(detector.spec, preprocess=preprocess), fold=fold)
-
-
-def describe(spec: DetectorSpec) -> dict[str, Any]:
-    """The specification as plain JSON values, from which `from_description` builds the same detector."""
-    return dataclasses.asdict(spec)
-
-
-def from_description(description: dict[str, Any], *, dtype: DTypeLike = "float32") -> Detector:
-    """The detector that `describe` described; raises `CheckpointError` when the description does not make one.
-
-    Of what the description says beyond name, classes, input image and options, only the filter is taken from it: an
-    architecture may come to be trained with another one.
+    Raises:
+      CheckpointError: the description makes no detector, or asks for a part that is not given.
+      ConfigError: a part is given that the description does not ask for.
     """
-    try:
-        detector = build(
-            description["name"],
-            tuple(description["class_names"]),
-            tuple(description["input_size"]),
-            dtype=dtype,
-            **description["options"],
-        )
-    except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"the description does not make a detector: {error}") from error
-    if isinstance(preprocess := description.get("preprocess"), dict):
-        # Descriptions written before there was a choice of filters say none.
-        description = {**description, "preprocess": {"filter": Preprocess().filter, **preprocess}}
-        if (own := description["preprocess"]["filter"]) in FILTERS:
-            detector = with_filter(detector, own)
-    made = json.loads(json.dumps(describe(detector.spec)))
-    # Descriptions written before detectors carried thresholds say none.
-    description = {"postprocess": made["postprocess"], **description}
-    for key in sorted(set(made) | set(description)):
-        if made.get(key) != json.loads(json.dumps(description.get(key))):
-            raise CheckpointError(
-                f"the description says {key} = {description.get(key)!r}, this version of yolojax makes it "
-                f"{made.get(key)!r}; use the version that wrote it"
-            )
-    return detector
+
+    def built(
+        name: str, class_names: tuple[str, ...], input_size: tuple[int, int], options: dict[str, Any]
+    ) -> Detector:
+        return build(name, class_names, input_size, dtype=dtype, **options)
+
+    return restore(description, parts, built, ARCHITECTURES.__contains__)

@@ -1,46 +1,38 @@
 """What the prediction maps of YOLOv2, v3 and v4 mean: decoder, loss and detector from the anchors of each level."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
+from yolojax.assign import best_anchor_assign
 from yolojax.boxes import xyxy_to_cxcywh
 from yolojax.coding import anchor_grid, decode, decode_yolov5, flatten_levels
 from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.losses import (
-    binary_cross_entropy,
-    box_iou_loss,
-    complete_box_iou_loss,
-    decoded_box_part,
-    distance_box_iou_loss,
-    generalized_box_iou_loss,
-    scylla_box_iou_loss,
+    BoxLoss,
+    ClassLoss,
+    RawBoxLoss,
+    on_decoded_boxes,
     yolov3_loss,
 )
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolo_necks import ConvYOLOHead
 from yolojax.structures import Candidates, Hyper, Level, LossTerms, Targets
-from yolojax.zoo.assemble import assemble, check_input_size
+from yolojax.zoo.description import mark_built
+from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.options import check_counts, check_momentum, check_width
+from yolojax.zoo.parts import BOX_LOSSES, CLASS_LOSSES, find_part
 
 PREPROCESS = Preprocess("stretch", filter="bilinear")
 """Darknet's: the photo stretched to the input image, RGB, 0..1."""
-
-BOX_LOSSES = {
-    "iou": box_iou_loss,
-    "giou": generalized_box_iou_loss,
-    "diou": distance_box_iou_loss,
-    "ciou": complete_box_iou_loss,
-    "siou": scylla_box_iou_loss,
-}
-"""Box parts on decoded boxes; ``mse`` compares offsets and logarithms of sides instead."""
 
 _NO_PREDICTION = -1e4
 
@@ -62,25 +54,48 @@ class AnchoredLevel:
     squared: bool = False
 
 
+def find_box_loss(box_loss: str | BoxLoss, mse: RawBoxLoss, decoder: Callable[..., Array]) -> tuple[RawBoxLoss, str]:
+    """The box loss of an anchor-based detector, and its name in a description.
+
+    Args:
+      box_loss: ``mse``, a key of `yolojax.zoo.parts.BOX_LOSSES`, or a `BoxLoss`.
+      mse: what ``mse`` means.
+      decoder: gives the boxes that the other losses compare.
+
+    Raises:
+      ConfigError: see `yolojax.zoo.parts.find_part`.
+    """
+    function, name = find_part("box_loss", box_loss, {"mse": mse, **BOX_LOSSES})
+    return mse if name == "mse" else on_decoded_boxes(function, decoder), name
+
+
 def anchored_detection(
-    levels: Sequence[AnchoredLevel], *, box: str = "mse", softmax: bool = False, iou_thresh: float = 1.0
-) -> tuple[Loss, Decode]:
-    """Loss and decoder of a network with these levels, finest first.
+    levels: Sequence[AnchoredLevel],
+    *,
+    box_loss: str | BoxLoss = "mse",
+    class_loss: str | ClassLoss = "bce",
+    softmax: bool = False,
+    iou_thresh: float = 1.0,
+) -> tuple[Loss, Decode, dict[str, str]]:
+    """Makes loss and decoder of a network with these levels, finest first.
 
     Scores are objectness times class. The loss is `yolov3_loss`: one responsible prediction an object, and with
     ``iou_thresh`` more. An anchor that stands in two levels counts for the finer as an object's best.
 
     Args:
       levels: how each map is read.
-      box: box part of the loss: ``mse``, or one of `BOX_LOSSES`.
-      softmax: classes exclude each other (YOLOv2): softmax and cross entropy instead of sigmoid and its own.
+      box_loss: ``mse``, which compares offsets and logarithms of sides, or a loss of decoded boxes: a key of
+        `yolojax.zoo.parts.BOX_LOSSES`, or a `BoxLoss`.
+      class_loss: a key of `yolojax.zoo.parts.CLASS_LOSSES`, or a `ClassLoss`.
+      softmax: classes exclude each other (YOLOv2): scores by softmax, and cross entropy in the place of ``bce``.
       iou_thresh: shape IoU above which an anchor answers for an object beside the best one (``iou_thresh`` of a cfg).
 
+    Returns:
+      The loss, the decoder, and the names of both losses for the description.
+
     Raises:
-      ConfigError: levels that share a stride, or that mix both forms of sides; an unknown box part.
+      ConfigError: levels that share a stride, or that mix both forms of sides; an unknown loss.
     """
-    if box != "mse" and box not in BOX_LOSSES:
-        raise ConfigError(f"box = {box!r}: give mse, {', '.join(BOX_LOSSES)}")
     levels = tuple(levels)
     strides = [level.stride for level in levels]
     if len(set(strides)) < len(strides) or len({level.squared for level in levels}) > 1:
@@ -111,7 +126,10 @@ def anchored_detection(
     def cross_entropy(logits: Float[Array, "*n C"], labels: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
         return -labels * jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
 
-    box_part = squared_error if box == "mse" else decoded_box_part(BOX_LOSSES[box], decode_boxes)
+    raw_box_loss, box_name = find_box_loss(box_loss, squared_error, decode_boxes)
+    class_part, class_name = find_part("class_loss", class_loss, CLASS_LOSSES)
+    if softmax and class_name == "bce":
+        class_part = cross_entropy
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         most = max(len(level.anchors) for level in levels)
@@ -128,10 +146,10 @@ def anchored_detection(
             jnp.asarray(sizes, jnp.float32),
             targets,
             hyper,
-            box_part=box_part,
-            class_loss=cross_entropy if softmax else binary_cross_entropy,
+            assign=partial(best_anchor_assign, iou_thresh=iou_thresh),
+            box_loss=raw_box_loss,
+            class_loss=class_part,
             decoder=decode_boxes,
-            iou_thresh=iou_thresh,
         )
 
     def grids(outputs: Outputs) -> tuple[Level, ...]:
@@ -146,7 +164,7 @@ def anchored_detection(
             scores.append(jax.nn.sigmoid(raw[..., 4:5]) * class_scores(raw[..., 5:]))
         return Candidates(jnp.concatenate(boxes, axis=1), jnp.concatenate(scores, axis=1))
 
-    return loss, decode_outputs
+    return loss, decode_outputs, {"box_loss": box_name, "class_loss": class_name}
 
 
 def check_anchors(anchors: Sequence[Sequence[Sequence[float]]]) -> None:
@@ -163,7 +181,8 @@ def anchored_detector(
     *,
     momentum: float,
     dtype: DTypeLike,
-    box: str,
+    box_loss: str | BoxLoss,
+    class_loss: str | ClassLoss,
     scales: Sequence[float] | None = None,
     softmax: bool = False,
     iou_thresh: float = 1.0,
@@ -185,9 +204,12 @@ def anchored_detector(
         AnchoredLevel(stride, tuple((float(w), float(h)) for w, h in level), scale)
         for stride, level, scale in zip(spec.strides, anchors, scales or [1.0] * len(anchors), strict=True)
     ]
-    loss, decode_outputs = anchored_detection(levels, box=box, softmax=softmax, iou_thresh=iou_thresh)
+    loss, decode_outputs, names = anchored_detection(
+        levels, box_loss=box_loss, class_loss=class_loss, softmax=softmax, iou_thresh=iou_thresh
+    )
+    spec = replace(spec, options={**spec.options, **names})
     style = Style("leaky_relu", momentum=momentum, epsilon=1e-5, dtype=dtype)
-    return assemble(spec, make_network, style, loss, decode_outputs)
+    return mark_built(flax_detector(spec, make_network(style), loss, decode_outputs))
 
 
 def pyramid_detector(
@@ -208,7 +230,7 @@ def pyramid_detector(
       name, class_names, input_size: of the detector.
       body: gives backbone and neck.
       head_widths: channels of that convolution, one a level, finest first.
-      options: those of the builder: ``anchors``, ``width``, ``box``, ``momentum``, and what is its own.
+      options: those of the builder: ``anchors``, ``width``, ``box_loss``, ``class_loss``, ``momentum``, and its own.
       dtype, scales, iou_thresh: see `anchored_detector`.
     """
     anchors = options["anchors"]
@@ -231,7 +253,8 @@ def pyramid_detector(
         make_network,
         momentum=options["momentum"],
         dtype=dtype,
-        box=options["box"],
+        box_loss=options["box_loss"],
+        class_loss=options["class_loss"],
         scales=scales,
         iou_thresh=iou_thresh,
     )

@@ -11,16 +11,19 @@ from typing import Any
 
 from jaxtyping import DTypeLike
 
+from yolojax.assign import AnchorFreeAssign
 from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import ConfigError
+from yolojax.losses import BoxLoss, ClassLoss
 from yolojax.models.backbones import DarknetTiny
 from yolojax.models.heads import AnchorFreeHead
 from yolojax.models.layers import Activation, Style
 from yolojax.models.necks import PAN
 from yolojax.models.network import Network
-from yolojax.zoo.assemble import assemble, check_input_size
-from yolojax.zoo.distributions import HYPER, check_distribution, distribution_loss_and_decode
+from yolojax.zoo.description import mark_built
+from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.options import check_counts, check_momentum
+from yolojax.zoo.yolov8 import HYPER, check_distribution, distribution_loss_and_decode
 
 
 def compact(
@@ -40,9 +43,12 @@ def compact(
     k: int = 10,
     activation: Activation = "silu",
     momentum: float = 0.97,
+    assign: str | AnchorFreeAssign = "task-aligned",
+    box_loss: str | BoxLoss = "ciou",
+    class_loss: str | ClassLoss = "bce",
     dtype: DTypeLike = "float32",
 ) -> Detector:
-    """Build it.
+    """Builds Compact.
 
     Args:
       class_names: in the order of the class scores.
@@ -57,10 +63,14 @@ def compact(
       head_depth: 3x3 convolutions before each prediction.
       shared_head: one branch for boxes and classes instead of two.
       reg_max: bins of a distance; it reaches ``reg_max - 1`` strides.
-      k: most points assigned to an object.
+      k: the most points that task-aligned assignment and SimOTA give to an object.
       activation: of every normalised convolution.
       momentum: of the running BatchNorm statistics.
+      assign, box_loss, class_loss: see `yolojax.zoo.yolov8.yolov8`.
       dtype: of the network's computation.
+
+    Raises:
+      ConfigError: an option out of range, or an input size that the strides do not divide.
     """
     widths, depths = tuple(widths), tuple(depths)
     strides = tuple(2 ** (i + 1) for i in range(2, len(widths)))
@@ -74,6 +84,7 @@ def compact(
     check_distribution(reg_max, k)
     check_momentum(momentum)
     check_input_size(input_size, strides[-1])
+    loss, decode, names = distribution_loss_and_decode(strides, k, assign, box_loss, class_loss)
     options: dict[str, Any] = {
         "widths": widths,
         "depths": depths,
@@ -88,25 +99,24 @@ def compact(
         "k": k,
         "activation": activation,
         "momentum": momentum,
+        **names,
     }
     spec = DetectorSpec("compact", class_names, input_size, strides, hyper=HYPER, options=options)
 
-    def make_network(style: Style) -> Network:
-        return Network(
-            DarknetTiny(widths, depths, csp, merge, style=style),
-            PAN(neck_widths, neck_depth, style=style),
-            AnchorFreeHead(
-                len(class_names),
-                strides,
-                input_size,
-                reg_max,
-                box_width=head_width,
-                cls_width=head_width,
-                depth=head_depth,
-                shared=shared_head,
-                style=style,
-            ),
-        )
-
     style = Style(activation=activation, momentum=momentum, dtype=dtype)
-    return assemble(spec, make_network, style, *distribution_loss_and_decode(strides, k))
+    network = Network(
+        DarknetTiny(widths, depths, csp, merge, style=style),
+        PAN(neck_widths, neck_depth, style=style),
+        AnchorFreeHead(
+            len(class_names),
+            strides,
+            input_size,
+            reg_max,
+            box_width=head_width,
+            cls_width=head_width,
+            depth=head_depth,
+            shared=shared_head,
+            style=style,
+        ),
+    )
+    return mark_built(flax_detector(spec, network, loss, decode))

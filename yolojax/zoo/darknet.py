@@ -26,9 +26,8 @@ from yolojax.errors import ConfigError
 from yolojax.files import write_together
 from yolojax.geometry import Preprocess
 from yolojax.models.darknet import arrays_from_variables, darknet_network, variables_from_arrays
-from yolojax.models.darknet_parts import Parts, backbone_length, by_stride, split_parts
+from yolojax.models.darknet_parts import backbone_length, by_stride, split_parts
 from yolojax.models.layers import Style
-from yolojax.models.network import Network
 from yolojax.paths import user_path
 from yolojax.weights.class_names import read_class_names
 from yolojax.weights.darknet import (
@@ -45,8 +44,9 @@ from yolojax.weights.darknet_layers import Region, Yolo
 from yolojax.weights.darknet_write import with_classes
 from yolojax.weights.released import fit_tree
 from yolojax.zoo.anchored import AnchoredLevel, anchored_detection
-from yolojax.zoo.assemble import assemble
 from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.description import mark_built
+from yolojax.zoo.flax_detector import flax_detector
 from yolojax.zoo.options import check_momentum
 
 
@@ -190,7 +190,7 @@ def _build(
             sizes = tuple((width * stride, height * stride) for width, height in layer.anchors)
             levels.append(AnchoredLevel(stride, sizes))
             softmax, ignore = layer.softmax, layer.ignore_thresh
-    loss, decode = anchored_detection(levels, box=box, softmax=softmax, iou_thresh=iou_thresh)
+    loss, decode, _ = anchored_detection(levels, box_loss=box, softmax=softmax, iou_thresh=iou_thresh)
     options: dict[str, Any] = {
         "cfg": format_cfg(cfg),
         "backbone_layers": length,
@@ -206,9 +206,5 @@ def _build(
         hyper={"ignore_iou": ignore},
         options=options,
     )
-    parts: Parts = split_parts(cfg, length)
-
-    def make_network(style: Style) -> Network:
-        return darknet_network(cfg, parts, style)
-
-    return assemble(spec, make_network, Style(momentum=momentum, epsilon=epsilon, dtype=dtype), loss, decode)
+    style = Style(momentum=momentum, epsilon=epsilon, dtype=dtype)
+    return mark_built(flax_detector(spec, darknet_network(cfg, split_parts(cfg, length), style), loss, decode))

@@ -16,7 +16,7 @@ from jaxtyping import DTypeLike
 from yolojax.coding import anchor_grid, decode, flatten_levels, levels_of
 from yolojax.detector import Detector, DetectorSpec, Outputs
 from yolojax.errors import ConfigError
-from yolojax.losses import decoded_box_part, squared_offset_loss, yolov3_loss
+from yolojax.losses import BoxLoss, ClassLoss, squared_offset_loss, yolov3_loss
 from yolojax.models.backbones import DarknetTiny
 from yolojax.models.heads import YOLOHead
 from yolojax.models.layers import Style
@@ -24,11 +24,11 @@ from yolojax.models.necks import FPN
 from yolojax.models.network import Network
 from yolojax.models.resnet import ResNet18
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
-from yolojax.zoo.anchored import BOX_LOSSES, check_anchors
-from yolojax.zoo.assemble import assemble, check_input_size
+from yolojax.zoo.anchored import check_anchors, find_box_loss
+from yolojax.zoo.description import mark_built
+from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.options import check_counts, check_momentum
-
-BOX_PARTS = {"mse": squared_offset_loss, **{name: decoded_box_part(loss) for name, loss in BOX_LOSSES.items()}}
+from yolojax.zoo.parts import CLASS_LOSSES, find_part
 
 
 def lesson(
@@ -40,11 +40,12 @@ def lesson(
     widths: Sequence[int] = (16, 32, 64, 128, 192),
     depths: Sequence[int] = (0, 1, 1, 2, 1),
     neck_width: int = 96,
-    box: str = "ciou",
+    box_loss: str | BoxLoss = "ciou",
+    class_loss: str | ClassLoss = "bce",
     momentum: float = 0.97,
     dtype: DTypeLike = "float32",
 ) -> Detector:
-    """Build it.
+    """Builds the lesson's detector.
 
     Args:
       class_names: in the order of the class scores.
@@ -55,8 +56,9 @@ def lesson(
       widths: of the Darknet at strides 2, 4, 8, 16, 32; a 0 leaves that resolution out, see `DarknetTiny`.
       depths: residual blocks of each stage of the Darknet.
       neck_width: channels of the feature pyramid.
-      box: box part of the loss: ``mse`` in offset space, as the lesson has it, or one of the IoU family on decoded
-        boxes, ``iou``, ``giou``, ``diou``, ``ciou`` or ``siou``.
+      box_loss: ``mse`` in offset space, as the lesson has it, or a loss of decoded boxes: a key of
+        `yolojax.zoo.parts.BOX_LOSSES`, or a `BoxLoss`.
+      class_loss: a key of `yolojax.zoo.parts.CLASS_LOSSES`, or a `ClassLoss`.
       momentum: of the running BatchNorm statistics.
       dtype: of the network's computation.
     """
@@ -69,10 +71,10 @@ def lesson(
         raise ConfigError(
             f"widths and depths: give five of each, for strides 2 to 32, not {len(widths)} and {len(depths)}"
         )
-    if backbone not in ("darknet", "resnet18") or box not in BOX_PARTS:
-        raise ConfigError(
-            f"backbone {backbone!r}, box {box!r}: give darknet or resnet18, and one of {', '.join(BOX_PARTS)}"
-        )
+    if backbone not in ("darknet", "resnet18"):
+        raise ConfigError(f"backbone = {backbone!r}: give darknet or resnet18")
+    raw_box_loss, box_name = find_box_loss(box_loss, squared_offset_loss, decode)
+    class_part, class_name = find_part("class_loss", class_loss, CLASS_LOSSES)
     check_counts(1, widths=widths[5 - levels :], neck_width=neck_width)
     check_counts(0, widths=widths, depths=depths)
     check_momentum(momentum)
@@ -84,22 +86,25 @@ def lesson(
         "widths": tuple(widths),
         "depths": tuple(depths),
         "neck_width": neck_width,
-        "box": box,
+        "box_loss": box_name,
+        "class_loss": class_name,
         "momentum": momentum,
     }
     spec = DetectorSpec("lesson", class_names, input_size, strides, options=options)
     sizes = jnp.asarray(anchors, jnp.float32)
 
-    def make_network(style: Style) -> Network:
-        features = (
-            DarknetTiny(tuple(widths), tuple(depths), csp=False, levels=levels, style=style)
-            if backbone == "darknet"
-            else ResNet18(levels=levels, style=style)
-        )
-        return Network(features, FPN(neck_width, style=style), YOLOHead(per_level, len(class_names), style=style))
+    activation = "relu" if backbone == "resnet18" else "leaky_relu"
+    style = Style(activation=activation, momentum=momentum, epsilon=1e-5, dtype=dtype)
+    features = (
+        DarknetTiny(tuple(widths), tuple(depths), csp=False, levels=levels, style=style)
+        if backbone == "darknet"
+        else ResNet18(levels=levels, style=style)
+    )
+    network = Network(features, FPN(neck_width, style=style), YOLOHead(per_level, len(class_names), style=style))
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
-        return yolov3_loss(outputs, levels_of(outputs, strides), sizes, targets, hyper, box_part=BOX_PARTS[box])
+        levels = levels_of(outputs, strides)
+        return yolov3_loss(outputs, levels, sizes, targets, hyper, box_loss=raw_box_loss, class_loss=class_part)
 
     def decode_outputs(outputs: Outputs) -> Candidates:
         cells, steps, shapes = anchor_grid(levels_of(outputs, strides), sizes)
@@ -107,6 +112,4 @@ def lesson(
         boxes = decode(raw[..., :4], cells[None], steps[None], shapes[None])
         return Candidates(boxes, jax.nn.sigmoid(raw[..., 4:5]) * jax.nn.sigmoid(raw[..., 5:]))
 
-    activation = "relu" if backbone == "resnet18" else "leaky_relu"
-    style = Style(activation=activation, momentum=momentum, epsilon=1e-5, dtype=dtype)
-    return assemble(spec, make_network, style, loss, decode_outputs)
+    return mark_built(flax_detector(spec, network, loss, decode_outputs))

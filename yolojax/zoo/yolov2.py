@@ -12,6 +12,7 @@ from typing import Any
 from jaxtyping import DTypeLike
 
 from yolojax.detector import Detector, DetectorSpec
+from yolojax.losses import BoxLoss, ClassLoss
 from yolojax.models.darknet_backbones import Darknet19
 from yolojax.models.heads import YOLOHead
 from yolojax.models.layers import Style
@@ -33,16 +34,20 @@ def yolov2(
     *,
     anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
     width: float = 1.0,
+    box_loss: str | BoxLoss = "mse",
+    class_loss: str | ClassLoss = "bce",
     momentum: float = 0.97,
     dtype: DTypeLike = "float32",
 ) -> Detector:
-    """Build it.
+    """Builds YOLOv2.
 
     Args:
       class_names: in the order of the class scores.
       input_size: ``(height, width)`` in pixels, multiples of 32.
       anchors: ``(width, height)`` in input pixels, ``[1, anchors, 2]``.
       width: of the network, as a share of the published channels.
+      box_loss: see `yolojax.zoo.yolov3.yolov3`.
+      class_loss: likewise; ``bce`` stands for the published cross entropy over a softmax.
       momentum: of the running BatchNorm statistics.
       dtype: of the network's computation.
     """
@@ -62,4 +67,13 @@ def yolov2(
         head = YOLOHead(len(anchors[0]), len(class_names), style=style)
         return Network(Darknet19(width, style), Passthrough(width, style), head)
 
-    return anchored_detector(spec, anchors, make_network, momentum=momentum, dtype=dtype, box="mse", softmax=True)
+    return anchored_detector(
+        spec,
+        anchors,
+        make_network,
+        momentum=momentum,
+        dtype=dtype,
+        box_loss=box_loss,
+        class_loss=class_loss,
+        softmax=True,
+    )

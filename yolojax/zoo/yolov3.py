@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from jaxtyping import DTypeLike
 
 from yolojax.detector import Detector
+from yolojax.losses import BoxLoss, ClassLoss
 from yolojax.models.darknet_backbones import Darknet53, PooledDarknet, scaled
 from yolojax.models.layers import Style
 from yolojax.models.yolo_necks import TinyNeck, YOLOv3Neck
@@ -46,11 +47,12 @@ def yolov3(
     anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
     width: float = 1.0,
     depths: Sequence[int] = (1, 2, 8, 8, 4),
-    box: str = "mse",
+    box_loss: str | BoxLoss = "mse",
+    class_loss: str | ClassLoss = "bce",
     momentum: float = 0.97,
     dtype: DTypeLike = "float32",
 ) -> Detector:
-    """Build it.
+    """Builds YOLOv3.
 
     Args:
       class_names: in the order of the class scores.
@@ -58,12 +60,21 @@ def yolov3(
       anchors: ``(width, height)`` in input pixels, ``[3, anchors per level, 2]``, finest level first.
       width: of the network, as a share of the published channels.
       depths: residual blocks of each stage of the backbone.
-      box: box part of the loss: ``mse`` as published, or ``iou``, ``giou``, ``diou``, ``ciou``, ``siou``.
+      box_loss: ``mse`` (as published) for offsets and logarithms of sides, or a loss of decoded boxes: a key of
+        `yolojax.zoo.parts.BOX_LOSSES`, or a `BoxLoss`.
+      class_loss: a key of `yolojax.zoo.parts.CLASS_LOSSES`, or a `ClassLoss`.
       momentum: of the running BatchNorm statistics.
       dtype: of the network's computation.
     """
     check_backbone(width, depths)
-    options = {"anchors": anchors, "width": width, "depths": tuple(depths), "box": box, "momentum": momentum}
+    options = {
+        "anchors": anchors,
+        "width": width,
+        "depths": tuple(depths),
+        "box_loss": box_loss,
+        "class_loss": class_loss,
+        "momentum": momentum,
+    }
 
     def body(style: Style) -> tuple[Darknet53, YOLOv3Neck]:
         return Darknet53(width, tuple(depths), style), YOLOv3Neck(width, style)
@@ -78,13 +89,20 @@ def yolov3_tiny(
     *,
     anchors: Sequence[Sequence[Sequence[float]]] = TINY_ANCHORS,
     width: float = 1.0,
-    box: str = "mse",
+    box_loss: str | BoxLoss = "mse",
+    class_loss: str | ClassLoss = "bce",
     momentum: float = 0.97,
     dtype: DTypeLike = "float32",
 ) -> Detector:
-    """Build the tiny one; arguments as of `yolov3`, with two levels of anchors."""
+    """Builds the tiny one; the arguments are those of `yolov3`, with two levels of anchors."""
     check_backbone(width)
-    options = {"anchors": anchors, "width": width, "box": box, "momentum": momentum}
+    options = {
+        "anchors": anchors,
+        "width": width,
+        "box_loss": box_loss,
+        "class_loss": class_loss,
+        "momentum": momentum,
+    }
 
     def body(style: Style) -> tuple[PooledDarknet, TinyNeck]:
         return PooledDarknet(width, style), TinyNeck(width, style)

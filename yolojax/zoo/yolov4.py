@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from jaxtyping import DTypeLike
 
 from yolojax.detector import Detector
+from yolojax.losses import BoxLoss, ClassLoss
 from yolojax.models.darknet_backbones import CSPDarknet53, CSPDarknetTiny, scaled
 from yolojax.models.layers import Style
 from yolojax.models.yolo_necks import TinyNeck, YOLOv4Neck
@@ -53,11 +54,12 @@ def yolov4(
     anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
     width: float = 1.0,
     depths: Sequence[int] = (1, 2, 8, 8, 4),
-    box: str = "ciou",
+    box_loss: str | BoxLoss = "ciou",
+    class_loss: str | ClassLoss = "bce",
     momentum: float = 0.97,
     dtype: DTypeLike = "float32",
 ) -> Detector:
-    """Build it.
+    """Builds YOLOv4.
 
     Args:
       class_names: in the order of the class scores.
@@ -65,12 +67,21 @@ def yolov4(
       anchors: ``(width, height)`` in input pixels, ``[3, anchors per level, 2]``, finest level first.
       width: of the network, as a share of the published channels.
       depths: residual blocks of each stage of the backbone.
-      box: box part of the loss: ``ciou`` as published, or ``mse``, ``iou``, ``giou``, ``diou``, ``siou``.
+      box_loss: a key of `yolojax.zoo.parts.BOX_LOSSES` (``ciou`` as published), ``mse`` for offsets and logarithms of
+        sides, or a `BoxLoss`.
+      class_loss: a key of `yolojax.zoo.parts.CLASS_LOSSES`, or a `ClassLoss`.
       momentum: of the running BatchNorm statistics.
       dtype: of the network's computation.
     """
     check_backbone(width, depths)
-    options = {"anchors": anchors, "width": width, "depths": tuple(depths), "box": box, "momentum": momentum}
+    options = {
+        "anchors": anchors,
+        "width": width,
+        "depths": tuple(depths),
+        "box_loss": box_loss,
+        "class_loss": class_loss,
+        "momentum": momentum,
+    }
 
     def body(style: Style) -> tuple[CSPDarknet53, YOLOv4Neck]:
         return CSPDarknet53(width, tuple(depths), style), YOLOv4Neck(width, style)
@@ -95,13 +106,20 @@ def yolov4_tiny(
     *,
     anchors: Sequence[Sequence[Sequence[float]]] = TINY_ANCHORS,
     width: float = 1.0,
-    box: str = "ciou",
+    box_loss: str | BoxLoss = "ciou",
+    class_loss: str | ClassLoss = "bce",
     momentum: float = 0.97,
     dtype: DTypeLike = "float32",
 ) -> Detector:
-    """Build the tiny one; arguments as of `yolov4`, with two levels of anchors."""
+    """Builds the tiny one; the arguments are those of `yolov4`, with two levels of anchors."""
     check_backbone(width)
-    options = {"anchors": anchors, "width": width, "box": box, "momentum": momentum}
+    options = {
+        "anchors": anchors,
+        "width": width,
+        "box_loss": box_loss,
+        "class_loss": class_loss,
+        "momentum": momentum,
+    }
 
     def body(style: Style) -> tuple[CSPDarknetTiny, TinyNeck]:
         return CSPDarknetTiny(width, style), TinyNeck(width, style)

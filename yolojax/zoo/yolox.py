@@ -17,21 +17,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
+from yolojax.assign import AnchorFreeAssign
 from yolojax.coding import cell_centres, decode_yolox, flatten_levels, levels_of
 from yolojax.detector import Detector, DetectorSpec, Outputs, Variables
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
-from yolojax.losses import yolox_loss
-from yolojax.models.fold import unfold_batch_norm
+from yolojax.losses import BoxLoss, ClassLoss, yolox_loss
+from yolojax.models.batch_norm import unfold_batch_norm
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolox import PAFPN, CSPDarknet, DecoupledHead
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.weights.released import fit_tree
 from yolojax.weights.yolox import read_yolox
-from yolojax.zoo.assemble import assemble, check_input_size
 from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.description import mark_built
+from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.options import check_counts, check_momentum
+from yolojax.zoo.parts import BOX_LOSSES, CLASS_LOSSES, find_assigner, find_part
 
 STRIDES = (8, 16, 32)
 HYPER = {"lambda_coord": 5.0, "lambda_obj": 1.0, "lambda_noobj": 1.0, "lambda_cls": 1.0, "lambda_l1": 0.0}
@@ -48,9 +51,12 @@ def yolox(
     depthwise: bool = False,
     k: int = 10,
     momentum: float = 0.97,
+    assign: str | AnchorFreeAssign = "simota",
+    box_loss: str | BoxLoss = "squared-iou",
+    class_loss: str | ClassLoss = "bce",
     dtype: DTypeLike = "float32",
 ) -> Detector:
-    """Build it; by default YOLOX-S.
+    """Builds YOLOX; by default YOLOX-S.
 
     Args:
       class_names: in the order of the class scores.
@@ -58,9 +64,15 @@ def yolox(
       depth: multiplies the three bottlenecks of a layer.
       width: multiplies the 64 channels of the stem and all others with them.
       depthwise: split every 3x3 convolution but the stem into a depthwise and a pointwise one.
-      k: most points assigned to an object.
+      k: the most points that SimOTA and task-aligned assignment give to an object.
       momentum: of the running BatchNorm statistics.
+      assign: the assigner: a key of `yolojax.zoo.parts.ASSIGNERS`, or an `AnchorFreeAssign`.
+      box_loss: of the positives' boxes: a key of `yolojax.zoo.parts.BOX_LOSSES`, or a `BoxLoss`.
+      class_loss: a key of `yolojax.zoo.parts.CLASS_LOSSES`, or a `ClassLoss`.
       dtype: of the network's computation.
+
+    Raises:
+      ConfigError: an option out of range, or an input size that the strides do not divide.
     """
     stem, blocks = int(width * 64), max(round(depth * 3), 1)
     if stem < 1 or depth <= 0:
@@ -68,21 +80,43 @@ def yolox(
     check_input_size(input_size, STRIDES[-1])
     check_counts(1, k=k)
     check_momentum(momentum)
-    options: dict[str, Any] = {"depth": depth, "width": width, "depthwise": depthwise, "k": k, "momentum": momentum}
+    assigner, assign_name = find_assigner(assign, k)
+    box_part, box_name = find_part("box_loss", box_loss, BOX_LOSSES)
+    class_part, class_name = find_part("class_loss", class_loss, CLASS_LOSSES)
+    options: dict[str, Any] = {
+        "depth": depth,
+        "width": width,
+        "depthwise": depthwise,
+        "k": k,
+        "momentum": momentum,
+        "assign": assign_name,
+        "box_loss": box_name,
+        "class_loss": class_name,
+    }
     spec = DetectorSpec(
         "yolox", class_names, input_size, STRIDES, PREPROCESS, multi_label=False, hyper=HYPER, options=options
     )
 
-    def make_network(style: Style) -> Network:
-        return Network(
-            CSPDarknet(stem, blocks, depthwise, style=style),
-            PAFPN(blocks, depthwise, style=style),
-            DecoupledHead(len(class_names), 4 * stem, depthwise, style=style),
-        )
+    style = Style(activation="silu", momentum=momentum, epsilon=EPSILON, dtype=dtype)
+    network = Network(
+        CSPDarknet(stem, blocks, depthwise, style=style),
+        PAFPN(blocks, depthwise, style=style),
+        DecoupledHead(len(class_names), 4 * stem, depthwise, style=style),
+    )
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         boxes, objectness, classes = zip(*outputs, strict=True)
-        return yolox_loss(boxes, objectness, classes, levels_of(boxes, STRIDES), targets, hyper, largest_k=k)
+        return yolox_loss(
+            boxes,
+            objectness,
+            classes,
+            levels_of(boxes, STRIDES),
+            targets,
+            hyper,
+            assign=assigner,
+            box_loss=box_part,
+            class_loss=class_part,
+        )
 
     def decode(outputs: Outputs) -> Candidates:
         boxes, objectness, classes = zip(*outputs, strict=True)
@@ -91,8 +125,7 @@ def yolox(
         scores = jax.nn.sigmoid(flatten_levels(objectness)) * jax.nn.sigmoid(flatten_levels(classes))
         return Candidates(decode_yolox(flatten_levels(boxes), cells[None], strides[None]), scores)
 
-    style = Style(activation="silu", momentum=momentum, epsilon=EPSILON, dtype=dtype)
-    return assemble(spec, make_network, style, loss, decode)
+    return mark_built(flax_detector(spec, network, loss, decode))
 
 
 yolox_nano = partial(yolox, depth=0.33, width=0.25, depthwise=True)

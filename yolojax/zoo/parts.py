@@ -1,0 +1,125 @@
+"""The parts that a zoo function takes as arguments: assigners and losses, by name or as functions of the user's own.
+
+    yolov8(names, size, assign="simota")                # a part of the library, by name
+    yolov8(names, size, assign=simota_assign)           # the same
+    yolov8(names, size, class_loss=my_class_loss)       # a function of one's own, with the same signature
+
+A description stores names. In the place of a function of the user's own it has ``custom:`` and the function's name, and
+`yolojax.zoo.from_description` asks for that function again.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from yolojax.assign import (
+    AnchorFreeAssign,
+    atss_assign,
+    one_to_one_assign,
+    simota_assign,
+    task_aligned_assign,
+)
+from yolojax.errors import ConfigError
+from yolojax.losses import (
+    BoxLoss,
+    ClassLoss,
+    binary_cross_entropy,
+    box_iou_loss,
+    complete_box_iou_loss,
+    distance_box_iou_loss,
+    focal_loss,
+    generalized_box_iou_loss,
+    quality_focal_loss,
+    scylla_box_iou_loss,
+    squared_box_iou_loss,
+    varifocal_loss,
+)
+
+ASSIGNERS: dict[str, AnchorFreeAssign] = {
+    "atss": atss_assign,
+    "one-to-one": one_to_one_assign,
+    "simota": simota_assign,
+    "task-aligned": task_aligned_assign,
+}
+"""Assigners of anchor-free detectors, for the option ``assign``."""
+
+BOX_LOSSES: dict[str, BoxLoss] = {
+    "iou": box_iou_loss,
+    "squared-iou": squared_box_iou_loss,
+    "giou": generalized_box_iou_loss,
+    "diou": distance_box_iou_loss,
+    "ciou": complete_box_iou_loss,
+    "siou": scylla_box_iou_loss,
+}
+"""Losses of decoded boxes, for the option ``box_loss``. Anchor-based detectors also know ``mse``."""
+
+CLASS_LOSSES: dict[str, ClassLoss] = {
+    "bce": binary_cross_entropy,
+    "focal": focal_loss,
+    "quality-focal": quality_focal_loss,
+    "varifocal": varifocal_loss,
+}
+"""Losses of class logits, for the option ``class_loss``."""
+
+PART_OPTIONS = ("assign", "box_loss", "class_loss")
+"""The options of zoo functions that are parts."""
+
+CUSTOM = "custom:"
+"""Begins the entry of a function of the user's own in a description."""
+
+
+def qualified_name(function: Any) -> str:
+    """The module and the name of a function, for messages and descriptions."""
+    if isinstance(function, partial):
+        return f"{qualified_name(function.func)} (partial)"
+    if not hasattr(function, "__qualname__"):
+        function = type(function)
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def find_part(option: str, value: Any, known: Mapping[str, Any]) -> tuple[Any, str]:
+    """Finds the function that an option means, and how the description calls it.
+
+    Args:
+      option: the name of the option, for messages.
+      value: a key of ``known``, or a function.
+      known: functions by name.
+
+    Returns:
+      The function, and its name in ``known``, or the mark of a function of the user's own.
+
+    Raises:
+      ConfigError: a name that is not known, or a value that is neither name nor function.
+    """
+    if isinstance(value, str) and value in known:
+        return known[value], value
+    if isinstance(value, str) and value.startswith(CUSTOM):
+        raise ConfigError(needs_part(option, value.removeprefix(CUSTOM)))
+    if isinstance(value, str) or not callable(value):
+        near = difflib.get_close_matches(str(value), known, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"{option} = {value!r}: {hint}give {', '.join(known)}, or a function")
+    name = next((name for name, function in known.items() if function is value), None)
+    return value, name or CUSTOM + qualified_name(value)
+
+
+def needs_part(option: str, name: str) -> str:
+    """The message that asks for a function that a description cannot hold."""
+    return f"this detector was built with its own {option} ({name}); pass parts={{{option!r}: ...}}"
+
+
+def find_assigner(value: Any, k: int) -> tuple[AnchorFreeAssign, str]:
+    """The assigner that the option ``assign`` means, with at most ``k`` points to an object where it has such a number.
+
+    ``k`` belongs to task-aligned assignment and to SimOTA; other assigners have their own numbers. Raises `ConfigError`
+    as `find_part` does.
+    """
+    function, name = find_part("assign", value, ASSIGNERS)
+    limits: dict[str, Callable[..., Any]] = {
+        "task-aligned": partial(task_aligned_assign, k=k),
+        "simota": partial(simota_assign, largest_k=k),
+    }
+    return limits.get(name, function), name
