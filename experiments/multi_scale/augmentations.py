@@ -44,6 +44,12 @@ class Look(NamedTuple):
     tta: TTA
     suppress: Suppression | None = None
 
+    @property
+    def validation(self) -> ValidationConfig:
+        """The thresholds: the same for all detectors, whatever they were published with."""
+        iou = 0.7 if self.suppress is None else None
+        return ValidationConfig(confidence=0.001, iou=iou, max_detections=100, batch_size=8)
+
 
 def looks_of(spec: DetectorSpec) -> dict[str, Look]:
     """The detector's own size, three about a fifth apart, and single larger ones of as many pixels."""
@@ -71,7 +77,6 @@ def looks_of(spec: DetectorSpec) -> dict[str, Look]:
 
 
 _compiled: dict[tuple[str, Look], Any] = {}
-VALIDATION = ValidationConfig(max_detections=100, batch_size=8)
 
 
 def tested(
@@ -79,11 +84,9 @@ def tested(
 ) -> dict[str, Any]:
     """COCO's numbers of a look, and AP on resampled images. ``name`` is the detector's: it is compiled once a look."""
     if (name, look) not in _compiled:
-        _compiled[name, look] = make_detect_batch(
-            detector, VALIDATION.max_detections, tta=look.tta, suppress=look.suppress
-        )
+        _compiled[name, look] = make_detect_batch(detector, 100, tta=look.tta, suppress=look.suppress)
     input_images = laid_out(dataset, with_tta(detector.spec, look.tta).input_size, detector)
-    found = evaluate_images(_compiled[name, look], detector, variables(), input_images, VALIDATION, Quiet())
+    found = evaluate_images(_compiled[name, look], detector, variables(), input_images, look.validation, Quiet())
     numbers = {key: getattr(found.result, key) for key in NUMBERS}
     if samples:
         columns = read_both(dataset.to_coco(), found.detections)
@@ -103,7 +106,7 @@ def seconds(detector: Detector, variables: Variables, rounds: int = 8) -> dict[s
         input_size = with_tta(detector.spec, look.tta).input_size
         image = jax.device_put(np.random.default_rng(0).integers(0, 256, (1, *input_size, 3), np.uint8))
         program = make_detect_batch(detector, 100, tta=look.tta, suppress=look.suppress)
-        runs[name] = partial(program, variables, image, 0.001)
+        runs[name] = partial(program, variables, image, 0.001, look.validation.iou)
         jax.block_until_ready(runs[name]())
     fastest = dict.fromkeys(runs, np.inf)
     for _ in range(rounds):

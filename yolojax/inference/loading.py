@@ -52,8 +52,7 @@ def load_detector(
       dtype: in which the network computes, ``float32`` or ``bfloat16``. Parameters and boxes are float32 always.
       parts: functions of the user's own that a released detector was made with, such as ``{"assign": my_assign}`` or
         ``{"decode": my_decode}``, since files hold no functions (`yolojax.zoo.custom_parts`).
-      detector: the whole record, for variables of a detector that the zoo does not know. It computes in the type that it
-        was built with.
+      detector: the whole record, for variables of a detector that the zoo does not know.
 
     Raises:
       CheckpointError: nothing there, damaged, weights that do not fit the description, or a part that has to be given.
@@ -151,6 +150,8 @@ def _load_released(
             detector = zoo.from_description(description, dtype=dtype, parts=parts)
         else:
             zoo.check_record(detector, description)
+            if jnp.dtype(dtype) != jnp.float32:
+                raise ConfigError("dtype belongs to a detector that is loaded; build the record with dtype instead")
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     weights = folder / "weights.safetensors"

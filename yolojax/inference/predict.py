@@ -288,8 +288,8 @@ def load(
 ) -> Predictor:
     """A ready `Predictor` from a run directory, a released detector or published files.
 
-    ``paths``, ``size``, ``dtype``, ``parts`` and ``detector`` are those of `load_detector`, which also says what raises;
-    the others are those of `Predictor`.
+    ``paths``, ``size``, ``dtype``, ``parts`` and ``detector`` are those of `load_detector`, which also says what
+    raises; the others are those of `Predictor`.
     """
     detector, variables = load_detector(*paths, size=size, dtype=dtype, parts=parts, detector=detector)
     return Predictor(
