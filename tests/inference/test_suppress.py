@@ -99,7 +99,7 @@ def best_alone(boxes, scores, classes, max_detections, *, valid=None):
     return nms.Kept(jnp.where(exists, best, 0).astype(jnp.int32), exists)
 
 
-@pytest.mark.parametrize("tta", [None, TTA((1.0,)), TTA((1.0,), fusion="wbf")], ids=["plain", "union", "wbf"])
+@pytest.mark.parametrize("tta", [None, TTA((1.0,)), TTA((1.0,), False, "wbf")], ids=["plain", "union", "wbf"])
 def test_a_function_of_ones_own(detector, tta):
     found = evaluate((detector, {}), DATA, suppress=best_alone, tta=tta)
     best = SCORES.max((1, 2))
@@ -119,11 +119,11 @@ def test_every_kind_by_name_is_sorted_and_equals_its_function(name):
     candidates = Candidates(jnp.asarray(BOXES), jnp.asarray(SCORES))
     run = jax.jit(lambda c: postprocess(c, 0.01, suppress=nms.named_suppression(name, 0.4), max_detections=20))
     found, one = run(candidates), jax.vmap(lambda c: run(Candidates(*(x[None] for x in c))))(candidates)
-    assert (found.valid.sum(1) > 2).all() and (np.diff(found.scores) <= 0).all()
+    assert found.valid.any(1).all() and found.valid.sum() > 10 and (np.diff(found.scores) <= 0).all()
     assert (found.scores[found.valid] >= 0.01).all() and (found.classes[~found.valid] == -1).all()
     for a, b in zip(found, one, strict=True):
         np.testing.assert_allclose(a, b[:, 0] if b.ndim > 1 else b.squeeze(), rtol=1e-5, atol=1e-4)
-    best, label = SCORES[0].max(-1), SCORES[0].argmax(-1).astype(np.int32)
+    best, label = jnp.asarray(SCORES[0].max(-1)), jnp.asarray(SCORES[0].argmax(-1), jnp.int32)
     direct = kind.function(jnp.asarray(BOXES[0]), best, label, 20, valid=best >= 0.01, **{kind.parameter: 0.4})
     keep = np.asarray(direct.valid & (direct.scores >= 0.01))
     np.testing.assert_allclose(found.scores[0][found.valid[0]], direct.scores[keep], rtol=1e-5)
