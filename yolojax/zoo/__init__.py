@@ -17,13 +17,12 @@ from yolojax.errors import ConfigError
 from yolojax.models.network import parameter_count
 from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.compact import compact
-from yolojax.zoo.darknet import darknet, from_darknet, to_darknet
+from yolojax.zoo.darknet import darknet, from_darknet, load_darknet, save_darknet, to_darknet
 from yolojax.zoo.description import check_record, custom_parts, describe, restore
 from yolojax.zoo.flax_detector import flax_detector, forward_flops, measure_statistics
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.options import check_types
 from yolojax.zoo.parts import PART_OPTIONS
-from yolojax.zoo.published import load_darknet, save_darknet
 from yolojax.zoo.yolov2 import yolov2
 from yolojax.zoo.yolov3 import yolov3, yolov3_tiny
 from yolojax.zoo.yolov4 import yolov4, yolov4_tiny

@@ -1,0 +1,126 @@
+"""Assigners and losses as arguments of the zoo's functions, by name and as functions."""
+
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from yolojax import zoo
+from yolojax.assign import Assigned, simota_assign
+from yolojax.errors import CheckpointError, ConfigError
+from yolojax.losses import binary_cross_entropy, complete_box_iou_loss, focal_loss
+from yolojax.structures import Hyper, Targets
+from yolojax.zoo.lesson import lesson
+from yolojax.zoo.yolov3 import yolov3_tiny
+from yolojax.zoo.yolov8 import yolov8
+from yolojax.zoo.yolox import yolox
+
+NAMES, SIZE = ("a", "b", "c"), (64, 64)
+ANCHORS = (((10.0, 12.0), (20.0, 16.0)), ((30.0, 40.0), (60.0, 50.0)))
+ANCHOR_FREE = {
+    "yolov8": yolov8,
+    "yolox": partial(yolox, width=1 / 32),
+    "compact": partial(zoo.ARCHITECTURES["compact"], widths=(8, 8, 8, 8), depths=(0, 0, 0, 0), head_width=8),
+}
+ANCHORED = {
+    "lesson": partial(lesson, anchors=ANCHORS, widths=(8, 8, 8, 8, 8), depths=(0, 0, 0, 0, 0), neck_width=8),
+    "yolov3-tiny": partial(yolov3_tiny, width=1 / 64),
+}
+
+
+def targets() -> Targets:
+    boxes = jnp.broadcast_to(jnp.array([[8.0, 8, 40, 30], [20, 10, 60, 60], [0, 0, 1, 1]]), (2, 3, 4))
+    flags = jnp.broadcast_to(jnp.array([True, True, False]), (2, 3))
+    classes = jnp.broadcast_to(jnp.array([0, 2, 0], jnp.int32), (2, 3))
+    return Targets(boxes, classes, flags, jnp.zeros((2, 3), bool), jnp.zeros(2, jnp.int32))
+
+
+def terms(detector, seed=0):
+    """The loss of outputs drawn at random, of the shapes that the network gives."""
+    shapes = jax.eval_shape(
+        detector.forward, jax.eval_shape(detector.init, jax.random.key(0)), jnp.zeros((2, *SIZE, 3))
+    )
+    leaves, tree = jax.tree.flatten(shapes)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    outputs = tree.unflatten([jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+    hyper = Hyper()._replace(**detector.spec.hyper)
+    return jax.jit(lambda outputs: detector.loss(outputs, targets(), hyper))(outputs)
+
+
+def double_cross_entropy(logits, targets):
+    return 2 * binary_cross_entropy(logits, targets)
+
+
+def half_box_loss(predicted, target):
+    return complete_box_iou_loss(predicted, target) / 2
+
+
+def nothing_assigned(targets, levels, predictions):
+    empty = jnp.zeros(predictions.boxes.shape[:2])
+    return Assigned(empty.astype(jnp.int32), empty.astype(bool), empty)
+
+
+@pytest.mark.parametrize("name", [*ANCHOR_FREE, *ANCHORED])
+def test_losses_given_as_functions_are_those_that_are_used(name):
+    make = {**ANCHOR_FREE, **ANCHORED}[name]
+    usual = terms(make(NAMES, SIZE, box_loss="ciou"))
+    own = terms(make(NAMES, SIZE, box_loss=half_box_loss, class_loss=double_cross_entropy))
+    for part, value in usual.sums.items():
+        factor = {"box": 0.5, "cls": 2.0}.get(part, 1.0)
+        np.testing.assert_allclose(own.sums[part], factor * value, rtol=1e-6, err_msg=part)
+    assert float(usual.sums["box"].min()) > 0 and float(usual.sums["cls"].min()) > 0
+
+
+@pytest.mark.parametrize("name", ["yolox", "compact"])
+def test_an_assigner_given_as_a_function_decides(name):
+    make = ANCHOR_FREE[name]
+    found = terms(make(NAMES, SIZE, assign=nothing_assigned))
+    assert float(found.counts["positives"].sum()) == 0 and found.counts["unassigned"].tolist() == [2, 2]
+    by_name, by_function = (make(NAMES, SIZE, assign=one, k=3) for one in ("simota", simota_assign))
+    assert by_name.spec == by_function.spec and by_name.spec.options["assign"] == "simota"
+    jax.tree.map(np.testing.assert_array_equal, terms(by_name), terms(by_function))
+    others = {one: terms(make(NAMES, SIZE, assign=one)) for one in ("atss", "task-aligned", "one-to-one")}
+    assert all(float(other.counts["positives"].min()) > 0 for other in others.values())
+    assert float(others["one-to-one"].counts["positives"][0]) == 2
+
+
+def test_a_description_stores_names_and_asks_for_functions():
+    options = {"width": 1 / 32, "box_loss": "giou", "class_loss": focal_loss, "assign": nothing_assigned}
+    detector = zoo.build("yolox", NAMES, SIZE, **options)
+    description = json.loads(json.dumps(zoo.describe(detector)))
+    assert description["options"]["box_loss"] == "giou" and description["options"]["class_loss"] == "focal"
+    assert description["custom"] == {"assign": f"{__name__}.nothing_assigned"}
+    with pytest.raises(CheckpointError, match=r"built with its own assign \(.*nothing_assigned\); pass parts="):
+        zoo.from_description(description)
+    with pytest.raises(ConfigError, match=r"built with its own assign \(.*nothing_assigned\); pass parts="):
+        zoo.build("yolox", NAMES, SIZE, **description["options"])
+    again = zoo.from_description(description, parts={"assign": nothing_assigned})
+    assert zoo.describe(again) == zoo.describe(detector)
+    # A function that moved since is taken all the same.
+    moved = zoo.from_description(description, parts={"assign": partial(simota_assign, radius=3.0)})
+    assert zoo.custom_parts(moved) == {"assign": "yolojax.assign._anchor_free.simota_assign (partial)"}
+
+
+def test_options_that_came_later_take_their_defaults():
+    description = json.loads(json.dumps(zoo.describe(zoo.build("yolox", NAMES, SIZE, width=1 / 32))))
+    for option in ("assign", "box_loss", "class_loss"):
+        del description["options"][option]
+    assert zoo.from_description(description).spec.options["assign"] == "simota"
+    with pytest.raises(CheckpointError, match="no option stem"):
+        zoo.from_description({**description, "options": {**description["options"], "stem": 3}})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"assign": "simoto"}, "assign = 'simoto': did you mean simota"),
+        ({"class_loss": 3}, "class_loss = 3: give bce, focal, quality-focal, varifocal, or a function"),
+        ({"box_loss": "mse"}, "box_loss = 'mse': .*give iou, squared-iou"),
+    ],
+)
+def test_a_part_that_is_none_is_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        zoo.build("yolov8", NAMES, SIZE, **options)
