@@ -73,7 +73,7 @@ def run_one(seed: int, data: str | None, spawned: float, folder: Path) -> dict[s
     from yolojax.inference.evaluate import evaluate
     from yolojax.models.network import parameter_count
     from yolojax.training.fit import fit
-    from yolojax.training.progress import Quiet
+    from yolojax.progress import Quiet
 
     class Lines(Quiet):
         def say(self, line: str) -> None:

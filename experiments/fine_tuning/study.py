@@ -74,7 +74,7 @@ def run_one(arm: str, seed: int, args: argparse.Namespace, folder: Path) -> dict
     """Train and test one arm with one seed."""
     from yolojax.inference.evaluate import evaluate
     from yolojax.training.fit import fit
-    from yolojax.training.progress import Quiet
+    from yolojax.progress import Quiet
 
     class Lines(Quiet):
         def say(self, line: str) -> None:

@@ -23,7 +23,7 @@ from yolojax import zoo
 from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.coding import levels_of
 from yolojax.config import AugmentConfig, OptimiserConfig, ValidationConfig
-from yolojax.data import open_dataset
+from yolojax.data import box_sizes_on_input, open_dataset
 from yolojax.data.input_images import ImageCache, build_cache
 from yolojax.data.sampling import sample_indices
 from yolojax.data.shapes import CLASS_NAMES, MIN_VISIBLE, MOST_OBJECTS, shapes_dataset
@@ -33,8 +33,7 @@ from yolojax.inference.evaluate import Evaluation, evaluate_images, make_detect_
 from yolojax.losses import on_decoded_boxes, squared_offset_loss, yolov3_loss
 from yolojax.structures import Batch, Hyper, LossTerms, Targets, hyper_as_arrays
 from yolojax.training.augmentation import make_augmentations
-from yolojax.training.inputs import box_sizes_on_input
-from yolojax.training.progress import Quiet
+from yolojax.progress import Quiet
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
 from yolojax.zoo.parts import BOX_LOSSES as DECODED_BOX_LOSSES

@@ -148,9 +148,9 @@ def test_grain_reads_in_the_order_it_is_given_and_resumes_at_a_step(threads):
 
 def test_streamed_batches_do_not_depend_on_the_number_of_threads(data):
     cache = build_cache(data, INPUT_SIZE, Preprocess())
+    sampler = uniform_sampler(7, 3)
     for threads in (1, 4):
         stream = stream_images(data, INPUT_SIZE, Preprocess(), threads=threads)
-        sampler = uniform_sampler(7, 3)
         pairs = zip(*(s.batches(lambda t: sampler(2, t), 7) for s in (cache, stream)), strict=False)
         assert all(same(a, b) for (_, a), (_, b) in itertools.islice(pairs, 4))
 

@@ -78,11 +78,10 @@ class Assign:
         import numpy as np
 
         from yolojax.anchors import design_anchors
-        from yolojax.data import build_cache
+        from yolojax.data import box_sizes_on_input, build_cache
         from yolojax.geometry import Preprocess
         from yolojax.structures import Level
         from yolojax.training.assignments import assign_by
-        from yolojax.training.inputs import box_sizes_on_input
 
         input_size, strides, preprocess, detector = (self.size, self.size), (8, 16, 32), Preprocess(), None
         if self.model is not None:

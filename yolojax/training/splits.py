@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from yolojax.config import DataConfig
-from yolojax.data import Dataset, splits
-from yolojax.data.splits import split_named, take_fraction, validation_split
+from yolojax.data import Dataset, split_named, splits, take_fraction, validation_split
 
 __all__ = ["open_splits", "split_named", "take_fraction", "validation_split"]
 

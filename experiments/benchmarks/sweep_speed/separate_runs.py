@@ -20,7 +20,7 @@ from yolojax.inference.evaluate import evaluate_images, make_detect_batch
 from yolojax.training.hyper import make_hyper
 from yolojax.training.inputs import lay_out_images
 from yolojax.training.preparation import build, step_maker
-from yolojax.training.progress import Quiet
+from yolojax.progress import Quiet
 from yolojax.training.splits import open_splits
 from yolojax.training.state import make_state
 from yolojax.training.sweep import Trial

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolojax.eval.accumulate import RECALL_POINTS, _recall_points_within
+from yolojax.eval.accumulate import RECALL_POINTS, _recall_points_within, average_precision, coco_numbers
 from yolojax.eval.coco import METRICS, evaluate_coco
-from yolojax.eval.device import ANY_AREA, PaddedDetections, PaddedTruth, average_precision
-from yolojax.eval.device_numbers import device_numbers
 from yolojax.eval.inputs import read_detections, read_ground_truth
+from yolojax.eval.matching import ANY_AREA, PaddedDetections, PaddedTruth
 
 AREAS = ((0.0, 1e10), (0.0, 1024.0), (1024.0, 9216.0), (9216.0, 1e10))
 IMAGES, M, K = 4, 14, 40
@@ -102,7 +101,7 @@ def test_twelve_numbers_in_float32(make_case) -> None:
         truth, found = make_case(seed, images=IMAGES, objects=4, crowd=0.2, ties=seed == 12)
         result = evaluate_coco(truth, found)
         columns = read_ground_truth(truth)
-        got = device_numbers(columns, read_detections(found, columns))
+        got = coco_numbers(columns, read_detections(found, columns))
         assert set(got) == set(METRICS)
         for name in METRICS:
             expected = getattr(result, name)
@@ -118,32 +117,12 @@ def test_vmaps_over_data_sets_in_float32(make_case, pycocotools_run, strict_dtyp
     np.testing.assert_allclose(mean, [pycocotools_run(*case).stats[0] for case in cases], rtol=0, atol=1e-6)
 
 
-def test_recall_points_are_reached_as_in_float64() -> None:
+@pytest.mark.parametrize("interpolation", ["coco", "eleven_points"])
+def test_recall_points_are_reached_as_in_float64(interpolation) -> None:
     """For every number of objects up to 400, and of true positives among them."""
+    grid = RECALL_POINTS[interpolation]
     n, hits = np.meshgrid(np.arange(1, 401), np.arange(401), indexing="ij")
-    recall = hits / n
-    expected = np.where(hits > 0, np.searchsorted(RECALL_POINTS, recall.ravel(), side="right").reshape(n.shape), 0)
-    got = _recall_points_within(jnp.asarray(hits, jnp.int32), jnp.asarray(n, jnp.int32))
+    reached = np.searchsorted(grid, (hits / n).ravel(), side="right").reshape(n.shape)
+    expected = np.where(hits > 0, reached, 0)
+    got = _recall_points_within(jnp.asarray(hits, jnp.int32), jnp.asarray(n, jnp.int32), grid)
     np.testing.assert_array_equal(np.asarray(got)[hits <= n], expected[hits <= n])
-
-
-def test_compiles_once(make_case) -> None:
-    """Other content, another cap and another area range are the same program."""
-    cases = [padded(*make_case(seed, images=IMAGES, objects=4), np.float32) for seed in (1, 2)]
-    first = evaluate(*cases[0], classes=3)
-    before = len(traces)
-    second = evaluate(*cases[1], classes=3, cap=7, area_range=AREAS[1])
-    assert len(traces) == before and first.mean() != second.mean()
-
-
-def test_classes_without_objects_are_nan_and_left_out() -> None:
-    box = jnp.array([[[0.0, 0.0, 10.0, 10.0]]])
-    one, yes = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-    truth = PaddedTruth(box, one, jnp.full((1, 1), 100.0), ~yes, yes)
-    found = PaddedDetections(box, jnp.full((1, 1), 0.5), one, yes)
-    got = evaluate(truth, found, classes=2)
-    assert float(got.mean()) == 1.0 and bool(jnp.isnan(got.precision[:, 1]).all())
-    empty = evaluate(truth._replace(valid=~yes), found._replace(valid=~yes), classes=2)
-    assert bool(jnp.isnan(empty.mean()))
-    missed = evaluate(truth, found._replace(valid=~yes), classes=2)
-    assert float(missed.mean()) == 0.0
