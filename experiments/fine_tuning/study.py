@@ -73,8 +73,8 @@ def pace(args: argparse.Namespace) -> dict[str, Any]:
 def run_one(arm: str, seed: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train and test one arm with one seed."""
     from yolojax.inference.evaluate import evaluate
-    from yolojax.training.fit import fit
     from yolojax.progress import Quiet
+    from yolojax.training.fit import fit
 
     class Lines(Quiet):
         def say(self, line: str) -> None:

@@ -19,8 +19,8 @@ from yolojax.eval.coco import read_both
 from yolojax.inference.evaluate import evaluate_images, make_detect_batch
 from yolojax.inference.tta import TTA, with_tta
 from yolojax.nms import Suppression, soft_nms_gaussian
-from yolojax.training.inputs import lay_out_images
 from yolojax.progress import Quiet
+from yolojax.training.inputs import lay_out_images
 
 ONE, OWN_SOFT = "its own size", "its own size, soft"
 NUMBERS = ("AP", "AP50", "APs", "APm", "APl")

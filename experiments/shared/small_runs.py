@@ -31,9 +31,9 @@ from yolojax.detector import Detector, Variables
 from yolojax.geometry import Preprocess
 from yolojax.inference.evaluate import Evaluation, evaluate_images, make_detect_batch
 from yolojax.losses import on_decoded_boxes, squared_offset_loss, yolov3_loss
+from yolojax.progress import Quiet
 from yolojax.structures import Batch, Hyper, LossTerms, Targets, hyper_as_arrays
 from yolojax.training.augmentation import make_augmentations
-from yolojax.progress import Quiet
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
 from yolojax.zoo.parts import BOX_LOSSES as DECODED_BOX_LOSSES

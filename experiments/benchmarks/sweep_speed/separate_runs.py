@@ -17,10 +17,10 @@ from experiments.shared.bench_command import TINY
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig
 from yolojax.data import shapes_dataset, uniform_sampler, write_yolo
 from yolojax.inference.evaluate import evaluate_images, make_detect_batch
+from yolojax.progress import Quiet
 from yolojax.training.hyper import make_hyper
 from yolojax.training.inputs import lay_out_images
 from yolojax.training.preparation import build, step_maker
-from yolojax.progress import Quiet
 from yolojax.training.splits import open_splits
 from yolojax.training.state import make_state
 from yolojax.training.sweep import Trial
