@@ -175,7 +175,10 @@ def test_a_detector_of_plain_functions_needs_six_fields(tmp_path):
     assert set(description["custom"]) == set(Detector._fields) - {"spec"}
     with pytest.raises(CheckpointError, match=r"'plain' is not one of the zoo.*detector="):
         zoo.from_description(description)
-    zoo.check_record(detector, description)
+    save_released(tmp_path, variables, {"detector": description})
+    again, loaded = load_detector(tmp_path, detector=detector)
+    assert again is detector and isinstance(loaded["params"][0], Layer)
+    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
 
 
 def test_parts_are_paths_in_any_pytree():

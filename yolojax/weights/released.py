@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from yolojax.errors import CheckpointError, WriteError
@@ -32,19 +33,18 @@ _ADVICE = "free space or give another --out"
 WEIGHTS, TEXT = "weights.safetensors", "detector.json"
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with ``/``-joined names; the leaves are taken as they are."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{name}/"))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+def flatten(tree: Any) -> dict[str, Any]:
+    """The leaves of any pytree by their paths: keys, fields and indices, joined by ``/``."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_name(path): leaf for path, leaf in leaves}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """The inverse of `flatten` for nested dicts."""
     tree: dict[str, Any] = {}
     for name, value in flat.items():
         *parents, leaf = name.split("/")
@@ -156,8 +156,8 @@ def _stated(entry: str) -> dict[str, str] | None:
         return None
 
 
-def fit_tree(loaded: dict[str, Any], expected: dict[str, Any], source: str) -> dict[str, Any]:
-    """The loaded arrays in the tree of ``expected`` (arrays or `jax.ShapeDtypeStruct`), its empty parts included.
+def fit_tree(loaded: Any, expected: Any, source: str) -> Any:
+    """The loaded arrays in the tree of ``expected``, any pytree of arrays or `jax.ShapeDtypeStruct`.
 
     Raises `CheckpointError` naming the first parameter that is missing, unknown, not finite, or of another shape or
     type.
@@ -180,11 +180,4 @@ def fit_tree(loaded: dict[str, Any], expected: dict[str, Any], source: str) -> d
                 f"{source}: parameter {name} holds values that are not finite; the file is damaged, or its "
                 "training failed: take other weights"
             )
-
-    def fill(node: dict[str, Any], prefix: str) -> dict[str, Any]:
-        return {
-            name: fill(value, f"{prefix}{name}/") if isinstance(value, dict) else flat[prefix + name]
-            for name, value in node.items()
-        }
-
-    return fill(expected, "")
+    return jax.tree_util.tree_map_with_path(lambda path, _: flat[_name(path)], expected)
