@@ -118,6 +118,7 @@ OUT_OF_RANGE = {
     "validation.confidence": (-0.1, 1.0),
     "validation.iou": (0.0, 1.1),
     "validation.max_detections": (0,),
+    "validation.suppress_parameter": (0.0, -1.0),
     "validation.batch_size": (0,),
     "validation.samples": (-1, 1),
     "data.max_objects": (0,),

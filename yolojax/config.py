@@ -150,21 +150,33 @@ class OptimiserConfig:
     ema_decay: float = 0.998
 
 
+SuppressionName = Literal["nms", "soft-linear", "soft-gaussian", "diou", "matrix", "fast", "wbf", "none"]
+"""The kinds of suppression that `yolojax.nms.named_suppression` makes."""
+
+
 @dataclass(frozen=True)
 class ValidationConfig:
     """How a detector is measured (COCO protocol).
 
     Attributes:
-      confidence: detections with a lower score are not counted.
-      iou: overlap above which non-maximum suppression removes the weaker box.
-      max_detections: most detections kept for an image.
+      confidence: detections with a lower score are not counted; the detector's own, .001 as a rule, where none is
+        given.
+      iou: overlap above which nms removes the box of lower score; the detector's own, .7 as a rule, where none is
+        given. Other kinds of suppression do not read it.
+      max_detections: most detections kept for an image; the detector's own, 300 as a rule, where none is given.
+      suppress: kind of suppression; what the detector names, nms as a rule, where none is given.
+      suppress_parameter: of soft-linear, the IoU from which it lowers scores (.3); of soft-gaussian and matrix, sigma
+        (.5); of diou and fast, the overlap above which they suppress (.5); of wbf, the IoU above which it averages
+        boxes (.55). nms and none have no parameter.
       batch_size: images per forward pass.
       samples: bootstrap resamples for the intervals of the report; 0 for none.
     """
 
-    confidence: float = 0.001
-    iou: float = 0.7
-    max_detections: int = 300
+    confidence: float | None = None
+    iou: float | None = None
+    max_detections: int | None = None
+    suppress: SuppressionName | None = None
+    suppress_parameter: float | None = None
     batch_size: int = 16
     samples: int = 1000
 
@@ -321,10 +333,20 @@ def check(config: TrainConfig) -> TrainConfig:
     need(o.weight_decay >= 0, "optimiser.weight_decay", o.weight_decay, "give 0 or more")
     need(o.warmup_steps >= 0, "optimiser.warmup_steps", o.warmup_steps, "give 0 or more")
     need(o.clip_norm > 0, "optimiser.clip_norm", o.clip_norm, "give a positive number")
-    need(0 <= v.confidence < 1, "validation.confidence", v.confidence, "give a number from 0 to below 1")
-    need(0 < v.iou <= 1, "validation.iou", v.iou, "give a number above 0, at most 1")
-    some = 1 <= v.max_detections <= MOST_DETECTIONS
-    need(some, "validation.max_detections", v.max_detections, f"give 1 to {MOST_DETECTIONS}")
+    if v.confidence is not None:
+        need(0 <= v.confidence < 1, "validation.confidence", v.confidence, "give a number from 0 to below 1")
+    if v.iou is not None:
+        need(0 < v.iou <= 1, "validation.iou", v.iou, "give a number above 0, at most 1")
+        greedy = v.suppress in (None, "nms")
+        need(greedy, "validation.iou", v.iou, f"{v.suppress} does not read it; give validation.suppress_parameter")
+    if v.max_detections is not None:
+        some = 1 <= v.max_detections <= MOST_DETECTIONS
+        need(some, "validation.max_detections", v.max_detections, f"give 1 to {MOST_DETECTIONS}")
+    if v.suppress_parameter is not None:
+        kind, parameter = v.suppress, v.suppress_parameter
+        need(parameter > 0, "validation.suppress_parameter", parameter, "give a positive number")
+        has = kind not in (None, "nms", "none")
+        need(has, "validation.suppress_parameter", parameter, f"{kind or 'nms'} has no parameter; leave it out")
     need(v.batch_size >= 1, "validation.batch_size", v.batch_size, "give at least 1")
     need(v.samples == 0 or v.samples >= 2, "validation.samples", v.samples, "give at least 2, or 0 for no intervals")
     d = config.data

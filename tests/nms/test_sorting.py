@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax.nms.order import any_of_rows, count_set, first_set, words_of
+from yolojax.nms.sorting import any_of_rows, count_set, first_set, words_of
 
 
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 700])

@@ -1,4 +1,4 @@
-"""Soft-NMS: overlapping boxes lose score instead of being struck out (arXiv 1704.04503)."""
+"""Soft-NMS lowers the scores of overlapping boxes instead of removing them (N. Bodla et al., arXiv 1704.04503)."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from yolojax.boxes import box_iou
-from yolojax.nms.kept import Rescored, check_classes, usable_rows
+from yolojax.nms.protocol import Rescored, check_classes, usable_rows
 
 
 def soft_nms_linear(
@@ -25,17 +25,17 @@ def soft_nms_linear(
     Args:
       boxes: xyxy.
       scores: not negative.
-      classes: only boxes of one class weaken each other; None for all.
-      max_detections: how many boxes to take, each after all earlier ones have weakened the rest.
+      classes: only boxes of one class lower each other's scores; None for all.
+      max_detections: how many boxes to take, each after all earlier ones have lowered the scores of the rest.
       iou_threshold: ``N_t`` of the paper.
-      score_threshold: what falls below is not taken.
+      score_threshold: a box whose score falls below is not taken.
       valid: rows to consider; all by default.
     """
 
     def decay(iou: Float[Array, " N"]) -> Float[Array, " N"]:
         return jnp.where(iou >= iou_threshold, 1.0 - iou, 1.0)
 
-    return _take_and_weaken(boxes, scores, classes, max_detections, score_threshold, valid, decay)
+    return _take_and_lower(boxes, scores, classes, max_detections, score_threshold, valid, decay)
 
 
 def soft_nms_gaussian(
@@ -53,10 +53,10 @@ def soft_nms_gaussian(
     def decay(iou: Float[Array, " N"]) -> Float[Array, " N"]:
         return jnp.exp(-(iou**2) / sigma)
 
-    return _take_and_weaken(boxes, scores, classes, max_detections, score_threshold, valid, decay)
+    return _take_and_lower(boxes, scores, classes, max_detections, score_threshold, valid, decay)
 
 
-def _take_and_weaken(
+def _take_and_lower(
     boxes: Float[Array, "N 4"],
     scores: Float[Array, " N"],
     classes: Int[Array, " N"] | None,
@@ -71,7 +71,7 @@ def _take_and_weaken(
     nothing = Rescored(*(jnp.zeros_like(usable, shape=k, dtype=t) for t in (jnp.int32, bool, jnp.float32)))
     if len(scores) == 0:
         return nothing
-    # Rows taken or not usable hold minus one, below any score; a product with 0 must not make a NaN of them.
+    # Rows that are taken or not usable hold -1, below any score: minus infinity times a factor of 0 would be a NaN.
     left = jnp.where(usable & (scores >= score_threshold), scores.astype(jnp.float32), -1.0)
 
     def take(state: tuple[Int[Array, ""], Float[Array, " N"], Rescored]):
@@ -85,8 +85,8 @@ def _take_and_weaken(
         factor = decay(box_iou(boxes[best][None], boxes)[0])
         if classes is not None:
             factor = jnp.where(classes == classes[best], factor, 1.0)
-        weaker = left * factor
-        return i + 1, jnp.where((left < 0) | (weaker < score_threshold), -1.0, weaker).at[best].set(-1.0), taken
+        lowered = left * factor
+        return i + 1, jnp.where((left < 0) | (lowered < score_threshold), -1.0, lowered).at[best].set(-1.0), taken
 
     def more(state: tuple[Int[Array, ""], Float[Array, " N"], Rescored]) -> Bool[Array, ""]:
         i, left, _ = state
