@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import operator
 from dataclasses import dataclass, field
 from pathlib import Path

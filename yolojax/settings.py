@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 from numbers import Integral, Real
+from pathlib import PurePath
 from typing import Any, Literal
 
 from yolojax.errors import ConfigError
@@ -69,10 +70,12 @@ def converted(hint: Any, value: Any, name: str) -> Any:
         return _one_of(inner, value, name)
     if not _fits(hint, value):
         raise ConfigError(f"{name} = {shown(value)}: give {described(hint)}")
-    if (hint is float or hint is int) and isinstance(value, Real):
-        if hint is float and not _is_finite(value):
+    if hint is int:
+        return int(value)
+    if hint is float:
+        if not _is_finite(value):
             raise ConfigError(f"{name} = {shown(value)}: give a finite number")
-        return hint(value)
+        return float(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if origin is dict:
@@ -154,4 +157,4 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_path(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, os.PathLike)
+    return isinstance(hint, type) and issubclass(hint, PurePath)

@@ -85,7 +85,7 @@ def depthwise(
 def convolve(
     x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw i O"], stride: int = 1, groups: int = 1
 ) -> Float[Array, "B h w O"]:
-    """Convolution with symmetric padding ``k // 2``, in the lowering that is fastest on the platform it is compiled for.
+    """Convolution with symmetric padding ``k // 2``, in the lowering that runs fastest where it is compiled for.
 
     All lowerings agree to rounding. Convolutions of the same shapes are traced once.
     """
@@ -97,7 +97,7 @@ def convolve(
 def _cpu_lowering(
     x: tuple[int, ...], kernel: tuple[int, ...], stride: int, groups: int
 ) -> Callable[[Array, Array], Array] | None:
-    """The lowering of a convolution of these shapes that a CPU runs faster than `plain`; None where that is the best."""
+    """The lowering that a CPU runs faster than `plain` for these shapes; None where `plain` is the fastest."""
     if groups == x[-1] == kernel[-1] and groups > 1:
         return partial(depthwise, stride=stride)
     if groups != 1:

@@ -113,7 +113,7 @@ def fit(
         state = fresh(total_steps=planned)
         if config.init is not None:
             given, given_spec = start_from or load_init(config.init)
-            variables, summary = take_matching(state.variables, given, config.init, detector.spec, given_spec)
+            variables, summary = take_matching(state.variables, given, str(config.init), detector.spec, given_spec)
             reporter.say(summary)
             if lacks_statistics(given):
                 variables, summary = with_measured_statistics(

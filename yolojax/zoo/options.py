@@ -17,7 +17,7 @@ def check_counts(low: int, **options: Any) -> None:
     for name, value in options.items():
         listed = isinstance(value, Iterable) and not isinstance(value, str)
         wanted = "whole numbers" if listed else "a whole number"
-        each = tuple(value) if listed else (value,)
+        each: tuple[Any, ...] = tuple(value) if listed else (value,)
         if not all(is_number(int, one) and one >= low for one in each):
             raise ConfigError(f"{name} = {shown(value)}: give {wanted} of at least {low}")
         if any(one > MOST for one in each):
