@@ -6,17 +6,14 @@ What may change without recompiling is `yolojax.structures.Hyper`; what is here 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import math
-import os
-import types
-import typing
+import operator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from yolojax.errors import ConfigError
+from yolojax.settings import build, shown
 
 
 @dataclass(frozen=True)
@@ -249,6 +246,29 @@ MOST_DETECTIONS = 100_000
 """On an image: room for them is made whether they come or not."""
 
 
+MOST: dict[str, int] = {
+    "epochs": 1_000_000,
+    "minutes": 10_000_000,
+    "batch_size": 65_536,
+    "accumulate": 65_536,
+    "validate_every": 1_000_000,
+    "checkpoint_every": 1_000_000,
+    "patience": 1_000_000,
+    "data.max_objects": MOST_DETECTIONS,
+    "model.size": 16_384,
+    "augment.scale_min": 100,
+    "augment.scale_max": 100,
+    "optimiser.learning_rate": 1000,
+    "optimiser.warmup_steps": 1_000_000_000,
+    "optimiser.weight_decay": 1000,
+    "optimiser.clip_norm": 1_000_000_000,
+    "validation.batch_size": 65_536,
+    "validation.samples": 1_000_000,
+}
+"""The largest value of each number that is not bounded by its meaning, far beyond what makes sense: what is larger is
+a slip of the hand, and would end in a shape or a loop that no machine holds."""
+
+
 def demo_config(seed: int = 0) -> TrainConfig:
     """The preset of ``yolojax demo``: generated images, a small detector, a few minutes on two processor cores."""
     return TrainConfig(
@@ -284,11 +304,11 @@ def check(config: TrainConfig) -> TrainConfig:
         raise ConfigError(
             f"{type(config).__name__} is no configuration; give a TrainConfig, or from_dict(...) of values"
         )
-    config = _build(TrainConfig, dataclasses.asdict(config), "")
+    config = build(TrainConfig, dataclasses.asdict(config))
 
     def need(ok: bool, name: str, value: object, rule: str) -> None:
         if not ok:
-            raise ConfigError(f"{name} = {value!r}: {rule}")
+            raise ConfigError(f"{name} = {shown(value)}: {rule}")
 
     a, o, v = config.augment, config.optimiser, config.validation
     for name in ("epochs", "accumulate"):
@@ -354,6 +374,9 @@ def check(config: TrainConfig) -> TrainConfig:
     need(0 < config.data.fraction <= 1, "data.fraction", config.data.fraction, "give a number above 0, at most 1")
     if config.data.max_objects is not None:
         need(config.data.max_objects >= 1, "data.max_objects", config.data.max_objects, "give at least 1")
+    for name, most in MOST.items():
+        value = operator.attrgetter(name)(config)
+        need(not isinstance(value, int | float) or value <= most, name, value, f"give at most {most:,}")
     return config
 
 
@@ -364,52 +387,4 @@ def to_json(config: TrainConfig) -> str:
 
 def from_dict(values: Any) -> TrainConfig:
     """A configuration from nested plain values; raises `ConfigError` naming an unknown setting or a wrong type."""
-    return check(_build(TrainConfig, values, ""))
-
-
-def _build(cls: type, values: object, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where or 'configuration'}: expected settings by name, got {values!r}")
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], hints, 1)
-        hint = f"did you mean {where}{near[0]}?" if near else f"known here: {', '.join(sorted(hints))}"
-        raise ConfigError(f"unknown setting {where}{unknown[0]}: {hint}")
-    made = {}
-    for name, value in values.items():
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            made[name] = _build(hint, value, f"{where}{name}.")
-        else:
-            made[name] = _coerce(hint, value, f"{where}{name}")
-    return cls(**made)
-
-
-def _coerce(hint: Any, value: Any, name: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value not in args:
-            raise ConfigError(f"{name} = {value!r}: give one of {', '.join(map(repr, args))}")
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        words = [word for a in args if typing.get_origin(a) is Literal for word in typing.get_args(a)]
-        return value if value in words else _coerce(next(a for a in args if a is not type(None)), value, name)
-    wanted = origin or hint
-    if wanted is Any:
-        return value
-    if wanted is tuple and isinstance(value, list | tuple):
-        return tuple(_coerce(args[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-    if wanted is str and isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise ConfigError(f"{name} = {value!r}: expected {wanted.__name__}, got {type(value).__name__}")
-    if wanted is float and not math.isfinite(value):
-        raise ConfigError(f"{name} = {value!r}: give a finite number")
-    if isinstance(value, dict):
-        return {_coerce(args[0], k, name): _coerce(args[1], v, f"{name}.{k}") for k, v in value.items()}
-    return value
+    return check(build(TrainConfig, values))
