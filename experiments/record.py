@@ -37,6 +37,7 @@ from yolojax.weights.darknet import write_whole
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 UNFINISHED = "runs.jsonl"
+GPU_PACKAGES = ("jax-cuda13-plugin", "nvidia-cuda-runtime", "nvidia-cudnn-cu13", "nvidia-cublas")
 SECTIONS = ("Question:", "Method:", "Command:", "Expected:")
 
 Record = dict[str, Any]
@@ -86,8 +87,26 @@ def environment(*packages: str) -> Record:
 
     device = jax.devices()[0]
     hardware = f"{os.cpu_count()} processor cores" if device.platform == "cpu" else device.device_kind
+    if device.platform == "gpu":
+        packages = (*packages, *(name for name in GPU_PACKAGES if _installed(name)))
     versions = {name: importlib.metadata.version(name) for name in ("jax", *packages)}
     return {"hardware": hardware, "versions": {"python": platform.python_version(), **versions}}
+
+
+def device_name() -> str:
+    """The kind of device as the name of a file: ``cpu``, ``nvidia_h200``."""
+    import jax
+
+    device = jax.devices()[0]
+    return "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "_")
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def arguments(doc: str, name: str) -> argparse.ArgumentParser:
