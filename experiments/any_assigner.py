@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from yolojax.assign import (
     PredictionAssignment,
     atss_assign,
-    find_responsible,
+    match_best_anchor,
     matching_cost,
     one_to_one_assign,
     ratio_assign,
@@ -17,7 +17,7 @@ from yolojax.assign import (
     task_aligned_assign,
     without_padding,
 )
-from yolojax.coding import cell_centres, decode_direct, flatten_levels, levels_of
+from yolojax.coding import cell_centres, decode_yolox, flatten_levels, levels_of
 from yolojax.detector import Detector
 from yolojax.losses import binary_cross_entropy, complete_box_iou_loss
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
@@ -28,7 +28,7 @@ HARMLESS = (0.0, 0.0, 1.0, 1.0)
 
 def best_shape(targets: Targets, anchors: jax.Array, levels: Any, n: int) -> PredictionAssignment:
     objects = sort_by_content(targets)
-    found = find_responsible(objects, anchors, levels)
+    found = match_best_anchor(objects, anchors, levels)
     image = jnp.broadcast_to(jnp.arange(found.owns.shape[0])[:, None], found.owns.shape)
     place = jnp.where(found.owns, found.prediction, n)
     owner = jnp.zeros((found.owns.shape[0], n), jnp.int32).at[image, place].set(objects.rows, mode="drop")
@@ -43,7 +43,7 @@ def with_assigner(detector: Detector, choice: jax.Array | int) -> Detector:
     def parts(outputs: Any) -> tuple[Any, ...]:
         levels, flat = levels_of(outputs, strides), flatten_levels(outputs)
         points, steps = cell_centres(levels)
-        boxes = decode_direct(flat[..., :4], (points / steps[:, None] - 0.5)[None], steps[None])
+        boxes = decode_yolox(flat[..., :4], (points / steps[:, None] - 0.5)[None], steps[None])
         return levels, points, steps, boxes, flat[..., 4], flat[..., 5:]
 
     def loss(outputs: Any, targets: Targets, hyper: Hyper) -> LossTerms:
@@ -55,7 +55,7 @@ def with_assigner(detector: Detector, choice: jax.Array | int) -> Detector:
             lambda: atss_assign(targets, levels),
             lambda: simota_assign(points, steps, boxes, classes, objectness, targets),
             lambda: task_aligned_assign(points, boxes, jax.scipy.special.logit(scores), targets),
-            lambda: one_to_one_assign(matching_cost(boxes, scores, targets, detector.spec.canvas), targets),
+            lambda: one_to_one_assign(matching_cost(boxes, scores, targets, detector.spec.input_size), targets),
         ]
         assigned = jax.lax.stop_gradient(jax.lax.switch(choice, rules))
         positive, objects = assigned.positive, without_padding(targets)

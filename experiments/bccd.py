@@ -66,12 +66,12 @@ def quick_config(seed: int) -> TrainConfig:
 
 def run_one(seed: int, data: str | None, spawned: float, folder: Path) -> dict[str, Any]:
     """Train and test one seed, in a process of its own unless it is a quick one."""
-    from yolojax.training.processor import prepare_processor
+    from yolojax.processor.memory import prepare_processor
 
     config = quick_config(seed) if data is None else bccd_config(data, seed)
     prepare_processor(config.batch_size)
+    from yolojax.inference.evaluate import evaluate
     from yolojax.models.network import parameter_count
-    from yolojax.training.evaluation import evaluate
     from yolojax.training.fit import fit
     from yolojax.training.progress import Quiet
 

@@ -4,7 +4,7 @@ Question: Yolo-Fastest-1.1 and -xl (COCO, 320 x 320, published as cfg and weight
 OpenCV 4.14's `readNetFromDarknet`: raw prediction maps on one photograph, detections on three, COCO AP on 128 images.
 
 Method: the recorded outputs of OpenCV are read from a folder. Its batch normalisation adds 1e-6 to the variance, so
-that is given here too; Darknet's own 1e-5 is measured beside it. Photographs are stretched to the canvas as the
+that is given here too; Darknet's own 1e-5 is measured beside it. Photographs are stretched to the input image as the
 detector asks for it, by OpenCV's bilinear filter. Detections: score .25, class-wise suppression at .45. AP: every class
 of every anchor above .001, suppression at .45, the best 100 an image, pycocotools.
 
@@ -28,14 +28,14 @@ import numpy as np
 
 from yolojax import zoo
 from yolojax.data import build_cache, evaluation_batches, open_dataset
-from yolojax.data.feed import place_on_canvas
+from yolojax.data.feed import make_input_image
 from yolojax.data.images import read_image
 from yolojax.detector import Detector, Variables, prepare_images
 from yolojax.eval.coco import evaluate_coco
 from yolojax.eval.files import detections_to_coco
-from yolojax.geometry import fit_to_canvas, to_original
+from yolojax.geometry import place_on_input, to_original
+from yolojax.inference.evaluate import make_detect_batch
 from yolojax.postprocess import postprocess
-from yolojax.training.evaluation import make_detect_batch
 
 RESULTS = Path(__file__).parent / "results" / "darknet_parity"
 MODELS = ("yolo-fastest-1.1", "yolo-fastest-1.1-xl")
@@ -57,16 +57,18 @@ def compare_photos(root: Path, model: str, *, epsilon: float = 1e-6) -> dict[str
     recorded = np.load(root / "peers" / f"{model}_dog.npz")
     lists = json.loads((root / "peers" / "opencv_darknet_photos.json").read_text())["detections"][model]
     photos = [read_image(root / "photos" / name) for name in PHOTOS]
-    canvases = np.stack([place_on_canvas(photo, detector.spec.canvas, detector.spec.preprocess)[0] for photo in photos])
+    input_images = np.stack(
+        [make_input_image(photo, detector.spec.input_size, detector.spec.preprocess)[0] for photo in photos]
+    )
 
     @jax.jit
     def run(variables: Variables, images: jax.Array) -> Any:
         outputs = detector.forward(variables, prepare_images(images, detector.spec.preprocess))
         return outputs, postprocess(detector.decode(outputs), 0.25, 0.45, max_detections=100, multi_label=True)
 
-    outputs, found = jax.device_get(run(variables, jnp.asarray(canvases)))
+    outputs, found = jax.device_get(run(variables, jnp.asarray(input_images)))
     worst = {
-        "pixels": int(np.abs(canvases[0].astype(int) - recorded["input_rgb_u8"]).max()),
+        "pixels": int(np.abs(input_images[0].astype(int) - recorded["input_rgb_u8"]).max()),
         "map": 0.0,
         "score": 0.0,
         "box": 0.0,
@@ -79,7 +81,7 @@ def compare_photos(root: Path, model: str, *, epsilon: float = 1e-6) -> dict[str
         worst["map"] = max(worst["map"], float(np.abs(ours[0].reshape(theirs.shape) - theirs).max()))
     for row, (photo, name) in enumerate(zip(photos, PHOTOS, strict=True)):
         keep = found.valid[row]
-        boxes = found.boxes[row][keep] * (np.array([photo.shape[1], photo.shape[0]] * 2) / detector.spec.canvas[0])
+        boxes = found.boxes[row][keep] * (np.array([photo.shape[1], photo.shape[0]] * 2) / detector.spec.input_size[0])
         left = list(zip(boxes, found.scores[row][keep], found.classes[row][keep], strict=True))
         worst["detections"] += len(left)
         for theirs in lists[name]:
@@ -104,15 +106,15 @@ def average_precision(root: Path, model: str, *, epsilon: float = 1e-6) -> dict[
     """
     detector, variables = load(root, model, epsilon=epsilon)
     dataset = open_dataset(str(root / "data" / "coco128_train"), class_names=detector.spec.class_names)
-    canvases = build_cache(dataset, detector.spec.canvas, detector.spec.preprocess)
+    input_images = build_cache(dataset, detector.spec.input_size, detector.spec.preprocess)
     detect = make_detect_batch(detector, 100)
     rows: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     done = 0
-    for batch in evaluation_batches(canvases, 16):
+    for batch in evaluation_batches(input_images, 16):
         found = jax.device_get(detect(variables, batch.images, jnp.float32(0.001), jnp.float32(0.45)))
         for row in np.flatnonzero(batch.image_valid):
             record, keep = dataset.records[done], found.valid[row]
-            placement = fit_to_canvas(record.size, detector.spec.canvas, detector.spec.preprocess)
+            placement = place_on_input(record.size, detector.spec.input_size, detector.spec.preprocess)
             for clip, listed in rows.items():
                 boxes = to_original(found.boxes[row][keep], record.size, placement, clip=clip)
                 scores, classes = found.scores[row][keep], found.classes[row][keep]

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.small import CIOU, Scale, any_box_loss, lesson_trainer, part
 from yolojax.boxes import box_iou
-from yolojax.data.feed import CanvasCache, build_cache
+from yolojax.data.feed import ImageCache, build_cache
 from yolojax.detector import prepare_images
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes
 from yolojax.geometry import Preprocess
@@ -41,19 +41,19 @@ def find_suspects(scale: Scale, count: int) -> tuple[list[Record], list[float]]:
         known = joined(scale, learn)
         members = [trainer.train(seed, known, choice=CIOU) for seed in range(scale.seeds)]
         for split in judged:
-            canvases = part(scale, split)
-            targets = jax.tree.map(jnp.asarray, canvases.targets)
-            losses = np.mean([score(v, jnp.asarray(canvases.images), targets) for v in members], axis=0)
-            seen = trainer.evaluate(members[0], canvases).detections
-            everything += losses[canvases.targets.valid].round(2).tolist()
-            for image, row in np.argwhere(canvases.targets.valid):
+            input_images = part(scale, split)
+            targets = jax.tree.map(jnp.asarray, input_images.targets)
+            losses = np.mean([score(v, jnp.asarray(input_images.images), targets) for v in members], axis=0)
+            seen = trainer.evaluate(members[0], input_images).detections
+            everything += losses[input_images.targets.valid].round(2).tolist()
+            for image, row in np.argwhere(input_images.targets.valid):
                 found.append({"split": split, "image": int(image), "row": int(row), "loss": float(losses[image, row])})
             worst = sorted(found, key=lambda label: -label["loss"])[:count]
-            found = [label if "file" in label else {**label, **_details(label, canvases, seen)} for label in worst]
+            found = [label if "file" in label else {**label, **_details(label, input_images, seen)} for label in worst]
     return found, everything
 
 
-def joined(scale: Scale, splits: tuple[str, ...]) -> CanvasCache:
+def joined(scale: Scale, splits: tuple[str, ...]) -> ImageCache:
     """The images of several parts, numbered anew."""
     datasets = [part(scale, split).dataset for split in splits]
     records = [record for dataset in datasets for record in dataset.records]
@@ -61,14 +61,14 @@ def joined(scale: Scale, splits: tuple[str, ...]) -> CanvasCache:
     return build_cache(replace(datasets[0], records=numbered), (scale.side, scale.side), Preprocess())
 
 
-def _details(label: Record, canvases: CanvasCache, seen: list[Record]) -> Record:
+def _details(label: Record, input_images: ImageCache, seen: list[Record]) -> Record:
     """Names and pixels of the original for a label, and the detection that overlaps it most."""
-    dataset, image = canvases.dataset, label["image"]
+    dataset, image = input_images.dataset, label["image"]
     record, names = dataset.records[image], dict(zip(dataset.category_ids, dataset.class_names, strict=True))
-    left, top, right, bottom = canvases.content[image]
+    left, top, right, bottom = input_images.content[image]
     factor = (record.size[1] / (right - left), record.size[0] / (bottom - top))
-    box = (canvases.targets.boxes[image, label["row"]] - np.array([left, top, left, top])) * np.array(factor * 2)
-    own = [s for s in seen if s["image_id"] == canvases.image_ids[image] and s["score"] >= SEEN]
+    box = (input_images.targets.boxes[image, label["row"]] - np.array([left, top, left, top])) * np.array(factor * 2)
+    own = [s for s in seen if s["image_id"] == input_images.image_ids[image] and s["score"] >= SEEN]
     sees: Record = {"class": None, "iou": 0.0, "score": 0.0}
     if own:
         boxes = np.array([s["bbox"] for s in own], np.float32)
@@ -79,7 +79,7 @@ def _details(label: Record, canvases: CanvasCache, seen: list[Record]) -> Record
         sees = {"class": name, "iou": round(float(ious[best]), 2), "score": round(own[best]["score"], 2)}
     return {
         "file": Path(record.file_name).name,
-        "label": dataset.class_names[int(canvases.targets.classes[image, label["row"]])],
+        "label": dataset.class_names[int(input_images.targets.classes[image, label["row"]])],
         "box": [round(float(x)) for x in box],
         "sees": sees if sees["iou"] > 0 else {"class": None, "iou": 0.0, "score": 0.0},
     }

@@ -1,8 +1,8 @@
 """What does an ensemble of five detectors give that one does not: better boxes, honest scores, known uncertainty?
 
 Question: five detectors that differ in nothing but their seed, stacked and run as one vmapped program
-(`yolojax.ensemble`). Against one of them, and against five separate programs whose detections are fused afterwards: AP,
-calibration, time. And does the spread of the members' boxes tell how wrong a box is?
+(`yolojax.inference.ensemble`). Against one of them, and against five separate programs whose detections are fused
+afterwards: AP, calibration, time. And does the spread of the members' boxes tell how wrong a box is?
 
 Method: the lesson's detector with CIoU on 400 *shapes* of 96 x 96 pixels; 25 members by 25 seeds, five ensembles of
 five, no member in two. They are trained one after another by one compiled step: on a processor a program that maps
@@ -35,7 +35,7 @@ from experiments.record import Runs, figure, interval, paired, run_study, table,
 from experiments.rows import say
 from experiments.small import QUICK, images, lesson_detector
 from experiments.ways import CONFIDENCE, IOU, NUMBERS, Ways, numbers, over, ranks
-from yolojax.ensemble import stack_members
+from yolojax.inference.ensemble import stack_members
 
 Record = dict[str, Any]
 

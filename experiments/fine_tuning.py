@@ -72,7 +72,7 @@ def pace(args: argparse.Namespace) -> dict[str, Any]:
 
 def run_one(arm: str, seed: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train and test one arm with one seed."""
-    from yolojax.training.evaluation import evaluate
+    from yolojax.inference.evaluate import evaluate
     from yolojax.training.fit import fit
     from yolojax.training.progress import Quiet
 
@@ -184,7 +184,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if not args.quick and (args.data is None or args.init is None):
         parser.error("give --data PATH/TO/BCCD and --init PATH/TO/yolox_nano.npz, or --quick")
-    from yolojax.training.processor import prepare_processor
+    from yolojax.processor.memory import prepare_processor
 
     prepare_processor(16)
 

@@ -44,8 +44,8 @@ Record = dict[str, Any]
 def measure(args: argparse.Namespace) -> Record:
     scale = dataclasses.replace(QUICK, train=16) if args.quick else SMALL
     steps, descents, rate = (1, 1, 0.3) if args.quick else (4, 10, 0.3)
-    canvases = images(scale.train, scale.side)
-    pixels, targets = jnp.asarray(canvases.images), jax.tree.map(jnp.asarray, canvases.targets)
+    input_images = images(scale.train, scale.side)
+    pixels, targets = jnp.asarray(input_images.images), jax.tree.map(jnp.asarray, input_images.targets)
     runs = []
     for kind in KINDS[1:] if args.quick else KINDS:
         detector, outer, start = make_outer(kind, scale, steps)

@@ -9,7 +9,7 @@ Yolo-Fastest-1.1-xl at 320 x 320 in our compiled program and in OpenCV DNN, whic
 runtime has a process of its own, so that no thread pool spins beside another, and the processes take turns: ROUNDS
 rounds, each a warm-up, then repeated calls for a fixed time. A figure is the median over rounds of a round's median
 call, in milliseconds of the clock. `network` is from the prepared image (float32) to the raw predictions; `image` is
-from a uint8 canvas to detections (confidence .25, IoU .45), which is one program here, and network, decoding and
+from a uint8 input image to detections (confidence .25, IoU .45), which is one program here, and network, decoding and
 torchvision's NMS there. Before any timing, the raw predictions are compared with ours on the same random image.
 `profile` sums the time of our program's operations by kind, over all threads, as JAX's profiler tells it.
 
@@ -56,7 +56,7 @@ Call = Callable[[], Any]
 
 
 def images(batch: int, side: int) -> np.ndarray:
-    """The same random canvases for every runtime: RGB, uint8."""
+    """The same random input images for every runtime: RGB, uint8."""
     return np.random.default_rng(0).integers(0, 256, (batch, side, side, 3)).astype(np.uint8)
 
 
@@ -77,8 +77,8 @@ def ours(model: str, batch: int, weights: Path) -> dict[str, Call]:
     from yolojax import zoo
     from yolojax.detect import detect
     from yolojax.detector import prepare_images
-    from yolojax.training.by_image import by_image, on_all_devices, split_over_devices
-    from yolojax.training.processor import prepare_processor
+    from yolojax.processor.memory import prepare_processor
+    from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 
     prepare_processor(batch)
     where = files(weights)
@@ -88,10 +88,10 @@ def ours(model: str, batch: int, weights: Path) -> dict[str, Call]:
         else zoo.from_darknet(where["cfg"], where["weights"], size=320, epsilon=1e-6)  # OpenCV's
     )
     folded, variables = detector.fold(variables)
-    canvas = images(batch, SIDES[model])
-    prepared = jax.jit(lambda x: prepare_images(x, folded.spec.preprocess))(jnp.asarray(canvas))
+    inputs = images(batch, SIDES[model])
+    prepared = jax.jit(lambda x: prepare_images(x, folded.spec.preprocess))(jnp.asarray(inputs))
 
-    def from_canvas(x: Any, v: Any, c: Any, i: Any) -> Any:
+    def from_input(x: Any, v: Any, c: Any, i: Any) -> Any:
         return detect(folded, v, x, c, i, max_detections=100)
 
     def network(x: Any, v: Any) -> Any:
@@ -100,8 +100,8 @@ def ours(model: str, batch: int, weights: Path) -> dict[str, Call]:
     split = split_over_devices(batch)
     if split is not None:
         variables, prepared = on_all_devices(variables, split), jax.device_put(prepared, split)
-        from_canvas, network = by_image(from_canvas, split, shared=3), by_image(network, split, shared=1)
-    whole, forward = jax.jit(from_canvas), jax.jit(network)
+        from_input, network = by_image(from_input, split, shared=3), by_image(network, split, shared=1)
+    whole, forward = jax.jit(from_input), jax.jit(network)
 
     def raw() -> np.ndarray:
         outputs = forward(prepared, variables)
@@ -115,7 +115,7 @@ def ours(model: str, batch: int, weights: Path) -> dict[str, Call]:
 
     return {
         "network": lambda: jax.block_until_ready(forward(prepared, variables)),
-        "image": lambda: jax.device_get(whole(canvas, variables, np.float32(0.25), np.float32(0.45))),
+        "image": lambda: jax.device_get(whole(input_size, variables, np.float32(0.25), np.float32(0.45))),
         "raw": raw,
         "profile": lambda: profile(lambda: jax.block_until_ready(forward(prepared, variables))),
     }
@@ -178,11 +178,11 @@ def torch_detections(raw: Any) -> list[Any]:
 
 
 def theirs(runtime: str, model: str, batch: int, weights: Path, onnx: Path) -> dict[str, Call]:
-    canvas = images(batch, SIDES[model])
+    inputs = images(batch, SIDES[model])
     if model == NANO:
-        blob = canvas[..., ::-1].astype(np.float32).transpose(0, 3, 1, 2).copy()
+        blob = inputs[..., ::-1].astype(np.float32).transpose(0, 3, 1, 2).copy()
     else:
-        blob = (canvas.astype(np.float32) / 255).transpose(0, 3, 1, 2).copy()
+        blob = (inputs.astype(np.float32) / 255).transpose(0, 3, 1, 2).copy()
     if runtime.startswith("torch"):
         import torch
 
@@ -190,7 +190,7 @@ def theirs(runtime: str, model: str, batch: int, weights: Path, onnx: Path) -> d
         tensor = torch.from_numpy(blob).contiguous(memory_format=torch.channels_last)
         if runtime == "torch frozen":
             network = torch.jit.optimize_for_inference(torch.jit.trace(network, tensor))
-        pixels = torch.from_numpy(canvas)
+        pixels = torch.from_numpy(inputs)
 
         def image() -> list[Any]:
             return torch_detections(network(pixels.permute(0, 3, 1, 2).flip(1).float()))

@@ -28,7 +28,7 @@ def worker(folder: Path, out: Path, devices: int, seed: int, epochs: int, resume
     jax.config.update("jax_num_cpu_devices", devices)
     from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig
     from yolojax.errors import YolojaxError
-    from yolojax.training.distributed import join, noticing_lost_processes
+    from yolojax.sharding.processes import join, noticing_lost_processes
     from yolojax.training.fit import fit
 
     join(distributed=False)

@@ -87,7 +87,7 @@ def child(arguments: list[str]) -> int:
     for name, attribute in (
         ("step", "checked"),
         ("checkpoint", "save_checkpoint"),
-        ("evaluation", "evaluate_canvases"),
+        ("evaluation", "evaluate_images"),
         ("release", "release"),
     ):
         setattr(fit, attribute, telling(name, getattr(fit, attribute)))

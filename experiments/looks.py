@@ -12,14 +12,14 @@ import jax
 import numpy as np
 
 from yolojax.config import ValidationConfig
-from yolojax.data import Canvases, Dataset
+from yolojax.data import Dataset, InputImages
 from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.eval.bootstrap import bootstrap
 from yolojax.eval.coco import read_both
-from yolojax.training.evaluation import evaluate_canvases, make_detect_batch
+from yolojax.inference.evaluate import evaluate_images, make_detect_batch
+from yolojax.inference.tta import TTA, with_tta
 from yolojax.training.inputs import lay_out_images
 from yolojax.training.progress import Quiet
-from yolojax.tta import TTA, with_tta
 
 ONE, OWN_SOFT = "its own size", "its own size, soft"
 NUMBERS = ("AP", "AP50", "APs", "APm", "APl")
@@ -39,7 +39,7 @@ def named(look: str) -> str:
 
 def looks_of(spec: DetectorSpec) -> dict[str, TTA]:
     """The detector's own size, three about a fifth apart, and single larger ones of as many pixels."""
-    stride, side = max(spec.strides), max(spec.canvas)
+    stride, side = max(spec.strides), max(spec.input_size)
     step = stride * max(1, round(0.2 * side / stride))
     three = tuple((side + d) / side for d in (-step, 0, step))
     pixels = sum(s**2 for s in three)
@@ -72,8 +72,8 @@ def tested(
     """COCO's numbers of a look, and AP on resampled images. ``name`` is the detector's: it is compiled once a look."""
     if (name, tta) not in _compiled:
         _compiled[name, tta] = make_detect_batch(detector, VALIDATION.max_detections, tta=tta)
-    canvases = laid_out(dataset, with_tta(detector.spec, tta).canvas, detector)
-    found = evaluate_canvases(_compiled[name, tta], detector, variables(), canvases, VALIDATION, Quiet())
+    input_images = laid_out(dataset, with_tta(detector.spec, tta).input_size, detector)
+    found = evaluate_images(_compiled[name, tta], detector, variables(), input_images, VALIDATION, Quiet())
     numbers = {key: getattr(found.result, key) for key in NUMBERS}
     if samples:
         columns = read_both(dataset.to_coco(), found.detections)
@@ -81,17 +81,17 @@ def tested(
     return numbers
 
 
-def laid_out(dataset: Dataset, canvas: tuple[int, int], detector: Detector) -> Canvases:
-    """The images on a canvas of this size."""
-    return lay_out_images(dataset, replace(detector.spec, canvas=canvas), Quiet(), cache="memory")
+def laid_out(dataset: Dataset, input_size: tuple[int, int], detector: Detector) -> InputImages:
+    """The images on an input image of this size."""
+    return lay_out_images(dataset, replace(detector.spec, input_size=input_size), Quiet(), cache="memory")
 
 
 def seconds(detector: Detector, variables: Variables, rounds: int = 8) -> dict[str, Any]:
     """Milliseconds of each look at one image of noise: all in turn, the fastest of some rounds."""
     runs: dict[str, Callable[[], Any]] = {}
     for look, tta in looks_of(detector.spec).items():
-        canvas = with_tta(detector.spec, tta).canvas
-        image = jax.device_put(np.random.default_rng(0).integers(0, 256, (1, *canvas, 3), np.uint8))
+        input_size = with_tta(detector.spec, tta).input_size
+        image = jax.device_put(np.random.default_rng(0).integers(0, 256, (1, *input_size, 3), np.uint8))
         program = make_detect_batch(detector, 100, tta=tta)
         runs[look] = partial(program, variables, image, np.float32(0.001), np.float32(0.7))
         jax.block_until_ready(runs[look]())

@@ -3,10 +3,10 @@
 Question: the lesson's third exercise: three resolutions, the union of what they find, one suppression. What is the lift
 of AP, what does it cost in time, and what would a single size have given for that time?
 
-Method: `yolojax.tta`, one compiled program. Against the detector's own size: mirrored as well; three sizes; three sizes
-and mirrored, by greedy suppression, soft-NMS and weighted box fusion, the last two also of one look alone; and one
-larger size, with about as many pixels as the views together. Generated: the lesson's detector trained on 400 *shapes*
-of 96 x 96 pixels, five seeds, 200 held-out images, intervals over seeds. BCCD: one run of `yolojax train`, of
+Method: `yolojax.inference.tta`, one compiled program. Against the detector's own size: mirrored as well; three sizes;
+three sizes and mirrored, by greedy suppression, soft-NMS and weighted box fusion, the last two also of one look alone;
+and one larger size, with about as many pixels as the views together. Generated: the lesson's detector trained on 400
+*shapes* of 96 x 96 pixels, five seeds, 200 held-out images, intervals over seeds. BCCD: one run of `yolojax train`, of
 YOLOX-Nano from its published weights as in `fine_tuning`, the 72 test images. COCO: Yolo-Fastest-1.1 and YOLOX-Nano,
 published weights, 128 images of COCO train2017. Intervals of the last two are of 300 resamples of the images. The
 published weights were trained on these very images, at many sizes and mirrored: they know them at each, so that the
@@ -34,7 +34,7 @@ from experiments.record import Runs, figure, interval, paired, run_study, table
 from experiments.rows import apart, load_real, say
 from experiments.small import QUICK, images, lesson_detector
 from yolojax.data import open_dataset
-from yolojax.loading import load_detector
+from yolojax.inference.loading import load_detector
 
 PARTS = ("generated", "bccd", "coco", "time")
 REAL = ("yolo-fastest-1.1", "yolox-nano")

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.members import member
 from experiments.small import Scale, images, lesson_detector
 from yolojax import zoo
-from yolojax.data import Canvases, build_cache, open_dataset
+from yolojax.data import InputImages, build_cache, open_dataset
 from yolojax.detector import Detector, Variables, prepare_images
 from yolojax.eval.bootstrap import bootstrap
 from yolojax.eval.coco import evaluate_coco, read_both
@@ -25,13 +25,13 @@ REAL = ("yolo-fastest-1.1", "yolo-fastest-1.1-xl", "yolox-nano")
 
 
 class Rows(NamedTuple):
-    """``images`` holds boxes, scores, classes and mask of each, by falling score, on the canvases ``of``."""
+    """``images`` holds boxes, scores, classes and mask of each, by falling score, on the input images ``of``."""
 
     images: list[tuple[Any, ...]]
-    of: Canvases
+    of: InputImages
 
 
-def strongest(detector: Detector, variables: Variables, canvases: Canvases) -> Rows:
+def strongest(detector: Detector, variables: Variables, input_images: InputImages) -> Rows:
     """The `COUNT` strongest candidates of every image, without suppression."""
 
     @jax.jit
@@ -42,12 +42,12 @@ def strongest(detector: Detector, variables: Variables, canvases: Canvases) -> R
         return postprocess(folded.decode(outputs), CONFIDENCE, 0.5, max_detections=COUNT, **options)
 
     rows: list[tuple[Any, ...]] = []
-    for start in range(0, len(canvases), 8):
+    for start in range(0, len(input_images), 8):
         places = np.arange(start, start + 8)
-        pixels, _ = canvases.load(np.minimum(places, len(canvases) - 1))
+        pixels, _ = input_images.load(np.minimum(places, len(input_images) - 1))
         found = jax.device_get(run(variables, pixels))
-        rows += [tuple(x[i] for x in found[:4]) for i in range(int((places < len(canvases)).sum()))]
-    return Rows(rows, canvases)
+        rows += [tuple(x[i] for x in found[:4]) for i in range(int((places < len(input_images)).sum()))]
+    return Rows(rows, input_images)
 
 
 def load_real(data: str, model: str) -> tuple[Detector, Variables]:
@@ -64,15 +64,15 @@ def real_rows(data: str, model: str) -> Rows:
     """The rows of a published detector on the 128 images."""
     detector, variables = load_real(data, model)
     dataset = open_dataset(str(Path(data) / "data" / "coco128_train"), class_names=detector.spec.class_names)
-    return strongest(detector, variables, build_cache(dataset, detector.spec.canvas, detector.spec.preprocess))
+    return strongest(detector, variables, build_cache(dataset, detector.spec.input_size, detector.spec.preprocess))
 
 
 @lru_cache(None)
 def shapes_rows(scale: Scale, seed: int, split: str) -> Rows:
     """The rows of a member of ``scale`` on validation or test images of its kind."""
     count = scale.test if split == "test" else min(100, scale.test)
-    canvases = images(count, scale.side, split, scale.objects, scale.visible)
-    return strongest(lesson_detector(scale), member(scale, seed), canvases)
+    input_images = images(count, scale.side, split, scale.objects, scale.visible)
+    return strongest(lesson_detector(scale), member(scale, seed), input_images)
 
 
 def as_results(rows: Rows, found: list[Any], only: np.ndarray | None = None) -> tuple[Any, list[dict[str, Any]]]:

@@ -16,7 +16,7 @@ import numpy as np
 from experiments.bench import TINY
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig
 from yolojax.data import shapes_dataset, uniform_sampler, write_yolo
-from yolojax.training.evaluation import evaluate_canvases, make_detect_batch
+from yolojax.inference.evaluate import evaluate_images, make_detect_batch
 from yolojax.training.hyper import make_hyper
 from yolojax.training.inputs import lay_out_images
 from yolojax.training.preparation import build, step_maker
@@ -97,7 +97,7 @@ def one_by_one(config: TrainConfig, trials: list[Trial], *, moved: bool = False,
         val_images = lay_out_images(val_set, detector.spec, Quiet())
         detect = make_detect_batch(detector, config.validation.max_detections)
         results = [
-            evaluate_canvases(detect, detector, v, val_images, config.validation, Quiet()).result for v in averages
+            evaluate_images(detect, detector, v, val_images, config.validation, Quiet()).result for v in averages
         ]
         aps = [float(result.AP or 0.0) for result in results]
     return Separate(np.array(losses), aps, seconds)

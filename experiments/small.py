@@ -24,16 +24,16 @@ from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.coding import levels_of
 from yolojax.config import AugmentConfig, OptimiserConfig, ValidationConfig
 from yolojax.data import open_dataset
-from yolojax.data.feed import CanvasCache, build_cache
+from yolojax.data.feed import ImageCache, build_cache
 from yolojax.data.sampling import sample_indices
 from yolojax.data.shapes import CLASS_NAMES, MIN_VISIBLE, MOST_OBJECTS, shapes_dataset
 from yolojax.detector import Detector, Variables
 from yolojax.geometry import Preprocess
-from yolojax.losses import yolo_loss
+from yolojax.inference.evaluate import Evaluation, evaluate_images, make_detect_batch
+from yolojax.losses import yolov3_loss
 from yolojax.structures import Batch, Hyper, LossTerms, Targets, hyper_as_arrays
 from yolojax.training.augmentation import make_augmentations
-from yolojax.training.evaluation import Evaluation, evaluate_canvases, make_detect_batch
-from yolojax.training.inputs import box_sizes_on_canvas
+from yolojax.training.inputs import box_sizes_on_input
 from yolojax.training.progress import Quiet
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
@@ -105,8 +105,8 @@ def add_bccd(parser: argparse.ArgumentParser) -> None:
 @lru_cache
 def images(
     count: int, side: int, split: str = "train", objects: int = MOST_OBJECTS, visible: float = MIN_VISIBLE
-) -> CanvasCache:
-    """The first images of a stream of *shapes* in two classes, on a canvas of their own size."""
+) -> ImageCache:
+    """The first images of a stream of *shapes* in two classes, on an input image of their own size."""
     dataset = shapes_dataset(count, size=(side, side), split=split, objects=objects, visible=visible)
     group = np.array([name not in ROUND for name in CLASS_NAMES], np.int32)
     records = tuple(replace(r, classes=group[r.classes]) for r in dataset.records)
@@ -116,7 +116,7 @@ def images(
 
 
 @cache
-def part(scale: Scale, split: str = "train", count: int | None = None) -> CanvasCache:
+def part(scale: Scale, split: str = "train", count: int | None = None) -> ImageCache:
     """A part of the data: its first ``count`` generated images, as many as the scale says by default; or all of the
     data set's."""
     if scale.folder:
@@ -129,7 +129,7 @@ def part(scale: Scale, split: str = "train", count: int | None = None) -> Canvas
 def lesson_detector(scale: Scale, per_level: int = 2) -> Detector:
     """The lesson's detector with anchors from the training images."""
     learn = part(scale)
-    sizes = box_sizes_on_canvas(learn.dataset, (scale.side, scale.side))
+    sizes = box_sizes_on_input(learn.dataset, (scale.side, scale.side))
     return zoo.build(
         "lesson",
         learn.dataset.class_names,
@@ -150,7 +150,7 @@ def any_box_loss(detector: Detector, choice: jax.Array) -> Detector:
         return jax.lax.switch(choice, list(BOX_PARTS.values()), *args)
 
     def loss(outputs: Any, targets: Targets, hyper: Hyper) -> LossTerms:
-        return yolo_loss(outputs, levels_of(outputs, detector.spec.strides), sizes, targets, hyper, box_part=part)
+        return yolov3_loss(outputs, levels_of(outputs, detector.spec.strides), sizes, targets, hyper, box_part=part)
 
     return detector._replace(loss=loss)
 
@@ -187,7 +187,7 @@ class Trainer:
     def train(
         self,
         seed: int,
-        canvases: CanvasCache,
+        input_images: ImageCache,
         *,
         targets: Targets | None = None,
         subset: Sequence[int] | None = None,
@@ -195,10 +195,10 @@ class Trainer:
         epochs: int | None = None,
         **hyper: float,
     ) -> Variables:
-        """One run: the averaged variables. ``targets`` replaces the canvases' own, ``subset`` picks images."""
+        """One run: the averaged variables. ``targets`` replaces the input images' own, ``subset`` picks images."""
         steps = self.scale.steps if epochs is None else epochs * self.scale.train // self.scale.batch
-        chosen = np.arange(len(canvases)) if subset is None else np.asarray(subset)
-        pixels, targets = jnp.asarray(canvases.images), jax.tree.map(jnp.asarray, targets or canvases.targets)
+        chosen = np.arange(len(input_images)) if subset is None else np.asarray(subset)
+        pixels, targets = jnp.asarray(input_images.images), jax.tree.map(jnp.asarray, targets or input_images.targets)
         state, key = self._init(jax.random.key(seed), steps), jax.random.key(1_000_000 + seed)
         traced = hyper_as_arrays(self.hyper._replace(**hyper))
         report = None
@@ -211,10 +211,10 @@ class Trainer:
         self.positives = float(report.counts["positives"]) / self.scale.batch
         return state.ema
 
-    def evaluate(self, variables: Variables, canvases: CanvasCache) -> Evaluation:
+    def evaluate(self, variables: Variables, input_images: ImageCache) -> Evaluation:
         """COCO's numbers of pycocotools, confidence .001, NMS .7."""
-        validation = ValidationConfig(max_detections=100, batch_size=min(50, len(canvases)))
-        return evaluate_canvases(self._detect, self.detector, variables, canvases, validation, Quiet())
+        validation = ValidationConfig(max_detections=100, batch_size=min(50, len(input_images)))
+        return evaluate_images(self._detect, self.detector, variables, input_images, validation, Quiet())
 
 
 @cache

@@ -30,7 +30,7 @@ import numpy as np
 
 from experiments.record import figure, run_study, table
 from experiments.separate_runs import apart, one_by_one, settings
-from yolojax.training.processor import prepare_processor
+from yolojax.processor.memory import prepare_processor
 from yolojax.training.sweep import grid, sweep
 
 ALONE, MOVED = "one by one", "one by one, parameters moved"

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.rows import Rows, as_results
-from yolojax.data import CanvasCache
+from yolojax.data import ImageCache
 from yolojax.detector import Detector, Variables
-from yolojax.ensemble import EnsembleDetections, box_uncertainty, detect_ensemble, fuse_members
 from yolojax.eval.calibration import calibration
 from yolojax.eval.coco import evaluate_coco, read_both
 from yolojax.eval.matching import match_detections, overlaps
+from yolojax.inference.ensemble import EnsembleDetections, box_uncertainty, detect_ensemble, fuse_members
+from yolojax.inference.evaluate import make_detect_batch
 from yolojax.structures import Detections
-from yolojax.training.evaluation import make_detect_batch
 
 CONFIDENCE, IOU, K, COUNTED = 0.001, 0.7, 100, 0.1
 NUMBERS = ("AP", "AP50", "AP75", "calibration")
@@ -38,27 +38,27 @@ class Ways:
         return self.fuse(Detections(*(jnp.stack(x) for x in zip(*own, strict=True))))
 
 
-def over(canvases: CanvasCache, run: Callable[[Any], Any], size: int) -> Any:
+def over(input_images: ImageCache, run: Callable[[Any], Any], size: int) -> Any:
     """The results of all images, stacked; ``size`` must divide their number."""
-    parts = [jax.device_get(run(canvases.images[i : i + size])) for i in range(0, len(canvases), size)]
+    parts = [jax.device_get(run(input_images.images[i : i + size])) for i in range(0, len(input_images), size)]
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
-def numbers(canvases: CanvasCache, found: Detections) -> dict[str, Any]:
+def numbers(input_images: ImageCache, found: Detections) -> dict[str, Any]:
     """AP by pycocotools, and the expected calibration error of what scores at least `COUNTED`."""
-    truth, results = as_results(Rows([], canvases), list(zip(*found[:4], strict=True)))
+    truth, results = as_results(Rows([], input_images), list(zip(*found[:4], strict=True)))
     result = evaluate_coco(truth, results)
     columns = read_both(truth, [r for r in results if r["score"] >= COUNTED])
     error = calibration(columns[1], match_detections(*columns)).error
     return {**{n: getattr(result, n) for n in NUMBERS[:3]}, "calibration": error or 0.0}
 
 
-def ranks(canvases: CanvasCache, found: EnsembleDetections) -> dict[str, Any]:
+def ranks(input_images: ImageCache, found: EnsembleDetections) -> dict[str, Any]:
     """Rank correlations with the error of true positives that several members see."""
     from scipy.stats import rankdata
 
     rows = list(zip(*found.detections[:4], strict=True))
-    truth, boxes = read_both(*as_results(Rows([], canvases), rows))
+    truth, boxes = read_both(*as_results(Rows([], input_images), rows))
     valid = found.detections.valid
     spread, agree = (np.asarray(x)[valid][boxes.rows] for x in (box_uncertainty(found), found.agree))
     object_of = match_detections(truth, boxes).object_of

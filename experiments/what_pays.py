@@ -41,7 +41,7 @@ def _set(module: str, **values: Any) -> Callable[[], None]:
 
 
 def _plain_pointwise() -> None:
-    from yolojax.models import convolution
+    from yolojax.processor import convolution
 
     convolution.pointwise = convolution.plain
 

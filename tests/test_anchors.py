@@ -134,14 +134,14 @@ def test_few_boxes_warn_and_name_the_published_anchors():
     assert np.array(COCO_ANCHORS).shape == (3, 3, 2)
 
 
-def test_many_tiny_boxes_ask_for_a_larger_canvas():
+def test_many_tiny_boxes_ask_for_a_larger_input():
     _, sizes = planted()
     design = design_anchors(np.concatenate([sizes, np.ones((200, 2))]))
-    assert design.dropped == 200 and design.recommendation.startswith("Enlarge the canvas: 25%")
+    assert design.dropped == 200 and design.recommendation.startswith("Enlarge the input image: 25%")
 
 
 def test_no_usable_box_is_an_error_that_says_so():
-    with pytest.raises(DataError, match="all 3 have a side under 2 canvas pixels"):
+    with pytest.raises(DataError, match="all 3 have a side under 2 input pixels"):
         design_anchors(np.full((3, 2), 0.5))
     with pytest.raises(ConfigError):
         design_anchors(np.full((3, 2), 5.0), per_level=0)

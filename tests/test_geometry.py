@@ -1,4 +1,4 @@
-"""The canvas geometry against hand-worked placements, exact rational arithmetic and its own inverse."""
+"""The input image geometry against hand-worked placements, exact rational arithmetic and its own inverse."""
 
 from fractions import Fraction
 
@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolojax.errors import ConfigError
-from yolojax.geometry import Placement, Preprocess, batch_to_original, fit_to_canvas, to_canvas, to_original
+from yolojax.geometry import Placement, Preprocess, batch_to_original, place_on_input, to_input, to_original
 
 LETTERBOX, TOPLEFT, STRETCH = Preprocess(), Preprocess(align="topleft"), Preprocess(resize="stretch")
 
 sides = st.integers(1, 5000)
 preprocesses = st.sampled_from([LETTERBOX, TOPLEFT, STRETCH])
-canvases = st.sampled_from([(320, 320), (640, 640), (384, 640), (416, 160)])
+input_images = st.sampled_from([(320, 320), (640, 640), (384, 640), (416, 160)])
 
 
 @pytest.mark.parametrize(
-    ("size", "canvas", "preprocess", "expected"),
+    ("size", "input_size", "preprocess", "expected"),
     [
         ((480, 640), (640, 640), LETTERBOX, Placement(480, 640, 80, 0)),
         ((480, 640), (320, 320), LETTERBOX, Placement(240, 320, 40, 0)),
@@ -31,47 +31,47 @@ canvases = st.sampled_from([(320, 320), (640, 640), (384, 640), (416, 160)])
         ((320, 320), (320, 320), LETTERBOX, Placement(320, 320, 0, 0)),
     ],
 )
-def test_placements_worked_by_hand(size, canvas, preprocess, expected):
-    assert fit_to_canvas(size, canvas, preprocess) == expected
+def test_placements_worked_by_hand(size, input_size, preprocess, expected):
+    assert place_on_input(size, input_size, preprocess) == expected
 
 
 @settings(max_examples=50, deadline=None)
-@given(sides, sides, canvases, st.sampled_from([LETTERBOX, TOPLEFT]))
-def test_a_letterboxed_photo_fits_and_keeps_its_aspect_ratio_to_the_nearest_pixel(h, w, canvas, preprocess):
-    placement = fit_to_canvas((h, w), canvas, preprocess)
+@given(sides, sides, input_images, st.sampled_from([LETTERBOX, TOPLEFT]))
+def test_a_letterboxed_photo_fits_and_keeps_its_aspect_ratio_to_the_nearest_pixel(h, w, input_size, preprocess):
+    placement = place_on_input((h, w), input_size, preprocess)
     x1, y1, x2, y2 = placement.content
-    assert 0 <= x1 < x2 <= canvas[1] and 0 <= y1 < y2 <= canvas[0]
-    assert placement.height == canvas[0] or placement.width == canvas[1]
-    ratio = min(Fraction(canvas[0], h), Fraction(canvas[1], w))
+    assert 0 <= x1 < x2 <= input_size[1] and 0 <= y1 < y2 <= input_size[0]
+    assert placement.height == input_size[0] or placement.width == input_size[1]
+    ratio = min(Fraction(input_size[0], h), Fraction(input_size[1], w))
     for got, side in ((placement.height, h), (placement.width, w)):
         assert abs(got - side * ratio) <= Fraction(1, 2) + Fraction(1, 10**9) or got == 1
 
 
 @settings(max_examples=50, deadline=None)
-@given(sides, sides, canvases, preprocesses, st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4))
-def test_to_original_inverts_to_canvas(h, w, canvas, preprocess, corners):
-    size, placement = (h, w), fit_to_canvas((h, w), canvas, preprocess)
+@given(sides, sides, input_images, preprocesses, st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4))
+def test_to_original_inverts_to_input(h, w, input_size, preprocess, corners):
+    size, placement = (h, w), place_on_input((h, w), input_size, preprocess)
     boxes = (np.array([corners]) * [w, h, w, h]).astype(np.float32)
-    on_canvas = to_canvas(boxes, size, placement)
-    back = to_original(on_canvas, size, placement)
-    # Only the rounding of canvas coordinates to float32 remains, enlarged by the inverse scale.
+    on_input = to_input(boxes, size, placement)
+    back = to_original(on_input, size, placement)
+    # Only the rounding of input image coordinates to float32 remains, enlarged by the inverse scale.
     scale = np.array([w / placement.width, h / placement.height] * 2)
-    tolerance = np.spacing(np.float32(max(canvas))) * scale + np.spacing(np.float32(max(h, w)))
+    tolerance = np.spacing(np.float32(max(input_size))) * scale + np.spacing(np.float32(max(h, w)))
     assert np.all(np.abs(back.astype(np.float64) - boxes) <= tolerance)
 
 
 @settings(max_examples=50, deadline=None)
-@given(sides, sides, canvases, preprocesses)
-def test_the_whole_photo_maps_to_its_content_box(h, w, canvas, preprocess):
-    placement = fit_to_canvas((h, w), canvas, preprocess)
-    whole = to_canvas(np.array([[0, 0, w, h]], np.float32), (h, w), placement)
+@given(sides, sides, input_images, preprocesses)
+def test_the_whole_photo_maps_to_its_content_box(h, w, input_size, preprocess):
+    placement = place_on_input((h, w), input_size, preprocess)
+    whole = to_input(np.array([[0, 0, w, h]], np.float32), (h, w), placement)
     np.testing.assert_array_equal(whole[0], np.array(placement.content, np.float32))
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(sides, sides), min_size=1, max_size=4), preprocesses, st.integers(0, 100), st.booleans())
 def test_a_batch_is_its_images_one_by_one(sizes, preprocess, seed, clip):
-    placements = [fit_to_canvas(size, (320, 416), preprocess) for size in sizes]
+    placements = [place_on_input(size, (320, 416), preprocess) for size in sizes]
     boxes = np.random.default_rng(seed).uniform(-50, 450, (len(sizes), 5, 4)).astype(np.float32)
     content = np.array([p.content for p in placements], np.float32)
     got = batch_to_original(boxes, content, np.array(sizes, np.int32), clip=clip)
@@ -80,20 +80,20 @@ def test_a_batch_is_its_images_one_by_one(sizes, preprocess, seed, clip):
 
 
 def test_clipping_is_a_choice():
-    placement = fit_to_canvas((480, 640), (320, 320), LETTERBOX)
+    placement = place_on_input((480, 640), (320, 320), LETTERBOX)
     outside = np.array([[-10.0, 0.0, 400.0, 320.0]], np.float32)
     np.testing.assert_array_equal(to_original(outside, (480, 640), placement), [[0, 0, 640, 480]])
     np.testing.assert_array_equal(to_original(outside, (480, 640), placement, clip=False), [[-20, -80, 800, 560]])
 
 
 def test_no_boxes_map_to_no_boxes():
-    placement = fit_to_canvas((480, 640), (320, 320), LETTERBOX)
+    placement = place_on_input((480, 640), (320, 320), LETTERBOX)
     empty = np.zeros((0, 4), np.float32)
-    assert to_canvas(empty, (480, 640), placement).shape == (0, 4)
+    assert to_input(empty, (480, 640), placement).shape == (0, 4)
     assert to_original(empty, (480, 640), placement).shape == (0, 4)
 
 
-@pytest.mark.parametrize(("size", "canvas"), [((0, 10), (32, 32)), ((10, 10), (32, 0))])
-def test_an_empty_image_or_canvas_is_refused(size, canvas):
+@pytest.mark.parametrize(("size", "input_size"), [((0, 10), (32, 32)), ((10, 10), (32, 0))])
+def test_an_empty_image_or_input_is_refused(size, input_size):
     with pytest.raises(ConfigError, match="at least one pixel"):
-        fit_to_canvas(size, canvas, LETTERBOX)
+        place_on_input(size, input_size, LETTERBOX)

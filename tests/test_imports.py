@@ -1,4 +1,4 @@
-"""An import only goes down the floors of the house, and the cheap parts stay cheap to import."""
+"""An import only goes down the layers, and the cheap parts stay cheap to import."""
 
 import pkgutil
 import shutil
@@ -20,7 +20,7 @@ def run_python(program: str, *arguments: str, cwd: Path = ROOT) -> subprocess.Co
     )
 
 
-def test_imports_go_down_the_floors(tmp_path: Path) -> None:
+def test_imports_go_down_the_layers(tmp_path: Path) -> None:
     """Contracts are in pyproject.toml; the linter wants one tree, so it sees a copy with `eval/` where it installs."""
     no_caches = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "yolojax", tmp_path / "yolojax", ignore=no_caches)

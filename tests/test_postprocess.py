@@ -206,7 +206,7 @@ def test_settings_out_of_range(settings, message):
 
 
 def test_mapped_over_members_it_gives_what_each_gives():
-    """A batch of batches, larger than the smallest program: see `yolojax.ensemble`."""
+    """A batch of batches, larger than the smallest program: see `yolojax.inference.ensemble`."""
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 500, (2, 1, 700, 2))
     boxes = jnp.asarray(np.concatenate([corner, corner + rng.uniform(5, 90, corner.shape)], -1), jnp.float32)

@@ -19,7 +19,7 @@ if not (_root / "yolojax" / "eval").exists() and (_root / "eval" / "__init__.py"
 
 def __getattr__(name: str):
     if name == "load":
-        from yolojax.predict import load
+        from yolojax.inference.predict import load
 
         return load
     if name == "fit":
@@ -27,7 +27,7 @@ def __getattr__(name: str):
 
         return fit
     if name == "evaluate":
-        from yolojax.training.evaluation import evaluate
+        from yolojax.inference.evaluate import evaluate
 
         return evaluate
     raise AttributeError(f"module 'yolojax' has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """Anchor shapes for a data set, and how well they cover it. NumPy on the host; sizes are ``(width, height)`` pixels.
 
-Sizes must be in pixels of the canvas that the detector will see, since anchors are. Nothing depends on the order of the
-boxes, and every random choice on ``seed`` alone.
+Sizes must be in pixels of the input image that the detector will see, since anchors are. Nothing depends on the order
+of the boxes, and every random choice on ``seed`` alone.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ COCO_ANCHORS = (
     ((30, 61), (62, 45), (59, 119)),
     ((116, 90), (156, 198), (373, 326)),
 )
-"""YOLOv3's anchors for COCO, strides 8, 16 and 32, pixels of a 416 x 416 canvas (arXiv 1804.02767, section 2.3)."""
+"""YOLOv3's anchors for COCO, strides 8, 16 and 32, pixels of a 416 x 416 input image (arXiv 1804.02767, section
+2.3)."""
 
 SMALLEST_BOX = 2.0
-"""Boxes with a side under two canvas pixels carry no shape to learn an anchor from."""
+"""Boxes with a side under two input pixels carry no shape to learn an anchor from."""
 
 ENOUGH_BOXES = 200
 GOOD_IOU = 0.5
@@ -114,8 +115,8 @@ class LevelDesign:
     """Anchors of one level and how they fit the boxes whose best anchor is among them.
 
     Attributes:
-      stride: of the level, in canvas pixels.
-      anchors: ``(width, height)`` in canvas pixels, by rising area.
+      stride: of the level, in input pixels.
+      anchors: ``(width, height)`` in input pixels, by rising area.
       boxes: how many boxes have their best anchor here.
       median_iou: median over those boxes of the IoU with the best anchor; None without boxes, as the next two.
       recall: share of them with a best IoU above 0.5.
@@ -163,7 +164,7 @@ class AnchorDesign:
 def design_anchors(
     sizes: Sizes, strides: tuple[int, ...] = (8, 16, 32), per_level: int = 3, seed: int = 0, generations: int = 0
 ) -> AnchorDesign:
-    """Anchors for boxes of the given sizes (canvas pixels), how they cover each level, and what to do next.
+    """Anchors for boxes of the given sizes (input_size pixels), how they cover each level, and what to do next.
 
     K-means on ``1 - IoU``, or with one anchor a level the median box of each area quantile; then by choice
     ``generations`` of `evolve_anchors`. Anchors are dealt by area to the strides, smallest first. Under 200 boxes there
@@ -183,8 +184,8 @@ def design_anchors(
         )
     if not len(sizes):
         raise DataError(
-            f"no box to design anchors from: all {dropped} have a side under {SMALLEST_BOX:g} canvas pixels; "
-            "check that sizes are in pixels, or enlarge the canvas"
+            f"no box to design anchors from: all {dropped} have a side under {SMALLEST_BOX:g} input pixels; "
+            "check that sizes are in pixels, or enlarge the input image"
         )
     k = len(strides) * per_level
     anchors = quantile_anchors(sizes, k) if per_level == 1 or len(sizes) < k else kmeans_anchors(sizes, k, seed)
@@ -228,12 +229,14 @@ def _describe(stride: int, anchors: Anchors, sizes: Sizes, best_iou: Float[np.nd
 def _recommend(levels: tuple[LevelDesign, ...], boxes: int, dropped: int) -> str:
     if boxes < ENOUGH_BOXES:
         return (
-            f"Use the published COCO anchors, scaled from their 416-pixel canvas to yours: {boxes} boxes are too few "
-            f"to learn shapes from (at least {ENOUGH_BOXES})."
+            f"Use the published COCO anchors, scaled from their 416-pixel input image to yours: {boxes} boxes "
+            f"are too few to learn shapes from (at least {ENOUGH_BOXES})."
         )
     if dropped > 0.05 * (boxes + dropped):
         share = dropped / (boxes + dropped)
-        return f"Enlarge the canvas: {share:.0%} of the boxes have a side under {SMALLEST_BOX:g} pixels on this one."
+        return (
+            f"Enlarge the input image: {share:.0%} of the boxes have a side under {SMALLEST_BOX:g} pixels on this one."
+        )
     poor = [level for level in levels if level.retune]
     if poor:
         worst = min(poor, key=lambda level: level.recall or 0.0)

@@ -1,7 +1,7 @@
 """Box arithmetic in float32: formats, areas and the IoU family, as matrices and element by element.
 
 Boxes are ``(x1, y1, x2, y2)`` with ``x1 <= x2`` and ``y1 <= y2`` unless a name says otherwise; the unit is free, mostly
-canvas pixels. Three rules hold for every overlap below:
+input pixels. Three rules hold for every overlap below:
 
 * The result is float32, whatever floating type comes in, and no arithmetic passes through a matrix product.
 * An inverted box (``x2 < x1`` or ``y2 < y1``) counts as empty: its right or bottom edge is taken to its left or top.

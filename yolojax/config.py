@@ -54,19 +54,19 @@ class ModelConfig:
 
     Attributes:
       name: an architecture of `yolojax.zoo`.
-      size: longest side of the canvas in pixels, a multiple of the largest stride.
-      rectangular: shorten the canvas to the aspect ratio that the training images share, where they share one.
-      training_sizes: train at that many sizes of the canvas around ``size`` (3 to 5, one program each); 1 trains at
+      size: longest side of the input image in pixels, a multiple of the largest stride.
+      rectangular: shorten the input image to the aspect ratio that the training images share, where they share one.
+      multi_scale: train at that many sizes of the input image around ``size`` (3 to 5, one program each); 1 trains at
         ``size`` alone.
-      size_span: how much smaller and larger than ``size`` they get, as a share.
+      multi_scale_range: how much smaller and larger than ``size`` they get, as a share.
       options: further arguments of the architecture's builder.
     """
 
     name: str = "compact"
     size: int = 320
     rectangular: bool = True
-    training_sizes: int = 1
-    size_span: float = 0.25
+    multi_scale: int = 1
+    multi_scale_range: float = 0.25
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -80,10 +80,10 @@ class AugmentConfig:
         (microscopy, aerial).
       scale_min: smallest random magnification.
       scale_max: largest random magnification.
-      translate: largest shift, as a share of the canvas.
+      translate: largest shift, as a share of the input image.
       rotate: largest rotation in degrees.
       shear: largest shear angle in degrees, below 45.
-      perspective: largest tilt: how much closer or farther a border of the canvas comes, as a share, below .5.
+      perspective: largest tilt: how much closer or farther a border of the input image comes, as a share, below .5.
       hue: largest change of the hue, as a share of the colour circle.
       saturation: largest relative change of saturation.
       value: largest relative change of brightness.
@@ -91,7 +91,7 @@ class AugmentConfig:
       mosaic: probability that an image becomes a mosaic of four.
       mosaic9: probability that it becomes a mosaic of nine instead; give one of the two.
       mixup: probability that it is then blended with another image of the batch.
-      mosaic_off: share of the run, at its end, that trains without mosaics and mixup.
+      close_mosaic: share of the run, at its end, that trains without mosaics and mixup.
     """
 
     flip_horizontal: float = 0.5
@@ -109,7 +109,7 @@ class AugmentConfig:
     mosaic: float = 0.0
     mosaic9: float = 0.0
     mixup: float = 0.0
-    mosaic_off: float = 0.2
+    close_mosaic: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -279,10 +279,10 @@ def check(config: TrainConfig) -> TrainConfig:
     need(config.seed < 2**63, "seed", config.seed, "give less than 2^63")
     need(config.model.size >= 32, "model.size", config.model.size, "give at least 32 pixels")
     m = config.model
-    need(m.training_sizes in (1, 3, 4, 5), "model.training_sizes", m.training_sizes, "give 1, or 3 to 5")
-    need(0 < m.size_span < 1, "model.size_span", m.size_span, "give a share between 0 and 1")
+    need(m.multi_scale in (1, 3, 4, 5), "model.multi_scale", m.multi_scale, "give 1, or 3 to 5")
+    need(0 < m.multi_scale_range < 1, "model.multi_scale_range", m.multi_scale_range, "give a share between 0 and 1")
     shares = ("flip_horizontal", "flip_vertical", "hue", "saturation", "value", "translate")
-    for name in (*shares, "cutout", "mosaic", "mosaic9", "mixup", "mosaic_off"):
+    for name in (*shares, "cutout", "mosaic", "mosaic9", "mixup", "close_mosaic"):
         need(0 <= getattr(a, name) <= 1, f"augment.{name}", getattr(a, name), "give a number from 0 to 1")
     need(not (a.mosaic and a.mosaic9), "augment.mosaic9", a.mosaic9, "give either mosaic or mosaic9")
     need(0 <= a.rotate <= 180, "augment.rotate", a.rotate, "give degrees from 0 to 180")

@@ -1,4 +1,4 @@
-"""From a canvas to detections: preprocessing, network, decoding and suppression as one pure function."""
+"""From an input image to detections: preprocessing, network, decoding and suppression as one pure function."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
@@ -18,14 +18,14 @@ def detect(
     *,
     max_detections: int,
 ) -> Detections:
-    """Detections on canvases (RGB, uint8) in canvas pixels, with the suppression that the detector's ``spec`` names.
+    """Detections on input images (RGB, uint8) in input pixels, with the suppression that the detector's ``spec`` names.
 
     Compiled whole by its users; fold the detector first (``detector.fold``), inside the program or before it.
 
     Args:
       detector: closed over, never traced.
       variables: its own.
-      images: as `yolojax.data.feed.place_on_canvas` lays them out.
+      images: as `yolojax.data.feed.make_input_image` lays them out.
       confidence, iou: thresholds of `postprocess`, traced.
       wanted: classes to report; None reports all. What is reported under them is the same as without it.
       max_detections: rows an image, static.

@@ -30,7 +30,7 @@ class DetectorSpec:
     Attributes:
       name: the zoo's name of the architecture.
       class_names: in the order of the class scores.
-      canvas: ``(height, width)`` in pixels, multiples of the largest stride.
+      input_size: ``(height, width)`` in pixels, multiples of the largest stride.
       strides: one per prediction level, finest first.
       preprocess: how pixels reach the network.
       suppression: ``nms``, or ``none`` for detectors that need no suppression.
@@ -41,7 +41,7 @@ class DetectorSpec:
 
     name: str
     class_names: tuple[str, ...]
-    canvas: tuple[int, int]
+    input_size: tuple[int, int]
     strides: tuple[int, ...]
     preprocess: Preprocess = field(default_factory=Preprocess)
     suppression: Literal["nms", "none"] = "nms"
@@ -53,7 +53,7 @@ class DetectorSpec:
 def prepare_images(
     images: UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"], preprocess: Preprocess
 ) -> Float[Array, "B H W 3"]:
-    """RGB canvas pixels 0..255 (uint8, or float after augmentation), in the network's channel order and range."""
+    """RGB input pixels 0..255 (uint8, or float after augmentation), in the network's channel order and range."""
     images = images.astype(jnp.float32) / jnp.float32(preprocess.scale)
     return images[..., ::-1] if preprocess.channels == "bgr" else images
 
@@ -88,7 +88,7 @@ class Decode(Protocol):
 
 
 class Detector(NamedTuple):
-    """The record. ``forward`` and ``forward_train`` take what `prepare_images` makes of a uint8 canvas.
+    """The record. ``forward`` and ``forward_train`` take what `prepare_images` makes of a uint8 input image.
 
     ``fold`` gives an inference-only detector with BatchNorm folded into the convolutions, and its variables.
     """

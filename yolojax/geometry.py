@@ -1,7 +1,7 @@
-"""Where a photo lies on the canvas: one pure geometry, read alike by training, validation and prediction.
+"""Where a photo lies on the input image: one pure geometry, read alike by training, validation and prediction.
 
-`fit_to_canvas` computes the rounded integer sizes once; both directions of the box mapping use those rounded sizes per
-axis, so that `to_original` is the exact inverse of `to_canvas`.
+`place_on_input` computes the rounded integer sizes once; both directions of the box mapping use those rounded sizes per
+axis, so that `to_original` is the exact inverse of `to_input`.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Preprocess:
     """How pixels reach the network; data on the detector, so that every user of the detector prepares alike.
 
     Attributes:
-      resize: ``letterbox`` keeps the aspect ratio and pads; ``stretch`` fills the canvas.
+      resize: ``letterbox`` keeps the aspect ratio and pads; ``stretch`` fills the input image.
       align: where a letterboxed photo lies: ``centre`` or ``topleft``.
       pad: grey value of the padding, 0..255.
       channels: order that the network expects, ``rgb`` or ``bgr``.
@@ -39,7 +39,7 @@ class Preprocess:
 
 
 class Placement(NamedTuple):
-    """A resized photo on the canvas, in integer canvas pixels: its size and its top-left corner."""
+    """A resized photo on the input image, in integer input pixels: its size and its top-left corner."""
 
     height: int
     width: int
@@ -48,22 +48,24 @@ class Placement(NamedTuple):
 
     @property
     def content(self) -> tuple[int, int, int, int]:
-        """The box ``(x1, y1, x2, y2)`` of the canvas that the photo covers: `Batch.content` of its image."""
+        """The box ``(x1, y1, x2, y2)`` of the input image that the photo covers: `Batch.content` of its image."""
         return self.left, self.top, self.left + self.width, self.top + self.height
 
 
-def fit_to_canvas(size: tuple[int, int], canvas: tuple[int, int], preprocess: Preprocess) -> Placement:
-    """Placement of a photo of ``size = (h, w)`` on a ``canvas = (h, w)``; raises `ConfigError` on an empty one."""
-    (h, w), (canvas_h, canvas_w) = size, canvas
-    if min(h, w, canvas_h, canvas_w) < 1:
-        raise ConfigError(f"cannot place an image of size {size} on a canvas of {canvas}: both need at least one pixel")
+def place_on_input(size: tuple[int, int], input_size: tuple[int, int], preprocess: Preprocess) -> Placement:
+    """Placement of a photo of ``size = (h, w)`` on a ``input_size = (h, w)``; raises `ConfigError` on an empty one."""
+    (h, w), (input_h, input_w) = size, input_size
+    if min(h, w, input_h, input_w) < 1:
+        raise ConfigError(
+            f"cannot place an image of size {size} on an input image of {input_size}: both need at least one pixel"
+        )
     if preprocess.resize == "stretch":
-        return Placement(canvas_h, canvas_w, 0, 0)
-    ratio = min(canvas_h / h, canvas_w / w)
-    new_h, new_w = (max(1, min(canvas_h, round(h * ratio))), max(1, min(canvas_w, round(w * ratio))))
+        return Placement(input_h, input_w, 0, 0)
+    ratio = min(input_h / h, input_w / w)
+    new_h, new_w = (max(1, min(input_h, round(h * ratio))), max(1, min(input_w, round(w * ratio))))
     if preprocess.align == "topleft":
         return Placement(new_h, new_w, 0, 0)
-    return Placement(new_h, new_w, (canvas_h - new_h) // 2, (canvas_w - new_w) // 2)
+    return Placement(new_h, new_w, (input_h - new_h) // 2, (input_w - new_w) // 2)
 
 
 def _affine(size: tuple[int, int], placement: Placement) -> tuple[np.ndarray, np.ndarray]:
@@ -72,10 +74,10 @@ def _affine(size: tuple[int, int], placement: Placement) -> tuple[np.ndarray, np
     return scale, offset
 
 
-def to_canvas(
+def to_input(
     boxes: Num[np.ndarray, "*n 4"], size: tuple[int, int], placement: Placement
 ) -> Float32[np.ndarray, "*n 4"]:
-    """Boxes (xyxy) from pixels of the original photo of ``size = (h, w)`` to canvas pixels."""
+    """Boxes (xyxy) from pixels of the original photo of ``size = (h, w)`` to input pixels."""
     scale, offset = _affine(size, placement)
     return (np.asarray(boxes, np.float64) * scale + offset).astype(np.float32)
 
@@ -83,7 +85,7 @@ def to_canvas(
 def to_original(
     boxes: Num[np.ndarray, "*n 4"], size: tuple[int, int], placement: Placement, *, clip: bool = True
 ) -> Float32[np.ndarray, "*n 4"]:
-    """The inverse of `to_canvas`, then by choice clipping to the photo."""
+    """The inverse of `to_input`, then by choice clipping to the photo."""
     scale, offset = _affine(size, placement)
     boxes = (np.asarray(boxes, np.float64) - offset) / scale
     if clip:

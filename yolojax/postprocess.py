@@ -45,7 +45,7 @@ def postprocess(
     (at most 512, 8192 or 65536 in every image). The overlaps are never stored as an N x N matrix.
 
     Args:
-      candidates: decoded boxes (xyxy, canvas pixels) and final scores.
+      candidates: decoded boxes (xyxy, input pixels) and final scores.
       score_threshold: traced, compared in float32.
       iou_threshold: overlap above which the lower score is suppressed; traced. See `yolojax.nms.nms`.
       max_detections: ``K``, static.

@@ -1,7 +1,8 @@
 """The pytrees that flow through every part: fixed size, padded, with an explicit mask.
 
-Boxes are ``(x1, y1, x2, y2)`` in float32, absolute pixels of the canvas, unless a docstring says otherwise. Images are
-NHWC. Padding is told by the mask alone, never by special coordinates or scores. Leading dimension ``B`` is the batch,
+Boxes are ``(x1, y1, x2, y2)`` in float32, absolute pixels of the input image, unless a docstring says otherwise. Images
+are NHWC. Padding is told by the mask alone, never by special coordinates or scores. Leading dimension ``B`` is the
+batch,
 ``M`` the padded number of objects, ``N`` the number of candidate predictions, ``C`` classes, ``K`` detections kept.
 """
 
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 
 class Level(NamedTuple):
-    """The grid of one prediction level: ``h`` rows and ``w`` columns of cells, each ``stride`` canvas pixels wide."""
+    """The grid of one prediction level: ``h`` rows and ``w`` columns of cells, each ``stride`` input pixels wide."""
 
     h: int
     w: int
@@ -35,7 +36,7 @@ class Targets(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch as the loader delivers it. ``content`` is the box of the canvas where the photo lies.
+    """A batch as the loader delivers it. ``content`` is the box of the input image where the photo lies.
 
     ``original_size`` is ``(height, width)`` in pixels of the file; ``image_valid`` is False for rows that only fill the
     last batch of an evaluation.

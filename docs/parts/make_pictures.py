@@ -145,8 +145,8 @@ def draw_coders():
     kinds = {
         "YOLOv2, v3": coding.decode(raw, nothing, 1.0, one),
         "YOLOv4, scale 1.2": coding.decode(raw, nothing, 1.0, one, scale_x_y=1.2),
-        "YOLOv5, v7": coding.decode_squared(raw, nothing, 1.0, one),
-        "YOLOX": coding.decode_direct(raw, nothing, 1.0),
+        "YOLOv5, v7": coding.decode_yolov5(raw, nothing, 1.0, one),
+        "YOLOX": coding.decode_yolox(raw, nothing, 1.0),
     }
     figure = new_figure(9, 3.4)
     centre, side = figure.subplots(1, 2)

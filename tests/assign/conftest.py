@@ -10,9 +10,10 @@ from yolojax.structures import Targets
 CASES = ("random", "one cell", "smaller than a stride", "more than fit", "ties", "none")
 
 
-def scene(rng, case, batch, m, classes, canvas):
-    """Targets on a ``canvas = (h, w)``: one padded row and one crowd box in the first image, an empty last image."""
-    size = np.array([canvas[1], canvas[0]], float)
+def scene(rng, case, batch, m, classes, input_size):
+    """Targets on a ``input_size = (h, w)``: one padded row and one crowd box in the first image, an empty last
+    image."""
+    size = np.array([input_size[1], input_size[0]], float)
     centre = rng.uniform(0, size, (batch, m, 2))
     side = rng.uniform(4, 0.6 * size.min(), (batch, m, 2))
     if case == "one cell":

@@ -14,10 +14,10 @@ H, W, B, M, C = 48, 64, 3, 7, 3
 
 ALSO = 0.2
 assign = jax.jit(lambda targets: assign_targets(targets, jnp.asarray(ANCHORS), LEVELS, C))
-assign_more = jax.jit(lambda targets: assign_targets(targets, jnp.asarray(ANCHORS), LEVELS, C, also_above=ALSO))
+assign_more = jax.jit(lambda targets: assign_targets(targets, jnp.asarray(ANCHORS), LEVELS, C, iou_thresh=ALSO))
 
 
-def oracle(targets, also_above=1.0):
+def oracle(targets, iou_thresh=1.0):
     """Per level ``boxes, classes, positive`` and the number of losers, one object after the other.
 
     As Darknet's yolo_layer.c: the best anchor, then every other one above ``iou_thresh``.
@@ -39,7 +39,7 @@ def oracle(targets, also_above=1.0):
                 ious[level, a] = inter / (w * h + aw * ah - inter)
             best = max(ious, key=lambda i: ious[i])
             for (level, a), iou in ious.items():
-                if (level, a) != best and iou <= also_above:
+                if (level, a) != best and iou <= iou_thresh:
                     continue
                 rows, columns, stride = LEVELS[level]
                 x = min(max(int(np.floor((box[0] + box[2]) / 2 / stride)), 0), columns - 1)

@@ -73,7 +73,7 @@ def test_matching_cost_equals_its_formula(lab):
     low = rng.uniform(0, 20, (B, 5, 2))
     boxes = np.concatenate([low, low + rng.uniform(2, 20, (B, 5, 2))], -1).astype(np.float32)
     scores = rng.dirichlet(np.ones(C), (B, 5)).astype(np.float32)
-    got = np.asarray(jax.jit(lambda *a: matching_cost(*a, canvas=(40, 48)))(boxes, scores, targets))
+    got = np.asarray(jax.jit(lambda *a: matching_cost(*a, input_size=(40, 48)))(boxes, scores, targets))
     for b, m, n in np.ndindex(B, M, 5):
         if targets.valid[b, m]:
             p, g = boxes[b, n].astype(np.float64), targets.boxes[b, m].astype(np.float64)

@@ -165,7 +165,7 @@ def test_magnification_is_about_the_centre():
 
 
 def visible(boxes, *, crowd=False):
-    """Which of these boxes stay on a canvas of 100 x 100."""
+    """Which of these boxes stay on an input image of 100 x 100."""
     moved = jnp.array([boxes], jnp.float32)
     n = len(boxes)
     targets = Targets(
@@ -183,7 +183,7 @@ BORDER_CASES = [
     [98.5, 10, 110, 30],  # 1.5 pixels wide
     [50, 50, 51, 51],  # whole, but a single pixel
     [-30, 10, -5, 30],  # outside
-    [-50, -50, 150, 150],  # larger than the canvas: a quarter of it fills everything
+    [-50, -50, 150, 150],  # larger than the input image: a quarter of it fills everything
 ]
 
 

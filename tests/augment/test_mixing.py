@@ -13,7 +13,7 @@ from yolojax.errors import ConfigError
 
 
 def mosaic_by_pillow(images, boxes, source, cuts, sizes):
-    """One mosaic, tile by tile: resample the whole canvas with Pillow, then paste the tile's window."""
+    """One mosaic, tile by tile: resample the whole input image with Pillow, then paste the tile's window."""
     edges = [np.concatenate([[0], cuts[0] * WIDTH, [WIDTH]]), np.concatenate([[0], cuts[1] * HEIGHT, [HEIGHT]])]
     out, moved = np.zeros((HEIGHT, WIDTH, 3), np.uint8), []
     x, y = np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5
@@ -82,7 +82,7 @@ def test_nine_tiles_equal_pillow():
         np.testing.assert_allclose(order(kept), order(want_boxes), atol=1e-3)
 
 
-def test_a_mosaic_of_nine_happens_as_told_and_is_of_even_canvases():
+def test_a_mosaic_of_nine_happens_as_told_and_is_of_even_input_images():
     scene = make_scene(objects=1)
     same, targets = jax.jit(mosaic9(0.0))(jax.random.key(0), *scene)
     np.testing.assert_array_equal(same, scene.images)

@@ -22,7 +22,7 @@ class Ended(NamedTuple):
 @pytest.fixture(scope="session")
 def load_once() -> Callable[..., object]:
     """`yolojax.load`, compiling once for all tests that ask for the same."""
-    from yolojax.predict import load
+    from yolojax.inference.predict import load
 
     return functools.cache(load)
 

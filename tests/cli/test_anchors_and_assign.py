@@ -16,7 +16,7 @@ MANY = "shapes:?count=90"
 
 
 def design_of(data, strides, per_level, scale):
-    """The same design from the annotations, without the canvas: images of the set are square."""
+    """The same design from the annotations, without the input image: images of the set are square."""
     sizes = [(scale * (x2 - x1), scale * (y2 - y1)) for r in open_dataset(data).records for x1, y1, x2, y2 in r.boxes]
     return design_anchors(np.array(sizes), strides, per_level)
 
@@ -107,7 +107,7 @@ def test_assignment_errors(wrong, said, yolojax):
 
 
 def test_every_rule_agrees_with_its_assigner_on_who_may_own():
-    """One object on a canvas of one level; a candidate for each cell is the cell itself."""
+    """One object on an input image of one level; a candidate for each cell is the cell itself."""
     box = np.array([[[4, 4, 28, 28], [0, 0, 0, 0]]], np.float32)
     valid, no = np.array([[True, False]]), np.zeros((1, 2), bool)
     targets = Targets(box, np.zeros((1, 2), np.int32), valid, no, np.zeros(1, np.int32))

@@ -7,8 +7,8 @@ import pytest
 
 from tests.cli.small_run import DATA
 from yolojax import zoo
-from yolojax.training import peak
-from yolojax.training.peak import bandwidth_of, peak_of, sheet_of
+from yolojax.bench import peak
+from yolojax.bench.peak import bandwidth_of, peak_of, sheet_of
 from yolojax.training.programs import all_devices
 
 OPTIONS = {"widths": [4, 4, 8], "depths": [0, 0, 0], "head_width": 8, "reg_max": 4, "shared_head": True}
@@ -26,7 +26,7 @@ def test_bench_train(yolojax, tmp_path):
     detector = zoo.build("compact", ("a", "b", "c", "d", "e", "f"), (32, 32), **OPTIONS)
     assert found["forward_flops"] == zoo.forward_flops(detector)
     assert found["parameters"] == zoo.parameter_count(detector.init(jax.random.key(0)))
-    assert found["canvas"] == [32, 32] and found["devices"] == len(jax.devices()) and found["programs"] == 1
+    assert found["input_size"] == [32, 32] and found["devices"] == len(jax.devices()) and found["programs"] == 1
     assert found["steps"] >= 3 and found["compile_seconds"] > 0 and found["memory"] > 0
     # The clock ran for at least as long as was asked for, and the rate is that of all timed steps.
     assert found["steps"] * found["batch_size"] / found["images_per_second"] >= 0.1

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.cli.small_run import DATA
 from yolojax import zoo
-from yolojax.predict import load_detector
+from yolojax.inference.predict import load_detector
 from yolojax.weights.released import load_description, load_weights, save_released
 
 
@@ -106,10 +106,10 @@ def test_info(trained, yolojax):
         ("detector", [], "has no 'detector' entry"),
         (
             "detector",
-            {"name": "compact", "class_names": [1], "canvas": [64, 64], "options": {}},
+            {"name": "compact", "class_names": [1], "input_size": [64, 64], "options": {}},
             "does not make a detector",
         ),
-        ("detector", {"name": "compact", "class_names": ["a"], "canvas": "x", "options": None}, "does not make"),
+        ("detector", {"name": "compact", "class_names": ["a"], "input_size": "x", "options": None}, "does not make"),
     ],
 )
 def test_info_of_a_malformed_description(part, value, said, trained, yolojax, tmp_path):

@@ -16,7 +16,7 @@ from yolojax.data.video import Video, video_writer
 @pytest.fixture(autouse=True)
 def compile_once(load_once, monkeypatch):
     """Most of a command's time is compilation; the detector is the same in all these tests."""
-    monkeypatch.setattr("yolojax.predict.load", load_once)
+    monkeypatch.setattr("yolojax.inference.predict.load", load_once)
 
 
 @pytest.fixture

@@ -57,8 +57,8 @@ OPTIONS = {
     "data.repeat_threshold": (["--repeat-threshold", "0.1"], 0.1),
     "data.cache": (["--cache", "disk"], "disk"),
     "data.cache_folder": (["--cache-folder", "there"], "there"),
-    "model.training_sizes": (["--training-sizes", "3"], 3),
-    "model.size_span": (["--size-span", "0.5"], 0.5),
+    "model.multi_scale": (["--training-sizes", "3"], 3),
+    "model.multi_scale_range": (["--size-span", "0.5"], 0.5),
     "compute": (["--compute", "bfloat16"], "bfloat16"),
     "select": (["--select", "best"], "best"),
     "optimiser.name": (["--optimiser.name", "sgd"], "sgd"),
@@ -131,7 +131,7 @@ def test_what_cannot_be_trained_is_found_before_the_run_directory_is_made(yoloja
     def loss(*_, **__):
         raise TypeError("shapes (3,) and (4,) do not agree")
 
-    monkeypatch.setattr("yolojax.zoo.distributions.anchor_free_loss", loss)
+    monkeypatch.setattr("yolojax.zoo.distributions.yolov8_loss", loss)
     ended = yolojax("train", DATA, *SMALL, "--out", "wrong")
     assert ended.code == 2 and "compact cannot be trained with widths = [8, 8, 16]" in ended.err
     assert "TypeError: shapes (3,) and (4,) do not agree" in ended.err and not (tmp_path / "wrong").exists()

@@ -11,13 +11,13 @@ from yolojax.structures import Level
 ANCHORS = np.array([[10, 13], [62, 45], [373, 326]], np.float32)
 
 
-def boxes_over_cells(stride, canvas=640, seed=0):
-    """Centres over a whole cell, corners and edges included, sides from 2 pixels to the canvas, every anchor."""
+def boxes_over_cells(stride, input_size=640, seed=0):
+    """Centres over a whole cell, corners and edges included, sides from 2 pixels to the input image, every anchor."""
     rng = np.random.default_rng(seed)
     offset = np.concatenate([rng.uniform(0, 1, (400, 2)), [[0, 0], [1, 1], [0, 1], [1e-7, 1 - 1e-7]]])
-    cells = rng.integers(0, canvas // stride, offset.shape).astype(np.float64)
-    size = np.exp(rng.uniform(np.log(2), np.log(canvas), offset.shape))
-    size[:2] = [[2, canvas], [canvas, 2]]
+    cells = rng.integers(0, input_size // stride, offset.shape).astype(np.float64)
+    size = np.exp(rng.uniform(np.log(2), np.log(input_size), offset.shape))
+    size[:2] = [[2, input_size], [input_size, 2]]
     centre = (cells + offset) * stride
     boxes = np.concatenate([centre - size / 2, centre + size / 2], -1)
     return tuple(jnp.asarray(a, jnp.float32) for a in (boxes, cells, ANCHORS[rng.integers(0, 3, len(offset))]))

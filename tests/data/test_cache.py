@@ -1,4 +1,4 @@
-"""Where canvases are kept changes nothing about the batches, and Grain reads them in the sampler's order."""
+"""Where input images are kept changes nothing about the batches, and Grain reads them in the sampler's order."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,7 @@ from yolojax.data import (
     open_dataset,
     sample_indices,
     shapes_dataset,
-    stream_canvases,
+    stream_images,
     to_devices,
     training_batches,
     write_yolo,
@@ -71,8 +71,8 @@ def test_batches_are_the_same_from_memory_disk_and_devices(data, tmp_path):
 
 def test_a_disk_cache_is_made_once_and_anew_when_an_image_changes(data, tmp_path):
     calls = []
-    make = lambda data, canvas=CANVAS: build_disk_cache(  # noqa: E731
-        data, canvas, Preprocess(), tmp_path / "cache", progress=lambda *a: calls.append(a)
+    make = lambda data, input_size=CANVAS: build_disk_cache(  # noqa: E731
+        data, input_size, Preprocess(), tmp_path / "cache", progress=lambda *a: calls.append(a)
     )
     first = make(data)
     assert len(calls) == 7
@@ -124,14 +124,14 @@ def test_grain_reads_in_the_order_it_is_given_and_resumes_at_a_step(threads):
 def test_streamed_batches_do_not_depend_on_the_number_of_threads(data):
     cache = build_cache(data, CANVAS, Preprocess())
     for threads in (1, 4):
-        stream = stream_canvases(data, CANVAS, Preprocess(), threads=threads)
+        stream = stream_images(data, CANVAS, Preprocess(), threads=threads)
         pairs = zip(training_batches(cache, 2, 3, 7), training_batches(stream, 2, 3, 7), strict=False)
         assert all(same(a, b) for a, b in itertools.islice(pairs, 4))
 
 
 def test_an_image_that_cannot_be_read_raises_where_its_batch_would_have_come(data):
     data.records[5].source.write_bytes(b"\xff\xd8\xff")
-    stream = stream_canvases(data, CANVAS, Preprocess(), threads=2)
+    stream = stream_images(data, CANVAS, Preprocess(), threads=2)
     batches = stream.batches(lambda step: np.array([step, step + 1]))
     for step in range(4):
         assert next(batches).image_id.tolist() == stream.image_ids[[step, step + 1]].tolist()

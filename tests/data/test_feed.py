@@ -1,4 +1,4 @@
-"""Batches: what images they hold, what lies on the canvas, and what of the objects fits."""
+"""Batches: what images they hold, what lies on the input image, and what of the objects fits."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ from yolojax.data import (
     ImageRecord,
     build_cache,
     evaluation_batches,
-    load_canvas,
+    load_input_image,
     padded_objects,
     sample_indices,
 )
@@ -89,9 +89,9 @@ def test_senseless_samples_are_refused(arguments):
 
 
 def test_a_photo_lies_where_its_placement_says_and_the_rest_is_padding(three):
-    canvas, placement = load_canvas(three.records[0], (64, 64), Preprocess(pad=7))
-    np.testing.assert_array_equal(canvas[8:56], three.records[0].source)
-    assert (canvas[:8] == 7).all() and (canvas[56:] == 7).all()
+    image, placement = load_input_image(three.records[0], (64, 64), Preprocess(pad=7))
+    np.testing.assert_array_equal(image[8:56], three.records[0].source)
+    assert (image[:8] == 7).all() and (image[56:] == 7).all()
     assert placement.content == (0, 8, 64, 56)
 
 
@@ -99,21 +99,21 @@ def test_shrinking_is_antialiased():
     """A one-pixel checkerboard has the mean 127.5; picking pixels would give 0 or 255."""
     board = np.indices((128, 128)).sum(0) % 2 * 255
     picture = np.repeat(board[:, :, None], 3, 2).astype(np.uint8)
-    canvas, _ = load_canvas(record(1, picture, []), (32, 32), Preprocess())
-    assert np.abs(canvas.astype(int) - 127.5).max() <= 3
+    image, _ = load_input_image(record(1, picture, []), (32, 32), Preprocess())
+    assert np.abs(image.astype(int) - 127.5).max() <= 3
 
 
 def test_enlarging_is_bilinear_between_pixel_centres():
     ramp = np.repeat(np.arange(0, 256, 32, dtype=np.uint8)[None, :, None], 8, 0).repeat(3, 2)
-    canvas, _ = load_canvas(record(1, ramp, []), (16, 16), Preprocess())
+    image, _ = load_input_image(record(1, ramp, []), (16, 16), Preprocess())
     centres = (np.arange(16) + 0.5) / 2 - 0.5
     expected = np.interp(centres, np.arange(8), ramp[0, :, 0])
-    assert np.abs(canvas[3, :, 0] - expected).max() <= 1
+    assert np.abs(image[3, :, 0] - expected).max() <= 1
 
 
-@pytest.mark.parametrize("canvas", [(64, 64), (40, 72), (200, 160)])
+@pytest.mark.parametrize("input_size", [(64, 64), (40, 72), (200, 160)])
 @pytest.mark.parametrize("resize", ["letterbox", "stretch"])
-def test_pixels_and_boxes_go_to_the_same_place(canvas, resize):
+def test_pixels_and_boxes_go_to_the_same_place(input_size, resize):
     """The moments of a white box on black, measured on the resized pixels, are those of its mapped coordinates.
 
     A wrong pixel-centre convention would move them by up to half a pixel; sampling the filter moves them by hundredths.
@@ -121,13 +121,13 @@ def test_pixels_and_boxes_go_to_the_same_place(canvas, resize):
     picture = np.zeros((90, 120, 3), np.uint8)
     picture[21:54, 37:91] = 255
     data = dataset([record(1, picture, [[37, 21, 91, 54]])])
-    cache = build_cache(data, canvas, Preprocess(resize=resize, pad=0))
+    cache = build_cache(data, input_size, Preprocess(resize=resize, pad=0))
     x1, y1, x2, y2 = cache.targets.boxes[0, 0]
     light = cache.images[0, :, :, 0].astype(float) / 255
     across, down = light.max(0), light.max(1)
     assert across.sum() == pytest.approx(x2 - x1, abs=0.1) and down.sum() == pytest.approx(y2 - y1, abs=0.1)
-    assert across @ (np.arange(canvas[1]) + 0.5) / across.sum() == pytest.approx((x1 + x2) / 2, abs=0.1)
-    assert down @ (np.arange(canvas[0]) + 0.5) / down.sum() == pytest.approx((y1 + y2) / 2, abs=0.1)
+    assert across @ (np.arange(input_size[1]) + 0.5) / across.sum() == pytest.approx((x1 + x2) / 2, abs=0.1)
+    assert down @ (np.arange(input_size[0]) + 0.5) / down.sum() == pytest.approx((y1 + y2) / 2, abs=0.1)
 
 
 def test_targets_and_batches_hold_what_the_records_hold(three):
@@ -147,15 +147,15 @@ def test_targets_and_batches_hold_what_the_records_hold(three):
         for image, valid, image_id in zip(batch.images, batch.image_valid, batch.image_id, strict=True):
             if valid:
                 (source,) = [r for r in three.records if r.image_id == image_id]
-                np.testing.assert_array_equal(image, load_canvas(source, (64, 64), Preprocess())[0])
+                np.testing.assert_array_equal(image, load_input_image(source, (64, 64), Preprocess())[0])
     np.testing.assert_array_equal(batches[0].original_size, [[48, 64], [64, 32]])
     np.testing.assert_array_equal(batches[0].content, [[0, 8, 64, 56], [16, 0, 48, 64]])
 
 
-def test_boxes_come_back_from_the_canvas(three):
+def test_boxes_come_back_from_the_input(three):
     cache = build_cache(three, (96, 160), Preprocess())
     for i, source in enumerate(three.records):
-        _, placement = load_canvas(source, (96, 160), Preprocess())
+        _, placement = load_input_image(source, (96, 160), Preprocess())
         back = to_original(cache.targets.boxes[i][cache.targets.valid[i]], source.size, placement)
         np.testing.assert_allclose(back, source.boxes, atol=1e-4)
 
@@ -206,4 +206,4 @@ def test_an_image_that_changed_its_size_since_opening_is_refused(tmp_path: Path)
     path = tmp_path / "a.png"
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path)
     with pytest.raises(DataError, match="open the data set again"):
-        load_canvas(record(1, path, [], (16, 17)), (32, 32), Preprocess())
+        load_input_image(record(1, path, [], (16, 17)), (32, 32), Preprocess())

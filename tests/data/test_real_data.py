@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from yolojax.data import build_cache, evaluation_batches, list_splits, open_dataset
-from yolojax.geometry import Preprocess, fit_to_canvas, to_original
+from yolojax.geometry import Preprocess, place_on_input, to_original
 
 ROOT = os.environ.get("YOLOJAX_TEST_DATA")
 pytestmark = pytest.mark.skipif(ROOT is None, reason="YOLOJAX_TEST_DATA names no folder with the public data sets")
@@ -109,6 +109,6 @@ def test_every_real_image_decodes_and_its_boxes_come_back():
     batches = list(evaluation_batches(cache, 48))
     assert sum(int(b.image_valid.sum()) for b in batches) == 128 and batches[-1].images.shape == (48, 160, 160, 3)
     for i, record in enumerate(data.records):
-        placement = fit_to_canvas(record.size, (160, 160), Preprocess())
+        placement = place_on_input(record.size, (160, 160), Preprocess())
         back = to_original(cache.targets.boxes[i][cache.targets.valid[i]], record.size, placement)
         np.testing.assert_allclose(back, record.boxes, atol=2e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.darknet_cases import RESIZED_FROM, RESIZED_TO, random_image
-from yolojax.data import place_on_canvas
+from yolojax.data import make_input_image
 from yolojax.data.resample import resize_bilinear
 from yolojax.geometry import Preprocess
 
@@ -23,7 +23,7 @@ def test_every_value_is_opencvs(size):
 
 def test_detectors_choose_the_filter():
     photo = (random_image(RESIZED_FROM, 9) * 255).round().astype(np.uint8)
-    smooth, _ = place_on_canvas(photo, (10, 64), Preprocess("stretch"))
-    sharp, _ = place_on_canvas(photo, (10, 64), Preprocess("stretch", filter="bilinear"))
+    smooth, _ = make_input_image(photo, (10, 64), Preprocess("stretch"))
+    sharp, _ = make_input_image(photo, (10, 64), Preprocess("stretch", filter="bilinear"))
     np.testing.assert_array_equal(sharp, np.load(GOLDEN)["resized/10x64"])
     assert np.abs(sharp.astype(int) - smooth).max() > 10

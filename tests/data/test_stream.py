@@ -13,7 +13,7 @@ from yolojax.data import (
     open_dataset,
     prefetch,
     shapes_dataset,
-    stream_canvases,
+    stream_images,
     training_batches,
     write_yolo,
 )
@@ -36,7 +36,7 @@ def same(a, b):
 def test_a_stream_gives_the_batches_of_the_cache(folder):
     data = open_dataset(folder)
     cache = build_cache(data, (32, 64), Preprocess())
-    stream = stream_canvases(data, (32, 64), Preprocess(), threads=3)
+    stream = stream_images(data, (32, 64), Preprocess(), threads=3)
     assert len(stream) == len(cache) == 7
     for a, b in zip(evaluation_batches(cache, 3), evaluation_batches(stream, 3), strict=True):
         assert same(a, b)
@@ -61,14 +61,14 @@ def test_damaged_images_raise_or_the_next_stands_in(folder, tmp_path):
     records[2] = dataclasses.replace(records[2], source=broken)
     data = dataclasses.replace(data, records=tuple(records))
     with pytest.raises(DataError, match=r"broken\.png"):
-        stream_canvases(data, (32, 32), Preprocess()).batch(np.array([2]))
-    patient = stream_canvases(dataclasses.replace(data, skip_bad=True), (32, 32), Preprocess())
+        stream_images(data, (32, 32), Preprocess()).batch(np.array([2]))
+    patient = stream_images(dataclasses.replace(data, skip_bad=True), (32, 32), Preprocess())
     assert same(patient.batch(np.array([2, 0])), patient.batch(np.array([3, 0])))
     hopeless = dataclasses.replace(data.take([2]), skip_bad=True)
     with pytest.raises(DataError, match="no image that can be decoded"):
-        stream_canvases(hopeless, (32, 32), Preprocess()).batch(np.array([0]))
+        stream_images(hopeless, (32, 32), Preprocess()).batch(np.array([0]))
     with pytest.raises(DataError, match="holds no image"):
-        stream_canvases(data.take([]), (32, 32), Preprocess())
+        stream_images(data.take([]), (32, 32), Preprocess())
 
 
 def test_prefetching_keeps_items_and_order():

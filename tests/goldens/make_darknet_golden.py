@@ -7,8 +7,8 @@ Run from the root of a checkout, with numpy, jaxtyping and opencv-python-headles
 
 For each network: ``NAME/head0`` and so on, the output of the convolution before each prediction layer (in the order of
 the cfg, ``[channels, h, w]``; before its activation where that is logistic), ``NAME/rows0``, the prediction layer's
-own rows ``(cx, cy, w, h, objectness, class scores)``, relative to the canvas, scores at most .2 (v2: .001) set to 0,
-and ``NAME/sha256`` of the weight file. BatchNorm there is sqrt(var + 1e-6). ``resized/HxW``: `random_image` of
+own rows ``(cx, cy, w, h, objectness, class scores)``, relative to the input image, scores at most .2 (v2: .001) set to
+0, and ``NAME/sha256`` of the weight file. BatchNorm there is sqrt(var + 1e-6). ``resized/HxW``: `random_image` of
 `RESIZED_FROM`, seed 9, in 0..255, by ``cv2.resize``.
 """
 

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from yolojax.coding import (
     boxes_to_distances,
     decode,
-    decode_direct,
-    decode_squared,
+    decode_yolov5,
+    decode_yolox,
     dfl_expectation,
     distances_to_boxes,
     encode,
-    encode_direct,
-    encode_squared,
+    encode_yolov5,
+    encode_yolox,
 )
 
 fast = settings(max_examples=40, deadline=None)
@@ -25,8 +25,8 @@ log_ratio = st.floats(float(np.log(0.1)), float(np.log(3.9)))
 CODERS = {
     "anchored": (encode, decode),
     "scaled": (lambda *a: encode(*a, scale_x_y=1.2), lambda *a: decode(*a, scale_x_y=1.2)),
-    "squared": (encode_squared, decode_squared),
-    "direct": (lambda b, c, s, a: encode_direct(b, c, s), lambda r, c, s, a: decode_direct(r, c, s)),
+    "squared": (encode_yolov5, decode_yolov5),
+    "direct": (lambda b, c, s, a: encode_yolox(b, c, s), lambda r, c, s, a: decode_yolox(r, c, s)),
 }
 
 

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from yolojax.losses import (
-    anchor_free_loss,
     binary_cross_entropy,
     box_iou_loss,
     complete_box_iou_loss,
     decoded_complete_iou_loss,
-    decoupled_loss,
     distance_box_iou_loss,
     distribution_focal_loss,
     focal_loss,
@@ -24,7 +22,9 @@ from yolojax.losses import (
     quality_focal_loss,
     scylla_box_iou_loss,
     varifocal_loss,
-    yolo_loss,
+    yolov3_loss,
+    yolov8_loss,
+    yolox_loss,
 )
 from yolojax.structures import Hyper, Level, LossTerms, Targets, hyper_as_arrays
 
@@ -43,13 +43,13 @@ DECOUPLED_MAPS = tuple(
     tuple(jnp.asarray(_rng.normal(0, 1, (B, v.h, v.w, d)), jnp.float32) for v in LEVELS) for d in (4, 1, C)
 )
 LOSSES = {
-    "anchored": (lambda maps, t, h: yolo_loss(maps, LEVELS, ANCHORS, t, h), ANCHORED_MAPS),
+    "anchored": (lambda maps, t, h: yolov3_loss(maps, LEVELS, ANCHORS, t, h), ANCHORED_MAPS),
     "anchored, CIoU": (
-        lambda maps, t, h: yolo_loss(maps, LEVELS, ANCHORS, t, h, box_part=decoded_complete_iou_loss),
+        lambda maps, t, h: yolov3_loss(maps, LEVELS, ANCHORS, t, h, box_part=decoded_complete_iou_loss),
         ANCHORED_MAPS,
     ),
-    "decoupled": (lambda maps, t, h: decoupled_loss(*maps, LEVELS, t, h, largest_k=4), DECOUPLED_MAPS),
-    "anchor free": (lambda maps, t, h: anchor_free_loss(*maps, LEVELS, t, h, k=4), FREE_MAPS),
+    "decoupled": (lambda maps, t, h: yolox_loss(*maps, LEVELS, t, h, largest_k=4), DECOUPLED_MAPS),
+    "anchor free": (lambda maps, t, h: yolov8_loss(*maps, LEVELS, t, h, k=4), FREE_MAPS),
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
 

@@ -93,10 +93,10 @@ ELEMENTWISE = {
     "boxes.scale_boxes": lambda x: boxes.scale_boxes(x["boxes"], (2.0, 0.5)),
     "coding.decode": lambda x: coding.decode(x["raw"], *cells(), SIZES),
     "coding.encode": lambda x: coding.encode(x["boxes"], *cells(), SIZES),
-    "coding.decode_squared": lambda x: coding.decode_squared(x["raw"], *cells(), SIZES),
-    "coding.encode_squared": lambda x: coding.encode_squared(x["boxes"], *cells(), SIZES),
-    "coding.decode_direct": lambda x: coding.decode_direct(x["raw"], *cells()),
-    "coding.encode_direct": lambda x: coding.encode_direct(x["boxes"], *cells()),
+    "coding.decode_yolov5": lambda x: coding.decode_yolov5(x["raw"], *cells(), SIZES),
+    "coding.encode_yolov5": lambda x: coding.encode_yolov5(x["boxes"], *cells(), SIZES),
+    "coding.decode_yolox": lambda x: coding.decode_yolox(x["raw"], *cells()),
+    "coding.encode_yolox": lambda x: coding.encode_yolox(x["boxes"], *cells()),
     "coding.cell_offsets": lambda x: coding.cell_offsets(x["boxes"], *cells(), SIZES),
     "coding.boxes_to_distances": lambda x: coding.boxes_to_distances(POINTS, x["boxes"]),
     "coding.distances_to_boxes": lambda x: coding.distances_to_boxes(POINTS, x["boxes"]),
@@ -121,7 +121,9 @@ ELEMENTWISE = {
 
 ASSIGNERS = {
     "assign.assign_targets": lambda x: assign.assign_targets(x["targets"], ANCHORS, LEVELS, C),
-    "assign.find_responsible": lambda x: assign.find_responsible(assign.sort_by_content(x["targets"]), ANCHORS, LEVELS),
+    "assign.match_best_anchor": lambda x: assign.match_best_anchor(
+        assign.sort_by_content(x["targets"]), ANCHORS, LEVELS
+    ),
     "assign.shape_iou": lambda x: assign.shape_iou(x["boxes"][..., 2:], ANCHORS[0]),
     "assign.ratio_assign": lambda x: assign.ratio_assign(x["targets"], ANCHORS, LEVELS),
     "assign.atss_assign": lambda x: assign.atss_assign(x["targets"], LEVELS, anchor_scale=2.0),
@@ -141,13 +143,11 @@ ASSIGNERS = {
 }
 
 COMPOSED = {
-    "losses.anchor_free_loss": lambda x: losses.anchor_free_loss(
-        x["box_maps"], x["class_maps"], LEVELS, x["targets"], HYPER
-    ),
-    "losses.decoupled_loss": lambda x: losses.decoupled_loss(
+    "losses.yolov8_loss": lambda x: losses.yolov8_loss(x["box_maps"], x["class_maps"], LEVELS, x["targets"], HYPER),
+    "losses.yolox_loss": lambda x: losses.yolox_loss(
         x["raw_maps"], [m[..., :1] for m in x["class_maps"]], x["class_maps"], LEVELS, x["targets"], HYPER
     ),
-    "losses.yolo_loss": lambda x: losses.yolo_loss(x["anchored_maps"], LEVELS, ANCHORS, x["targets"], HYPER),
+    "losses.yolov3_loss": lambda x: losses.yolov3_loss(x["anchored_maps"], LEVELS, ANCHORS, x["targets"], HYPER),
 }
 
 
@@ -207,7 +207,7 @@ EAGER = (
     "boxes.paired_scylla_box_iou",
     "boxes.crowd_iou",
     "coding.decode",
-    "coding.encode_squared",
+    "coding.encode_yolov5",
     "coding.decode_distributions",
     "losses.focal_loss",
     "losses.distribution_focal_loss",

@@ -17,24 +17,24 @@ WIDTHS, DEPTHS = (8, 8, 16, 16, 24), (0, 1, 1, 1, 1)
 STYLE = Style()
 
 
-def anchor_free(style: Style = STYLE, canvas=(64, 96), csp=True) -> Network:
+def anchor_free(style: Style = STYLE, input_size=(64, 96), csp=True) -> Network:
     return Network(
         DarknetTiny(WIDTHS, DEPTHS, csp=csp, style=style),
         PAN((16, 16, 24), style=style),
-        AnchorFreeHead(3, (8, 16, 32), canvas, box_width=16, cls_width=16, depth=1, style=style),
+        AnchorFreeHead(3, (8, 16, 32), input_size, box_width=16, cls_width=16, depth=1, style=style),
     )
 
 
 @pytest.mark.parametrize("csp", [False, True])
-@pytest.mark.parametrize("canvas", [(64, 96), (32, 32)])
-def test_anchor_free_shapes_and_tree(canvas, csp):
-    network = anchor_free(canvas=canvas, csp=csp)
-    variables = init_variables(network, jax.random.key(0), canvas)
+@pytest.mark.parametrize("input_size", [(64, 96), (32, 32)])
+def test_anchor_free_shapes_and_tree(input_size, csp):
+    network = anchor_free(input_size=input_size, csp=csp)
+    variables = init_variables(network, jax.random.key(0), input_size)
     assert set(variables) == {"params", "batch_stats"}
     assert set(variables["params"]) == {"backbone", "neck", "head"}
-    out = jax.jit(lambda v, x: network.apply(v, x, False))(variables, jnp.zeros((2, *canvas, 3)))
+    out = jax.jit(lambda v, x: network.apply(v, x, False))(variables, jnp.zeros((2, *input_size, 3)))
     for stride, level in zip((8, 16, 32), out, strict=True):
-        grid = (2, canvas[0] // stride, canvas[1] // stride)
+        grid = (2, input_size[0] // stride, input_size[1] // stride)
         assert level.box.shape == (*grid, 64)
         assert level.cls.shape == (*grid, 3)
         assert level.box.dtype == level.cls.dtype == jnp.float32
@@ -62,7 +62,7 @@ def test_objectness_starts_at_its_prior():
 
 
 def test_class_scores_start_at_the_expected_number_of_objects():
-    variables = init_variables(anchor_free(canvas=(640, 640)), jax.random.key(0), (64, 64))
+    variables = init_variables(anchor_free(input_size=(640, 640)), jax.random.key(0), (64, 64))
     for i, stride in enumerate((8, 16, 32)):
         # YOLOv8's recipe: log(5 / classes / (640 / stride) ** 2)
         bias = variables["params"]["head"][f"level{i}_predict_cls"]["bias"]

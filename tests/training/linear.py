@@ -8,9 +8,9 @@ from yolojax.detector import Detector, DetectorSpec
 from yolojax.structures import Candidates, LossTerms
 
 
-def linear_detector(class_names: tuple[str, ...], canvas: tuple[int, int]) -> Detector:
+def linear_detector(class_names: tuple[str, ...], input_size: tuple[int, int]) -> Detector:
     """Parts of its loss: ``middle``, weighed by ``lambda_coord``, and ``count``, weighed by ``lambda_cls``."""
-    spec = DetectorSpec("linear", class_names, canvas, (32,))
+    spec = DetectorSpec("linear", class_names, input_size, (32,))
 
     def init(key):
         first, second = jax.random.split(key)
@@ -42,7 +42,7 @@ def linear_detector(class_names: tuple[str, ...], canvas: tuple[int, int]) -> De
 
     def loss(outputs, targets, hyper):
         valid = targets.valid[..., None]
-        centres = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2 / canvas[0]
+        centres = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2 / input_size[0]
         number = targets.valid.sum(1)
         middle = jnp.where(valid, centres, 0.0).sum(1) / jnp.maximum(number, 1)[:, None]
         one = jnp.ones(number.shape)
@@ -56,7 +56,7 @@ def linear_detector(class_names: tuple[str, ...], canvas: tuple[int, int]) -> De
         )
 
     def decode(outputs):
-        centre = jax.nn.sigmoid(outputs[:, None, :2]) * canvas[0]
+        centre = jax.nn.sigmoid(outputs[:, None, :2]) * input_size[0]
         boxes = jnp.concatenate([centre - 8, centre + 8], -1)
         return Candidates(boxes, jnp.full((*boxes.shape[:2], len(class_names)), 0.5))
 

@@ -9,7 +9,6 @@ import pytest
 from yolojax.data import build_cache, shapes_dataset, uniform_sampler
 from yolojax.errors import ConfigError, LostProcessError
 from yolojax.geometry import Preprocess
-from yolojax.training import distributed
 from yolojax.training.feeding import device_batches, local_rows, onto_devices
 
 

@@ -12,8 +12,8 @@ import yolojax
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig, ValidationConfig
 from yolojax.data import open_dataset
 from yolojax.errors import CheckpointError, ConfigError
-from yolojax.predict import load_detector
-from yolojax.training.evaluation import evaluate
+from yolojax.inference.evaluate import evaluate
+from yolojax.inference.predict import load_detector
 from yolojax.training.fit import fit
 from yolojax.training.state import wrap_variables
 from yolojax.weights.released import flatten
@@ -22,7 +22,7 @@ SMALL = {"widths": (4, 4, 8), "depths": (0, 0, 0), "head_width": 8, "reg_max": 4
 CONFIG = TrainConfig(
     data=DataConfig(path="shapes:?count=24&size=64"),
     model=ModelConfig(name="compact", size=64, options=SMALL),
-    augment=AugmentConfig(mosaic=0.5, mosaic_off=0.34, flip_vertical=0.5),
+    augment=AugmentConfig(mosaic=0.5, close_mosaic=0.34, flip_vertical=0.5),
     epochs=3,
     batch_size=8,
     validation=ValidationConfig(samples=20),

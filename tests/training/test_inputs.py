@@ -1,4 +1,4 @@
-"""What a run takes from its data: splits, canvas, room for objects, and what it says about both."""
+"""What a run takes from its data: splits, input image, room for objects, and what it says about both."""
 
 import dataclasses
 
@@ -8,8 +8,8 @@ import pytest
 from yolojax.config import DataConfig, ModelConfig, TrainConfig
 from yolojax.data import shapes_dataset
 from yolojax.errors import ConfigError, DataError
-from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas
-from yolojax.training.processor import devices_for
+from yolojax.processor.memory import devices_for
+from yolojax.training.inputs import box_sizes_on_input, choose_input_size
 from yolojax.training.splits import open_splits, split_named
 
 
@@ -64,17 +64,17 @@ def test_training_on_what_measures_it_is_refused(config, error, message):
         (((64, 64),), True, (320, 320)),
     ],
 )
-def test_the_canvas_follows_the_shape_that_all_images_share(sizes, rectangular, expected):
+def test_the_input_follows_the_shape_that_all_images_share(sizes, rectangular, expected):
     record = shapes_dataset(1, size=(64, 64)).records[0]
     dataset = shapes_dataset(1, size=(64, 64))
     dataset = dataclasses.replace(dataset, records=tuple(dataclasses.replace(record, size=s) for s in sizes))
     config = TrainConfig(model=ModelConfig(size=320, rectangular=rectangular))
-    assert choose_canvas(config, dataset) == expected
+    assert choose_input_size(config, dataset) == expected
 
 
 def test_box_sizes_are_those_of_the_letterboxed_image():
     dataset = shapes_dataset(4, size=(64, 128))
-    sizes = box_sizes_on_canvas(dataset, (64, 64))
+    sizes = box_sizes_on_input(dataset, (64, 64))
     boxes = np.concatenate([r.boxes for r in dataset.records])
     np.testing.assert_allclose(sizes, (boxes[:, 2:] - boxes[:, :2]) / 2, rtol=1e-6)
 

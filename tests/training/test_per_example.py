@@ -16,8 +16,8 @@ HYPER = hyper_as_arrays(Hyper())
 
 @pytest.fixture(scope="module")
 def case():
-    canvases, detector = images(8, 32), lesson_detector(QUICK)
-    batch = take(jnp.asarray(canvases.images), jax.tree.map(jnp.asarray, canvases.targets), jnp.arange(3))
+    input_images, detector = images(8, 32), lesson_detector(QUICK)
+    batch = take(jnp.asarray(input_images.images), jax.tree.map(jnp.asarray, input_images.targets), jnp.arange(3))
     variables = detector.init(jax.random.key(0))
     # Statistics as after training, so that their use is seen.
     statistics = jax.tree.map(lambda x: x + 0.1, variables["batch_stats"])

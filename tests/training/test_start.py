@@ -17,12 +17,12 @@ from yolojax.geometry import Preprocess
 from yolojax.structures import Hyper, hyper_as_arrays
 from yolojax.training.batch_size import choose_batch_size, with_chosen_batch_size
 from yolojax.training.budget import steps_that_fit
+from yolojax.training.initialise import lacks_statistics, load_init, take_matching, with_measured_statistics
 from yolojax.training.log import EpochLog, checked
 from yolojax.training.programs import Programs, all_devices
 from yolojax.training.progress import Quiet
-from yolojax.training.rundir import read_config
+from yolojax.training.run_directory import read_config
 from yolojax.training.splits import take_fraction
-from yolojax.training.start import lacks_statistics, load_init, take_matching, with_measured_statistics
 from yolojax.training.state import make_state
 from yolojax.training.step import StepReport, make_train_step
 

@@ -34,7 +34,7 @@ def config(tmp_path_factory):
         data=DataConfig(path=str(folder)),
         model=ModelConfig(name="compact", size=64, options=REAL),
         # Mixing images, so that the end of the run without it is looked at too; nothing that is slow to compile.
-        augment=AugmentConfig(mixup=0.5, mosaic_off=0.4, **OFF),
+        augment=AugmentConfig(mixup=0.5, close_mosaic=0.4, **OFF),
         optimiser=OptimiserConfig(learning_rate=1e-2),
         epochs=2,
         batch_size=4,

@@ -66,7 +66,7 @@ def changed(name: str, **changes: object) -> dict[str, object]:
 def test_what_is_wrong_is_named(change, said, tmp_path):
     path = write_arrays(tmp_path / "w.npz", changed(change))  # pyright: ignore[reportArgumentType]
     with pytest.raises(CheckpointError, match=said):
-        zoo.from_yolox(path, class_names=("a", "b", "c"), canvas=(64, 64))
+        zoo.from_yolox(path, class_names=("a", "b", "c"), input_size=(64, 64))
 
 
 def test_files_that_are_no_archive_are_refused(tmp_path):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax.coding import encode, encode_squared
-from yolojax.losses import yolo_loss
+from yolojax.coding import encode, encode_yolov5
+from yolojax.losses import yolov3_loss
 from yolojax.structures import Hyper, Level, Targets
 from yolojax.zoo.anchored import BOX_LOSSES, AnchoredLevel, anchored_detection
 
@@ -19,7 +19,7 @@ def test_a_prediction_that_decodes_to_its_object_costs_nothing(box, squared, sca
     loss, decode = anchored_detection([AnchoredLevel(16, (anchor,), scale, squared)], box=box)
     centre, stride, sizes = jnp.array([[1.0, 1.0]]), jnp.array([16.0]), jnp.array([anchor])
     own = (truth, centre, stride, sizes)
-    found = encode_squared(*own) if squared else encode(*own, scale_x_y=scale)
+    found = encode_yolov5(*own) if squared else encode(*own, scale_x_y=scale)
     raw = jnp.full((1, 4, 4, 1, 7), -9.0).at[0, 1, 1, 0, :4].set(found[0])
     flag = jnp.ones((1, 1), bool)
     targets = Targets(truth[None], jnp.zeros((1, 1), jnp.int32), flag, ~flag, jnp.zeros(1, jnp.int32))
@@ -31,7 +31,7 @@ def test_a_prediction_that_decodes_to_its_object_costs_nothing(box, squared, sca
 
 
 def test_squared_errors_of_any_coder_are_those_of_the_plain_one():
-    """Against `squared_offset_loss`, which `yolo_loss` takes by itself, in value and gradient."""
+    """Against `squared_offset_loss`, which `yolov3_loss` takes by itself, in value and gradient."""
     anchors = ((20.0, 30.0), (40.0, 25.0))
     loss, _ = anchored_detection([AnchoredLevel(16, anchors)], box="mse")
     rng = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def test_squared_errors_of_any_coder_are_those_of_the_plain_one():
     targets = Targets(truth, jnp.asarray([[0, 2], [1, 1]], jnp.int32), flags, ~flags, jnp.zeros(2, jnp.int32))
 
     def plain(raw):
-        return yolo_loss((raw,), (Level(4, 4, 16),), jnp.asarray([anchors]), targets, Hyper()).sums["box"].sum()
+        return yolov3_loss((raw,), (Level(4, 4, 16),), jnp.asarray([anchors]), targets, Hyper()).sums["box"].sum()
 
     def own(raw):
         return loss((raw,), targets, Hyper()).sums["box"].sum()

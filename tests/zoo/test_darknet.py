@@ -14,8 +14,8 @@ from tests.darknet_cases import Writer
 from yolojax import zoo
 from yolojax.detector import Detector
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.inference.predict import load_detector
 from yolojax.models.darknet_parts import backbone_length, split_parts
-from yolojax.predict import load_detector
 from yolojax.structures import Hyper, Targets
 from yolojax.weights.darknet import Header, parse_cfg, read_cfg, read_weights, stored_arrays, write_weights
 from yolojax.weights.released import save_released
@@ -74,7 +74,7 @@ def images():
 def test_description_and_parts(loaded):
     detector, variables = loaded
     spec = detector.spec
-    assert (spec.class_names, spec.canvas, spec.strides) == (NAMES, (64, 96), (8, 16))
+    assert (spec.class_names, spec.input_size, spec.strides) == (NAMES, (64, 96), (8, 16))
     assert spec.preprocess.resize == "stretch" and spec.hyper == {"ignore_iou": 0.5}
     names = {part: sorted(own) for part, own in variables["params"].items()}
     assert names == {
@@ -125,12 +125,12 @@ def test_folding_changes_no_output_and_needs_no_dropout(loaded, images):
     assert not folded_variables["batch_stats"]
 
 
-def test_a_description_in_json_builds_the_same_detector_on_any_canvas(loaded):
+def test_a_description_in_json_builds_the_same_detector_on_any_input(loaded):
     detector, variables = loaded
     description = json.loads(json.dumps(zoo.describe(detector.spec)))
     again = zoo.from_description(description)
     assert dataclasses.asdict(again.spec) == dataclasses.asdict(detector.spec)
-    larger = zoo.from_description({**description, "canvas": [128, 96]})
+    larger = zoo.from_description({**description, "input_size": [128, 96]})
     shapes = jax.eval_shape(larger.forward, variables, jnp.zeros((1, 128, 96, 3)))
     assert [s.shape for s in shapes] == [(1, 16, 12, 1, 8), (1, 8, 6, 2, 8)]
 
@@ -255,7 +255,7 @@ def test_a_level_with_fewer_anchors_takes_part_in_the_loss(loaded):
 
 
 @pytest.mark.parametrize(
-    ("name", "canvas", "size"),
+    ("name", "input_size", "size"),
     [
         ("yolov2", 608, 203_934_260 - 16),
         pytest.param("yolov3", 416, 248_007_048 - 20, marks=pytest.mark.slow),
@@ -264,8 +264,8 @@ def test_a_level_with_fewer_anchors_takes_part_in_the_loss(loaded):
         ("yolov4-tiny", 416, 24_251_276 - 20),
     ],
 )
-def test_the_zoos_networks_have_as_many_values_as_the_published_files(name, canvas, size):
+def test_the_zoos_networks_have_as_many_values_as_the_published_files(name, input_size, size):
     """Bytes without the header."""
-    detector = zoo.ARCHITECTURES[name](COCO_CLASSES, (canvas, canvas))
+    detector = zoo.ARCHITECTURES[name](COCO_CLASSES, (input_size, input_size))
     values = jax.tree.leaves(jax.eval_shape(detector.init, jax.random.key(0)))
     assert 4 * sum(x.size for x in values) == size

@@ -12,7 +12,7 @@ from yolojax import zoo
 from yolojax.data.images import read_image
 from yolojax.detector import prepare_images
 from yolojax.errors import ConfigError
-from yolojax.predict import Predictor
+from yolojax.inference.predict import Predictor
 from yolojax.structures import Targets
 from yolojax.zoo.coco import COCO_CLASSES
 
@@ -33,7 +33,7 @@ def as_published(outputs) -> np.ndarray:
 def read(request, tmp_path_factory):
     """A small YOLOX read from arrays as trained (``plain``) or folded (``depthwise``), with its name."""
     path = write_arrays(tmp_path_factory.mktemp("yolox") / "weights.npz", golden(request.param))
-    return request.param, *zoo.from_yolox(path, class_names=NAMES, canvas=CANVAS)
+    return request.param, *zoo.from_yolox(path, class_names=NAMES, input_size=CANVAS)
 
 
 def test_equals_pytorch(read):
@@ -93,11 +93,11 @@ def test_sizes_are_the_published_ones(name, side, millions, gflops):
 def test_class_names_are_asked_for_unless_they_are_cocos(tmp_path):
     path = write_arrays(tmp_path / "weights.npz", golden("depthwise"))
     with pytest.raises(ConfigError, match="has 3 classes, and none are given"):
-        zoo.from_yolox(path, canvas=CANVAS)
+        zoo.from_yolox(path, input_size=CANVAS)
     with pytest.raises(ConfigError, match="has 3 classes, and 2 are given"):
-        zoo.from_yolox(path, class_names=("a", "b"), canvas=CANVAS)
+        zoo.from_yolox(path, class_names=("a", "b"), input_size=CANVAS)
     with pytest.raises(ConfigError, match="multiples of the largest stride"):
-        zoo.from_yolox(path, class_names=NAMES, canvas=(64, 100))
+        zoo.from_yolox(path, class_names=NAMES, input_size=(64, 100))
 
 
 @pytest.mark.parametrize("options", [{"width": 0.0}, {"depth": -1.0}])
@@ -123,7 +123,8 @@ def test_raw_output_of_the_published_nano(nano, test_data):
 
 
 def opencv_letterbox(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
-    """The peer's canvas: top left, sides rounded down, pad 114, bilinear without antialiasing as OpenCV computes it.
+    """The peer's input image: top left, sides rounded down, pad 114, bilinear without antialiasing as OpenCV computes
+    it.
 
     That is, columns first, in integers, with weights in units of 1/2048. Rounding once instead moves scores by .0014.
     """
@@ -144,23 +145,23 @@ def opencv_letterbox(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
     above, below, a, b = neighbours(0)
     a, b = a[:, None, None], b[:, None, None]
     pixels = (((a * (wide[above] >> 4)) >> 16) + ((b * (wide[below] >> 4)) >> 16) + 2) >> 2
-    canvas = np.full((side, side, 3), 114, np.uint8)
-    canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
-    return canvas, ratio
+    inputs = np.full((side, side, 3), 114, np.uint8)
+    inputs[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return inputs, ratio
 
 
 def test_detections_of_the_published_nano(nano, test_data):
-    """onnxruntime's list: classes in order, scores within 1e-3, boxes within a pixel, on the peer's canvas."""
+    """onnxruntime's list: classes in order, scores within 1e-3, boxes within a pixel, on the peer's input image."""
     listed = json.loads((test_data / "peers" / "onnxruntime_yolox_nano_photos.json").read_text())["detections"]
     with np.load(test_data / "peers" / "yolox-nano_dog.npz") as peer:
         dog = peer["input_bgr_u8"][..., ::-1]
     predictor = Predictor(*nano)
     for photo, theirs in listed.items():
         pixels = read_image(test_data / "photos" / photo)
-        canvas, ratio = opencv_letterbox(pixels, 416)
+        input_size, ratio = opencv_letterbox(pixels, 416)
         if photo == "dog.jpg":
-            np.testing.assert_array_equal(canvas, dog)
-        result = predictor(canvas, confidence=0.3, iou=0.45)
+            np.testing.assert_array_equal(input_size, dog)
+        result = predictor(input_size, confidence=0.3, iou=0.45)
         boxes = np.array([d["xywh"] for d in theirs])
         boxes[:, 2:] += boxes[:, :2]
         boxes = boxes.clip(0, [pixels.shape[1], pixels.shape[0]] * 2)
@@ -174,7 +175,7 @@ def test_detections_of_the_published_nano(nano, test_data):
 def test_average_precision_of_the_published_nano(nano, test_data):
     """By the peer's protocol on the same 128 images, within .010 of the peer's AP."""
     from yolojax.config import ValidationConfig
-    from yolojax.training.evaluation import evaluate
+    from yolojax.inference.evaluate import evaluate
 
     peer = json.loads((test_data / "peers" / "ap_train128.json").read_text())["yolox-nano_train128"]
     data = test_data / "data" / "coco128_train"

@@ -155,7 +155,7 @@ def test_lesson_offers_both_backbones_and_box_losses(backbone, box):
 
 
 @pytest.mark.parametrize(
-    ("name", "canvas", "options", "message"),
+    ("name", "input_size", "options", "message"),
     [
         ("compat", CANVAS, {}, "did you mean compact"),
         ("zebra", CANVAS, {}, "known: compact, .*lesson"),
@@ -189,9 +189,9 @@ def test_lesson_offers_both_backbones_and_box_losses(backbone, box):
         ("darknet", CANVAS, {}, "darknet needs the option cfg"),
     ],
 )
-def test_what_cannot_be_built_is_named(name, canvas, options, message):
+def test_what_cannot_be_built_is_named(name, input_size, options, message):
     with pytest.raises(ConfigError, match=message):
-        zoo.build(name, NAMES, canvas, **options)
+        zoo.build(name, NAMES, input_size, **options)
 
 
 def test_no_class_and_damaged_descriptions_are_refused():

@@ -2,7 +2,7 @@
 
 | function | family | reads predictions | several objects want one prediction |
 |---|---|---|---|
-| `find_responsible`, `assign_targets` | YOLOv2, v3: best anchor shape, cell of the centre | no | content |
+| `match_best_anchor`, `assign_targets` | YOLOv2, v3: best anchor shape, cell of the centre | no | content |
 | `ratio_assign` | YOLOv5, v7: side ratio, neighbour cells | no | own cell, then content |
 | `atss_assign` | ATSS: threshold from statistics | no | IoU, then content |
 | `simota_assign` | YOLOX: dynamic k | yes | cost, then content |
@@ -14,7 +14,7 @@
 """
 
 from yolojax.assign.atss import atss_assign
-from yolojax.assign.best_anchor import Assignment, Responsible, assign_targets, find_responsible, shape_iou
+from yolojax.assign.best_anchor import Assignment, Responsible, assign_targets, match_best_anchor, shape_iou
 from yolojax.assign.crowd import inside_crowd
 from yolojax.assign.ignore import ignored_negatives
 from yolojax.assign.objects import Objects, sort_by_content, without_padding
@@ -31,10 +31,10 @@ __all__ = [
     "Responsible",
     "assign_targets",
     "atss_assign",
-    "find_responsible",
     "ignored_negatives",
     "inside_crowd",
     "list_positives",
+    "match_best_anchor",
     "matching_cost",
     "one_to_one_assign",
     "ratio_assign",

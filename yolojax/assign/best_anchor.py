@@ -32,7 +32,7 @@ class Responsible(NamedTuple):
 class Assignment(NamedTuple):
     """Target maps, one of each a level; where ``positive`` is False boxes and classes are 0.
 
-    ``boxes [B, h, w, A, 4]`` are xyxy in canvas pixels, ``classes [B, h, w, A, C]`` one-hot. ``ignored`` are negatives
+    ``boxes [B, h, w, A, 4]`` are xyxy in input pixels, ``classes [B, h, w, A, C]`` one-hot. ``ignored`` are negatives
     whose anchor, centred on its cell, lies with at least half of its area in a crowd region: what can be known before
     there are predictions (a loss goes by the predicted box instead). ``collisions [B]`` counts the objects that lost
     their cell and anchor to another object.
@@ -54,15 +54,15 @@ def shape_iou(sizes: Float[Array, "*n 2"], anchors: Float[Array, "K 2"]) -> Floa
     return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1.0), 0.0)
 
 
-def find_responsible(
-    objects: Objects, anchors: Float[Array, "L A 2"], levels: tuple[Level, ...], *, also_above: float = 1.0
+def match_best_anchor(
+    objects: Objects, anchors: Float[Array, "L A 2"], levels: tuple[Level, ...], *, iou_thresh: float = 1.0
 ) -> Responsible:
     """The anchor of best shape IoU over all levels (the first of equals), in the cell where the centre lies.
 
-    Centres on or beyond an edge of the canvas fall into the border cell. Of several objects with the same cell and
-    anchor the first by content (smaller area, then x1, y1, x2, y2, class) wins. Anchors are in canvas pixels.
+    Centres on or beyond an edge of the input image fall into the border cell. Of several objects with the same cell and
+    anchor the first by content (smaller area, then x1, y1, x2, y2, class) wins. Anchors are in input pixels.
 
-    With ``also_above`` below 1 every other anchor whose shape IoU is greater answers for the object as well, each in
+    With ``iou_thresh`` below 1 every other anchor whose shape IoU is greater answers for the object as well, each in
     the cell of its own level (Darknet's ``iou_thresh``, since YOLOv4): ``R`` is then ``M (1 + L A)``. A prediction that
     is some object's best belongs to that one; the remaining ones go by content.
     """
@@ -76,9 +76,9 @@ def find_responsible(
     batch, m = best.shape
     # One block of all objects after another, such that the earlier row is the one that wins.
     chosen, wanted = best[:, None, :], objects.assignable[:, None, :]
-    if also_above < 1:
+    if iou_thresh < 1:
         each = jnp.arange(overlap.shape[-1])[None, :, None]
-        others = (jnp.moveaxis(overlap, -1, 1) > also_above) & (each != chosen)
+        others = (jnp.moveaxis(overlap, -1, 1) > iou_thresh) & (each != chosen)
         chosen = jnp.concatenate([chosen, jnp.broadcast_to(each, others.shape)], axis=1)
         wanted = jnp.concatenate([wanted, wanted & others], axis=1)
 
@@ -105,15 +105,15 @@ def assign_targets(
     levels: tuple[Level, ...],
     num_classes: int,
     *,
-    also_above: float = 1.0,
+    iou_thresh: float = 1.0,
 ) -> Assignment:
-    """Maps of what every prediction should say, for a whole batch; see `find_responsible` and `Assignment`.
+    """Maps of what every prediction should say, for a whole batch; see `match_best_anchor` and `Assignment`.
 
-    ``anchors`` are ``(width, height)`` in canvas pixels for each level. Crowd objects and boxes without area are never
+    ``anchors`` are ``(width, height)`` in input pixels for each level. Crowd objects and boxes without area are never
     positives. Neither the order of the objects nor the content of padding rows changes anything.
     """
     objects = sort_by_content(targets)
-    responsible = find_responsible(objects, anchors, levels, also_above=also_above)
+    responsible = match_best_anchor(objects, anchors, levels, iou_thresh=iou_thresh)
     owned_boxes = jnp.take_along_axis(objects.boxes, responsible.object[..., None], axis=1)
     owned_classes = jnp.take_along_axis(objects.classes, responsible.object, axis=1)
     cells, strides, sizes = anchor_grid(levels, anchors)

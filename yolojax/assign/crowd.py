@@ -11,7 +11,7 @@ CROWD_SHARE = 0.5
 
 
 def inside_crowd(boxes: Float[Array, "B N 4"], targets: Targets) -> Bool[Array, "B N"]:
-    """Whether at least half of a predicted box's own area (xyxy, canvas pixels) lies in one crowd box.
+    """Whether at least half of a predicted box's own area (xyxy, input pixels) lies in one crowd box.
 
     Such a prediction, when it is a negative, carries no objectness or class loss: COCO's evaluation forgives it by the
     same intersection over the detection's own area. A box without area lies in no crowd.

@@ -16,7 +16,7 @@ def ignored_negatives(
     targets: Targets,
     ignore_iou: float | Float[Array, ""],
 ) -> Bool[Array, "B N"]:
-    """Negatives whose predicted box (xyxy, canvas pixels) overlaps any object by an IoU above ``ignore_iou``.
+    """Negatives whose predicted box (xyxy, input pixels) overlaps any object by an IoU above ``ignore_iou``.
 
     They are nearly right, so they are not told to be silent (YOLOv3, arXiv 1804.02767, section 2.1; its threshold is
     0.5). So is a negative with at least half of its own area in a crowd region. Boxes are read without gradient.

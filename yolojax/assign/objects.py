@@ -9,7 +9,7 @@ from yolojax.errors import ConfigError
 from yolojax.structures import Targets
 
 # Where a row is padding: finite, ordered, of positive area, so that no formula of an assigner divides by zero.
-HARMLESS_BOX = (0.0, 0.0, 1.0, 1.0)
+DUMMY_BOX = (0.0, 0.0, 1.0, 1.0)
 
 
 class Objects(NamedTuple):
@@ -43,7 +43,7 @@ def without_padding(targets: Targets) -> Targets:
             "no object, give a row that is not valid"
         )
     boxes = jnp.asarray(targets.boxes, jnp.float32)
-    harmless = jnp.broadcast_to(jnp.asarray(HARMLESS_BOX, jnp.float32), boxes.shape)
+    harmless = jnp.broadcast_to(jnp.asarray(DUMMY_BOX, jnp.float32), boxes.shape)
     usable = targets.valid & well_formed(boxes)
     return targets._replace(
         boxes=jnp.where(usable[..., None], boxes, harmless),

@@ -42,7 +42,7 @@ def matching_cost(
     boxes: Float[Array, "B N 4"],
     class_scores: Float[Array, "B N C"],
     targets: Targets,
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     *,
     class_weight: float = 1.0,
     l1_weight: float = 5.0,
@@ -50,13 +50,13 @@ def matching_cost(
 ) -> Float[Array, "B M N"]:
     """DETR's cost of each pair: ``-p(class)``, L1 distance and ``-GIoU`` (arXiv 2005.12872, section 3.1 and A.2).
 
-    Boxes are xyxy in canvas pixels; the L1 distance is of ``(centre x, centre y, width, height)`` as fractions of the
-    ``canvas = (h, w)``. ``class_scores`` are probabilities, whichever way the network makes them.
+    Boxes are xyxy in input pixels; the L1 distance is of ``(centre x, centre y, width, height)`` as fractions of the
+    ``input_size = (h, w)``. ``class_scores`` are probabilities, whichever way the network makes them.
     """
     clean = without_padding(targets)
     label = jnp.clip(clean.classes, 0, class_scores.shape[-1] - 1)
     probability = jnp.swapaxes(jnp.take_along_axis(class_scores, label[:, None, :], axis=2), 1, 2)
-    size = jnp.asarray([canvas[1], canvas[0]] * 2, jnp.float32)[None, None]
+    size = jnp.asarray([input_size[1], input_size[0]] * 2, jnp.float32)[None, None]
     theirs, ours = (xyxy_to_cxcywh(b) / size for b in (boxes, clean.boxes))
     # Coordinate by coordinate: no [B, M, N, 4] array.
     distance = sum(

@@ -13,14 +13,14 @@ def ratio_assign(
 ) -> PredictionAssignment:
     """Every anchor whose sides fit is positive, in the cell of the object's centre and in its two nearest neighbours.
 
-    An anchor (``(width, height)``, canvas pixels) fits if ``max(w / aw, aw / w, h / ah, ah / h) < largest_ratio``, on
+    An anchor (``(width, height)``, input pixels) fits if ``max(w / aw, aw / w, h / ah, ah / h) < largest_ratio``, on
     any number of levels. The neighbours are the next cell to the left (centre in the left half of its cell) or right,
-    and above or below, where the grid has one: a coder that reaches half a cell beyond, `decode_squared`, can predict
+    and above or below, where the grid has one: a coder that reaches half a cell beyond, `decode_yolov5`, can predict
     the object from there. Predictions are ordered as in `anchor_grid`; scores of positives are 1. There is no
     paper: the rule is the one that YOLOv5's documentation describes, and YOLOv7 (arXiv 2207.02696) builds on.
 
     A prediction that several objects claim goes to one that has its centre in the cell before one that has it next to
-    it, then to the first by content. Centres outside of the canvas count as in the border cell.
+    it, then to the first by content. Centres outside of the input image count as in the border cell.
     """
     objects = sort_by_content(targets)
     sizes = objects.boxes[..., 2:] - objects.boxes[..., :2]

@@ -35,7 +35,7 @@ def simota_assign(
     ``largest_k`` largest IoUs of the object with taking-part predictions, rounded down, at least 1 (OTA, section 3.3).
     A point wanted by several objects goes to the one it costs least, then to the first by content.
 
-    Boxes are xyxy in canvas pixels, as are points and strides. Scores of positives are their IoU, YOLOX's class target.
+    Boxes are xyxy in input pixels, as are points and strides. Scores of positives are their IoU, YOLOX's class target.
     Predictions are read without gradient; one that is not finite takes no part.
     """
     boxes, class_logits, objectness_logits = jax.lax.stop_gradient(

@@ -22,7 +22,7 @@ def task_aligned_assign(
 ) -> PredictionAssignment:
     """Assign to each object the ``k`` points inside its box with the highest alignment ``t = s^alpha * u^beta``.
 
-    ``s`` is the predicted score (sigmoid) of the object's class, ``u`` the IoU of the predicted box (xyxy, canvas
+    ``s`` is the predicted score (sigmoid) of the object's class, ``u`` the IoU of the predicted box (xyxy, input image
     pixels) with the object (section 3.2.1). A point wanted by several objects goes to the one it overlaps most, or, at
     equal overlap, to the first by content (smaller area, then x1, y1, x2, y2, class). The score target of a positive
     is ``t_hat = t / max t * max u`` over the positives of its object (section 3.2.2).

@@ -1,7 +1,7 @@
 """Augmentation inside `jit`: pure functions of a key, uint8 images and padded targets, all of fixed shape.
 
 An augmentation is ``(key, images, targets) -> (images, targets)``; `compose` chains any list of them, a user's own
-function included. Boxes that leave the canvas are clipped; `keep_visible` documents when one is dropped.
+function included. Boxes that leave the input image are clipped; `keep_visible` documents when one is dropped.
 """
 
 from yolojax.augment.boxes import fit_into_rows, keep_visible, project_boxes, transform_boxes

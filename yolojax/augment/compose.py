@@ -11,7 +11,8 @@ from yolojax.structures import Targets
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """A pure function on a batch: uint8 RGB canvases ``[B, H, W, 3]`` and their `Targets` in, the same shapes out."""
+    """A pure function on a batch: uint8 RGB input images ``[B, H, W, 3]`` and their `Targets` in, the same shapes
+    out."""
 
     def __call__(
         self, key: PRNGKeyArray, images: UInt8[Array, "B H W 3"], targets: Targets

@@ -18,9 +18,10 @@ def cutout(
 ) -> Augmentation:
     """With this probability up to ``holes`` rectangles of an image become grey.
 
-    Each hole's width and height are drawn from ``sides``, as shares of the canvas, and its centre anywhere on the
-    canvas, beyond whose border it is cut; the number of holes is drawn from 1 to ``holes``. Boxes stay as they are; an
-    object of whose pixels more than `MOST_HIDDEN` are hidden, by all holes together, is dropped. Crowd regions stay.
+    Each hole's width and height are drawn from ``sides``, as shares of the input image, and its centre anywhere on the
+    input image, beyond whose border it is cut; the number of holes is drawn from 1 to ``holes``. Boxes stay as they
+    are; an object of whose pixels more than `MOST_HIDDEN` are hidden, by all holes together, is dropped. Crowd regions
+    stay.
 
     References: DeVries and Taylor 2017, arXiv 1708.04552; Zhong et al. 2017, arXiv 1708.04896, for detection.
     """
@@ -56,9 +57,9 @@ def _covered(
     low: Float[Array, "B holes 2"],
     high: Float[Array, "B holes 2"],
     real: Bool[Array, "B holes"],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
 ) -> Bool[Array, "B H W"]:
-    x, y = (jnp.arange(n, dtype=jnp.float32)[None, None] for n in (canvas[1], canvas[0]))
+    x, y = (jnp.arange(n, dtype=jnp.float32)[None, None] for n in (input_size[1], input_size[0]))
     column = (x >= low[..., :1]) & (x < high[..., :1]) & real[..., None]
     row = (y >= low[..., 1:]) & (y < high[..., 1:])
     return jnp.any(row[..., :, None] & column[..., None, :], axis=1)

@@ -38,16 +38,16 @@ def random_affine(
     shear: float = 0.0,
     pad: int = PAD,
 ) -> Augmentation:
-    """One random affine map an image, about the centre of the canvas.
+    """One random affine map an image, about the centre of the input image.
 
     Args:
       scale: range of the magnification; drawn log-uniformly, so that halving is as likely as doubling.
-      translate: largest shift, as a share of the canvas's width and height.
+      translate: largest shift, as a share of the input image's width and height.
       rotate: largest rotation in degrees; boxes become the tightest boxes around their rotated corners.
       shear: largest shear angle in degrees, on each axis; below 45, where an image would collapse into a line.
       pad: grey of the pixels that the image does not cover.
 
-    Boxes are clipped to the canvas and dropped by the rule of `keep_visible`.
+    Boxes are clipped to the input image and dropped by the rule of `keep_visible`.
     """
     _check_affine(scale, shear)
 
@@ -75,9 +75,9 @@ def random_perspective(
 ) -> Augmentation:
     """`random_affine` after a tilt of the picture out of its plane, in one resampling.
 
-    Each image is tilted to the left or right and up or down: what lies at a border of the canvas comes closer or goes
-    farther by up to the share ``perspective`` on each axis, the centre stays. Below .5, where a corner of the image
-    would reach the horizon. Boxes become the tightest boxes around their four mapped corners.
+    Each image is tilted to the left or right and up or down: what lies at a border of the input image comes closer or
+    goes farther by up to the share ``perspective`` on each axis, the centre stays. Below .5, where a corner of the
+    image would reach the horizon. Boxes become the tightest boxes around their four mapped corners.
     """
     _check_affine(scale, shear)
     if not 0 <= perspective < 0.5:
@@ -89,7 +89,7 @@ def random_perspective(
         batch, h, w, _ = images.shape
         draw = jax.random.uniform(key, (8, batch), minval=-1.0, maxval=1.0)
         matrices = _affine_matrices(draw[:6], (h, w), scale, translate, rotate, shear)
-        # With u, v from -1 to 1 across the canvas: depth 1 + p u + q v, about the centre.
+        # With u, v from -1 to 1 across the input image: depth 1 + p u + q v, about the centre.
         p, q = perspective * draw[6] / (w / 2), perspective * draw[7] / (h / 2)
         c, d = w / 2, h / 2
         rest = 1 - p * c - q * d
@@ -118,14 +118,14 @@ def _check_affine(scale: tuple[float, float], shear: float) -> None:
 
 def _affine_matrices(
     draw: Float[Array, "6 B"],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     scale: tuple[float, float],
     translate: float,
     rotate: float,
     shear: float,
 ) -> Float[Array, "B 2 3"]:
     """From six numbers in -1..1 an image to its map: size, angle, shear on each axis, shift on each axis."""
-    h, w = canvas
+    h, w = input_size
     log_low, log_high = jnp.log(jnp.float32(scale[0])), jnp.log(jnp.float32(scale[1]))
     size = jnp.exp(log_low + (draw[0] + 1) / 2 * (log_high - log_low))
     angle = jnp.deg2rad(rotate) * draw[1]

@@ -1,4 +1,4 @@
-"""Images resized onto a canvas on the device, as Pillow's antialiased bilinear filter does on the host."""
+"""Images resized onto an input image on the device, as Pillow's antialiased bilinear filter does on the host."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from yolojax.augment.compose import Augmentation
 from yolojax.augment.warp import to_uint8
-from yolojax.geometry import Preprocess, fit_to_canvas
+from yolojax.geometry import Preprocess, place_on_input
 from yolojax.structures import Targets
 
 
@@ -14,17 +14,17 @@ def letterbox(
     images: UInt8[Array, "B h w 3"],
     sizes: Int[Array, "B 2"],
     content: Float[Array, "B 4"],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     pad: int,
 ) -> UInt8[Array, "B H W 3"]:
-    """Photos of different sizes, each in the top left corner of its array, on their canvases.
+    """Photos of different sizes, each in the top left corner of its array, on their input images.
 
     Args:
       images: photos; what lies beyond an image's size is not read.
       sizes: ``(height, width)`` of each photo in pixels.
-      content: the box of the canvas (xyxy, whole pixels) that each photo covers: `Placement.content` of
-        `fit_to_canvas`, and `Batch.content`.
-      canvas: ``(H, W)`` in pixels.
+      content: the box of the input image (xyxy, whole pixels) that each photo covers: `Placement.content` of
+        `place_on_input`, and `Batch.content`.
+      input_size: ``(H, W)`` in pixels.
       pad: grey of the pixels that the photo does not cover.
 
     The filter is a triangle whose support grows with the reduction, applied along one axis and then the other, with
@@ -32,13 +32,13 @@ def letterbox(
     """
 
     def one(image: Array, size: Array, box: Array) -> Array:
-        down = _triangle(image.shape[0], size[0], canvas[0], box[1], box[3])
-        across = _triangle(image.shape[1], size[1], canvas[1], box[0], box[2])
+        down = _triangle(image.shape[0], size[0], input_size[0], box[1], box[3])
+        across = _triangle(image.shape[1], size[1], input_size[1], box[0], box[2])
         photo = image.astype(jnp.float32)
         exact = jax.lax.Precision.HIGHEST  # the default would round pixels to bfloat16 or TF32 on an accelerator
         resized = jnp.einsum("Hh,hwc->Hwc", down, photo, precision=exact)
         resized = jnp.einsum("Ww,Hwc->HWc", across, resized, precision=exact)
-        x, y = (jnp.arange(n, dtype=jnp.float32) for n in (canvas[1], canvas[0]))
+        x, y = (jnp.arange(n, dtype=jnp.float32) for n in (input_size[1], input_size[0]))
         inside = ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))[None, :]
         return jnp.where(inside[..., None], resized, jnp.float32(pad))
 
@@ -48,7 +48,8 @@ def letterbox(
 def _triangle(
     length: int, extent: Int[Array, ""], out: int, low: Float[Array, ""], high: Float[Array, ""]
 ) -> Float[Array, "out length"]:
-    """Weights of ``length`` pixels, of which ``extent`` are the photo's, in each of ``out`` pixels of the canvas."""
+    """Weights of ``length`` pixels, of which ``extent`` are the photo's, in each of ``out`` pixels of the input
+    image."""
     extent = extent.astype(jnp.float32)
     scale = extent / (high - low)
     centre = (jnp.arange(out, dtype=jnp.float32) + 0.5 - low) * scale
@@ -59,8 +60,8 @@ def _triangle(
     return weights / jnp.where(total > 0, total, 1.0)
 
 
-def resize_to(canvas: tuple[int, int], preprocess: Preprocess) -> Augmentation:
-    """All canvases of a batch, and the boxes on them, onto a canvas of another size; deterministic.
+def resize_to(input_size: tuple[int, int], preprocess: Preprocess) -> Augmentation:
+    """All input images of a batch, and the boxes on them, onto an input image of another size; deterministic.
 
     The shape of the result differs from that of what comes in: this is how a program trains at several sizes.
     """
@@ -69,14 +70,14 @@ def resize_to(canvas: tuple[int, int], preprocess: Preprocess) -> Augmentation:
         key: PRNGKeyArray, images: UInt8[Array, "B h w 3"], targets: Targets
     ) -> tuple[UInt8[Array, "B H W 3"], Targets]:
         batch, h, w, _ = images.shape
-        if (h, w) == canvas:
+        if (h, w) == input_size:
             return images, targets
-        placement = fit_to_canvas((h, w), canvas, preprocess)
+        placement = place_on_input((h, w), input_size, preprocess)
         size = jnp.broadcast_to(jnp.array([h, w], jnp.int32), (batch, 2))
         content = jnp.broadcast_to(jnp.array(placement.content, jnp.float32), (batch, 4))
         scale = jnp.array([placement.width / w, placement.height / h] * 2, jnp.float32)
         offset = jnp.array([placement.left, placement.top] * 2, jnp.float32)
         boxes = targets.boxes * scale[None, None] + offset[None, None]
-        return letterbox(images, size, content, canvas, preprocess.pad), targets._replace(boxes=boxes)
+        return letterbox(images, size, content, input_size, preprocess.pad), targets._replace(boxes=boxes)
 
     return resize

@@ -16,11 +16,11 @@ from yolojax.structures import Targets
 def mosaic(probability: float, *, scale: tuple[float, float] = (0.5, 1.0), pad: int = PAD) -> Augmentation:
     """With this probability an image becomes four tiles: itself and three others of the batch, which may repeat.
 
-    The tiles meet at a random point in the middle half of the canvas. Each shows its image magnified by a factor drawn
-    log-uniformly from ``scale``, with the nearest corner of the image at the meeting point, the rest cut at the border
-    of the canvas; what the image does not cover is grey (``pad``). Boxes are clipped to their tile and dropped by the
-    rule of `keep_visible`. Of the up to ``4 M`` objects only ``M`` fit: what is left out, crowd regions first and then
-    the smallest objects, is added to ``dropped``, as is what had been dropped from the four images.
+    The tiles meet at a random point in the middle half of the input image. Each shows its image magnified by a factor
+    drawn log-uniformly from ``scale``, with the nearest corner of the image at the meeting point, the rest cut at the
+    border of the input image; what the image does not cover is grey (``pad``). Boxes are clipped to their tile and
+    dropped by the rule of `keep_visible`. Of the up to ``4 M`` objects only ``M`` fit: what is left out, crowd regions
+    first and then the smallest objects, is added to ``dropped``, as is what had been dropped from the four images.
 
     Reference: YOLOv4, arXiv 2004.10934, section 3.3.
     """
@@ -47,7 +47,7 @@ def mosaic9(probability: float, *, scale: tuple[float, float] = (0.4, 0.8), pad:
 
     The cuts between the tiles are drawn from 20 to 46 % and from 54 to 80 % of each side. An image of the middle row or
     column is centred on its tile there; one at the border touches the cut, as in `mosaic`. Where a factor is below .5
-    the image is first halved by averaging, so that small objects do not alias away; both sides of the canvas must
+    the image is first halved by averaging, so that small objects do not alias away; both sides of the input image must
     therefore be even. All else is as in `mosaic`, with ``9 M`` objects for ``M`` rows.
     """
     _check_scale(scale)
@@ -57,7 +57,7 @@ def mosaic9(probability: float, *, scale: tuple[float, float] = (0.4, 0.8), pad:
     ) -> tuple[UInt8[Array, "B H W 3"], Targets]:
         batch, h, w, _ = images.shape
         if h % 2 or w % 2:
-            raise ConfigError(f"mosaic of nine on a canvas of {h} x {w}: both sides must be even")
+            raise ConfigError(f"mosaic of nine on an input image of {h} x {w}: both sides must be even")
         keys = jax.random.split(key, 4)
         chosen = jax.random.bernoulli(keys[0], probability, (batch,))
         low = jnp.array([0.2, 0.54])[None, None]
@@ -104,9 +104,9 @@ def _where(chosen: Bool[Array, " B"], new: Array, old: Array) -> Array:
     return jnp.where(chosen.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
 
 
-def _lay_tiles(cuts: Float[Array, "B 2 cuts"], size: Float[Array, "B T"], canvas: tuple[int, int]) -> _Tiles:
+def _lay_tiles(cuts: Float[Array, "B 2 cuts"], size: Float[Array, "B T"], input_size: tuple[int, int]) -> _Tiles:
     batch, _, count = cuts.shape
-    extent = jnp.array([canvas[1], canvas[0]], jnp.float32)
+    extent = jnp.array([input_size[1], input_size[0]], jnp.float32)
     cuts = cuts * extent[None, :, None]
     zero, end = jnp.zeros((batch, 2, 1)), jnp.broadcast_to(extent[None, :, None], (batch, 2, 1))
     low, high = jnp.concatenate([zero, cuts], 2), jnp.concatenate([cuts, end], 2)

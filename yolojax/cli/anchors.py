@@ -27,7 +27,7 @@ class Anchors:
       images: the folder of the images, where they do not lie at their format's usual place.
       levels: number of prediction levels; the coarsest has stride 32, each further one half the stride.
       per_level: anchors of each level. With 1, the median box of each area quantile; else k-means on 1 - IoU.
-      size: side of the square canvas that images are fitted to, in pixels.
+      size: side of the square input image that images are fitted to, in pixels.
       seed: of the random choices.
       evolve: rounds of a random search that improves the anchors further; 0 for none, 1000 is usual.
       plot: write a picture of all boxes and the anchors to this PNG file.
@@ -61,12 +61,12 @@ class Anchors:
 
         from yolojax.anchors import design_anchors
         from yolojax.data import open_dataset
-        from yolojax.training.inputs import box_sizes_on_canvas
+        from yolojax.training.inputs import box_sizes_on_input
         from yolojax.training.plots import save_anchors
 
         strides = tuple(2 ** (5 - i) for i in reversed(range(self.levels)))
         dataset = open_dataset(self.data, self.split, images=self.images)
-        sizes = box_sizes_on_canvas(dataset, (self.size, self.size))
+        sizes = box_sizes_on_input(dataset, (self.size, self.size))
         design = design_anchors(sizes, strides, self.per_level, self.seed, self.evolve)
         if self.plot is not None:
             save_anchors(self.plot, sizes, design)
@@ -94,7 +94,8 @@ def _as_json(design: AnchorDesign) -> dict[str, Any]:
 
 def _as_text(design: AnchorDesign, size: int) -> str:
     lines = [
-        f"{design.boxes} boxes on a canvas of {size} x {size}; {design.dropped} more left out (a side under 2 pixels)",
+        f"{design.boxes} boxes on an input image of {size} x {size}; "
+        f"{design.dropped} more left out (a side under 2 pixels)",
         f"mean IoU with the best anchor {design.mean_iou:.3f}; recall at IoU .5 {design.recall:.1%}",
         "",
         "stride  boxes  median IoU  recall  in area reach          anchors (width x height, pixels)",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from yolojax.training.assignments import Positives
 
 LEAST_SIDE = 480
-"""Canvases are enlarged until they have this many pixels a side, so that neighbouring cells can be told apart."""
+"""InputImages are enlarged until they have this many pixels a side, so that neighbouring cells can be told apart."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Assign:
     Attributes:
       path: a data set, as for train.
       rule: simota, task-aligned and one-to-one read predictions, and so need --model.
-      model: a run directory or released detector, for its predictions, canvas and strides.
+      model: a run directory or released detector, for its predictions, input image and strides.
       split: part of the data set.
       images: the folder of the images, where they do not lie at their format's usual place.
       first: the image to begin with, counted from 0.
       count: how many images to draw.
-      size: side of the square canvas in pixels, without --model.
+      size: side of the square input image in pixels, without --model.
       out: folder for assignment.png.
     """
 
@@ -82,26 +82,26 @@ class Assign:
         from yolojax.geometry import Preprocess
         from yolojax.structures import Level
         from yolojax.training.assignments import assign_by
-        from yolojax.training.inputs import box_sizes_on_canvas
+        from yolojax.training.inputs import box_sizes_on_input
 
-        canvas, strides, preprocess, detector = (self.size, self.size), (8, 16, 32), Preprocess(), None
+        input_size, strides, preprocess, detector = (self.size, self.size), (8, 16, 32), Preprocess(), None
         if self.model is not None:
-            from yolojax.predict import load_detector
+            from yolojax.inference.predict import load_detector
 
             detector = load_detector(self.model)
             spec = detector[0].spec
-            canvas, strides, preprocess = spec.canvas, spec.strides, spec.preprocess
+            input_size, strides, preprocess = spec.input_size, spec.strides, spec.preprocess
             if set(shown.class_names) - set(spec.class_names):
                 raise ConfigError(
                     f"--model {self.model} knows {', '.join(spec.class_names)}, not all of the classes of {self.path}: "
                     f"{', '.join(shown.class_names)}; give the detector that was trained on them"
                 )
-        cache = build_cache(shown, canvas, preprocess)
+        cache = build_cache(shown, input_size, preprocess)
         batch = cache.batch(np.arange(len(shown)))
-        levels = tuple(Level(canvas[0] // s, canvas[1] // s, s) for s in strides)
+        levels = tuple(Level(input_size[0] // s, input_size[1] // s, s) for s in strides)
         anchors = candidates = None
         if self.rule in ("best-anchor", "ratio"):
-            anchors = design_anchors(box_sizes_on_canvas(dataset, canvas), strides).anchors.astype(np.float32)
+            anchors = design_anchors(box_sizes_on_input(dataset, input_size), strides).anchors.astype(np.float32)
         if detector is not None and self.rule in ("simota", "task-aligned", "one-to-one"):
             own = np.array([detector[0].spec.class_names.index(n) for n in shown.class_names], np.int32)
             batch = batch._replace(targets=batch.targets._replace(classes=own[np.asarray(batch.targets.classes)]))

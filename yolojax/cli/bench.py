@@ -16,7 +16,7 @@ from yolojax.config import DataConfig, ModelConfig, TrainConfig, check
 from yolojax.errors import ConfigError
 
 if TYPE_CHECKING:
-    from yolojax.training.throughput import Throughput
+    from yolojax.bench.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Bench:
             raise ConfigError(f"--json {self.json}: there is no such folder; make it first")
         config = check(self.config())
 
+        from yolojax.bench.throughput import measure_training
         from yolojax.cli.progress import make_reporter
-        from yolojax.training.processor import prepare_processor
-        from yolojax.training.throughput import measure_training
+        from yolojax.processor.memory import prepare_processor
 
         prepare_processor(self.batch)
         peak = None if self.peak is None else self.peak * 1e12
@@ -91,7 +91,7 @@ class Bench:
 
 def text_of(found: Throughput) -> str:
     """The measurement as a few lines."""
-    height, width = found.canvas
+    height, width = found.input_size
     needs = "" if found.memory is None else f"; needs {found.memory / 1e9:.2f} GB of a device by XLA's analysis"
     used = "" if found.device_memory is None else f", {found.device_memory / 1e9:.2f} GB in use at most"
     done = 3 * found.forward_flops * found.images_per_second

@@ -57,9 +57,9 @@ class Val:
         from yolojax.data import open_dataset
         from yolojax.eval.files import write_json
         from yolojax.eval.table import format_result
-        from yolojax.predict import load_detector
-        from yolojax.training.evaluation import evaluate
-        from yolojax.training.processor import prepare_processor
+        from yolojax.inference.evaluate import evaluate
+        from yolojax.inference.predict import load_detector
+        from yolojax.processor.memory import prepare_processor
         from yolojax.training.report import write_evaluation_report
         from yolojax.training.splits import validation_split
 
@@ -98,8 +98,8 @@ class Val:
         return 0
 
     def _own_validation_images(self) -> Dataset:
-        from yolojax.loading import load_origin
-        from yolojax.training.rundir import read_config
+        from yolojax.inference.loading import load_origin
+        from yolojax.training.run_directory import read_config
         from yolojax.training.splits import open_splits
 
         if self.split is not None:

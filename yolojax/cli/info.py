@@ -25,11 +25,11 @@ class Info:
     def run(self) -> int:
         """Print the description."""
         from yolojax import zoo
-        from yolojax.loading import load_detector, load_origin
+        from yolojax.inference.loading import load_detector, load_origin
 
         detector, variables = load_detector(*self.model)
         description = load_origin(*self.model)
-        spec, (height, width) = detector.spec, detector.spec.canvas
+        spec, (height, width) = detector.spec, detector.spec.input_size
         try:
             training, versions = _entries(description, "training"), _entries(description, "versions")
             measured = {n.removeprefix("val/"): v for n, v in _entries(training, "validation").items() if v is not None}

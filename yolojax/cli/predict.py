@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from yolojax.cli.prediction_files import Files
     from yolojax.data.sources import Source
-    from yolojax.predict import Predictor
-    from yolojax.results import Result
+    from yolojax.inference.predict import Predictor
+    from yolojax.inference.results import Result
     from yolojax.training.progress import Reporter
 
 BATCH = 8
@@ -83,9 +83,9 @@ class Predict:
 
         from yolojax.cli.prediction_files import Files
         from yolojax.cli.progress import make_reporter
-        from yolojax.predict import load
-        from yolojax.training.processor import prepare_processor
-        from yolojax.tta import describe_views
+        from yolojax.inference.predict import load
+        from yolojax.inference.tta import describe_views
+        from yolojax.processor.memory import prepare_processor
 
         reporter = make_reporter()
         batch = BATCH if any(source.is_video for source in sources) else min(BATCH, len(sources))
@@ -183,7 +183,7 @@ def detect_photos(
 def read_source(photo: Source) -> np.ndarray | DataError:
     """The pixels of a photo, or why it could not be read."""
     from yolojax.data.images import read_image_bytes
-    from yolojax.predict import read_photo
+    from yolojax.inference.predict import read_photo
 
     try:
         return read_photo(photo.path) if photo.data is None else read_image_bytes(photo.data, str(photo.path))

@@ -13,7 +13,7 @@ from PIL import Image
 from yolojax.data.sources import Source
 from yolojax.data.video import video_writer
 from yolojax.eval.files import write_json
-from yolojax.results import Result
+from yolojax.inference.results import Result
 
 QUALITY = 90
 

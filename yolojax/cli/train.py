@@ -49,8 +49,8 @@ class Train:
       model: the kind of detector.
       size: longest side of the images as the detector sees them, in pixels; a multiple of 32. Larger finds smaller
         objects and takes longer.
-      training_sizes: train at that many sizes around --size, 3 to 5, each compiled once.
-      size_span: how much smaller and larger than --size they get, as a share.
+      multi_scale: train at that many sizes around --size, 3 to 5, each compiled once.
+      multi_scale_range: how much smaller and larger than --size they get, as a share.
       square: give the detector a square input even where all training images have one other shape.
       option: further settings of the kind of detector, as NAME=VALUE, e.g. shared_head=true "widths=[16,32,64,128]".
       hyper: weights of the parts of the loss, as NAME=VALUE, e.g. lambda_cls=1.
@@ -101,8 +101,8 @@ class Train:
     ] = None
     model: str = _DEFAULT.model.name
     size: int = _DEFAULT.model.size
-    training_sizes: int = _DEFAULT.model.training_sizes
-    size_span: float = _DEFAULT.model.size_span
+    multi_scale: int = _DEFAULT.model.multi_scale
+    multi_scale_range: float = _DEFAULT.model.multi_scale_range
     square: bool = not _DEFAULT.model.rectangular
     option: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
     hyper: Annotated[
@@ -146,8 +146,8 @@ class Train:
                 name=self.model,
                 size=self.size,
                 rectangular=not self.square,
-                training_sizes=self.training_sizes,
-                size_span=self.size_span,
+                multi_scale=self.multi_scale,
+                multi_scale_range=self.multi_scale_range,
                 options=option_values("option", self.option),
             ),
             hyper=_numbers("hyper", self.hyper),
@@ -168,14 +168,14 @@ class Train:
             return _fit(self._resumed(self.resume), self.resume, resume=True, distributed=self.distributed)
         if self.data is None:
             raise ConfigError("which data? give a data set, as in: yolojax train path/to/data (or try: yolojax demo)")
-        from yolojax.training.distributed import in_a_job
+        from yolojax.sharding.processes import in_a_job
 
         if self.out is None and in_a_job(self.distributed):
             raise ConfigError("several processes write one run: give them the same --out")
         return _fit(self.config(), choose_folder(self.out, Path("runs/train")), distributed=self.distributed)
 
     def _resumed(self, run: Path) -> TrainConfig:
-        from yolojax.training.rundir import read_config
+        from yolojax.training.run_directory import read_config
 
         config = read_config(run)
         fresh = Train(data=self.data, resume=self.resume, distributed=self.distributed)
@@ -211,10 +211,10 @@ class Demo:
 def _fit(config: TrainConfig, out: Path, *, resume: bool = False, distributed: bool = False) -> int:
     from yolojax.cli.progress import make_reporter
     from yolojax.eval.table import format_result
+    from yolojax.processor.memory import prepare_processor
+    from yolojax.sharding.processes import is_first, join, noticing_lost_processes
     from yolojax.training.checkpoint import complete_checkpoints
-    from yolojax.training.distributed import is_first, join, noticing_lost_processes
     from yolojax.training.fit import fit
-    from yolojax.training.processor import prepare_processor
 
     prepare_processor(config.batch_size, config.accumulate)
     join(distributed)

@@ -10,7 +10,7 @@ from tyro.conf import arg
 from yolojax.errors import ConfigError
 
 if TYPE_CHECKING:
-    from yolojax.tta import TTA
+    from yolojax.inference.tta import TTA
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,6 @@ class Views:
             if self != Views():
                 raise ConfigError("--tta-scales, --tta-flip and --tta-fusion say how to augment; give --tta as well")
             return None
-        from yolojax.tta import TTA
+        from yolojax.inference.tta import TTA
 
         return TTA(self.tta_scales, self.tta_flip == "yes", self.tta_fusion)

@@ -1,18 +1,18 @@
-"""Box coders: from what a network predicts to boxes (xyxy, canvas pixels), and the exact inverse.
+"""Box coders: from what a network predicts to boxes (xyxy, input pixels), and the exact inverse.
 
 | functions | detectors | centre | size |
 |---|---|---|---|
 | `encode`, `decode` | YOLOv2, v3; v4 with ``scale_x_y`` | sigmoid in the cell | anchor times exp |
-| `encode_squared`, `decode_squared` | YOLOv5, v7 | sigmoid, half a cell beyond | anchor times 4 sigmoid squared |
-| `encode_direct`, `decode_direct` | YOLOX | unbounded offset from the cell | stride times exp |
+| `encode_yolov5`, `decode_yolov5` | YOLOv5, v7 | sigmoid, half a cell beyond | anchor times 4 sigmoid squared |
+| `encode_yolox`, `decode_yolox` | YOLOX | unbounded offset from the cell | stride times exp |
 | `boxes_to_distances`, `decode_distributions` | YOLOv8 and later | distances from a point, as distributions | |
 """
 
 from yolojax.coding.anchored import cell_offsets, decode, encode
 from yolojax.coding.dfl import boxes_to_distances, decode_distributions, dfl_expectation, distances_to_boxes
-from yolojax.coding.direct import decode_direct, encode_direct
 from yolojax.coding.grid import anchor_grid, cell_centres, flatten_levels, levels_of
-from yolojax.coding.squared import decode_squared, encode_squared
+from yolojax.coding.yolov5 import decode_yolov5, encode_yolov5
+from yolojax.coding.yolox import decode_yolox, encode_yolox
 
 __all__ = [
     "anchor_grid",
@@ -20,14 +20,14 @@ __all__ = [
     "cell_centres",
     "cell_offsets",
     "decode",
-    "decode_direct",
     "decode_distributions",
-    "decode_squared",
+    "decode_yolov5",
+    "decode_yolox",
     "dfl_expectation",
     "distances_to_boxes",
     "encode",
-    "encode_direct",
-    "encode_squared",
+    "encode_yolov5",
+    "encode_yolox",
     "flatten_levels",
     "levels_of",
 ]

@@ -1,8 +1,8 @@
 """The box coder of YOLOv2, v3 and v4: an offset inside a cell, and a size relative to an anchor.
 
-Raw predictions are ``(tx, ty, tw, th)``; a cell is its ``(column, row)``; anchors are ``(width, height)`` in canvas
-pixels, as are boxes (xyxy) and strides. Every array has the leading shape of the boxes (a size of 1 broadcasts); a
-stride may also be one number.
+Raw predictions are ``(tx, ty, tw, th)``; a cell is its ``(column, row)``; anchors are ``(width, height)`` in input
+image pixels, as are boxes (xyxy) and strides. Every array has the leading shape of the boxes (a size of 1 broadcasts);
+a stride may also be one number.
 """
 
 import jax
@@ -30,7 +30,7 @@ def decode(
     *,
     scale_x_y: float | Float[Array, "*#n"] = 1.0,
 ) -> Float[Array, "*n 4"]:
-    """Boxes (xyxy, canvas pixels) from raw predictions; YOLOv3, arXiv 1804.02767, section 2.1.
+    """Boxes (xyxy, input pixels) from raw predictions; YOLOv3, arXiv 1804.02767, section 2.1.
 
     Centre ``(sigmoid(t) * s - (s - 1) / 2 + cell) * stride``, size ``anchor * exp(t)`` with ``t`` bounded. ``s`` is
     ``scale_x_y``, 1 up to YOLOv3; YOLOv4 (arXiv 2004.10934, section 3.4, "eliminate grid sensitivity") takes 1.05 to
@@ -52,7 +52,7 @@ def encode(
     *,
     scale_x_y: float = 1.0,
 ) -> Float[Array, "*n 4"]:
-    """The inverse of `decode`: the raw prediction that yields each box (xyxy, canvas pixels).
+    """The inverse of `decode`: the raw prediction that yields each box (xyxy, input pixels).
 
     Exact to 1e-3 pixel for boxes whose centre lies in their cell and whose sides lie between 1/22026 and 22026 times
     the anchor's. A centre outside is taken to the nearest point of the cell that a sigmoid reaches.

@@ -22,7 +22,7 @@ def dfl_expectation(logits: Float[Array, "*batch bins"]) -> Float[Array, "*batch
 def distances_to_boxes(
     points: Float[Array, "*#batch N 2"], distances: Float[Array, "*batch N 4"]
 ) -> Float[Array, "*batch N 4"]:
-    """Boxes (xyxy) around points from distances to the left, top, right and bottom side; all in canvas pixels."""
+    """Boxes (xyxy) around points from distances to the left, top, right and bottom side; all in input pixels."""
     points = jnp.broadcast_to(points, (*distances.shape[:-1], 2))
     return jnp.concatenate([points - distances[..., :2], points + distances[..., 2:]], axis=-1)
 
@@ -38,6 +38,6 @@ def boxes_to_distances(
 def decode_distributions(
     logits: Float[Array, "*batch N sides_bins"], points: Float[Array, "N 2"], strides: Float[Array, " N"]
 ) -> Float[Array, "*batch N 4"]:
-    """Boxes (xyxy, canvas pixels) from ``4 * reg_max`` logits a point; bins are counted in strides of the level."""
+    """Boxes (xyxy, input pixels) from ``4 * reg_max`` logits a point; bins are counted in strides of the level."""
     distances = dfl_expectation(logits.reshape(*logits.shape[:-1], 4, -1))
     return distances_to_boxes(points, distances * jnp.broadcast_to(strides[:, None], distances.shape))

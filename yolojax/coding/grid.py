@@ -1,4 +1,4 @@
-"""Cells of the prediction levels: where they lie on the canvas, and one flat axis over all of them.
+"""Cells of the prediction levels: where they lie on the input image, and one flat axis over all of them.
 
 The flat axis of ``N`` predictions runs level by level (finest first, as the levels are given), then row by row.
 """
@@ -13,12 +13,12 @@ from yolojax.structures import Level
 
 
 def levels_of(maps: Sequence[Float[Array, "B _h _w ..."]], strides: Sequence[int]) -> tuple[Level, ...]:
-    """The level grids that prediction maps ``[B, h, w, ...]`` imply, one stride (canvas pixels) a map."""
+    """The level grids that prediction maps ``[B, h, w, ...]`` imply, one stride (input_size pixels) a map."""
     return tuple(Level(m.shape[1], m.shape[2], s) for m, s in zip(maps, strides, strict=True))
 
 
 def cell_centres(levels: tuple[Level, ...]) -> tuple[Float[Array, "N 2"], Float[Array, " N"]]:
-    """Centres ``(x, y)`` of all cells in canvas pixels, and the stride of each cell's level in pixels.
+    """Centres ``(x, y)`` of all cells in input pixels, and the stride of each cell's level in pixels.
 
     The points of the anchor-free detectors (FCOS, arXiv 1904.01355, section 3.1): ``(column + 1/2) * stride``. Computed
     on the host from the static grid, so they enter a compiled program as constants.
@@ -37,7 +37,7 @@ def anchor_grid(
     """Cell ``(column, row)``, stride and anchor ``(width, height)`` of every prediction of an anchor-based detector.
 
     ``N`` counts the anchors of a cell one after the other, as maps ``[B, h, w, A, ...]`` do. Anchors and strides are in
-    canvas pixels.
+    input pixels.
     """
     per_cell = anchors.shape[1]
     cells, strides, sizes = [], [], []

@@ -12,14 +12,14 @@ from yolojax.data.cache import (
 )
 from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.feed import (
-    CanvasCache,
-    Canvases,
+    ImageCache,
+    InputImages,
     build_cache,
     evaluation_batches,
-    load_canvas,
+    load_input_image,
+    make_input_image,
     pad_targets,
     padded_objects,
-    place_on_canvas,
     training_batches,
 )
 from yolojax.data.opening import list_splits, open_dataset
@@ -32,19 +32,19 @@ from yolojax.data.sampling import (
     weighted_sampler,
 )
 from yolojax.data.shapes import shapes_dataset
-from yolojax.data.stream import CanvasStream, prefetch, stream_canvases
+from yolojax.data.stream import ImageStream, prefetch, stream_images
 from yolojax.data.summary import Finding, Summary
 from yolojax.data.writing import write_coco, write_voc, write_yolo
 
 __all__ = [
-    "CanvasCache",
-    "CanvasStream",
-    "Canvases",
     "Dataset",
     "DeviceCache",
     "DiskCache",
     "Finding",
+    "ImageCache",
     "ImageRecord",
+    "ImageStream",
+    "InputImages",
     "Room",
     "Sampler",
     "Summary",
@@ -55,17 +55,17 @@ __all__ = [
     "default_cache_folder",
     "evaluation_batches",
     "list_splits",
-    "load_canvas",
+    "load_input_image",
+    "make_input_image",
     "measure_room",
     "open_dataset",
     "pad_targets",
     "padded_objects",
-    "place_on_canvas",
     "prefetch",
     "repeat_factor_weights",
     "sample_indices",
     "shapes_dataset",
-    "stream_canvases",
+    "stream_images",
     "to_devices",
     "training_batches",
     "uniform_sampler",

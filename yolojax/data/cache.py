@@ -1,4 +1,4 @@
-"""Where decoded canvases are kept, chosen by their size: in device memory, in memory, on disk, or not at all."""
+"""Where decoded input images are kept, chosen by their size: in device memory, in memory, on disk, or not at all."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8
 
 from yolojax.data.dataset import Dataset
-from yolojax.data.feed import CanvasCache, Canvases, Pixels, Progress, decode_all, lay_out, load_canvas
+from yolojax.data.feed import ImageCache, InputImages, Pixels, Progress, decode_all, lay_out, load_input_image
 from yolojax.data.summary import Finding, Summary
 from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import Preprocess
@@ -77,39 +77,40 @@ def default_cache_folder() -> Path:
 
 
 @dataclass(frozen=True, eq=False)
-class DeviceCache(Canvases):
-    """Canvases in the memory of every device; a batch of pixels is one gather there, and nothing goes over the wire."""
+class DeviceCache(InputImages):
+    """InputImages in the memory of every device; a batch of pixels is one gather there, and nothing goes over the
+    wire."""
 
     images: UInt8[Array, "n H W 3"] = field(repr=False)
     gather: Callable[[Array, Int[np.ndarray, " B"]], UInt8[Array, "B H W 3"]] = field(repr=False)
 
     def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
-        """These canvases, on the devices."""
+        """These input images, on the devices."""
         return self.gather(self.images, indices.astype(np.int32)), indices
 
 
-def to_devices(cache: CanvasCache, replicated: jax.sharding.Sharding, split: jax.sharding.Sharding) -> DeviceCache:
+def to_devices(cache: ImageCache, replicated: jax.sharding.Sharding, split: jax.sharding.Sharding) -> DeviceCache:
     """A cache in memory, moved to the devices: all of it on each (``replicated``), its batches ``split``."""
-    fields = {name: getattr(cache, name) for name in Canvases.__dataclass_fields__}
+    fields = {name: getattr(cache, name) for name in InputImages.__dataclass_fields__}
     gather = jax.jit(lambda images, indices: images[indices], out_shardings=split)
     return DeviceCache(**fields, images=jax.device_put(cache.images, replicated), gather=gather)
 
 
 @dataclass(frozen=True, eq=False)
-class DiskCache(Canvases):
-    """Canvases in a memory-mapped file; the system keeps in memory what fits."""
+class DiskCache(InputImages):
+    """InputImages in a memory-mapped file; the system keeps in memory what fits."""
 
     images: UInt8[np.ndarray, "files H W 3"] = field(repr=False)
     rows: Int[np.ndarray, " n"] = field(repr=False)
 
     def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
-        """A copy of these canvases, read from the disk where the system does not hold them in memory."""
+        """A copy of these input images, read from the disk where the system does not hold them in memory."""
         return np.asarray(self.images[self.rows[indices]]), indices
 
 
 def build_disk_cache(
     dataset: Dataset,
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     preprocess: Preprocess,
     folder: Path,
     *,
@@ -117,23 +118,26 @@ def build_disk_cache(
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> DiskCache:
-    """The canvases of a data set in a file below ``folder``, decoded once: a later run with the same images maps it.
+    """The input images of a data set in a file below ``folder``, decoded once: a later run with the same images maps
+    it.
 
-    The file's name is a hash of the images (and of their files' sizes and times), the canvas and the preprocessing; a
-    description, written last, says that it is whole, and which images could not be decoded. Arguments and errors are
-    those of `yolojax.data.feed.build_cache`; also raises `DataError` when the disk refuses.
+    The file's name is a hash of the images (and of their files' sizes and times), the input image and the
+    preprocessing; a description, written last, says that it is whole, and which images could not be decoded. Arguments
+    and errors are those of `yolojax.data.feed.build_cache`; also raises `DataError` when the disk refuses.
     """
     files = [_file_state(r.source) for r in dataset.records]
-    what = json.dumps([dataset.fingerprint(), files, canvas, asdict(preprocess), dataset.skip_bad], sort_keys=True)
+    what = json.dumps([dataset.fingerprint(), files, input_size, asdict(preprocess), dataset.skip_bad], sort_keys=True)
     name = hashlib.sha256(what.encode()).hexdigest()[:32]
     pixels, description = folder / f"{name}.npy", folder / f"{name}.json"
-    if (kept := _whole(pixels, description, (len(dataset), *canvas, 3))) is None:
+    if (kept := _whole(pixels, description, (len(dataset), *input_size, 3))) is None:
         mark = uuid.uuid4().hex  # several machines may write at once
         temporary = folder / f"{name}.{mark}.tmp"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             description.unlink(missing_ok=True)
-            images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(dataset), *canvas, 3))
+            images = np.lib.format.open_memmap(
+                temporary, mode="w+", dtype=np.uint8, shape=(len(dataset), *input_size, 3)
+            )
             kept, left = decode_all(dataset, images, preprocess, progress=progress, threads=threads)
             images.flush()
             del images
@@ -151,10 +155,10 @@ def build_disk_cache(
         left = dataset.take(kept)
         bad = sorted(set(range(len(dataset))) - set(kept))
         if bad:
-            left = _name_bad(dataset, bad, left, canvas, preprocess)
+            left = _name_bad(dataset, bad, left, input_size, preprocess)
     rows = np.array(kept, np.int64)
     images = np.load(pixels, mmap_mode="r")
-    return DiskCache(**lay_out(left, canvas, preprocess, max_objects), images=images, rows=rows)
+    return DiskCache(**lay_out(left, input_size, preprocess, max_objects), images=images, rows=rows)
 
 
 def _file_state(source: object) -> tuple[str, int, int] | None:
@@ -179,12 +183,12 @@ def _whole(pixels: Path, description: Path, shape: tuple[int, ...]) -> list[int]
 
 
 def _name_bad(
-    dataset: Dataset, bad: list[int], left: Dataset, canvas: tuple[int, int], preprocess: Preprocess
+    dataset: Dataset, bad: list[int], left: Dataset, input_size: tuple[int, int], preprocess: Preprocess
 ) -> Dataset:
     findings = []
     for i in bad:
         try:
-            load_canvas(dataset.records[i], canvas, preprocess)
+            load_input_image(dataset.records[i], input_size, preprocess)
             detail = "was damaged when the cache was made; remove the cache to use it"
         except DataError as error:
             detail = str(error)

@@ -1,4 +1,4 @@
-"""From a data set to batches: letterboxed canvases, padded targets, and which images make up which batch.
+"""From a data set to batches: letterboxed input images, padded targets, and which images make up which batch.
 
 The host must not hold the accelerator up: `build_cache` decodes and resizes every image once, in threads, and a batch
 is then one gather per array. Data sets that do not fit into memory are read by `yolojax.data.stream`. Training takes
@@ -22,7 +22,7 @@ from yolojax.data.resample import resize_bilinear
 from yolojax.data.sampling import Sampler, uniform_sampler
 from yolojax.data.summary import Finding, Summary
 from yolojax.errors import ConfigError, DataError
-from yolojax.geometry import Placement, Preprocess, fit_to_canvas, to_canvas
+from yolojax.geometry import Placement, Preprocess, place_on_input, to_input
 from yolojax.structures import Batch, Targets
 
 Progress = Callable[[int, int], None]
@@ -33,33 +33,33 @@ Pixels = UInt8[np.ndarray, "B H W 3"] | UInt8[Array, "B H W 3"]
 SMALLEST_PADDING = 32
 
 
-def place_on_canvas(
-    image: UInt8[np.ndarray, "h w 3"], canvas: tuple[int, int], preprocess: Preprocess
+def make_input_image(
+    image: UInt8[np.ndarray, "h w 3"], input_size: tuple[int, int], preprocess: Preprocess
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Placement]:
-    """An RGB photo resized onto a canvas ``(H, W)``, padded with grey, and where it lies there.
+    """An RGB photo resized onto an input image ``(H, W)``, padded with grey, and where it lies there.
 
     The resize is Pillow's bilinear filter, which is antialiased: its support grows with the reduction, so that small
     objects do not alias away; or `resize_bilinear` where ``preprocess.filter`` says so. Raises `ConfigError` when the
-    photo or the canvas has no pixel.
+    photo or the input image has no pixel.
     """
-    placement = fit_to_canvas((image.shape[0], image.shape[1]), canvas, preprocess)
+    placement = place_on_input((image.shape[0], image.shape[1]), input_size, preprocess)
     if image.shape[:2] != (placement.height, placement.width):
         if preprocess.filter == "bilinear":
             image = resize_bilinear(image, (placement.height, placement.width))
         else:
             resized = Image.fromarray(image).resize((placement.width, placement.height), Image.Resampling.BILINEAR)
             image = np.asarray(resized)
-    out = np.full((*canvas, 3), preprocess.pad, np.uint8)
+    out = np.full((*input_size, 3), preprocess.pad, np.uint8)
     bottom, right = placement.top + placement.height, placement.left + placement.width
     out[placement.top : bottom, placement.left : right] = image
     return out, placement
 
 
-def load_canvas(
-    record: ImageRecord, canvas: tuple[int, int], preprocess: Preprocess
+def load_input_image(
+    record: ImageRecord, input_size: tuple[int, int], preprocess: Preprocess
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Placement]:
-    """An image of a data set on its canvas (`place_on_canvas`); raises `DataError` when it cannot be decoded."""
-    return place_on_canvas(record.pixels(), canvas, preprocess)
+    """An image of a data set on its input image (`make_input_image`); raises `DataError` when it cannot be decoded."""
+    return make_input_image(record.pixels(), input_size, preprocess)
 
 
 def padded_objects(dataset: Dataset, cap: int | None = None) -> int:
@@ -77,21 +77,21 @@ def padded_objects(dataset: Dataset, cap: int | None = None) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Canvases(ABC):
-    """The ``n`` images of a data set on their canvas: where from differs (`CanvasCache`, `CanvasStream`).
+class InputImages(ABC):
+    """The ``n`` images of a data set on their input image: where from differs (`ImageCache`, `ImageStream`).
 
     Attributes:
       dataset: exactly these images, in this order.
-      canvas: ``(H, W)`` in pixels.
-      preprocess: how the images are laid on the canvas.
-      targets: all objects, padded to ``M``; boxes in canvas pixels.
+      input_size: ``(H, W)`` in pixels.
+      preprocess: how the images are laid on the input image.
+      targets: all objects, padded to ``M``; boxes in input pixels.
       sizes: ``(height, width)`` of the originals.
-      content: the box of the canvas where the photo lies.
+      content: the box of the input image where the photo lies.
       image_ids: the data set's own, int32 where they fit and int64 otherwise: they stay on the host.
     """
 
     dataset: Dataset
-    canvas: tuple[int, int]
+    input_size: tuple[int, int]
     preprocess: Preprocess
     targets: Targets = field(repr=False)
     sizes: Int32[np.ndarray, "n 2"] = field(repr=False)
@@ -104,7 +104,7 @@ class Canvases(ABC):
 
     @abstractmethod
     def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
-        """The canvases of these images, and which images they are indeed."""
+        """The input images of these images, and which images they are indeed."""
 
     def batch(self, indices: Int[np.ndarray, " B"], image_valid: Bool[np.ndarray, " B"] | None = None) -> Batch:
         """The batch of these images. Rows that are not valid get no objects and the image id -1."""
@@ -118,7 +118,7 @@ class Canvases(ABC):
     def assemble(
         self, pixels: Pixels, indices: Int[np.ndarray, " B"], image_valid: Bool[np.ndarray, " B"] | None = None
     ) -> Batch:
-        """A batch around canvases that are loaded; all but the pixels are NumPy arrays."""
+        """A batch around input images that are loaded; all but the pixels are NumPy arrays."""
         valid = np.ones(len(indices), bool) if image_valid is None else image_valid
         targets = Targets(*(a[indices] for a in self.targets))
         targets = targets._replace(valid=targets.valid & valid[:, None], dropped=targets.dropped * valid)
@@ -130,25 +130,25 @@ class Canvases(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class CanvasCache(Canvases):
-    """Canvases that were all loaded once, as RGB uint8; a batch costs one gather."""
+class ImageCache(InputImages):
+    """InputImages that were all loaded once, as RGB uint8; a batch costs one gather."""
 
     images: UInt8[np.ndarray, "n H W 3"] = field(repr=False)
 
     def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
-        """A copy of these canvases."""
+        """A copy of these input images."""
         return self.images[indices], indices
 
 
 def lay_out(
-    dataset: Dataset, canvas: tuple[int, int], preprocess: Preprocess, max_objects: int | None = None
+    dataset: Dataset, input_size: tuple[int, int], preprocess: Preprocess, max_objects: int | None = None
 ) -> dict[str, Any]:
-    """All fields of `Canvases` for a data set; no image is decoded."""
-    placements = [fit_to_canvas(r.size, canvas, preprocess) for r in dataset.records]
+    """All fields of `InputImages` for a data set; no image is decoded."""
+    placements = [place_on_input(r.size, input_size, preprocess) for r in dataset.records]
     ids = np.array([r.image_id for r in dataset.records], np.int64)
     return {
         "dataset": dataset,
-        "canvas": canvas,
+        "input_size": input_size,
         "preprocess": preprocess,
         "targets": pad_targets(
             dataset.records, placements, padded_objects(dataset) if max_objects is None else max_objects
@@ -161,19 +161,19 @@ def lay_out(
 
 def build_cache(
     dataset: Dataset,
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     preprocess: Preprocess,
     *,
     max_objects: int | None = None,
     progress: Progress | None = None,
     threads: int | None = None,
-) -> CanvasCache:
+) -> ImageCache:
     """Decode and resize every image of a data set into memory; ``n * H * W * 3`` bytes.
 
     Args:
       dataset: what to cache.
-      canvas: ``(H, W)`` in pixels.
-      preprocess: how images are laid on the canvas.
+      input_size: ``(H, W)`` in pixels.
+      preprocess: how images are laid on the input image.
       max_objects: ``M`` (see `padded_objects`, the default); of an image with more objects the crowd regions are
         dropped first, then the smallest objects.
       progress: called after each image.
@@ -183,10 +183,10 @@ def build_cache(
       DataError: an image cannot be decoded (with the data set's ``skip_bad`` it is left out of the cache and of its
         ``dataset``, and named in the summary), or none is left.
     """
-    images = np.empty((len(dataset), *canvas, 3), np.uint8)
+    images = np.empty((len(dataset), *input_size, 3), np.uint8)
     kept, left = decode_all(dataset, images, preprocess, progress=progress, threads=threads)
-    fields = lay_out(left, canvas, preprocess, max_objects)
-    return CanvasCache(**fields, images=images if len(kept) == len(dataset) else images[kept])
+    fields = lay_out(left, input_size, preprocess, max_objects)
+    return ImageCache(**fields, images=images if len(kept) == len(dataset) else images[kept])
 
 
 def decode_all(
@@ -198,12 +198,12 @@ def decode_all(
     threads: int | None = None,
 ) -> tuple[list[int], Dataset]:
     """Fill ``images``; which of them hold one, and the data set of these (see `build_cache`)."""
-    n, canvas = len(dataset), (images.shape[1], images.shape[2])
+    n, input_size = len(dataset), (images.shape[1], images.shape[2])
     kept: list[int] = []
     findings: list[Finding] = []
 
     def load(i: int) -> None:
-        images[i], _ = load_canvas(dataset.records[i], canvas, preprocess)
+        images[i], _ = load_input_image(dataset.records[i], input_size, preprocess)
 
     with ThreadPoolExecutor(threads or default_threads()) as pool:
         futures = [pool.submit(load, i) for i in range(n)]
@@ -233,7 +233,7 @@ def default_threads() -> int:
 
 
 def pad_targets(records: tuple[ImageRecord, ...], placements: list[Placement], max_objects: int) -> Targets:
-    """The objects of ``n`` images in canvas pixels, each padded to ``M = max_objects``; NumPy arrays.
+    """The objects of ``n`` images in input pixels, each padded to ``M = max_objects``; NumPy arrays.
 
     Padding rows hold the box (0, 0, 1, 1): valid under every loss, so that no masked gradient is NaN.
     """
@@ -246,7 +246,7 @@ def pad_targets(records: tuple[ImageRecord, ...], placements: list[Placement], m
     for i, (record, placement) in enumerate(zip(records, placements, strict=True)):
         keep = _kept_objects(record, m)
         k = len(keep)
-        boxes[i, :k] = to_canvas(record.boxes[keep], record.size, placement)
+        boxes[i, :k] = to_input(record.boxes[keep], record.size, placement)
         classes[i, :k] = record.classes[keep]
         valid[i, :k] = True
         crowd[i, :k] = record.crowd[keep]
@@ -266,17 +266,17 @@ def _kept_objects(record: ImageRecord, m: int) -> Int[np.ndarray, " k"]:
 
 
 def training_batches(
-    canvases: Canvases, seed: int, batch_size: int, first_step: int = 0, sampler: Sampler | None = None
+    input_images: InputImages, seed: int, batch_size: int, first_step: int = 0, sampler: Sampler | None = None
 ) -> Iterator[Batch]:
     """The endless stream of full training batches from a step on, in the order of a sampler (by default, uniform)."""
-    sampler = sampler or uniform_sampler(len(canvases), batch_size)
-    return canvases.batches(lambda step: sampler(seed, step), first_step)
+    sampler = sampler or uniform_sampler(len(input_images), batch_size)
+    return input_images.batches(lambda step: sampler(seed, step), first_step)
 
 
-def evaluation_batches(canvases: Canvases, batch_size: int) -> Iterator[Batch]:
+def evaluation_batches(input_images: InputImages, batch_size: int) -> Iterator[Batch]:
     """Every image once, in order; the last batch is filled up with rows that ``image_valid`` marks as False."""
     if batch_size < 1:
         raise ConfigError(f"batch size {batch_size}: it must be at least 1")
-    for start in range(0, len(canvases), batch_size):
+    for start in range(0, len(input_images), batch_size):
         places = np.arange(start, start + batch_size)
-        yield canvases.batch(np.minimum(places, len(canvases) - 1), places < len(canvases))
+        yield input_images.batch(np.minimum(places, len(input_images) - 1), places < len(input_images))

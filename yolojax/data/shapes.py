@@ -199,11 +199,11 @@ def _propose(rng: np.random.Generator, size: tuple[int, int]) -> Figure:
     low, high = outlines[0].min(0), outlines[0].max(0)
     scale = extent / np.sqrt(np.prod(high - low))  # the geometric mean of the box's sides is the size drawn
     w, h = np.ceil((high - low) * scale).astype(int) + 1
-    canvas = Image.new("1", (int(w), int(h)))
-    draw = ImageDraw.Draw(canvas)
+    picture = Image.new("1", (int(w), int(h)))
+    draw = ImageDraw.Draw(picture)
     for ink, outline in zip((1, 0), outlines, strict=False):
         draw.polygon([tuple(p) for p in ((outline - low) * scale).tolist()], fill=ink)
-    mask = np.asarray(canvas)
+    mask = np.asarray(picture)
     top = int(rng.integers(-h // 4, _FINE * size[0] - 3 * h // 4))
     left = int(rng.integers(-w // 4, _FINE * size[1] - 3 * w // 4))
     return Figure(class_index, mask, top, left, int(mask.sum()))
@@ -261,13 +261,13 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> Float[np.nda
     picture = np.full((*size, 3), rng.uniform(50, 205, 3), np.float32)
     for cells, strength in ((3, 45), (8, 25), (24, 14)):
         picture += rng.uniform(0.3, 1.0) * strength * _smooth_noise(rng, size, cells)
-    canvas = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
-    draw = ImageDraw.Draw(canvas)
+    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(0, 6))):
         corners = (rng.uniform(-0.1, 1.1, (3, 2)) * [size[1], size[0]]).ravel().tolist()
         colour = tuple(int(c) for c in rng.integers(0, 256, 3))
         draw.line(corners, fill=colour, width=int(rng.integers(1, 4)), joint="curve")
-    return np.asarray(canvas, np.float32).copy()
+    return np.asarray(image, np.float32).copy()
 
 
 def _paint(rng: np.random.Generator, picture: Float[np.ndarray, "h w 3"], figure: Figure) -> None:

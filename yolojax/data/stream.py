@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from yolojax.data.dataset import Dataset
-from yolojax.data.feed import Canvases, Pixels, default_threads, lay_out, load_canvas
+from yolojax.data.feed import InputImages, Pixels, default_threads, lay_out, load_input_image
 from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import Preprocess
 from yolojax.structures import Batch
@@ -19,14 +19,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class CanvasStream(Canvases):
-    """Canvases that are decoded each time they are asked for, by a pool of threads that live as long as the stream."""
+class ImageStream(InputImages):
+    """InputImages that are decoded each time they are asked for, by a pool of threads that live as long as the
+    stream."""
 
     pool: ThreadPoolExecutor = field(repr=False)
     threads: int
 
     def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
-        """These canvases. With the data set's ``skip_bad`` the next image stands in for one that fails to decode.
+        """These input images. With the data set's ``skip_bad`` the next image stands in for one that fails to decode.
 
         Raises `DataError` when an image fails to decode, or with ``skip_bad`` when all do.
         """
@@ -35,12 +36,12 @@ class CanvasStream(Canvases):
         return np.stack([pixels for pixels, _ in loaded]), np.array([i for _, i in loaded], np.int64)
 
     def load_one(self, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], int]:
-        """One canvas, and which image it is; see `load`."""
+        """One input image, and which image it is; see `load`."""
         n = len(self.dataset)
         for tried in range(n if self.dataset.skip_bad else 1):
             i = (index + tried) % n
             try:
-                return load_canvas(self.dataset.records[i], self.canvas, self.preprocess)[0], i
+                return load_input_image(self.dataset.records[i], self.input_size, self.preprocess)[0], i
             except DataError:
                 if not self.dataset.skip_bad:
                     raise
@@ -55,20 +56,20 @@ class CanvasStream(Canvases):
             yield self.assemble(np.stack(pixels), np.array(indices, np.int64))
 
 
-def stream_canvases(
+def stream_images(
     dataset: Dataset,
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     preprocess: Preprocess,
     *,
     max_objects: int | None = None,
     threads: int | None = None,
-) -> CanvasStream:
-    """The canvases of a data set without a cache: batches equal those of `yolojax.data.feed.build_cache`.
+) -> ImageStream:
+    """The input images of a data set without a cache: batches equal those of `yolojax.data.feed.build_cache`.
 
     Args:
       dataset: the images.
-      canvas: ``(H, W)`` in pixels.
-      preprocess: how images are laid on the canvas.
+      input_size: ``(H, W)`` in pixels.
+      preprocess: how images are laid on the input image.
       max_objects: ``M``; by default as `yolojax.data.feed.padded_objects` has it.
       threads: how many decode at once; by default one per processor, at most 8.
     """
@@ -76,7 +77,7 @@ def stream_canvases(
         raise DataError("the data set holds no image; give it at least one")
     threads = threads or default_threads()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="yolojax-decode")
-    return CanvasStream(**lay_out(dataset, canvas, preprocess, max_objects), pool=pool, threads=threads)
+    return ImageStream(**lay_out(dataset, input_size, preprocess, max_objects), pool=pool, threads=threads)
 
 
 def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:

@@ -1,7 +1,5 @@
 """Losses: element-wise ones, unreduced, and the composed losses of detectors, which return `LossTerms`."""
 
-from yolojax.losses.anchor_free import anchor_free_loss
-from yolojax.losses.anchored import decoded_box_part, decoded_complete_iou_loss, squared_offset_loss, yolo_loss
 from yolojax.losses.box import (
     box_iou_loss,
     complete_box_iou_loss,
@@ -17,17 +15,17 @@ from yolojax.losses.classification import (
     with_class_weights,
     with_label_smoothing,
 )
-from yolojax.losses.decoupled import decoupled_loss
 from yolojax.losses.distribution import distribution_focal_loss
+from yolojax.losses.yolov3 import decoded_box_part, decoded_complete_iou_loss, squared_offset_loss, yolov3_loss
+from yolojax.losses.yolov8 import yolov8_loss
+from yolojax.losses.yolox import yolox_loss
 
 __all__ = [
-    "anchor_free_loss",
     "binary_cross_entropy",
     "box_iou_loss",
     "complete_box_iou_loss",
     "decoded_box_part",
     "decoded_complete_iou_loss",
-    "decoupled_loss",
     "distance_box_iou_loss",
     "distribution_focal_loss",
     "focal_loss",
@@ -38,5 +36,7 @@ __all__ = [
     "varifocal_loss",
     "with_class_weights",
     "with_label_smoothing",
-    "yolo_loss",
+    "yolov3_loss",
+    "yolov8_loss",
+    "yolox_loss",
 ]

@@ -17,7 +17,7 @@ Path = tuple[str, ...]
 """Names from the part down to the convolution's own parameters."""
 
 
-def convolutions_in_order(forward: Callable[[Float[Array, "1 H W 3"]], Any], canvas: tuple[int, int]) -> list[Path]:
+def convolutions_in_order(forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int]) -> list[Path]:
     """The path of every convolution that ``forward`` runs, in order; nothing is computed."""
     paths: list[Path] = []
 
@@ -27,7 +27,7 @@ def convolutions_in_order(forward: Callable[[Float[Array, "1 H W 3"]], Any], can
         return next_call(*args, **kwargs)
 
     with nn.intercept_methods(note):
-        jax.eval_shape(lambda image: forward(image), jax.ShapeDtypeStruct((1, *canvas, 3), jnp.float32))
+        jax.eval_shape(lambda image: forward(image), jax.ShapeDtypeStruct((1, *input_size, 3), jnp.float32))
     return paths
 
 

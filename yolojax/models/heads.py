@@ -57,13 +57,13 @@ class AnchorFreeHead(nn.Module):
     ``depth`` 3x3 convolutions of ``box_width`` (``cls_width``) channels lead to the boxes (classes): the decoupled head
     of arXiv 2107.08430. ``shared`` is the light form: one branch of ``box_width`` channels leads to both.
 
-    The box bias starts at 1 and the class bias where ``objects`` objects of any class are expected on the ``canvas``
-    (height, width), as in YOLOv8's recipe (there: 5 on 640 x 640).
+    The box bias starts at 1 and the class bias where ``objects`` objects of any class are expected on the
+    ``input_size`` (height, width), as in YOLOv8's recipe (there: 5 on 640 x 640).
     """
 
     num_classes: int
     strides: tuple[int, ...]
-    canvas: tuple[int, int]
+    input_size: tuple[int, int]
     reg_max: int = 16
     box_width: int = 64
     cls_width: int = 64
@@ -81,7 +81,7 @@ class AnchorFreeHead(nn.Module):
     def __call__(self, features: Features, train: bool) -> tuple[LevelPrediction, ...]:
         out = []
         for i, (x, stride) in enumerate(zip(features, self.strides, strict=True)):
-            cells = (self.canvas[0] / stride) * (self.canvas[1] / stride)
+            cells = (self.input_size[0] / stride) * (self.input_size[1] / stride)
             prior = math.log(self.objects / self.num_classes / cells)
             box = self._branch(x, train, self.box_width, f"level{i}_box")
             cls = box if self.shared else self._branch(x, train, self.cls_width, f"level{i}_cls")

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
-from yolojax.models.convolution import convolve, plain
+from yolojax.processor.convolution import convolve, plain
 
 Activation = Literal["silu", "relu", "relu6", "leaky_relu", "hard_swish", "mish", "logistic", "none"]
 

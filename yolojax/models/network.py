@@ -22,12 +22,12 @@ class Network(nn.Module):
         return self.head(self.neck(self.backbone(images, train), train), train)
 
 
-def init_variables(network: Network, key: PRNGKeyArray, canvas: tuple[int, int]) -> dict[str, Any]:
-    """``{"params": {"backbone", "neck", "head"}, "batch_stats": ...}`` for images of ``canvas = (h, w)``.
+def init_variables(network: Network, key: PRNGKeyArray, input_size: tuple[int, int]) -> dict[str, Any]:
+    """``{"params": {"backbone", "neck", "head"}, "batch_stats": ...}`` for images of ``input_size = (h, w)``.
 
     Nothing is computed but the parameters. A part without parameters is an empty dict.
     """
-    image = jax.ShapeDtypeStruct((1, *canvas, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *input_size, 3), jnp.float32)
 
     @jax.jit
     def init(key: PRNGKeyArray) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def parameter_count(variables: dict[str, Any]) -> int:
     return sum(x.size for x in jax.tree.leaves(variables["params"]))
 
 
-def convolution_flops(forward: Callable[[Float[Array, "1 H W 3"]], Any], canvas: tuple[int, int]) -> int:
+def convolution_flops(forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int]) -> int:
     """Floating-point operations of the convolutions in ``forward``, a multiplication and an addition counting as two.
 
     This is the definition of published tables; it does not depend on how a convolution is lowered.
@@ -79,7 +79,7 @@ def convolution_flops(forward: Callable[[Float[Array, "1 H W 3"]], Any], canvas:
             total += 2 * per_value * out.size
         return out
 
-    image = jax.ShapeDtypeStruct((1, *canvas, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *input_size, 3), jnp.float32)
     with nn.intercept_methods(count):
         # A function of its own each time: one that had been traced before would not be run again.
         jax.eval_shape(lambda image: forward(image), image)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from yolojax.assign import (
     PredictionAssignment,
     atss_assign,
-    find_responsible,
+    match_best_anchor,
     matching_cost,
     one_to_one_assign,
     ratio_assign,
@@ -35,7 +35,7 @@ BY_PREDICTION = ("simota", "task-aligned", "one-to-one")
 class Positives(NamedTuple):
     """Who was assigned to what, on the host: ``N`` predictions of ``B`` images with up to ``M`` objects.
 
-    ``objects`` are rows of the `Targets`; ``points`` the centres of the cells, in canvas pixels.
+    ``objects`` are rows of the `Targets`; ``points`` the centres of the cells, in input pixels.
     """
 
     objects: Int[np.ndarray, "B N"]
@@ -56,9 +56,9 @@ def assign_by(
 
     Args:
       rule: a name of `BY_SHAPE` or `BY_PREDICTION`.
-      targets: ground truth, boxes in canvas pixels.
+      targets: ground truth, boxes in input pixels.
       levels: the grids.
-      anchors: in canvas pixels; ``best-anchor`` and ``ratio`` need them.
+      anchors: in input pixels; ``best-anchor`` and ``ratio`` need them.
       candidates: what a detector predicts, in the order of `cell_centres` or `anchor_grid`; rules of `BY_PREDICTION`
         need them. Final scores stand for the probability of a class; objectness counts as 1.
 
@@ -107,14 +107,14 @@ def _by_prediction(
     if rule == "simota":
         sure = jnp.full(boxes.shape[:2], 20.0)
         return simota_assign(points, strides, boxes, logits, sure, targets)
-    canvas = levels[0].h * levels[0].stride, levels[0].w * levels[0].stride
-    return one_to_one_assign(matching_cost(boxes, scores, targets, canvas), targets)
+    input_size = levels[0].h * levels[0].stride, levels[0].w * levels[0].stride
+    return one_to_one_assign(matching_cost(boxes, scores, targets, input_size), targets)
 
 
 def _best_anchor(targets: Targets, anchors: jax.Array, levels: tuple[Level, ...]) -> PredictionAssignment:
-    """`find_responsible`, told prediction by prediction."""
+    """`match_best_anchor`, told prediction by prediction."""
     objects = sort_by_content(targets)
-    found = find_responsible(objects, anchors, levels)
+    found = match_best_anchor(objects, anchors, levels)
     shape = targets.boxes.shape[0], sum(level.h * level.w for level in levels) * anchors.shape[1]
     image = jnp.broadcast_to(jnp.arange(shape[0])[:, None], found.prediction.shape)
     place = jnp.where(found.owns, found.prediction, shape[1])

@@ -24,7 +24,7 @@ def make_augmentations(config: AugmentConfig) -> tuple[Augmentation, Augmentatio
 
 
 def mixes_images(config: AugmentConfig) -> bool:
-    """Whether several images become one, which `AugmentConfig.mosaic_off` ends."""
+    """Whether several images become one, which `AugmentConfig.close_mosaic` ends."""
     return bool(_mixing(config))
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from yolojax.config import TrainConfig
-from yolojax.data import Canvases
+from yolojax.data import InputImages
 from yolojax.errors import ConfigError
 from yolojax.structures import Batch, Hyper
 from yolojax.training.inputs import memory_for_images
@@ -61,7 +61,7 @@ def with_chosen_batch_size(
     config: TrainConfig,
     programs: Programs,
     state: Any,
-    images: Canvases,
+    images: InputImages,
     hyper: Hyper,
     devices: Devices,
     reporter: Reporter,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from yolojax.errors import CheckpointError
 from yolojax.eval.coco import CocoResult
-from yolojax.training.evaluation import Evaluation
+from yolojax.inference.evaluate import Evaluation
 from yolojax.weights.released import load_description
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "precision", "recall")

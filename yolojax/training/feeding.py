@@ -1,4 +1,4 @@
-"""From canvases to batches that lie on the devices, each process reading only what its own devices work on."""
+"""From input images to batches that lie on the devices, each process reading only what its own devices work on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Int
 
-from yolojax.data import Canvases, Sampler
+from yolojax.data import InputImages, Sampler
 from yolojax.structures import Batch
 from yolojax.training.multi_scale import Resize
 
@@ -30,7 +30,7 @@ def onto_devices(rows: Any, split: NamedSharding, batch_size: int) -> jax.Array:
 
 
 def device_batches(
-    canvases: Canvases,
+    input_images: InputImages,
     sampler: Sampler,
     seed: int,
     batch_size: int,
@@ -42,12 +42,12 @@ def device_batches(
     """Training batches on the devices, endlessly from a step on, each with the ids of all its images on the host.
 
     The ids of the data set may need 64 bits, which devices do not have: in the batch itself ``image_id`` is the image's
-    place in ``canvases``.
+    place in ``input_images``.
     """
     mine = local_rows(split, batch_size)
-    batches = canvases.batches(lambda step: sampler(seed, step)[mine], first_step)
+    batches = input_images.batches(lambda step: sampler(seed, step)[mine], first_step)
     for step, batch in enumerate(batches, first_step):
         everyone = sampler(seed, step)
         batch = batch._replace(image_id=everyone[mine].astype(np.int32))
         batch = jax.tree.map(lambda rows: onto_devices(rows, split, batch_size), batch)
-        yield canvases.image_ids[everyone], resize(step, batch) if resize is not None else batch
+        yield input_images.image_ids[everyone], resize(step, batch) if resize is not None else batch

@@ -17,16 +17,16 @@ from yolojax.data import prefetch
 from yolojax.detector import Detector, Variables
 from yolojax.eval.coco import CocoResult
 from yolojax.eval.files import write_json
-from yolojax.predict import load_detector
+from yolojax.inference.evaluate import Evaluation, evaluate_images, make_detect_batch
+from yolojax.inference.predict import load_detector
+from yolojax.sharding.processes import any_process, first_of, is_first, replicate, wait_for_all
 from yolojax.training import plots
 from yolojax.training.best import FOLDERS, is_released, note_improvements, out_of_patience, validation_columns
 from yolojax.training.budget import CHECK_EVERY, Clock, steps_that_fit
 from yolojax.training.callbacks import Callback, Event, EventKind
 from yolojax.training.checkpoint import save_checkpoint
-from yolojax.training.course import forget_lost_best, settings_of, start_course, take_up
-from yolojax.training.distributed import any_process, first_of, is_first, replicate, wait_for_all
-from yolojax.training.evaluation import Evaluation, evaluate_canvases, make_detect_batch
 from yolojax.training.feeding import device_batches
+from yolojax.training.initialise import lacks_statistics, load_init, take_matching, with_measured_statistics
 from yolojax.training.inputs import lay_out_images
 from yolojax.training.log import EpochLog, checked, epoch_line, validation_note
 from yolojax.training.optimiser import schedule_at
@@ -35,8 +35,8 @@ from yolojax.training.programs import device_memory
 from yolojax.training.progress import Quiet, Reporter
 from yolojax.training.release import release
 from yolojax.training.report import write_evaluation_report
-from yolojax.training.rundir import RunDirectory
-from yolojax.training.start import lacks_statistics, load_init, take_matching, with_measured_statistics
+from yolojax.training.run_directory import RunDirectory
+from yolojax.training.run_state import forget_lost_best, settings_of, start_course, take_up
 from yolojax.training.state import TrainState, wrap_variables
 from yolojax.training.step import StepReport, augmentation_key
 from yolojax.training.stop import StopSignal
@@ -123,7 +123,7 @@ def fit(
             state = wrap_variables(variables, config.optimiser, planned)
         run = RunDirectory.reopen(out, 0, writes=first) if resume else RunDirectory.create(out, to_json(config), first)
         if first:
-            shown = ready.plain if config.augment.mosaic_off == 1 else ready.augmentation
+            shown = ready.plain if config.augment.close_mosaic == 1 else ready.augmentation
             key = augmentation_key(ready.step_seed, 0)
             plots.save_inputs(run.folder, train_images, shown, key, sampler(config.seed, 0))
     state, hyper = replicate((state, hyper), devices.replicated)
@@ -137,7 +137,7 @@ def fit(
     learning_rate = jax.jit(lambda step, total: schedule_at(config.optimiser, step, total) * top_rate)
     release_it = partial(release, detector=detector, config=config, train_set=train_set, val_set=val_set)
     measure = partial(
-        evaluate_canvases,
+        evaluate_images,
         detect_batch,
         detector,
         validation=config.validation,
@@ -211,7 +211,7 @@ def fit(
                 epoch, last = -(-step // steps_per_epoch), step == total_steps
                 row = {"epoch": epoch, "step": step, "seconds": round(course.train_seconds, 2)}
                 row |= {"learning_rate": float(learning_rate(step - 1, total_steps))}
-                row |= course.log.row(config.model.training_sizes)
+                row |= course.log.row(config.model.multi_scale)
                 if (memory := device_memory()) is not None:
                     row["device_memory"] = memory
                 if last and config.select == "last":  # the weights are safe before anything is measured
@@ -296,7 +296,7 @@ def fit(
         plots.save_curves(run.folder / "results.png", run.rows)
     wait_for_all("end")
     seconds["train"] = course.train_seconds
-    reporter.say(f"{train_step.summary(config.model.training_sizes)}; {seconds['train']:.0f} s of training")
+    reporter.say(f"{train_step.summary(config.model.multi_scale)}; {seconds['train']:.0f} s of training")
     tell("end", run.last_row)
     return Run(run.folder, detector, variables, result.result if result else None, seconds, train_step.count)
 

@@ -1,4 +1,4 @@
-"""From the training images to the canvas, the anchors' raw material, and the cache."""
+"""From the training images to the input image, the anchors' raw material, and the cache."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from yolojax.config import TrainConfig
 from yolojax.data import (
-    Canvases,
     Dataset,
+    InputImages,
     Sampler,
     Summary,
     build_cache,
@@ -24,7 +24,7 @@ from yolojax.data import (
     measure_room,
     padded_objects,
     repeat_factor_weights,
-    stream_canvases,
+    stream_images,
     to_devices,
     uniform_sampler,
     weighted_sampler,
@@ -32,12 +32,12 @@ from yolojax.data import (
 from yolojax.data.cache import free_memory
 from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError
-from yolojax.geometry import Preprocess, fit_to_canvas
+from yolojax.geometry import Preprocess, place_on_input
 from yolojax.paths import user_path
 from yolojax.training.progress import Reporter
 
 
-def choose_canvas(config: TrainConfig, dataset: Dataset) -> tuple[int, int]:
+def choose_input_size(config: TrainConfig, dataset: Dataset) -> tuple[int, int]:
     """``(height, width)``: a square of the configured size, shortened where all training images share an aspect ratio.
 
     The short side is rounded up to a multiple of 32, so that nothing of a photo is lost.
@@ -53,11 +53,11 @@ def choose_canvas(config: TrainConfig, dataset: Dataset) -> tuple[int, int]:
     return (short, size) if height < width else (size, short)
 
 
-def box_sizes_on_canvas(dataset: Dataset, canvas: tuple[int, int]) -> Float[np.ndarray, "n 2"]:
-    """Widths and heights ``[n, 2]`` of all objects in canvas pixels."""
+def box_sizes_on_input(dataset: Dataset, input_size: tuple[int, int]) -> Float[np.ndarray, "n 2"]:
+    """Widths and heights ``[n, 2]`` of all objects in input pixels."""
     sizes = [np.zeros((0, 2), np.float32)]
     for record in dataset.records:
-        placement = fit_to_canvas(record.size, canvas, Preprocess())
+        placement = place_on_input(record.size, input_size, Preprocess())
         scale = np.array([placement.width / record.size[1], placement.height / record.size[0]], np.float32)
         sizes.append((record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd] * scale)
     return np.concatenate(sizes)
@@ -73,23 +73,23 @@ def lay_out_images(
     cache: str = "auto",
     cache_folder: str | Path | None = None,
     shardings: tuple[Sharding, Sharding] | None = None,
-) -> Canvases:
-    """All images of a data set on the detector's canvas, decoded once where there is room, else as needed.
+) -> InputImages:
+    """All images of a data set on the detector's input image, decoded once where there is room, else as needed.
 
     Args:
       dataset: the images.
-      spec: of the detector; gives canvas and preprocessing.
-      reporter: where progress goes, where the canvases are kept, and what happened to images and objects.
+      spec: of the detector; gives input image and preprocessing.
+      reporter: where progress goes, where the input images are kept, and what happened to images and objects.
       cap: most objects an image is padded to; None holds the fullest image.
       room: how many times the objects of the fullest image to make room for, where several images become one.
-      cache: where to keep the canvases: ``device``, ``memory``, ``disk``, ``stream`` (nowhere), or the first of them
-        that has room (``auto``).
+      cache: where to keep the input images: ``device``, ``memory``, ``disk``, ``stream`` (nowhere), or the first of
+        them that has room (``auto``).
       cache_folder: for ``disk``; by default the user's cache folder.
       shardings: how the whole set and how a batch lie on the devices; without it no image is kept on a device.
     """
     padding = padded_objects(dataset) * room
     padding = padding if cap is None else min(cap, padding)
-    needed = len(dataset) * spec.canvas[0] * spec.canvas[1] * 3
+    needed = len(dataset) * spec.input_size[0] * spec.input_size[1] * 3
     folder = user_path(cache_folder) if cache_folder is not None else default_cache_folder()
     space = measure_room(folder)
     if shardings is None or jax.process_count() > 1:  # every process would have to hold all images
@@ -100,19 +100,19 @@ def lay_out_images(
     with reporter.task("reading images", len(dataset)) as advance:
         reading: dict[str, Any] = {**settings, "progress": lambda done, _: advance(done)}
         if storage == "stream":
-            canvases: Canvases = stream_canvases(dataset, spec.canvas, spec.preprocess, **settings)
+            input_images: InputImages = stream_images(dataset, spec.input_size, spec.preprocess, **settings)
         elif storage == "disk":
-            canvases = build_disk_cache(dataset, spec.canvas, spec.preprocess, folder, **reading)
+            input_images = build_disk_cache(dataset, spec.input_size, spec.preprocess, folder, **reading)
         else:
-            canvases = build_cache(dataset, spec.canvas, spec.preprocess, **reading)
+            input_images = build_cache(dataset, spec.input_size, spec.preprocess, **reading)
             if storage == "device" and shardings is not None:
-                canvases = to_devices(canvases, *shardings)
-    late = canvases.dataset.summary.findings[len(dataset.summary.findings) :]
+                input_images = to_devices(input_images, *shardings)
+    late = input_images.dataset.summary.findings[len(dataset.summary.findings) :]
     if late:
         reporter.say(Summary(late).text(limit=3))
-    if dropped := int(np.sum(canvases.targets.dropped)):
+    if dropped := int(np.sum(input_images.targets.dropped)):
         reporter.say(f"{dropped} objects did not fit the padding of {padding}; raise data.max_objects to keep them")
-    return canvases
+    return input_images
 
 
 def storage_line(storage: str, count: int, needed: int, folder: Path) -> str:
@@ -124,7 +124,7 @@ def storage_line(storage: str, count: int, needed: int, folder: Path) -> str:
         "disk": f"kept in {folder}, mapped into memory",
         "stream": "too much to keep: decoded each time they are needed, ahead of their use",
     }[storage]
-    return f"{count} images, {size} on their canvases: {where}"
+    return f"{count} images, {size} on their input images: {where}"
 
 
 def make_sampler(config: TrainConfig, dataset: Dataset, batch_size: int) -> Sampler:

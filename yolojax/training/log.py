@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from yolojax.data import Canvases
+from yolojax.data import InputImages
 from yolojax.errors import NonFiniteError
 from yolojax.training.step import StepReport
 
@@ -72,14 +72,14 @@ class EpochLog:
         return row
 
 
-def checked(step: int, image_ids: Int[np.ndarray, " B"], report: StepReport, canvases: Canvases) -> StepReport:
+def checked(step: int, image_ids: Int[np.ndarray, " B"], report: StepReport, input_images: InputImages) -> StepReport:
     """The report on the host; raises `NonFiniteError` naming step, parts and images when it is not finite."""
     report = jax.device_get(report)
     if bool(report.finite):
         return report
     parts = [f"{name} = {float(value)}" for name, value in report.parts.items() if not np.isfinite(value)]
     culprits = np.flatnonzero(~np.isfinite(report.image_loss))
-    names = {r.image_id: r.file_name for r in canvases.dataset.records}
+    names = {r.image_id: r.file_name for r in input_images.dataset.records}
     images = [names[int(image_ids[i])] for i in culprits]
     where = f"in {', '.join(parts)} of {', '.join(images)}" if images else "in the gradient, while the loss is finite"
     raise NonFiniteError(

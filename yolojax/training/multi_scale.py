@@ -1,4 +1,4 @@
-"""Training at several sizes of the canvas: each is one compiled program, and which comes when is f(seed, step)."""
+"""Training at several sizes of the input image: each is one compiled program, and which comes when is f(seed, step)."""
 
 from __future__ import annotations
 
@@ -17,42 +17,45 @@ HOLD = 10
 """Steps for which a size stays, as in YOLO9000 (arXiv 1612.08242, section 2, "Multi-Scale Training")."""
 
 
-def canvases_around(canvas: tuple[int, int], count: int, span: float, stride: int) -> tuple[tuple[int, int], ...]:
-    """``count`` canvases, ``1 - span`` to ``1 + span`` times this one, in multiples of ``stride``; small ones first.
+def sizes_around(input_size: tuple[int, int], count: int, span: float, stride: int) -> tuple[tuple[int, int], ...]:
+    """``count`` input images, ``1 - span`` to ``1 + span`` times this one, in multiples of ``stride``; small ones
+    first.
 
     Raises `ConfigError` when some of them would be the same.
     """
     factors = np.linspace(1 - span, 1 + span, count) if count > 1 else np.ones(1)
-    sides = [[max(stride, round(side * f / stride) * stride) for side in canvas] for f in factors]
-    canvases = tuple((h, w) for h, w in sides)
-    if len(set(canvases)) < count:
+    sides = [[max(stride, round(side * f / stride) * stride) for side in input_size] for f in factors]
+    input_images = tuple((h, w) for h, w in sides)
+    if len(set(input_images)) < count:
         raise ConfigError(
-            f"model.training_sizes = {count}: between {canvases[0]} and {canvases[-1]} there are not as many sizes in "
-            f"multiples of {stride}; give fewer sizes or a larger model.size_span"
+            f"model.multi_scale = {count}: between {input_images[0]} and {input_images[-1]} there are not as many "
+            f"sizes in multiples of {stride}; give fewer sizes or a larger model.multi_scale_range"
         )
-    return canvases
+    return input_images
 
 
-def canvas_at(seed: int, step: int, count: int) -> int:
-    """Which of ``count`` canvases a step trains at: drawn anew every `HOLD` steps, a pure function of seed and step."""
+def input_size_at(seed: int, step: int, count: int) -> int:
+    """Which of ``count`` input images a step trains at: drawn anew every `HOLD` steps, a pure function of seed and
+    step."""
     # Raw words, whose course NumPy promises to keep; 64 bits against at most 5: no bias to speak of.
     return int(np.random.PCG64(np.random.SeedSequence([seed, step // HOLD, 2])).random_raw() % count)
 
 
 Resize = Callable[[int, Batch], Batch]
-"""``(step, batch) -> batch`` on the canvas of that step."""
+"""``(step, batch) -> batch`` on the input image of that step."""
 
 
 def make_resize(
-    seed: int, canvases: tuple[tuple[int, int], ...], preprocess: Preprocess, split: Sharding | None = None
+    seed: int, input_images: tuple[tuple[int, int], ...], preprocess: Preprocess, split: Sharding | None = None
 ) -> Resize:
-    """Resize batches on the devices, by one small program for each canvas but the batch's own.
+    """Resize batches on the devices, by one small program for each input image but the batch's own.
 
-    ``split`` says how a batch lies on the devices. ``content`` keeps speaking of the canvas that the batch came on.
+    ``split`` says how a batch lies on the devices. ``content`` keeps speaking of the input image that the batch came
+    on.
     """
 
-    def resized_by(canvas: tuple[int, int]) -> Callable[[Batch], Batch]:
-        augmentation = resize_to(canvas, preprocess)
+    def resized_by(input_size: tuple[int, int]) -> Callable[[Batch], Batch]:
+        augmentation = resize_to(input_size, preprocess)
 
         def resize(batch: Batch) -> Batch:
             images, targets = augmentation(jax.random.key(0), batch.images, batch.targets)
@@ -60,11 +63,11 @@ def make_resize(
 
         return jax.jit(resize, in_shardings=split, out_shardings=split)
 
-    programs = [resized_by(canvas) for canvas in canvases]
+    programs = [resized_by(input_size) for input_size in input_images]
 
     def at_step(step: int, batch: Batch) -> Batch:
-        index = canvas_at(seed, step, len(canvases))
-        if tuple(batch.images.shape[1:3]) == canvases[index]:
+        index = input_size_at(seed, step, len(input_images))
+        if tuple(batch.images.shape[1:3]) == input_images[index]:
             return batch
         return programs[index](batch)
 

@@ -28,7 +28,7 @@ def image_losses(terms: LossTerms) -> Float[Array, " B"]:
 def per_example_loss(
     detector: Detector, variables: Variables, images: UInt8[Array, "B H W 3"], targets: Targets, hyper: Hyper
 ) -> Float[Array, " B"]:
-    """The loss of each image as if it were alone (`image_losses`), from canvases 0..255."""
+    """The loss of each image as if it were alone (`image_losses`), from input images 0..255."""
     outputs = detector.forward(variables, prepare_images(images, detector.spec.preprocess))
     return image_losses(detector.loss(outputs, targets, hyper))
 
@@ -47,7 +47,7 @@ def per_example_gradient_norm(
     Args:
       detector: that made the variables.
       variables: its parameters and statistics.
-      images: canvases, 0..255.
+      images: input images, 0..255.
       targets: their objects.
       hyper: the weights of the loss.
       parts: which of ``backbone``, ``neck`` and ``head`` the gradient is taken of. The head alone needs no backward

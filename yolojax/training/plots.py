@@ -14,7 +14,7 @@ from PIL import Image
 from yolojax import draw
 from yolojax.anchors import AnchorDesign
 from yolojax.augment import Augmentation
-from yolojax.data import Canvases, Dataset
+from yolojax.data import Dataset, InputImages
 from yolojax.data.check import check_dataset, plot_labels
 from yolojax.structures import Targets
 
@@ -62,13 +62,17 @@ def save_batch(path: Path, images: UInt8[np.ndarray, "B H W 3"], targets: Target
 
 
 def save_inputs(
-    folder: Path, canvases: Canvases, augmentation: Augmentation, key: PRNGKeyArray, indices: Int[np.ndarray, " B"]
+    folder: Path,
+    input_images: InputImages,
+    augmentation: Augmentation,
+    key: PRNGKeyArray,
+    indices: Int[np.ndarray, " B"],
 ) -> None:
     """``labels.png`` and, augmented, the batch of these images."""
-    plot_labels(canvases.dataset, check_dataset(canvases.dataset, decode=False), folder / "labels.png")
-    batch = canvases.batch(indices)
+    plot_labels(input_images.dataset, check_dataset(input_images.dataset, decode=False), folder / "labels.png")
+    batch = input_images.batch(indices)
     images, targets = jax.jit(augmentation)(key, jnp.asarray(batch.images), jax.tree.map(jnp.asarray, batch.targets))
-    names = canvases.dataset.class_names
+    names = input_images.dataset.class_names
     save_batch(folder / "train_batch0.png", np.asarray(images), jax.device_get(targets), names)
 
 
@@ -93,7 +97,7 @@ def save_predictions(
 
 
 def save_anchors(path: Path, sizes: Float[np.ndarray, "n 2"], design: AnchorDesign) -> None:
-    """Widths and heights of all boxes, and the anchors of each level laid over them, in canvas pixels."""
+    """Widths and heights of all boxes, and the anchors of each level laid over them, in input pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -110,10 +114,10 @@ def save_anchors(path: Path, sizes: Float[np.ndarray, "n 2"], design: AnchorDesi
             outlines.plot(
                 [-w / 2, w / 2, w / 2, -w / 2, -w / 2], [-h / 2, -h / 2, h / 2, h / 2, -h / 2], color=colour, lw=1.5
             )
-    scatter.set(xscale="log", yscale="log", xlabel="width (canvas pixels)", ylabel="height", title="boxes and anchors")
+    scatter.set(xscale="log", yscale="log", xlabel="width (input pixels)", ylabel="height", title="boxes and anchors")
     scatter.legend(title="stride", fontsize=8, title_fontsize=8)
     scatter.grid(alpha=0.3, which="both")
-    outlines.set(aspect="equal", xlabel="canvas pixels", title="anchors over a common centre")
+    outlines.set(aspect="equal", xlabel="input_size pixels", title="anchors over a common centre")
     outlines.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 

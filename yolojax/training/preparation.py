@@ -12,17 +12,17 @@ from jaxtyping import PRNGKeyArray
 from yolojax import zoo
 from yolojax.augment.compose import Augmentation
 from yolojax.config import TrainConfig
-from yolojax.data import Canvases, Dataset, Sampler
+from yolojax.data import Dataset, InputImages, Sampler
 from yolojax.detector import Detector
 from yolojax.errors import DataError
+from yolojax.sharding.by_image import with_loss_by_image
 from yolojax.structures import Hyper
 from yolojax.training.augmentation import make_augmentations, mixes_images, room_for_objects
 from yolojax.training.batch_size import with_chosen_batch_size
-from yolojax.training.by_image import with_loss_by_image
 from yolojax.training.freeze import check_parts
 from yolojax.training.hyper import make_hyper
-from yolojax.training.inputs import box_sizes_on_canvas, choose_canvas, lay_out_images, make_sampler
-from yolojax.training.multi_scale import Resize, canvases_around, make_resize
+from yolojax.training.inputs import box_sizes_on_input, choose_input_size, lay_out_images, make_sampler
+from yolojax.training.multi_scale import Resize, make_resize, sizes_around
 from yolojax.training.programs import Devices, Programs, all_devices, check_batch_size
 from yolojax.training.progress import Reporter
 from yolojax.training.splits import open_splits
@@ -37,15 +37,15 @@ class Preparation(NamedTuple):
       config: as given, with a number in place of an ``auto`` batch size.
       batch_size: that number.
       train_set, val_set: annotations; ``val_set`` is None where there is no validation split.
-      images: the training images on their canvases.
+      images: the training images on their input images.
       detector: what is trained.
       devices: all of them.
-      step: the training step over all devices, compiled once for each size of canvas.
+      step: the training step over all devices, compiled once for each size of input image.
       hyper: the traced hyper-parameters.
       seed: of everything random; ``step_seed`` is what the step was made with.
       augmentation, plain: what most of the run trains with, and the same without mosaics and mixup.
       sampler: which images a step sees.
-      resize: to the canvas of a step, where there are several.
+      resize: to the input image of a step, where there are several.
       fresh: ``(total_steps=...)`` gives the state of a run that begins.
     """
 
@@ -53,7 +53,7 @@ class Preparation(NamedTuple):
     batch_size: int
     train_set: Dataset
     val_set: Dataset | None
-    images: Canvases
+    images: InputImages
     detector: Detector
     devices: Devices
     step: Programs
@@ -75,7 +75,7 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Preparation:
         if dataset is not None and dataset.summary.findings:
             reporter.say(f"{dataset.split or 'data'}: {dataset.summary.text(limit=3)}")
 
-    # Detector: canvas and, where there are anchors, their sizes come from the training images, which are then
+    # Detector: input image and, where there are anchors, their sizes come from the training images, which are then
     # letterboxed once into memory.
     detector = build(config, train_set)
     devices = all_devices()
@@ -90,7 +90,7 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Preparation:
         shardings=(devices.replicated, devices.split),
     )
 
-    # Program: one step, over all devices, compiled once for each size of canvas.
+    # Program: one step, over all devices, compiled once for each size of input image.
     seed, hyper = jax.random.key(config.seed), make_hyper(config, detector)
     step_seed = jax.random.fold_in(seed, 1)
     augmentation, plain = make_augmentations(config.augment)
@@ -107,9 +107,9 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Preparation:
     assert batch_size != "auto"
     check_batch_size(batch_size, config.accumulate, devices)
     resize = None
-    if config.model.training_sizes > 1:
+    if config.model.multi_scale > 1:
         stride = detector.spec.strides[-1]
-        sizes = canvases_around(detector.spec.canvas, config.model.training_sizes, config.model.size_span, stride)
+        sizes = sizes_around(detector.spec.input_size, config.model.multi_scale, config.model.multi_scale_range, stride)
         resize = make_resize(config.seed, sizes, detector.spec.preprocess, devices.split)
         reporter.say(f"training at {', '.join(f'{w} x {h}' for h, w in sizes)}, one program each")
     return Preparation(
@@ -136,13 +136,13 @@ def build(config: TrainConfig, train_set: Dataset) -> Detector:
     """The detector of these settings for these images; raises `DataError` when they hold no object."""
     if not train_set.object_count:
         raise DataError("the training images hold no object at all; there is nothing to learn from")
-    canvas = choose_canvas(config, train_set)
+    input_size = choose_input_size(config, train_set)
     return zoo.build(
         config.model.name,
         train_set.class_names,
-        canvas,
+        input_size,
         dtype=config.compute,
-        box_sizes=box_sizes_on_canvas(train_set, canvas),
+        box_sizes=box_sizes_on_input(train_set, input_size),
         **config.model.options,
     )
 
@@ -158,7 +158,7 @@ def step_maker(config: TrainConfig, detector: Detector) -> Callable[[PRNGKeyArra
             augmentation,
             key,
             plain_augmentation=plain if mixes_images(config.augment) else None,
-            plain_share=config.augment.mosaic_off,
+            plain_share=config.augment.close_mosaic,
             accumulate=config.accumulate,
             freeze=config.freeze,
         )

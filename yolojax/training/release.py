@@ -25,7 +25,7 @@ def release(
     train_set: Dataset,
     val_set: Dataset | None,
 ) -> None:
-    """Write the detector so that it describes itself: architecture, classes, canvas, data, versions, numbers."""
+    """Write the detector so that it describes itself: architecture, classes, input image, data, versions, numbers."""
     description = {
         "detector": zoo.describe(detector.spec),
         "training": {

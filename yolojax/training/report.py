@@ -10,7 +10,7 @@ import yolojax
 from yolojax.data import Dataset
 from yolojax.eval.analysis import analyse
 from yolojax.eval.report.write import write_report
-from yolojax.training.evaluation import Evaluation
+from yolojax.inference.evaluate import Evaluation
 from yolojax.training.progress import Quiet, Reporter
 
 

@@ -25,13 +25,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from yolojax.config import TrainConfig, check
-from yolojax.data import CanvasCache, Canvases, Sampler
+from yolojax.data import ImageCache, InputImages, Sampler
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult
+from yolojax.inference.evaluate import evaluate_images, make_detect_batch
 from yolojax.structures import Batch, Hyper, Targets
 from yolojax.training.augmentation import room_for_objects
-from yolojax.training.evaluation import evaluate_canvases, make_detect_batch
 from yolojax.training.hyper import make_hyper
 from yolojax.training.inputs import lay_out_images, make_sampler
 from yolojax.training.preparation import build, step_maker
@@ -62,7 +62,7 @@ def grid(*, seed: Sequence[int] | range = (0,), **hyper: Sequence[float]) -> lis
 
 
 class TrainData(NamedTuple):
-    """What a run reads: all canvases, the images of every step, and the key of augmentation and network."""
+    """What a run reads: all input images, the images of every step, and the key of augmentation and network."""
 
     images: UInt8[Array, "n H W 3"]
     targets: Targets
@@ -295,7 +295,7 @@ def sweep(
         val_images = lay_out_images(val_set, detector.spec, reporter)
         detect = make_detect_batch(detector, config.validation.max_detections)
         results = [
-            evaluate_canvases(detect, detector, v, val_images, config.validation, reporter).result for v in variables
+            evaluate_images(detect, detector, v, val_images, config.validation, reporter).result for v in variables
         ]
         seconds["validate"] = time.monotonic() - clock
     reporter.say(
@@ -320,14 +320,14 @@ class GroupRunner:
     ``compile_seconds`` is the time of the one compilation.
     """
 
-    def __init__(self, train: Train, strategy: Strategy, images: Canvases) -> None:
+    def __init__(self, train: Train, strategy: Strategy, images: InputImages) -> None:
         self.compile_seconds = 0.0
         self._function, self._program = over_runs(train, strategy), None
         self._runs, shared = None, None
         if strategy == "devices":
             mesh = _run_mesh()
             self._runs, shared = NamedSharding(mesh, PartitionSpec("run")), NamedSharding(mesh, PartitionSpec())
-        if not isinstance(images, CanvasCache):
+        if not isinstance(images, ImageCache):
             raise ConfigError("a sweep needs all images in memory")
         targets = jax.tree.map(jnp.asarray, images.targets)
         self._shared = jax.device_put((jnp.asarray(images.images), targets), shared)

@@ -1,4 +1,4 @@
-"""The shapes of a Darknet network's layers on a given canvas."""
+"""The shapes of a Darknet network's layers on a given input image."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Shape(NamedTuple):
         return f"{self.width} x {self.height} x {self.channels}"
 
 
-def layer_shapes(cfg: Cfg, canvas: tuple[int, int], source: str = "cfg") -> tuple[Shape, ...]:
-    """What every layer gives for a ``canvas = (height, width)``.
+def layer_shapes(cfg: Cfg, input_size: tuple[int, int], source: str = "cfg") -> tuple[Shape, ...]:
+    """What every layer gives for a ``input_size = (height, width)``.
 
     Raises `ConfigError` with the layer and its line when an input does not fit the layer.
     """
-    image = Shape(*canvas, 3)
+    image = Shape(*input_size, 3)
     shapes: list[Shape] = []
     for number, layer in enumerate(cfg.layers):
         inputs = [image if s < 0 else shapes[s] for s in sources_of(cfg.layers, number)]

@@ -1,7 +1,7 @@
 """Released detectors: parameters as ``safetensors`` beside a JSON description; no pickle, nothing executed.
 
 best/weights.safetensors   flat names such as ``params/backbone/stem/conv/kernel``, description, and SHA-256 of both
-best/detector.json         the description for people: architecture, classes, canvas, data, versions
+best/detector.json         the description for people: architecture, classes, input image, data, versions
 
 The weight file is the detector: it appears by one rename, parameters and description together, so that a program killed
 while releasing leaves the earlier detector or the new one. ``detector.json`` beside it follows, and is read only where

@@ -66,7 +66,7 @@ ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "yolox-l": yolox_l,
     "yolox-x": yolox_x,
 }
-"""Builders by name: ``builder(class_names, canvas, *, dtype, **options) -> Detector``."""
+"""Builders by name: ``builder(class_names, input image, *, dtype, **options) -> Detector``."""
 
 ANCHORED = {"lesson": (2, 3)}
 """Architectures with anchor boxes that are found on the data: default levels and anchors per level."""
@@ -75,7 +75,7 @@ ANCHORED = {"lesson": (2, 3)}
 def build(
     name: str,
     class_names: tuple[str, ...],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     *,
     dtype: DTypeLike = "float32",
     box_sizes: Float[np.ndarray, "n 2"] | None = None,
@@ -86,15 +86,15 @@ def build(
     Args:
       name: a key of `ARCHITECTURES`.
       class_names: in the order of the class scores.
-      canvas: ``(height, width)`` in pixels.
+      input_size: ``(height, width)`` in pixels.
       dtype: of the network's computation; parameters are float32 whatever it is.
-      box_sizes: widths and heights of training objects in canvas pixels, from which an anchored architecture takes its
+      box_sizes: widths and heights of training objects in input pixels, from which an anchored architecture takes its
         anchors (k-means on 1 - IoU) unless ``anchors`` is among the options.
       options: the builder's own arguments.
 
     Raises:
-      ConfigError: unknown name or option, a value of a wrong type or out of range, or a canvas that the strides do not
-        divide.
+      ConfigError: unknown name or option, a value of a wrong type or out of range, or an input image that the strides
+        do not divide.
     """
     if name not in ARCHITECTURES:
         near = difflib.get_close_matches(name, ARCHITECTURES, 1)
@@ -112,14 +112,14 @@ def build(
         options = {**options, "anchors": np.round(anchors, 2).tolist()}
     builder = ARCHITECTURES[name]
     parameters = dict(inspect.signature(builder).parameters)
-    known = set(parameters) - {"class_names", "canvas", "dtype"}
+    known = set(parameters) - {"class_names", "input_size", "dtype"}
     if unknown := sorted(set(options) - known):
         raise ConfigError(f"{name} has no option {unknown[0]}; it has {', '.join(sorted(known))}")
     if missing := [n for n in known - set(options) if parameters[n].default is inspect.Parameter.empty]:
         raise ConfigError(f"{name} needs the option {missing[0]}")
     check_types(builder, options)
     try:
-        detector = builder(tuple(class_names), tuple(canvas), dtype=dtype, **options)
+        detector = builder(tuple(class_names), tuple(input_size), dtype=dtype, **options)
         jax.eval_shape(detector.init, jax.random.key(0))
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
         given = ", ".join(f"{key} = {value!r}" for key, value in options.items())
@@ -146,14 +146,14 @@ def describe(spec: DetectorSpec) -> dict[str, Any]:
 def from_description(description: dict[str, Any], *, dtype: DTypeLike = "float32") -> Detector:
     """The detector that `describe` described; raises `CheckpointError` when the description does not make one.
 
-    Of what the description says beyond name, classes, canvas and options, only the filter is taken from it: an
+    Of what the description says beyond name, classes, input image and options, only the filter is taken from it: an
     architecture may come to be trained with another one.
     """
     try:
         detector = build(
             description["name"],
             tuple(description["class_names"]),
-            tuple(description["canvas"]),
+            tuple(description["input_size"]),
             dtype=dtype,
             **description["options"],
         )

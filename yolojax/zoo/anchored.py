@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
 from yolojax.boxes import xyxy_to_cxcywh
-from yolojax.coding import anchor_grid, decode, decode_squared, flatten_levels
+from yolojax.coding import anchor_grid, decode, decode_yolov5, flatten_levels
 from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
@@ -21,17 +21,17 @@ from yolojax.losses import (
     distance_box_iou_loss,
     generalized_box_iou_loss,
     scylla_box_iou_loss,
-    yolo_loss,
+    yolov3_loss,
 )
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolo_necks import ConvYOLOHead
 from yolojax.structures import Candidates, Hyper, Level, LossTerms, Targets
-from yolojax.zoo.assemble import assemble, check_canvas
+from yolojax.zoo.assemble import assemble, check_input_size
 from yolojax.zoo.options import check_counts, check_momentum, check_width
 
 PREPROCESS = Preprocess("stretch", filter="bilinear")
-"""Darknet's: the photo stretched to the canvas, RGB, 0..1."""
+"""Darknet's: the photo stretched to the input image, RGB, 0..1."""
 
 BOX_LOSSES = {
     "iou": box_iou_loss,
@@ -50,8 +50,8 @@ class AnchoredLevel:
     """How one prediction map ``[B, h, w, A, 5 + C]`` is read.
 
     Attributes:
-      stride: canvas pixels of a cell.
-      anchors: ``(width, height)`` in canvas pixels of each of its A anchors.
+      stride: input pixels of a cell.
+      anchors: ``(width, height)`` in input pixels of each of its A anchors.
       scale_x_y: how far centres reach beyond their cell; see `yolojax.coding.decode`.
       squared: sides are ``anchor (2 sigmoid)^2`` instead of ``anchor exp`` (scaled YOLOv4, v7); scores are the same.
     """
@@ -63,18 +63,18 @@ class AnchoredLevel:
 
 
 def anchored_detection(
-    levels: Sequence[AnchoredLevel], *, box: str = "mse", softmax: bool = False, also_above: float = 1.0
+    levels: Sequence[AnchoredLevel], *, box: str = "mse", softmax: bool = False, iou_thresh: float = 1.0
 ) -> tuple[Loss, Decode]:
     """Loss and decoder of a network with these levels, finest first.
 
-    Scores are objectness times class. The loss is `yolo_loss`: one responsible prediction an object, and with
-    ``also_above`` more. An anchor that stands in two levels counts for the finer as an object's best.
+    Scores are objectness times class. The loss is `yolov3_loss`: one responsible prediction an object, and with
+    ``iou_thresh`` more. An anchor that stands in two levels counts for the finer as an object's best.
 
     Args:
       levels: how each map is read.
       box: box part of the loss: ``mse``, or one of `BOX_LOSSES`.
       softmax: classes exclude each other (YOLOv2): softmax and cross entropy instead of sigmoid and its own.
-      also_above: shape IoU above which an anchor answers for an object beside the best one (``iou_thresh`` of a cfg).
+      iou_thresh: shape IoU above which an anchor answers for an object beside the best one (``iou_thresh`` of a cfg).
 
     Raises:
       ConfigError: levels that share a stride, or that mix both forms of sides; an unknown box part.
@@ -95,7 +95,7 @@ def anchored_detection(
     ) -> Float[Array, "*n 4"]:
         reach = sum((jnp.where(stride == one.stride, one.scale_x_y, 0.0) for one in levels), start=jnp.zeros(()))
         if squared:
-            return decode_squared(raw, cells, stride, anchors, scale_x_y=reach)
+            return decode_yolov5(raw, cells, stride, anchors, scale_x_y=reach)
         return decode(raw, cells, stride, anchors, scale_x_y=reach)
 
     def squared_error(raw: Array, boxes: Array, cells: Array, stride: Array, anchors: Array) -> Array:
@@ -122,7 +122,7 @@ def anchored_detection(
             spare = jnp.zeros((*one.shape[:3], missing, one.shape[-1])).at[..., 4].set(_NO_PREDICTION)
             maps.append(jnp.concatenate([one, spare], axis=3) if missing else one)
             sizes.append((*level.anchors, *[(0.0, 0.0)] * missing))
-        return yolo_loss(
+        return yolov3_loss(
             maps,
             grids(outputs),
             jnp.asarray(sizes, jnp.float32),
@@ -131,7 +131,7 @@ def anchored_detection(
             box_part=box_part,
             class_loss=cross_entropy if softmax else binary_cross_entropy,
             decoder=decode_boxes,
-            also_above=also_above,
+            iou_thresh=iou_thresh,
         )
 
     def grids(outputs: Outputs) -> tuple[Level, ...]:
@@ -166,14 +166,14 @@ def anchored_detector(
     box: str,
     scales: Sequence[float] | None = None,
     softmax: bool = False,
-    also_above: float = 1.0,
+    iou_thresh: float = 1.0,
 ) -> Detector:
-    """A detector of Darknet's family: its anchors (canvas pixels) one level after another, finest first.
+    """A detector of Darknet's family: its anchors (input_size pixels) one level after another, finest first.
 
     ``scales`` are the ``scale_x_y`` of the levels, 1 by default. Raises `ConfigError` when the anchors are not as many
-    for each of ``spec.strides``, or the canvas does not fit.
+    for each of ``spec.strides``, or the input image does not fit.
     """
-    check_canvas(spec.canvas, 32)
+    check_input_size(spec.input_size, 32)
     check_momentum(momentum)
     if len(anchors) != len(spec.strides) or len({len(level) for level in anchors}) != 1 or not anchors[0]:
         raise ConfigError(
@@ -185,7 +185,7 @@ def anchored_detector(
         AnchoredLevel(stride, tuple((float(w), float(h)) for w, h in level), scale)
         for stride, level, scale in zip(spec.strides, anchors, scales or [1.0] * len(anchors), strict=True)
     ]
-    loss, decode_outputs = anchored_detection(levels, box=box, softmax=softmax, also_above=also_above)
+    loss, decode_outputs = anchored_detection(levels, box=box, softmax=softmax, iou_thresh=iou_thresh)
     style = Style("leaky_relu", momentum=momentum, epsilon=1e-5, dtype=dtype)
     return assemble(spec, make_network, style, loss, decode_outputs)
 
@@ -193,29 +193,29 @@ def anchored_detector(
 def pyramid_detector(
     name: str,
     class_names: tuple[str, ...],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     body: Callable[[Style], tuple[Any, Any]],
     head_widths: tuple[int, ...],
     options: dict[str, Any],
     *,
     dtype: DTypeLike,
     scales: Sequence[float] | None = None,
-    also_above: float = 1.0,
+    iou_thresh: float = 1.0,
 ) -> Detector:
     """YOLOv3 or v4: the coarsest levels up to stride 32, each with a convolution before its prediction.
 
     Args:
-      name, class_names, canvas: of the detector.
+      name, class_names, input_size: of the detector.
       body: gives backbone and neck.
       head_widths: channels of that convolution, one a level, finest first.
       options: those of the builder: ``anchors``, ``width``, ``box``, ``momentum``, and what is its own.
-      dtype, scales, also_above: see `anchored_detector`.
+      dtype, scales, iou_thresh: see `anchored_detector`.
     """
     anchors = options["anchors"]
     spec = DetectorSpec(
         name,
         class_names,
-        canvas,
+        input_size,
         (8, 16, 32)[3 - len(head_widths) :],
         PREPROCESS,
         hyper={"ignore_iou": 0.7},
@@ -233,7 +233,7 @@ def pyramid_detector(
         dtype=dtype,
         box=options["box"],
         scales=scales,
-        also_above=also_above,
+        iou_thresh=iou_thresh,
     )
 
 

@@ -13,10 +13,12 @@ from yolojax.models.network import Network, init_variables
 from yolojax.structures import Targets
 
 
-def check_canvas(canvas: tuple[int, int], largest_stride: int) -> None:
+def check_input_size(input_size: tuple[int, int], largest_stride: int) -> None:
     """Raises `ConfigError` unless both sides are positive multiples of the largest stride."""
-    if min(canvas) < largest_stride or any(side % largest_stride for side in canvas):
-        raise ConfigError(f"canvas {canvas}: both sides must be multiples of the largest stride, {largest_stride}")
+    if min(input_size) < largest_stride or any(side % largest_stride for side in input_size):
+        raise ConfigError(
+            f"input_size {input_size}: both sides must be multiples of the largest stride, {largest_stride}"
+        )
 
 
 def assemble(
@@ -26,7 +28,7 @@ def assemble(
     network = make_network(style)
 
     def init(key: PRNGKeyArray) -> Variables:
-        return init_variables(network, key, spec.canvas)
+        return init_variables(network, key, spec.input_size)
 
     def forward(variables: Variables, images: Float[Array, "B H W 3"]) -> Outputs:
         return network.apply(variables, images, train=False)

@@ -2,8 +2,8 @@
 
 CSP backbone with SPPF, path-aggregation neck, one prediction a cell without objectness, boxes as distributions over
 distances, task-aligned assignment, CIoU and distribution focal loss. What differs from the published YOLOv8: fewer and
-narrower stages, one branch of convolutions in the head instead of two by choice, and a canvas that need not be square.
-There is no published accuracy; `experiments/` records what it reaches here.
+narrower stages, one branch of convolutions in the head instead of two by choice, and an input image that need not be
+square. There is no published accuracy; `experiments/` records what it reaches here.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from yolojax.models.heads import AnchorFreeHead
 from yolojax.models.layers import Activation, Style
 from yolojax.models.necks import PAN
 from yolojax.models.network import Network
-from yolojax.zoo.assemble import assemble, check_canvas
+from yolojax.zoo.assemble import assemble, check_input_size
 from yolojax.zoo.distributions import HYPER, check_distribution, distribution_loss_and_decode
 from yolojax.zoo.options import check_counts, check_momentum
 
 
 def compact(
     class_names: tuple[str, ...],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     *,
     widths: Sequence[int] = (16, 32, 64, 128, 192),
     depths: Sequence[int] = (0, 1, 2, 2, 1),
@@ -46,7 +46,7 @@ def compact(
 
     Args:
       class_names: in the order of the class scores.
-      canvas: ``(height, width)`` in pixels, multiples of the largest stride.
+      input_size: ``(height, width)`` in pixels, multiples of the largest stride.
       widths: channels at strides 2, 4, 8, ...; five end at stride 32, four at stride 16. Levels start at stride 8.
       depths: bottlenecks of each stage.
       csp: join the bottlenecks of a stage as YOLOv8 does; otherwise plain residual blocks.
@@ -73,7 +73,7 @@ def compact(
     check_counts(0, widths=widths, depths=depths, neck_depth=neck_depth, head_depth=head_depth)
     check_distribution(reg_max, k)
     check_momentum(momentum)
-    check_canvas(canvas, strides[-1])
+    check_input_size(input_size, strides[-1])
     options: dict[str, Any] = {
         "widths": widths,
         "depths": depths,
@@ -89,7 +89,7 @@ def compact(
         "activation": activation,
         "momentum": momentum,
     }
-    spec = DetectorSpec("compact", class_names, canvas, strides, hyper=HYPER, options=options)
+    spec = DetectorSpec("compact", class_names, input_size, strides, hyper=HYPER, options=options)
 
     def make_network(style: Style) -> Network:
         return Network(
@@ -98,7 +98,7 @@ def compact(
             AnchorFreeHead(
                 len(class_names),
                 strides,
-                canvas,
+                input_size,
                 reg_max,
                 box_width=head_width,
                 cls_width=head_width,

@@ -2,8 +2,8 @@
 
 YOLOv2 to v4, v7-tiny, Yolo-Fastest, MobileNet-YOLO and others come as a pair of files; `from_darknet` makes a detector
 and its variables of them, `to_darknet` writes such a pair. Accuracy is the published one, on Darknet's own
-preprocessing: the photo stretched to the canvas (letterboxed where the file says ``letter_box=1``) by OpenCV's bilinear
-filter, RGB, 0..1.
+preprocessing: the photo stretched to the input image (letterboxed where the file says ``letter_box=1``) by OpenCV's
+bilinear filter, RGB, 0..1.
 
 The file's layers become a backbone, a neck and a head (`yolojax.models.darknet`). What a file says about Darknet's
 training does not enter: the loss is that of `anchored_detection`, with the file's ``iou_loss``,
@@ -52,7 +52,7 @@ from yolojax.zoo.options import check_momentum
 
 def darknet(
     class_names: tuple[str, ...],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     *,
     cfg: str,
     backbone_layers: int | None = None,
@@ -64,7 +64,7 @@ def darknet(
 
     Args:
       class_names: in the order of the class scores; the prediction layers are made for as many.
-      canvas: ``(height, width)`` in pixels, whatever the file says.
+      input_size: ``(height, width)`` in pixels, whatever the file says.
       cfg: the text of the file.
       backbone_layers: how many of the first layers are the backbone; by default what
         `yolojax.models.darknet_parts.backbone_length` finds.
@@ -73,7 +73,7 @@ def darknet(
       dtype: of the network's computation.
 
     Raises:
-      ConfigError: the text describes no network that is supported, naming the line, or the canvas does not fit it.
+      ConfigError: the text describes no network that is supported, naming the line, or the input image does not fit it.
     """
     check_momentum(momentum)
     if not 0 < epsilon < 1:
@@ -82,7 +82,7 @@ def darknet(
     length = backbone_length(network) if backbone_layers is None else backbone_layers
     if not 1 <= length <= len(network.layers):
         raise ConfigError(f"backbone_layers = {length}: give 1 to {len(network.layers)}, the layers of the cfg")
-    return _build(tuple(class_names), network, (canvas[0], canvas[1]), length, epsilon, momentum, dtype)
+    return _build(tuple(class_names), network, (input_size[0], input_size[1]), length, epsilon, momentum, dtype)
 
 
 def from_darknet(
@@ -103,7 +103,7 @@ def from_darknet(
       weights: the ``.weights`` file that belongs to it.
       names: class names, or the ``.names`` file that lists them. Without it 80 classes are taken for COCO's, others are
         ``class0``, ``class1``, ...
-      size: side of the square canvas, or ``(height, width)``, instead of the file's.
+      size: side of the square input image, or ``(height, width)``, instead of the file's.
       backbone_layers, epsilon, momentum, dtype: see `darknet`.
 
     Raises:
@@ -117,11 +117,11 @@ def from_darknet(
     class_names = read_names(names) if isinstance(names, str | Path) else tuple(names)
     if len(class_names) != network.classes:
         raise ConfigError(f"{cfg} has {network.classes} classes, but {len(class_names)} class names are given")
-    canvas = (network.height, network.width) if size is None else (size, size) if isinstance(size, int) else size
+    input_size = (network.height, network.width) if size is None else (size, size) if isinstance(size, int) else size
     length = backbone_length(network) if backbone_layers is None else backbone_layers
     detector = darknet(
         class_names,
-        canvas,
+        input_size,
         cfg=format_cfg(network),
         backbone_layers=length,
         epsilon=epsilon,
@@ -156,7 +156,7 @@ def to_darknet(
     if user_path(cfg) == user_path(weights):
         raise ConfigError(f"cfg and weights are both {cfg}: give two files")
     options = detector.spec.options
-    height, width = detector.spec.canvas
+    height, width = detector.spec.input_size
     network = replace(parse_cfg(options["cfg"]), height=height, width=width)
     arrays = arrays_from_variables(split_parts(network, options["backbone_layers"]), jax.device_get(variables))
     content = weights_bytes(network, arrays, header or Header())
@@ -166,31 +166,31 @@ def to_darknet(
 def _build(
     class_names: tuple[str, ...],
     cfg: Cfg,
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     length: int,
     epsilon: float,
     momentum: float,
     dtype: DTypeLike,
 ) -> Detector:
-    shapes = layer_shapes(cfg, canvas)
+    shapes = layer_shapes(cfg, input_size)
     levels: list[AnchoredLevel] = []
-    box, ignore, softmax, also_above = "mse", 0.5, False, 1.0
+    box, ignore, softmax, iou_thresh = "mse", 0.5, False, 1.0
     for number in by_stride(cfg):
         layer, shape = cfg.layers[number], shapes[number]
-        stride = canvas[1] // shape.width
-        if (shape.height * stride, shape.width * stride) != canvas:
+        stride = input_size[1] // shape.width
+        if (shape.height * stride, shape.width * stride) != input_size:
             raise ConfigError(
-                f"canvas {canvas} (height, width): layer {number} has {shape.width} x {shape.height} cells, which do "
-                f"not divide it; give multiples of {max(32, stride)}"
+                f"input_size {input_size} (height, width): layer {number} has {shape.width} x {shape.height} cells, "
+                f"which do not divide it; give multiples of {max(32, stride)}"
             )
         if isinstance(layer, Yolo):
             levels.append(AnchoredLevel(stride, layer.anchors, layer.scale_x_y, layer.new_coords))
-            box, ignore, also_above = layer.iou_loss, layer.ignore_thresh, layer.iou_thresh
+            box, ignore, iou_thresh = layer.iou_loss, layer.ignore_thresh, layer.iou_thresh
         elif isinstance(layer, Region):
             sizes = tuple((width * stride, height * stride) for width, height in layer.anchors)
             levels.append(AnchoredLevel(stride, sizes))
             softmax, ignore = layer.softmax, layer.ignore_thresh
-    loss, decode = anchored_detection(levels, box=box, softmax=softmax, also_above=also_above)
+    loss, decode = anchored_detection(levels, box=box, softmax=softmax, iou_thresh=iou_thresh)
     options: dict[str, Any] = {
         "cfg": format_cfg(cfg),
         "backbone_layers": length,
@@ -200,7 +200,7 @@ def _build(
     spec = DetectorSpec(
         "darknet",
         class_names,
-        canvas,
+        input_size,
         tuple(level.stride for level in levels),
         Preprocess("letterbox" if cfg.letter_box else "stretch", pad=128, filter="bilinear"),
         hyper={"ignore_iou": ignore},

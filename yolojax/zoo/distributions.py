@@ -4,7 +4,7 @@ import jax
 
 from yolojax.coding import cell_centres, decode_distributions, flatten_levels, levels_of
 from yolojax.detector import Decode, Loss, Outputs
-from yolojax.losses import anchor_free_loss
+from yolojax.losses import yolov8_loss
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.zoo.options import check_counts
 
@@ -26,7 +26,7 @@ def distribution_loss_and_decode(strides: tuple[int, ...], k: int) -> tuple[Loss
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
-        return anchor_free_loss(boxes, classes, levels_of(boxes, strides), targets, hyper, k=k)
+        return yolov8_loss(boxes, classes, levels_of(boxes, strides), targets, hyper, k=k)
 
     def decode(outputs: Outputs) -> Candidates:
         boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]

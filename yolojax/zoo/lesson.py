@@ -16,7 +16,7 @@ from jaxtyping import DTypeLike
 from yolojax.coding import anchor_grid, decode, flatten_levels, levels_of
 from yolojax.detector import Detector, DetectorSpec, Outputs
 from yolojax.errors import ConfigError
-from yolojax.losses import decoded_box_part, squared_offset_loss, yolo_loss
+from yolojax.losses import decoded_box_part, squared_offset_loss, yolov3_loss
 from yolojax.models.backbones import DarknetTiny
 from yolojax.models.heads import YOLOHead
 from yolojax.models.layers import Style
@@ -25,7 +25,7 @@ from yolojax.models.network import Network
 from yolojax.models.resnet import ResNet18
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.zoo.anchored import BOX_LOSSES, check_anchors
-from yolojax.zoo.assemble import assemble, check_canvas
+from yolojax.zoo.assemble import assemble, check_input_size
 from yolojax.zoo.options import check_counts, check_momentum
 
 BOX_PARTS = {"mse": squared_offset_loss, **{name: decoded_box_part(loss) for name, loss in BOX_LOSSES.items()}}
@@ -33,7 +33,7 @@ BOX_PARTS = {"mse": squared_offset_loss, **{name: decoded_box_part(loss) for nam
 
 def lesson(
     class_names: tuple[str, ...],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     *,
     anchors: Sequence[Sequence[Sequence[float]]],
     backbone: str = "darknet",
@@ -48,8 +48,8 @@ def lesson(
 
     Args:
       class_names: in the order of the class scores.
-      canvas: ``(height, width)`` in pixels, multiples of the largest stride.
-      anchors: ``(width, height)`` in canvas pixels, ``[levels, anchors per level, 2]``; one level is the coarsest
+      input_size: ``(height, width)`` in pixels, multiples of the largest stride.
+      anchors: ``(width, height)`` in input pixels, ``[levels, anchors per level, 2]``; one level is the coarsest
         stride, 32, two are 16 and 32, three 8, 16 and 32.
       backbone: ``darknet``, or ``resnet18``.
       widths: of the Darknet at strides 2, 4, 8, 16, 32; a 0 leaves that resolution out, see `DarknetTiny`.
@@ -77,7 +77,7 @@ def lesson(
     check_counts(0, widths=widths, depths=depths)
     check_momentum(momentum)
     strides = (8, 16, 32)[3 - levels :]
-    check_canvas(canvas, 32)
+    check_input_size(input_size, 32)
     options: dict[str, Any] = {
         "anchors": anchors,
         "backbone": backbone,
@@ -87,7 +87,7 @@ def lesson(
         "box": box,
         "momentum": momentum,
     }
-    spec = DetectorSpec("lesson", class_names, canvas, strides, options=options)
+    spec = DetectorSpec("lesson", class_names, input_size, strides, options=options)
     sizes = jnp.asarray(anchors, jnp.float32)
 
     def make_network(style: Style) -> Network:
@@ -99,7 +99,7 @@ def lesson(
         return Network(features, FPN(neck_width, style=style), YOLOHead(per_level, len(class_names), style=style))
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
-        return yolo_loss(outputs, levels_of(outputs, strides), sizes, targets, hyper, box_part=BOX_PARTS[box])
+        return yolov3_loss(outputs, levels_of(outputs, strides), sizes, targets, hyper, box_part=BOX_PARTS[box])
 
     def decode_outputs(outputs: Outputs) -> Candidates:
         cells, steps, shapes = anchor_grid(levels_of(outputs, strides), sizes)

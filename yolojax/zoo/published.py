@@ -65,7 +65,7 @@ def _paths(detector: Detector) -> list[ConvolutionPath]:
     def forward(image: jax.Array) -> object:
         return detector.forward(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables), image)
 
-    return in_groups(convolutions_in_order(forward, detector.spec.canvas), ORDERS[name])
+    return in_groups(convolutions_in_order(forward, detector.spec.input_size), ORDERS[name])
 
 
 def _stored(variables: Variables, paths: list[ConvolutionPath]) -> list[Stored]:

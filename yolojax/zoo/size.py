@@ -17,4 +17,4 @@ def forward_flops(detector: Detector) -> int:
     def forward(image: Float[Array, "1 H W 3"]) -> Outputs:
         return detector.forward(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables), image)
 
-    return convolution_flops(forward, detector.spec.canvas)
+    return convolution_flops(forward, detector.spec.input_size)

@@ -12,7 +12,8 @@ from yolojax.models.statistics import measure_batch_norm
 def measure_statistics(
     detector: Detector, variables: Variables, batches: Iterable[UInt8[Array, "B H W 3"]]
 ) -> Variables:
-    """The same detector with the statistics of its activations on these canvases: what fine-tuning should start from.
+    """The same detector with the statistics of its activations on these input images: what fine-tuning should start
+    from.
 
     Inference does not change. For weights whose normalisation was folded away (`from_yolox`), the unfolded statistics
     are the identity's, and training on them would throw away what the network knows; see

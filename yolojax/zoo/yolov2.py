@@ -21,7 +21,7 @@ from yolojax.zoo.anchored import PREPROCESS, anchored_detector, check_backbone
 
 ANCHORS = (((18.32736, 21.67632), (59.98272, 66.00096), (106.82976, 175.17888), (252.25024, 112.88896),
             (312.65664, 293.38496)),)  # fmt: skip
-"""Of COCO, in canvas pixels: those of the published file, which counts in cells, times 32."""
+"""Of COCO, in input pixels: those of the published file, which counts in cells, times 32."""
 
 DARKNET_ORDER = ("backbone", "neck/conv0", "neck/conv1", "neck/passthrough", "neck/join", "head")
 """How the convolutions follow one another in Darknet's weight files."""
@@ -29,7 +29,7 @@ DARKNET_ORDER = ("backbone", "neck/conv0", "neck/conv1", "neck/passthrough", "ne
 
 def yolov2(
     class_names: tuple[str, ...],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     *,
     anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
     width: float = 1.0,
@@ -40,8 +40,8 @@ def yolov2(
 
     Args:
       class_names: in the order of the class scores.
-      canvas: ``(height, width)`` in pixels, multiples of 32.
-      anchors: ``(width, height)`` in canvas pixels, ``[1, anchors, 2]``.
+      input_size: ``(height, width)`` in pixels, multiples of 32.
+      anchors: ``(width, height)`` in input pixels, ``[1, anchors, 2]``.
       width: of the network, as a share of the published channels.
       momentum: of the running BatchNorm statistics.
       dtype: of the network's computation.
@@ -51,7 +51,7 @@ def yolov2(
     spec = DetectorSpec(
         "yolov2",
         class_names,
-        canvas,
+        input_size,
         (32,),
         PREPROCESS,
         hyper={"ignore_iou": 0.6},

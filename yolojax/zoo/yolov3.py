@@ -23,7 +23,7 @@ ANCHORS = (
     ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
 )
 TINY_ANCHORS = (((10.0, 14.0), (23.0, 27.0), (37.0, 58.0)), ((81.0, 82.0), (135.0, 169.0), (344.0, 319.0)))
-"""Of COCO, in canvas pixels, finest level first."""
+"""Of COCO, in input pixels, finest level first."""
 
 DARKNET_ORDER = (
     "backbone",
@@ -41,7 +41,7 @@ TINY_DARKNET_ORDER = (
 
 def yolov3(
     class_names: tuple[str, ...],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     *,
     anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
     width: float = 1.0,
@@ -54,8 +54,8 @@ def yolov3(
 
     Args:
       class_names: in the order of the class scores.
-      canvas: ``(height, width)`` in pixels, multiples of 32.
-      anchors: ``(width, height)`` in canvas pixels, ``[3, anchors per level, 2]``, finest level first.
+      input_size: ``(height, width)`` in pixels, multiples of 32.
+      anchors: ``(width, height)`` in input pixels, ``[3, anchors per level, 2]``, finest level first.
       width: of the network, as a share of the published channels.
       depths: residual blocks of each stage of the backbone.
       box: box part of the loss: ``mse`` as published, or ``iou``, ``giou``, ``diou``, ``ciou``, ``siou``.
@@ -69,12 +69,12 @@ def yolov3(
         return Darknet53(width, tuple(depths), style), YOLOv3Neck(width, style)
 
     head_widths = tuple(2 * scaled(128 * 2**i, width) for i in range(3))
-    return pyramid_detector("yolov3", class_names, canvas, body, head_widths, options, dtype=dtype)
+    return pyramid_detector("yolov3", class_names, input_size, body, head_widths, options, dtype=dtype)
 
 
 def yolov3_tiny(
     class_names: tuple[str, ...],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     *,
     anchors: Sequence[Sequence[Sequence[float]]] = TINY_ANCHORS,
     width: float = 1.0,
@@ -90,4 +90,4 @@ def yolov3_tiny(
         return PooledDarknet(width, style), TinyNeck(width, style)
 
     head_widths = (scaled(256, width), scaled(512, width))
-    return pyramid_detector("yolov3-tiny", class_names, canvas, body, head_widths, options, dtype=dtype)
+    return pyramid_detector("yolov3-tiny", class_names, input_size, body, head_widths, options, dtype=dtype)

@@ -22,7 +22,7 @@ ANCHORS = (
     ((142.0, 110.0), (192.0, 243.0), (459.0, 401.0)),
 )
 TINY_ANCHORS = (((23.0, 27.0), (37.0, 58.0), (81.0, 82.0)), ((81.0, 82.0), (135.0, 169.0), (344.0, 319.0)))
-"""Of COCO, in canvas pixels, finest level first. In tiny both levels have (81, 82), as published."""
+"""Of COCO, in input pixels, finest level first. In tiny both levels have (81, 82), as published."""
 
 SCALES = (1.2, 1.1, 1.05)
 """``scale_x_y`` of each level, finest first; 1.05 in tiny."""
@@ -48,7 +48,7 @@ TINY_DARKNET_ORDER = (
 
 def yolov4(
     class_names: tuple[str, ...],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     *,
     anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
     width: float = 1.0,
@@ -61,8 +61,8 @@ def yolov4(
 
     Args:
       class_names: in the order of the class scores.
-      canvas: ``(height, width)`` in pixels, multiples of 32.
-      anchors: ``(width, height)`` in canvas pixels, ``[3, anchors per level, 2]``, finest level first.
+      input_size: ``(height, width)`` in pixels, multiples of 32.
+      anchors: ``(width, height)`` in input pixels, ``[3, anchors per level, 2]``, finest level first.
       width: of the network, as a share of the published channels.
       depths: residual blocks of each stage of the backbone.
       box: box part of the loss: ``ciou`` as published, or ``mse``, ``iou``, ``giou``, ``diou``, ``siou``.
@@ -79,19 +79,19 @@ def yolov4(
     return pyramid_detector(
         "yolov4",
         class_names,
-        canvas,
+        input_size,
         body,
         head_widths,
         options,
         dtype=dtype,
         scales=SCALES,
-        also_above=ALSO_ABOVE,
+        iou_thresh=ALSO_ABOVE,
     )
 
 
 def yolov4_tiny(
     class_names: tuple[str, ...],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     *,
     anchors: Sequence[Sequence[Sequence[float]]] = TINY_ANCHORS,
     width: float = 1.0,
@@ -108,5 +108,5 @@ def yolov4_tiny(
 
     head_widths = (scaled(256, width), scaled(512, width))
     return pyramid_detector(
-        "yolov4-tiny", class_names, canvas, body, head_widths, options, dtype=dtype, scales=(SCALES[-1],) * 2
+        "yolov4-tiny", class_names, input_size, body, head_widths, options, dtype=dtype, scales=(SCALES[-1],) * 2
     )

@@ -27,7 +27,7 @@ from yolojax.models.heads import AnchorFreeHead
 from yolojax.models.layers import Style
 from yolojax.models.necks import PAN
 from yolojax.models.network import Network
-from yolojax.zoo.assemble import assemble, check_canvas
+from yolojax.zoo.assemble import assemble, check_input_size
 from yolojax.zoo.distributions import HYPER, check_distribution, distribution_loss_and_decode
 
 SCALES: dict[str, tuple[float, float, int]] = {
@@ -45,7 +45,7 @@ STRIDES = (8, 16, 32)
 
 def yolov8(
     class_names: tuple[str, ...],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     *,
     scale: str = "n",
     reg_max: int = 16,
@@ -56,7 +56,7 @@ def yolov8(
 
     Args:
       class_names: in the order of the class scores.
-      canvas: ``(height, width)`` in pixels, multiples of 32.
+      input_size: ``(height, width)`` in pixels, multiples of 32.
       scale: n, s, m, l or x.
       reg_max: bins of a distance; it reaches ``reg_max - 1`` strides.
       k: most points assigned to an object.
@@ -64,13 +64,13 @@ def yolov8(
     """
     if scale not in SCALES:
         raise ConfigError(f"yolov8 has no scale {scale!r}; it has {', '.join(SCALES)}")
-    check_canvas(canvas, STRIDES[-1])
+    check_input_size(input_size, STRIDES[-1])
     check_distribution(reg_max, k)
     deep, wide, widest = SCALES[scale]
     widths = tuple(8 * math.ceil(min(width, widest) * wide / 8) for width in WIDTHS)
     depths = tuple(round(depth * deep) for depth in DEPTHS)
     spec = DetectorSpec(
-        "yolov8", class_names, canvas, STRIDES, hyper=HYPER, options={"scale": scale, "reg_max": reg_max, "k": k}
+        "yolov8", class_names, input_size, STRIDES, hyper=HYPER, options={"scale": scale, "reg_max": reg_max, "k": k}
     )
 
     def make_network(style: Style) -> Network:
@@ -81,7 +81,7 @@ def yolov8(
             AnchorFreeHead(
                 len(class_names),
                 STRIDES,
-                canvas,
+                input_size,
                 reg_max,
                 box_width=max(16, finest // 4, 4 * reg_max),
                 cls_width=max(finest, min(len(class_names), 100)),

@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
-from yolojax.coding import cell_centres, decode_direct, flatten_levels, levels_of
+from yolojax.coding import cell_centres, decode_yolox, flatten_levels, levels_of
 from yolojax.detector import Detector, DetectorSpec, Outputs, Variables
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
-from yolojax.losses import decoupled_loss
+from yolojax.losses import yolox_loss
 from yolojax.models.fold import unfold_batch_norm
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
@@ -29,7 +29,7 @@ from yolojax.models.yolox import PAFPN, CSPDarknet, DecoupledHead
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.weights.released import fit_tree
 from yolojax.weights.yolox import read_yolox
-from yolojax.zoo.assemble import assemble, check_canvas
+from yolojax.zoo.assemble import assemble, check_input_size
 from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.options import check_counts, check_momentum
 
@@ -41,7 +41,7 @@ EPSILON = 1e-3
 
 def yolox(
     class_names: tuple[str, ...],
-    canvas: tuple[int, int],
+    input_size: tuple[int, int],
     *,
     depth: float = 0.33,
     width: float = 0.5,
@@ -54,7 +54,7 @@ def yolox(
 
     Args:
       class_names: in the order of the class scores.
-      canvas: ``(height, width)`` in pixels, multiples of 32.
+      input_size: ``(height, width)`` in pixels, multiples of 32.
       depth: multiplies the three bottlenecks of a layer.
       width: multiplies the 64 channels of the stem and all others with them.
       depthwise: split every 3x3 convolution but the stem into a depthwise and a pointwise one.
@@ -65,12 +65,12 @@ def yolox(
     stem, blocks = int(width * 64), max(round(depth * 3), 1)
     if stem < 1 or depth <= 0:
         raise ConfigError(f"depth = {depth}, width = {width}: give a positive depth and a width of at least 1/64")
-    check_canvas(canvas, STRIDES[-1])
+    check_input_size(input_size, STRIDES[-1])
     check_counts(1, k=k)
     check_momentum(momentum)
     options: dict[str, Any] = {"depth": depth, "width": width, "depthwise": depthwise, "k": k, "momentum": momentum}
     spec = DetectorSpec(
-        "yolox", class_names, canvas, STRIDES, PREPROCESS, multi_label=False, hyper=HYPER, options=options
+        "yolox", class_names, input_size, STRIDES, PREPROCESS, multi_label=False, hyper=HYPER, options=options
     )
 
     def make_network(style: Style) -> Network:
@@ -82,14 +82,14 @@ def yolox(
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         boxes, objectness, classes = zip(*outputs, strict=True)
-        return decoupled_loss(boxes, objectness, classes, levels_of(boxes, STRIDES), targets, hyper, largest_k=k)
+        return yolox_loss(boxes, objectness, classes, levels_of(boxes, STRIDES), targets, hyper, largest_k=k)
 
     def decode(outputs: Outputs) -> Candidates:
         boxes, objectness, classes = zip(*outputs, strict=True)
         points, strides = cell_centres(levels_of(boxes, STRIDES))
         cells = points / strides[:, None] - 0.5
         scores = jax.nn.sigmoid(flatten_levels(objectness)) * jax.nn.sigmoid(flatten_levels(classes))
-        return Candidates(decode_direct(flatten_levels(boxes), cells[None], strides[None]), scores)
+        return Candidates(decode_yolox(flatten_levels(boxes), cells[None], strides[None]), scores)
 
     style = Style(activation="silu", momentum=momentum, epsilon=EPSILON, dtype=dtype)
     return assemble(spec, make_network, style, loss, decode)
@@ -107,7 +107,7 @@ def from_yolox(
     path: str | Path,
     *,
     class_names: tuple[str, ...] | None = None,
-    canvas: tuple[int, int] = (416, 416),
+    input_size: tuple[int, int] = (416, 416),
     dtype: DTypeLike = "float32",
 ) -> tuple[Detector, Variables]:
     """A detector and its variables from published YOLOX arrays, whatever their size; see `weights.yolox.read_yolox`.
@@ -118,12 +118,12 @@ def from_yolox(
     Args:
       path: an ``.npz`` by Megvii's names.
       class_names: in the order of the class scores; COCO's where there are 80 and none are given.
-      canvas: ``(height, width)`` in pixels. Nano and Tiny were trained for 416 pixels, the others for 640.
+      input_size: ``(height, width)`` in pixels. Nano and Tiny were trained for 416 pixels, the others for 640.
       dtype: of the network's computation.
 
     Raises:
       CheckpointError: unreadable, or not a whole YOLOX.
-      ConfigError: names that are not as many as the classes, or a canvas that is no multiple of 32.
+      ConfigError: names that are not as many as the classes, or an input image that is no multiple of 32.
     """
     weights = read_yolox(path)
     if class_names is None and weights.num_classes == len(COCO_CLASSES):
@@ -133,7 +133,7 @@ def from_yolox(
         raise ConfigError(f"{path}: has {weights.num_classes} classes, and {given}; give class_names, one for each")
     detector = yolox(
         tuple(class_names),
-        canvas,
+        input_size,
         depth=weights.depth,
         width=weights.width,
         depthwise=weights.depthwise,

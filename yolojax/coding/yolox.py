@@ -6,10 +6,10 @@ from jaxtyping import Array, Float
 from yolojax.coding.anchored import LARGEST_LOG_RATIO, per_box
 
 
-def decode_direct(
+def decode_yolox(
     raw: Float[Array, "*n 4"], cells: Float[Array, "*#n 2"], stride: float | int | Float[Array, "*#n"]
 ) -> Float[Array, "*n 4"]:
-    """Boxes (xyxy, canvas pixels): centre ``(t + cell) * stride``, size ``exp(t) * stride`` with ``t`` bounded to +-10.
+    """Boxes (xyxy, input pixels): centre ``(t + cell) * stride``, size ``exp(t) * stride`` with ``t`` bounded to +-10.
 
     YOLOX, arXiv 2107.08430, section 2.1, "anchor-free"; shapes and units as in `yolojax.coding.decode`.
     """
@@ -20,10 +20,10 @@ def decode_direct(
     return jnp.concatenate([centre - half, centre + half], axis=-1)
 
 
-def encode_direct(
+def encode_yolox(
     boxes: Float[Array, "*n 4"], cells: Float[Array, "*#n 2"], stride: float | int | Float[Array, "*#n"]
 ) -> Float[Array, "*n 4"]:
-    """The inverse of `decode_direct`, exact to 1e-3 pixel; sides at least 1/22026 of a stride."""
+    """The inverse of `decode_yolox`, exact to 1e-3 pixel; sides at least 1/22026 of a stride."""
     boxes = boxes.astype(jnp.float32)
     low, high = boxes[..., :2], boxes[..., 2:]
     stride = per_box(stride, boxes)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from yolojax.assign.crowd import inside_crowd
-from yolojax.assign.objects import HARMLESS_BOX, without_padding
+from yolojax.assign.objects import DUMMY_BOX, without_padding
 from yolojax.assign.points import assignment_counts, list_positives
 from yolojax.assign.task_aligned import task_aligned_assign
 from yolojax.coding.dfl import boxes_to_distances, decode_distributions, dfl_expectation, distances_to_boxes
@@ -20,7 +20,7 @@ from yolojax.structures import Hyper, Level, LossTerms, Targets
 BoxLoss = Callable[[Float[Array, "*batch 4"], Float[Array, "*batch 4"]], Float[Array, "*batch"]]
 
 
-def anchor_free_loss(
+def yolov8_loss(
     box_maps: Sequence[Float[Array, "B _h _w sides_bins"]],
     class_maps: Sequence[Float[Array, "B _h _w C"]],
     levels: tuple[Level, ...],
@@ -72,7 +72,7 @@ def anchor_free_loss(
     predicted = distances_to_boxes(point, dfl_expectation(bins) * jnp.broadcast_to(stride, truth.shape))
 
     # In unused rows both boxes are the harmless one: a weight of zero would not stop a NaN gradient.
-    harmless = jnp.broadcast_to(jnp.asarray(HARMLESS_BOX, jnp.float32), truth.shape)
+    harmless = jnp.broadcast_to(jnp.asarray(DUMMY_BOX, jnp.float32), truth.shape)
     regression = box_loss(jnp.where(real[..., None], predicted, harmless), jnp.where(real[..., None], truth, harmless))
     sides = boxes_to_distances(point, truth) / stride
     dfl = jnp.mean(distribution_focal_loss(bins, sides), axis=-1)

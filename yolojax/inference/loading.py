@@ -35,7 +35,7 @@ def load_detector(*paths: str | Path, size: Size | None = None) -> tuple[Detecto
 
         and with published files, where their classes have to be named, a text file of class names, one a line
         (``.names`` or ``.txt``).
-      size: another canvas than the detector's own: its longer side, or ``(height, width)``.
+      size: another input image than the detector's own: its longer side, or ``(height, width)``.
 
     Raises:
       CheckpointError: nothing there, damaged, or weights that do not fit the description.
@@ -54,7 +54,7 @@ def load_detector(*paths: str | Path, size: Size | None = None) -> tuple[Detecto
         detector, variables = _load_released(files[0])
     else:
         raise ConfigError(f"{' '.join(map(str, files))}: these do not make one detector; {_WANTED}")
-    return detector if size is None else resize_canvas(detector, size), variables
+    return detector if size is None else with_input_size(detector, size), variables
 
 
 def load_origin(*paths: str | Path) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def load_origin(*paths: str | Path) -> dict[str, Any]:
     return load_description(released_folder(paths[0]))
 
 
-def resize_canvas(detector: Detector, size: Size) -> Detector:
-    """The same detector on another canvas; its variables fit it as they are.
+def with_input_size(detector: Detector, size: Size) -> Detector:
+    """The same detector on another input image; its variables fit it as they are.
 
     ``size`` is ``(height, width)``, or the longer side, to which the other keeps its ratio as well as the largest
     stride lets it. Raises `ConfigError` when a side is no multiple of the largest stride.
@@ -81,15 +81,17 @@ def resize_canvas(detector: Detector, size: Size) -> Detector:
     if len(pixels) != (2 if isinstance(size, Iterable) else 1):
         raise ConfigError(f"size = {size!r}: give whole pixels, one number or (height, width)")
     if len(pixels) == 1:
-        longer = max(spec.canvas)
-        kept = (max(1, round(side * pixels[0] / longer / stride)) * stride for side in spec.canvas)
-        canvas = tuple(pixels[0] if own == longer else other for own, other in zip(spec.canvas, kept, strict=True))
+        longer = max(spec.input_size)
+        kept = (max(1, round(side * pixels[0] / longer / stride)) * stride for side in spec.input_size)
+        input_size = tuple(
+            pixels[0] if own == longer else other for own, other in zip(spec.input_size, kept, strict=True)
+        )
     else:
-        canvas = tuple(pixels)
-    if min(canvas) < stride or any(side % stride for side in canvas):
-        below = max(stride, max(canvas) // stride * stride)
+        input_size = tuple(pixels)
+    if min(input_size) < stride or any(side % stride for side in input_size):
+        below = max(stride, max(input_size) // stride * stride)
         raise ConfigError(f"size = {size}: give a multiple of {stride}, such as {below} or {below + stride}")
-    return zoo.from_description({**zoo.describe(spec), "canvas": canvas})
+    return zoo.from_description({**zoo.describe(spec), "input_size": input_size})
 
 
 def _published(files: Iterable[Path]) -> bool:

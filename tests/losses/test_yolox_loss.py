@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from yolojax.assign import simota_assign
-from yolojax.coding import cell_centres, decode_direct, flatten_levels
-from yolojax.losses import decoupled_loss
+from yolojax.coding import cell_centres, decode_yolox, flatten_levels
+from yolojax.losses import yolox_loss
 from yolojax.structures import Hyper, Level, Targets, hyper_as_arrays
 
 LEVELS = (Level(8, 8, 8), Level(4, 4, 16))
@@ -83,14 +83,14 @@ def oracle(maps, targets, assigned):
     return sums, positives, ignored
 
 
-loss = jax.jit(lambda maps, targets: decoupled_loss(*maps, LEVELS, targets, HYPER))
-gradient = jax.jit(jax.grad(lambda maps, targets: decoupled_loss(*maps, LEVELS, targets, HYPER).reduce()[0]))
+loss = jax.jit(lambda maps, targets: yolox_loss(*maps, LEVELS, targets, HYPER))
+gradient = jax.jit(jax.grad(lambda maps, targets: yolox_loss(*maps, LEVELS, targets, HYPER).reduce()[0]))
 
 
 @jax.jit
 def assignment(maps, targets):
     raw, objectness, logits = (flatten_levels(m) for m in maps)
-    boxes = decode_direct(raw, jnp.asarray(CELLS, jnp.float32)[None], STRIDES[None])
+    boxes = decode_yolox(raw, jnp.asarray(CELLS, jnp.float32)[None], STRIDES[None])
     return simota_assign(POINTS, STRIDES, boxes, logits, objectness[..., 0], targets)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from yolojax.models.winograd import winograd
+from yolojax.processor.winograd import winograd
 
 # Below, its transforms cost more than they save.
 WINOGRAD_CHANNELS = 32

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from yolojax.training import heap
-from yolojax.training.heap import SMALLEST_HOLE, keep_freed_memory
+from yolojax.processor import heap
+from yolojax.processor.heap import SMALLEST_HOLE, keep_freed_memory
 
 pytestmark = pytest.mark.skipif(not hasattr(heap._libc(), "mallinfo2"), reason="needs glibc 2.33")
 
 TATTERED = """
 import ctypes, json, resource
-from yolojax.training.heap import keep_freed_memory, set_holes_aside
+from yolojax.processor.heap import keep_freed_memory, set_holes_aside
 
 assert keep_freed_memory()
 libc = ctypes.CDLL(None)
@@ -95,7 +95,7 @@ print(json.dumps({"shorter_by": end - libc.sbrk(0)}))
 def test_a_long_compilation_sets_holes_aside() -> None:
     code = """
 import json, jax
-import yolojax.training.processor as processor
+import yolojax.processor.memory as processor
 
 calls = []
 processor.set_holes_aside = lambda: calls.append(1)

@@ -8,11 +8,11 @@ import pytest
 from yolojax.assign import task_aligned_assign
 from yolojax.coding import cell_centres, decode_distributions, flatten_levels
 from yolojax.losses import (
-    anchor_free_loss,
     box_iou_loss,
     complete_box_iou_loss,
     distribution_focal_loss,
     quality_focal_loss,
+    yolov8_loss,
 )
 from yolojax.structures import Hyper, Level, Targets, hyper_as_arrays
 
@@ -89,8 +89,8 @@ def share(box, crowd):
     return max(w, 0) * max(h, 0) / ((box[2] - box[0]) * (box[3] - box[1]))
 
 
-loss = jax.jit(lambda maps, targets, hyper: anchor_free_loss(*maps, LEVELS, targets, hyper))
-gradient = jax.jit(jax.grad(lambda maps, targets: anchor_free_loss(*maps, LEVELS, targets, HYPER).reduce()[0]))
+loss = jax.jit(lambda maps, targets, hyper: yolov8_loss(*maps, LEVELS, targets, hyper))
+gradient = jax.jit(jax.grad(lambda maps, targets: yolov8_loss(*maps, LEVELS, targets, HYPER).reduce()[0]))
 
 
 def assignment(maps, targets):
@@ -186,7 +186,7 @@ def test_gradient_equals_finite_differences():
 
 def test_box_loss_is_a_choice():
     maps, targets = scene()
-    plain = jax.jit(lambda maps, t: anchor_free_loss(*maps, LEVELS, t, HYPER, box_loss=box_iou_loss))(maps, targets)
+    plain = jax.jit(lambda maps, t: yolov8_loss(*maps, LEVELS, t, HYPER, box_loss=box_iou_loss))(maps, targets)
     complete = loss(maps, targets, HYPER)
     assert (plain.sums["box"] < complete.sums["box"])[:2].all()
     np.testing.assert_array_equal(plain.sums["cls"], complete.sums["cls"])
@@ -208,7 +208,7 @@ def test_class_loss_is_a_choice():
     """Quality focal loss takes the soft targets ``t_hat`` as they are; on background it is ``p^2 BCE(x, 0)``."""
     maps, targets = scene()
     nothing = targets._replace(valid=np.zeros((B, M), bool))
-    loss = jax.jit(lambda maps, t: anchor_free_loss(*maps, LEVELS, t, HYPER, class_loss=quality_focal_loss))
+    loss = jax.jit(lambda maps, t: yolov8_loss(*maps, LEVELS, t, HYPER, class_loss=quality_focal_loss))
     got = loss(maps, nothing)
     x = np.asarray(flatten_levels(maps[1]), np.float64)
     expected = 0.5 * (np.log1p(np.exp(x)) / (1 + np.exp(-x)) ** 2).sum((1, 2))

@@ -1,8 +1,9 @@
 """Test-time augmentation: one image detected on at several sizes and mirrored, and all that is found made into one.
 
-Everything is one pure function, `detect_views`, compiled whole by its users like `yolojax.detect.detect`: the canvas is
-shrunk and mirrored, the network runs once for each size, the candidates of all views come back to the canvas, and one
-suppression or fusion goes over their union. What it gains and what it costs: ``experiments/multi_scale.py``.
+Everything is one pure function, `detect_views`, compiled whole by its users like `yolojax.detect.detect`: the input
+image is shrunk and mirrored, the network runs once for each size, the candidates of all views come back to the input
+image, and one suppression or fusion goes over their union. What it gains and what it costs:
+``experiments/multi_scale.py``.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class TTA:
     """Which views of an image are detected on, and how what they show becomes one; static.
 
     Attributes:
-      scales: sizes of the image, as multiples of the detector's own canvas, above 0 and at most 4. Each is rounded to
-        what the largest stride divides; `view_canvases` says to what.
+      scales: sizes of the image, as multiples of the detector's own input image, above 0 and at most 4. Each is rounded
+        to what the largest stride divides; `view_sizes` says to what.
       flip: also mirror each view left to right.
       fusion: what becomes of the union: ``nms``, greedy suppression; ``soft``, Gaussian soft-NMS with sigma .5
         (arXiv 1704.04503); ``wbf``, weighted box fusion at IoU .55 of what suppression leaves of each view
@@ -51,16 +52,16 @@ class TTA:
 
 
 class View(NamedTuple):
-    """One look at an image: the size of its canvas ``(height, width)``, and whether it is mirrored."""
+    """One look at an image: the size of its input image ``(height, width)``, and whether it is mirrored."""
 
-    canvas: tuple[int, int]
+    input_size: tuple[int, int]
     mirrored: bool
 
 
-def view_canvases(spec: DetectorSpec, tta: TTA) -> tuple[tuple[int, int], ...]:
-    """The canvases ``(height, width)`` of the scales, in their order: multiples of the largest stride.
+def view_sizes(spec: DetectorSpec, tta: TTA) -> tuple[tuple[int, int], ...]:
+    """The input images ``(height, width)`` of the scales, in their order: multiples of the largest stride.
 
-    Raises `ConfigError` for no scale, one out of range, two that come to the same canvas, or an unknown fusion.
+    Raises `ConfigError` for no scale, one out of range, two that come to the same input image, or an unknown fusion.
     """
     if tta.fusion not in ("nms", "soft", "wbf"):
         raise ConfigError(f"tta fusion = {tta.fusion!r}: choose nms, soft or wbf")
@@ -70,7 +71,7 @@ def view_canvases(spec: DetectorSpec, tta: TTA) -> tuple[tuple[int, int], ...]:
     for scale in tta.scales:
         if not (math.isfinite(scale) and 0 < scale <= LARGEST_SCALE):
             raise ConfigError(f"tta scales: {scale:g} is out of range; give numbers above 0, at most {LARGEST_SCALE:g}")
-        h, w = (max(1, round(side * scale / stride)) * stride for side in spec.canvas)
+        h, w = (max(1, round(side * scale / stride)) * stride for side in spec.input_size)
         if (h, w) in found:
             raise ConfigError(
                 f"tta scales: {found[h, w]:g} and {scale:g} both come to {w} x {h} pixels, in multiples of {stride}; "
@@ -81,24 +82,24 @@ def view_canvases(spec: DetectorSpec, tta: TTA) -> tuple[tuple[int, int], ...]:
 
 
 def views_of(spec: DetectorSpec, tta: TTA) -> tuple[View, ...]:
-    """All views, each size with its mirror image after it; raises as `view_canvases` does."""
+    """All views, each size with its mirror image after it; raises as `view_sizes` does."""
     mirrored = (False, True) if tta.flip else (False,)
-    return tuple(View(canvas, m) for canvas in view_canvases(spec, tta) for m in mirrored)
+    return tuple(View(input_size, m) for input_size in view_sizes(spec, tta) for m in mirrored)
 
 
 def with_tta(spec: DetectorSpec, tta: TTA | None) -> DetectorSpec:
-    """The description by which photos are laid out for `detect_views`: its canvas is the largest of the views.
+    """The description by which photos are laid out for `detect_views`: its input image is the largest of the views.
 
     So the largest view has all the detail of the photo; the others are shrunk from it by an antialiased filter.
     """
     if tta is None:
         return spec
-    return replace(spec, canvas=max(view_canvases(spec, tta), key=math.prod))
+    return replace(spec, input_size=max(view_sizes(spec, tta), key=math.prod))
 
 
 def describe_views(spec: DetectorSpec, tta: TTA) -> str:
     """One line that says what is done, with the sizes after rounding."""
-    sizes = ", ".join(f"{w} x {h}" for h, w in view_canvases(spec, tta))
+    sizes = ", ".join(f"{w} x {h}" for h, w in view_sizes(spec, tta))
     mirrored = ", each also mirrored" if tta.flip else ""
     count = len(views_of(spec, tta))
     plural = "" if count == 1 else "s"
@@ -108,13 +109,14 @@ def describe_views(spec: DetectorSpec, tta: TTA) -> str:
 def candidates_of_views(
     detector: Detector, variables: Variables, images: UInt8[Array, "B H W 3"], tta: TTA
 ) -> tuple[Candidates, ...]:
-    """The candidates of every view (`views_of`), in pixels of the canvas that ``images`` are on.
+    """The candidates of every view (`views_of`), in pixels of the input image that ``images`` are on.
 
-    ``images`` are laid out by `with_tta`, of any size: a view is the whole canvas, padding included, at its own size.
+    ``images`` are laid out by `with_tta`, of any size: a view is the whole input image, padding included, at its own
+    size.
     """
     batch, height, width = images.shape[:3]
     found: list[Candidates] = []
-    for h, w in view_canvases(detector.spec, tta):
+    for h, w in view_sizes(detector.spec, tta):
         view = images
         if (h, w) != (height, width):
             whole = jnp.broadcast_to(jnp.array([0, 0, w, h], jnp.float32), (batch, 4))
@@ -148,13 +150,13 @@ def detect_views(
 
     Args:
       detector, variables, wanted, max_detections: as there.
-      images: on the canvas of `with_tta`; detections are in its pixels.
+      images: on the input image of `with_tta`; detections are in its pixels.
       confidence: a detection scores at least this, before and after its views are made one.
       iou: of greedy suppression, in the union (``nms``) or within each view (``wbf``); ``soft`` has none.
       tta: static.
 
     Raises:
-      ConfigError: see `view_canvases`.
+      ConfigError: see `view_sizes`.
     """
     spec = detector.spec
     views = candidates_of_views(detector, variables, images, tta)

@@ -9,7 +9,7 @@ import pytest
 from tests.zoo.yolox_arrays import golden, write_arrays
 from yolojax import zoo
 from yolojax.errors import CheckpointError, ConfigError
-from yolojax.loading import load_detector, resize_canvas
+from yolojax.inference.loading import load_detector, with_input_size
 from yolojax.weights.released import save_released
 
 
@@ -32,7 +32,7 @@ def same(a, b):
 
 def test_a_run_by_its_path_its_best_and_its_name(folder, monkeypatch):
     detector, variables = load_detector(folder / "small.npz", folder / "small.names")
-    assert detector.spec.class_names == ("circle", "square", "star") and detector.spec.canvas == (416, 416)
+    assert detector.spec.class_names == ("circle", "square", "star") and detector.spec.input_size == (416, 416)
     monkeypatch.chdir(folder)
     for given in (folder / "runs" / "mine", folder / "runs" / "mine" / "best", "mine"):
         again, loaded = load_detector(given)
@@ -40,18 +40,18 @@ def test_a_run_by_its_path_its_best_and_its_name(folder, monkeypatch):
         same(loaded, variables)
 
 
-def test_another_canvas_keeps_ratio_and_parameters(folder):
+def test_another_input_keeps_ratio_and_parameters(folder):
     detector, variables = load_detector(folder / "runs" / "mine", size=96)
-    assert detector.spec.canvas == (96, 96)
+    assert detector.spec.input_size == (96, 96)
     wanted = jax.eval_shape(detector.init, jax.random.key(0))
     assert jax.tree.map(lambda x: x.shape, variables) == jax.tree.map(lambda x: x.shape, wanted)
-    wide = resize_canvas(detector, (64, 128))
-    assert wide.spec.canvas == (64, 128)
-    assert resize_canvas(wide, 320).spec.canvas == (160, 320)
-    assert resize_canvas(wide, 32).spec.canvas == (32, 32)
+    wide = with_input_size(detector, (64, 128))
+    assert wide.spec.input_size == (64, 128)
+    assert with_input_size(wide, 320).spec.input_size == (160, 320)
+    assert with_input_size(wide, 32).spec.input_size == (32, 32)
     for size in (100, 0, (64, 100)):
         with pytest.raises(ConfigError, match="give a multiple of 32"):
-            resize_canvas(wide, size)
+            with_input_size(wide, size)
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_what_makes_no_detector_is_said(names, error, said, folder):
 def test_darknet_files_are_found_beside_each_other(test_data):
     folder = test_data / "weights" / "yolo-fastest-1.1_coco"
     detector, _ = load_detector(folder / "yolo-fastest-1.1.weights", folder / "coco.names", size=96)
-    assert detector.spec.class_names[:2] == ("person", "bicycle") and detector.spec.canvas == (96, 96)
+    assert detector.spec.class_names[:2] == ("person", "bicycle") and detector.spec.input_size == (96, 96)

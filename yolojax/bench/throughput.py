@@ -12,16 +12,16 @@ from typing import Any
 import jax
 
 from yolojax import zoo
+from yolojax.bench.peak import bandwidth_of, peak_of, seconds_of
 from yolojax.config import TrainConfig
 from yolojax.data import prefetch
 from yolojax.detector import prepare_images
+from yolojax.sharding.by_image import with_loss_by_image
+from yolojax.sharding.processes import replicate
 from yolojax.structures import Batch
-from yolojax.training.by_image import with_loss_by_image
-from yolojax.training.distributed import replicate
 from yolojax.training.feeding import device_batches
 from yolojax.training.gradient import whole_gradient
 from yolojax.training.log import EpochLog, checked
-from yolojax.training.peak import bandwidth_of, peak_of, seconds_of
 from yolojax.training.preparation import Preparation, prepare
 from yolojax.training.programs import device_memory
 from yolojax.training.progress import Reporter
@@ -38,7 +38,7 @@ class Throughput:
 
     Attributes:
       detector: the zoo's name, with ``options``.
-      canvas: ``(height, width)`` in pixels.
+      input_size: ``(height, width)`` in pixels.
       batch_size: images a step.
       compute: floating-point type of the network.
       device: kind of the devices, and how many.
@@ -62,7 +62,7 @@ class Throughput:
 
     detector: str
     options: dict[str, Any]
-    canvas: tuple[int, int]
+    input_size: tuple[int, int]
     batch_size: int
     compute: str
     device: str
@@ -143,7 +143,7 @@ def measure_training(
     return Throughput(
         detector=ready.detector.spec.name,
         options=ready.config.model.options,
-        canvas=ready.detector.spec.canvas,
+        input_size=ready.detector.spec.input_size,
         batch_size=ready.batch_size,
         compute=ready.config.compute,
         device=jax.devices()[0].device_kind,

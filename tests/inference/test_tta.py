@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.inference.test_predict import red_finder
 
-from tests.test_predict import red_finder
 from yolojax.augment.letterbox import letterbox
 from yolojax.detect import detect
 from yolojax.detector import Detector, DetectorSpec, prepare_images
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
-from yolojax.predict import Predictor
+from yolojax.inference.predict import Predictor
+from yolojax.inference.tta import TTA, describe_views, detect_views, fuse_detections, view_sizes, with_tta
 from yolojax.structures import Candidates, Detections
-from yolojax.tta import TTA, describe_views, detect_views, fuse_detections, view_canvases, with_tta
 
 LOW, IOU, K = 0.45, 0.5, 60
 
@@ -53,12 +53,12 @@ def model():
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    """Canvases of the largest view of `VIEWS`."""
+    """InputImages of the largest view of `VIEWS`."""
     return np.random.default_rng(3).integers(0, 256, (2, 96, 128, 3), np.uint8)
 
 
 VIEWS = TTA(scales=(0.7, 1.0, 1.4), flip=True)
-"""On the canvas of 64 x 96: 32 x 64, 64 x 96 and 96 x 128."""
+"""On the input image of 64 x 96: 32 x 64, 64 x 96 and 96 x 128."""
 
 
 def run(model, images, tta, **options):
@@ -77,7 +77,7 @@ def own_rows(model, images, tta) -> list[tuple[np.ndarray, np.ndarray]]:
         return detector.decode(detector.forward(variables, prepare_images(view, detector.spec.preprocess)))
 
     found = []
-    for h, w in view_canvases(detector.spec, tta):
+    for h, w in view_sizes(detector.spec, tta):
         n = len(images)
         sizes, whole = jnp.tile(jnp.array([[height, width]]), (n, 1)), jnp.tile(jnp.array([[0.0, 0, w, h]]), (n, 1))
         view = np.asarray(letterbox(jnp.asarray(images), sizes, whole, (h, w), 114))
@@ -120,9 +120,9 @@ def assert_rows(found: Detections, row: int, expected: list[tuple[float, int, np
 
 def test_one_view_is_plain_detection_bit_for_bit(model, images):
     detector, variables = model
-    canvas = images[:, :64, :96]
-    plain = jax.jit(lambda v, x: detect(detector, v, x, LOW, IOU, max_detections=K))(variables, canvas)
-    for a, b in zip(run(model, canvas, TTA(scales=(1.0,), flip=False)), plain, strict=True):
+    inputs = images[:, :64, :96]
+    plain = jax.jit(lambda v, x: detect(detector, v, x, LOW, IOU, max_detections=K))(variables, inputs)
+    for a, b in zip(run(model, inputs, TTA(scales=(1.0,), flip=False)), plain, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -160,8 +160,8 @@ def test_soft_suppression_over_the_union(model, images):
 
 def test_mirrored_image_gives_mirrored_boxes(model, images):
     tta = TTA(scales=(1.0,), flip=True)
-    canvas = images[:, :64, :96]
-    found, mirrored = run(model, canvas, tta), run(model, canvas[:, :, ::-1].copy(), tta)
+    inputs = images[:, :64, :96]
+    found, mirrored = run(model, inputs, tta), run(model, inputs[:, :, ::-1].copy(), tta)
     assert (found.valid.sum(1) > 10).all()
     np.testing.assert_array_equal(found.valid, mirrored.valid)
     np.testing.assert_allclose(found.scores, mirrored.scores, atol=1e-5)
@@ -209,8 +209,8 @@ def test_predictor_finds_photos_in_one_program(fusion):
 
 def test_views_are_rounded_and_said():
     spec = cell_detector().spec
-    assert view_canvases(spec, VIEWS) == ((32, 64), (64, 96), (96, 128))
-    assert with_tta(spec, VIEWS).canvas == (96, 128) and with_tta(spec, None) is spec
+    assert view_sizes(spec, VIEWS) == ((32, 64), (64, 96), (96, 128))
+    assert with_tta(spec, VIEWS).input_size == (96, 128) and with_tta(spec, None) is spec
     said = describe_views(spec, VIEWS)
     assert "6 views, 64 x 32, 96 x 64, 128 x 96 pixels, each also mirrored, made one by nms" in said
     for scales, wrong in (
@@ -221,11 +221,11 @@ def test_views_are_rounded_and_said():
         ((1.0, 1.05), "1 and 1.05 both come to 96 x 64 pixels"),
     ):
         with pytest.raises(ConfigError, match=wrong):
-            view_canvases(spec, TTA(scales=scales))
+            view_sizes(spec, TTA(scales=scales))
     unknown = TTA()
     object.__setattr__(unknown, "fusion", "mean")  # past the check of types that only the tests have
     with pytest.raises(ConfigError, match="choose nms, soft or wbf"):
-        view_canvases(spec, unknown)
+        view_sizes(spec, unknown)
 
 
 def test_only_wanted_classes(model, images, of_views):

@@ -13,19 +13,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
 from yolojax.config import ValidationConfig
-from yolojax.data import Canvases, Dataset, open_dataset
+from yolojax.data import Dataset, InputImages, open_dataset
 from yolojax.detect import detect
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult, evaluate_coco
 from yolojax.eval.files import detections_to_coco
 from yolojax.geometry import batch_to_original
+from yolojax.inference.tta import TTA, describe_views, detect_views, with_tta
+from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.structures import Detections
-from yolojax.training.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.training.feeding import local_rows, onto_devices
 from yolojax.training.inputs import lay_out_images
 from yolojax.training.progress import Quiet, Reporter
-from yolojax.tta import TTA, describe_views, detect_views, with_tta
 
 DetectBatch = Callable[
     [Variables, UInt8[Array, "B H W 3"], float | np.float32, float | np.float32],
@@ -45,11 +45,11 @@ class Evaluation(NamedTuple):
 def make_detect_batch(
     detector: Detector, max_detections: int, split: NamedSharding | None = None, tta: TTA | None = None
 ) -> DetectBatch:
-    """A compiled function of variables, a uint8 canvas batch, confidence and IoU; BatchNorm is folded inside it.
+    """A compiled function of variables, a uint8 input image batch, confidence and IoU; BatchNorm is folded inside it.
 
     With ``split`` every device detects on its part of the batch, of which there must then be equally many images for
-    each; the detections are collected on all. With ``tta`` it detects on several views (`yolojax.tta.detect_views`),
-    and the canvases must be laid out by `yolojax.tta.with_tta`.
+    each; the detections are collected on all. With ``tta`` it detects on several views
+    (`yolojax.inference.tta.detect_views`), and the input images must be laid out by `yolojax.inference.tta.with_tta`.
     """
     found = detect if tta is None else partial(detect_views, tta=tta)
 
@@ -70,16 +70,16 @@ def make_detect_batch(
     return jax.jit(detect_batch, in_shardings=(everywhere, split, everywhere, everywhere), out_shardings=everywhere)
 
 
-def evaluate_canvases(
+def evaluate_images(
     detect_batch: DetectBatch,
     detector: Detector,
     variables: Variables,
-    canvases: Canvases,
+    input_images: InputImages,
     validation: ValidationConfig,
     reporter: Reporter,
     split: NamedSharding | None = None,
 ) -> Evaluation:
-    """Evaluate on images that are already on their canvases; the ground truth is in original pixels.
+    """Evaluate on images that are already on their input images; the ground truth is in original pixels.
 
     ``split`` is that of `make_detect_batch`. Each process then reads only the images that its own devices look at;
     every process gets all detections, and the same numbers.
@@ -87,36 +87,36 @@ def evaluate_canvases(
     rows: list[dict[str, Any]] = []
     truncated = truncated_candidates = done = 0
     confidence, iou = np.float32(validation.confidence), np.float32(validation.iou)
-    with reporter.task("evaluating", len(canvases)) as advance:
-        for images, places in _evaluation_images(canvases, validation.batch_size, split):
+    with reporter.task("evaluating", len(input_images)) as advance:
+        for images, places in _evaluation_images(input_images, validation.batch_size, split):
             found = jax.device_get(detect_batch(variables, images, confidence, iou))
-            known = np.minimum(places, len(canvases) - 1)
-            boxes = batch_to_original(found.boxes, canvases.content[known], canvases.sizes[known])
-            for row in np.flatnonzero(places < len(canvases)):
+            known = np.minimum(places, len(input_images) - 1)
+            boxes = batch_to_original(found.boxes, input_images.content[known], input_images.sizes[known])
+            for row in np.flatnonzero(places < len(input_images)):
                 keep = found.valid[row]
                 rows += detections_to_coco(
-                    canvases.dataset.records[done].image_id,
+                    input_images.dataset.records[done].image_id,
                     boxes[row][keep],
                     found.scores[row][keep],
                     found.classes[row][keep],
-                    canvases.dataset.category_ids,
+                    input_images.dataset.category_ids,
                 )
                 truncated += int(found.truncated[row])
                 truncated_candidates += int(found.truncated_candidates[row])
                 done += 1
             advance(done)
-    return Evaluation(evaluate_coco(canvases.dataset.to_coco(), rows), rows, truncated, truncated_candidates)
+    return Evaluation(evaluate_coco(input_images.dataset.to_coco(), rows), rows, truncated, truncated_candidates)
 
 
 def _evaluation_images(
-    canvases: Canvases, batch_size: int, split: NamedSharding | None
+    input_images: InputImages, batch_size: int, split: NamedSharding | None
 ) -> Iterator[tuple[Any, Int[np.ndarray, " B"]]]:
     """The images of every batch of an evaluation, and their places; places beyond the last image only fill up."""
     size = batch_size if split is None else -(-batch_size // split.mesh.size) * split.mesh.size
     mine = np.arange(size) if split is None else local_rows(split, size)
-    for start in range(0, len(canvases), size):
+    for start in range(0, len(input_images), size):
         places = np.arange(start, start + size)
-        images, _ = canvases.load(np.minimum(places, len(canvases) - 1)[mine])
+        images, _ = input_images.load(np.minimum(places, len(input_images) - 1)[mine])
         yield images if split is None else onto_devices(images, split, size), places
 
 
@@ -143,7 +143,7 @@ def evaluate(
       ConfigError: when the views are wrong, or the data set's classes are not the detector's (they are joined by name).
       DataError, CheckpointError: when data set or model cannot be read.
     """
-    from yolojax.predict import load_detector
+    from yolojax.inference.predict import load_detector
 
     validation, reporter = validation or ValidationConfig(), reporter or Quiet()
     detector, variables = model if isinstance(model, tuple) else load_detector(model)
@@ -157,11 +157,11 @@ def evaluate(
     spec = with_tta(detector.spec, tta)
     if tta is not None:
         reporter.say(describe_views(detector.spec, tta))
-    canvases = lay_out_images(data, spec, reporter)
+    input_images = lay_out_images(data, spec, reporter)
     devices = split_over_devices(validation.batch_size) if jax.process_count() == 1 else None
     variables = variables if devices is None else on_all_devices(variables, devices)
     detect_batch = make_detect_batch(detector, validation.max_detections, devices, tta)
-    return evaluate_canvases(detect_batch, detector, variables, canvases, validation, reporter, devices)
+    return evaluate_images(detect_batch, detector, variables, input_images, validation, reporter, devices)
 
 
 def check_classes(detector: Detector, dataset: Dataset) -> None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax.models import convolution
+from yolojax.processor import convolution
 
 
 def close_to_plain(lowering, x_shape, kernel_shape, stride, groups=1):

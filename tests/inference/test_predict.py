@@ -19,7 +19,7 @@ from yolojax.detect import only_classes
 from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import CheckpointError, ConfigError, DataError
 from yolojax.geometry import Preprocess
-from yolojax.predict import Predictor, Result, load_detector
+from yolojax.inference.predict import Predictor, Result, load_detector
 from yolojax.structures import Candidates
 from yolojax.weights.released import load_description, load_weights, save_released
 
@@ -82,7 +82,7 @@ def test_boxes_come_back_in_pixels_of_the_photo(preprocess):
     for (height, width), box in cases:
         result = predictor(photo(height, width, box))
         assert result.size == (height, width) and result.names == ["red"] and result.truncated == 0
-        # To one canvas pixel: that is what the canvas can tell, in pixels of the photo.
+        # To one input image pixel: that is what the input image can tell, in pixels of the photo.
         pixel = np.array([max(height / CANVAS[0], width / CANVAS[1])] * 4)
         if preprocess.resize == "stretch":
             pixel = np.array([width / CANVAS[1], height / CANVAS[0]] * 2)
@@ -361,7 +361,7 @@ def red_predictor() -> Predictor:
     ],
 )
 def test_arrays_that_are_no_photo_are_refused(image):
-    from yolojax.predict import as_rgb
+    from yolojax.inference.predict import as_rgb
 
     with pytest.raises(ConfigError, match="give uint8 RGB"):
         as_rgb(image)
@@ -447,13 +447,13 @@ def test_arguments_of_other_types_are_taken(red_predictor, released):
         next(red_predictor.many(RED[None])),
     ):
         assert_same(given, expected, 1e-6)
-    assert load_detector(released, size=[np.int64(64), 96])[0].spec.canvas == (64, 96)
+    assert load_detector(released, size=[np.int64(64), 96])[0].spec.input_size == (64, 96)
 
 
 REFUSED = """
 import sys, yolojax
 from yolojax.errors import ConfigError
-from yolojax.predict import Predictor, load_detector
+from yolojax.inference.predict import Predictor, load_detector
 
 detector, variables = load_detector(sys.argv[1])
 many = Predictor(detector, variables).many

@@ -16,18 +16,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from yolojax.config import MOST_DETECTIONS
-from yolojax.data.feed import place_on_canvas
+from yolojax.data.feed import make_input_image
 from yolojax.data.images import read_image, to_rgb
 from yolojax.detect import detect
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import batch_to_original
-from yolojax.loading import Size, load_detector, released_folder
+from yolojax.inference.loading import Size, load_detector, released_folder
+from yolojax.inference.results import Result
+from yolojax.inference.tta import TTA, detect_views, with_tta
 from yolojax.paths import user_path
-from yolojax.results import Result
+from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.structures import Detections
-from yolojax.training.by_image import by_image, on_all_devices, split_over_devices
-from yolojax.tta import TTA, detect_views, with_tta
 
 __all__ = ["Predictor", "Result", "as_rgb", "load", "load_detector", "read_photo", "released_folder"]
 
@@ -43,8 +43,8 @@ class Predictor:
 
     One program is compiled, for the batch size given, whatever the sizes of the photos (and a second one when classes
     are first picked out); thresholds are traced and can change from call to call. What an image gives does not depend
-    on the images beside it. With ``tta`` each photo is looked at several times, see `yolojax.tta`. Where there are
-    several devices and they can share a batch equally, they do.
+    on the images beside it. With ``tta`` each photo is looked at several times, see `yolojax.inference.tta`. Where
+    there are several devices and they can share a batch equally, they do.
     """
 
     def __init__(
@@ -151,15 +151,15 @@ class Predictor:
         self, images: Iterator[Photo], confidence: jax.Array, iou: jax.Array, wanted: np.ndarray | None
     ) -> Iterator[Result]:
         while chunk := list(islice(images, self.batch_size)):
-            # Rows that no photo fills keep what the canvas is padded with; nobody reads what they give.
-            canvas = np.full((self.batch_size, *self.layout.canvas, 3), self.spec.preprocess.pad, np.uint8)
+            # Rows that no photo fills keep what the input image is padded with; nobody reads what they give.
+            inputs = np.full((self.batch_size, *self.layout.input_size, 3), self.spec.preprocess.pad, np.uint8)
             content = np.tile(np.array([0, 0, 1, 1], np.int64), (self.batch_size, 1))
             sizes = np.ones((self.batch_size, 2), np.int64)
             pixels = [as_rgb(photo) for photo in chunk]
             for row, image in enumerate(pixels):
-                canvas[row], placement = place_on_canvas(image, self.layout.canvas, self.spec.preprocess)
+                inputs[row], placement = make_input_image(image, self.layout.input_size, self.spec.preprocess)
                 content[row], sizes[row] = placement.content, image.shape[:2]
-            found = jax.device_get(self._run(canvas, self.variables, confidence, iou, wanted))
+            found = jax.device_get(self._run(inputs, self.variables, confidence, iou, wanted))
             boxes = batch_to_original(found.boxes, content, sizes)
             for row, (photo, image) in enumerate(zip(chunk, pixels, strict=True)):
                 keep = found.valid[row]
@@ -260,7 +260,7 @@ def load(
 ) -> Predictor:
     """A ready `Predictor` from a run directory, a released detector or published files; see `load_detector`.
 
-    With ``tta`` it looks at each photo several times: at other sizes, and mirrored (`yolojax.tta.TTA`).
+    With ``tta`` it looks at each photo several times: at other sizes, and mirrored (`yolojax.inference.tta.TTA`).
     """
     detector, variables = load_detector(*paths, size=size)
     return Predictor(detector, variables, max_detections=max_detections, batch_size=batch_size, tta=tta)

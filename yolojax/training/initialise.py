@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from yolojax import zoo
-from yolojax.data import Canvases
+from yolojax.data import InputImages
 from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import CheckpointError
+from yolojax.inference.predict import load_detector
 from yolojax.paths import user_path
-from yolojax.predict import load_detector
 from yolojax.training.freeze import frozen_leaves, keep_frozen
 from yolojax.weights.released import flatten, load_weights, unflatten
 from yolojax.weights.yolox import read_yolox
@@ -101,7 +101,7 @@ def lacks_statistics(given: dict[str, Any]) -> bool:
 
 
 def with_measured_statistics(
-    detector: Detector, variables: Variables, images: Canvases, seed: int, freeze: Sequence[str] = ()
+    detector: Detector, variables: Variables, images: InputImages, seed: int, freeze: Sequence[str] = ()
 ) -> tuple[Variables, str]:
     """Variables that compute the same at inference, with statistics of the training images, and what to say of it.
 

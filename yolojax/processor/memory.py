@@ -1,7 +1,7 @@
 """What makes training and detecting on a processor faster, set once at the start of a program.
 
-The heap is kept in the shape that XLA's runtime needs (`yolojax.training.heap`): freed memory stays in the process, and
-after a long compilation the holes that it left are set aside.
+The heap is kept in the shape that XLA's runtime needs (`yolojax.processor.heap`): freed memory stays in the process,
+and after a long compilation the holes that it left are set aside.
 
 Every core is a device of its own: the ordinary program for several devices then gives each core a part of the batch,
 which keeps cores busier than the threads inside single operations do.
@@ -11,7 +11,7 @@ import functools
 import os
 from typing import Any, Literal
 
-from yolojax.training.heap import keep_freed_memory, set_holes_aside
+from yolojax.processor.heap import keep_freed_memory, set_holes_aside
 
 LONG_COMPILATION = 2.0
 """Seconds of a compilation that leaves holes worth the fifth of a second that setting them aside takes."""

@@ -7,17 +7,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from yolojax.assign.crowd import inside_crowd
-from yolojax.assign.objects import HARMLESS_BOX, without_padding
+from yolojax.assign.objects import DUMMY_BOX, without_padding
 from yolojax.assign.points import assignment_counts, list_positives
 from yolojax.assign.simota import simota_assign
 from yolojax.boxes import paired_box_iou
-from yolojax.coding.direct import decode_direct, encode_direct
 from yolojax.coding.grid import cell_centres, flatten_levels
+from yolojax.coding.yolox import decode_yolox, encode_yolox
 from yolojax.losses.classification import binary_cross_entropy
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
 
-def decoupled_loss(
+def yolox_loss(
     box_maps: Sequence[Float[Array, "B _h _w 4"]],
     objectness_maps: Sequence[Float[Array, "B _h _w 1"]],
     class_maps: Sequence[Float[Array, "B _h _w C"]],
@@ -27,7 +27,7 @@ def decoupled_loss(
     *,
     largest_k: int = 10,
 ) -> LossTerms:
-    """Loss of per-level maps of raw boxes (`yolojax.coding.decode_direct`), objectness logits and class logits.
+    """Loss of per-level maps of raw boxes (`yolojax.coding.decode_yolox`), objectness logits and class logits.
 
     `simota_assign` says which points are positive, on the predictions without gradient. Parts, summed over the points
     of an image:
@@ -54,7 +54,7 @@ def decoupled_loss(
         flatten_levels(objectness_maps)[..., 0],
         flatten_levels(class_maps),
     )
-    boxes = decode_direct(jax.lax.stop_gradient(raw), cells[None], strides[None])
+    boxes = decode_yolox(jax.lax.stop_gradient(raw), cells[None], strides[None])
     assigned = simota_assign(points, strides, boxes, logits, objectness, targets, largest_k=largest_k)
     ignored = inside_crowd(boxes, targets) & ~assigned.positive
     objects = without_padding(targets)
@@ -74,14 +74,14 @@ def decoupled_loss(
     own_cells, own_strides = cells[listed], strides[listed]
 
     # In unused rows both boxes are the harmless one: a weight of zero would not stop a NaN gradient.
-    harmless = jnp.broadcast_to(jnp.asarray(HARMLESS_BOX, jnp.float32), truth.shape)
-    predicted = jnp.where(real[..., None], decode_direct(own_raw, own_cells, own_strides), harmless)
+    harmless = jnp.broadcast_to(jnp.asarray(DUMMY_BOX, jnp.float32), truth.shape)
+    predicted = jnp.where(real[..., None], decode_yolox(own_raw, own_cells, own_strides), harmless)
     iou = paired_box_iou(predicted, jnp.where(real[..., None], truth, harmless))
     box = jnp.where(real, 1.0 - iou**2, 0.0)
     is_label = jnp.arange(logits.shape[-1])[None, None, :] == label[..., None]
     wanted = jnp.where(is_label, score[..., None], 0.0)
     cls = jnp.where(real, jnp.sum(binary_cross_entropy(own_logits, wanted), axis=-1), 0.0)
-    l1 = jnp.where(real, jnp.sum(jnp.abs(own_raw - encode_direct(truth, own_cells, own_strides)), axis=-1), 0.0)
+    l1 = jnp.where(real, jnp.sum(jnp.abs(own_raw - encode_yolox(truth, own_cells, own_strides)), axis=-1), 0.0)
 
     return LossTerms(
         sums={

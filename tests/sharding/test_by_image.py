@@ -10,9 +10,9 @@ from yolojax import zoo
 from yolojax.augment import compose, random_flip
 from yolojax.config import OptimiserConfig
 from yolojax.data import build_cache, shapes_dataset
+from yolojax.inference.evaluate import make_detect_batch
+from yolojax.sharding.by_image import with_loss_by_image
 from yolojax.structures import Hyper, hyper_as_arrays
-from yolojax.training.by_image import with_loss_by_image
-from yolojax.training.evaluation import make_detect_batch
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
 

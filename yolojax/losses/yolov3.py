@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from yolojax.assign.best_anchor import find_responsible
+from yolojax.assign.best_anchor import match_best_anchor
 from yolojax.assign.ignore import ignored_negatives
 from yolojax.assign.objects import sort_by_content
 from yolojax.coding.anchored import cell_offsets, decode
@@ -52,7 +52,7 @@ def decoded_complete_iou_loss(
 def decoded_box_part(box_loss: BoxLoss, decoder: Callable[..., Array] = decode) -> BoxPart:
     """The box part that compares decoded predictions with their objects by a loss of `losses.box`.
 
-    ``decoder``: `yolojax.coding.decode`, or what decodes in its place, as in `yolo_loss`.
+    ``decoder``: `yolojax.coding.decode`, or what decodes in its place, as in `yolov3_loss`.
     """
 
     def part(raw: Array, boxes: Array, cells: Array, strides: Array, anchors: Array) -> Array:
@@ -61,7 +61,7 @@ def decoded_box_part(box_loss: BoxLoss, decoder: Callable[..., Array] = decode) 
     return part
 
 
-def yolo_loss(
+def yolov3_loss(
     maps: Sequence[Float[Array, "B _h _w A _channels"]],
     levels: tuple[Level, ...],
     anchors: Float[Array, "L A 2"],
@@ -71,7 +71,7 @@ def yolo_loss(
     box_part: BoxPart = squared_offset_loss,
     class_loss: ClassLoss = binary_cross_entropy,
     decoder: Callable[..., Array] = decode,
-    also_above: float = 1.0,
+    iou_thresh: float = 1.0,
 ) -> LossTerms:
     """Loss of per-level maps whose last axis is ``(tx, ty, tw, th, objectness, C class logits)``.
 
@@ -82,7 +82,7 @@ def yolo_loss(
     - ``noobj``: ``lambda_noobj * BCE(objectness, 0)`` of each negative that is not ignored;
     - ``cls``: ``lambda_cls * class_loss(class logits, one-hot)``, summed over classes, of each positive.
 
-    Positives come from `find_responsible`. A negative is ignored if its predicted box has an IoU above
+    Positives come from `match_best_anchor`. A negative is ignored if its predicted box has an IoU above
     ``hyper.ignore_iou`` with any object (YOLOv3, arXiv 1804.02767, section 2.1), or at least half of its own area in a
     crowd region. Every normaliser is the number of positives of the image, so that `LossTerms.reduce` divides by the
     positives of the batch, at least 1. Counts: ``positives``, ``collisions`` (objects that lost their cell and anchor
@@ -90,14 +90,14 @@ def yolo_loss(
 
     Args:
       maps: one a level, in the order of ``levels``.
-      anchors: ``(width, height)`` in canvas pixels.
+      anchors: ``(width, height)`` in input pixels.
       box_part: the error of the positives' boxes.
       class_loss: BCE unless given; see `yolojax.losses.classification`.
       decoder: for the boxes of the ignore rules; a partial of `yolojax.coding.decode` gives another ``scale_x_y``.
-      also_above: shape IoU above which other anchors than the best are positives too; 1 for none.
+      iou_thresh: shape IoU above which other anchors than the best are positives too; 1 for none.
     """
     objects = sort_by_content(targets)
-    responsible = find_responsible(objects, anchors, levels, also_above=also_above)
+    responsible = match_best_anchor(objects, anchors, levels, iou_thresh=iou_thresh)
     boxes = jnp.take_along_axis(objects.boxes, responsible.object[..., None], axis=1)
     classes = jnp.take_along_axis(objects.classes, responsible.object, axis=1)
     cells, strides, sizes = anchor_grid(levels, anchors)

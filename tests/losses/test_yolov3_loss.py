@@ -1,4 +1,4 @@
-"""`yolo_loss` against its definition in float64 NumPy, one image, cell and anchor after the other."""
+"""`yolov3_loss` against its definition in float64 NumPy, one image, cell and anchor after the other."""
 
 import functools
 
@@ -17,7 +17,7 @@ from yolojax.losses import (
     decoded_complete_iou_loss,
     squared_offset_loss,
     with_class_weights,
-    yolo_loss,
+    yolov3_loss,
 )
 from yolojax.structures import Hyper, Level, Targets, hyper_as_arrays
 
@@ -54,12 +54,12 @@ def ciou(p, g, alphas, key):
 
 # Has its own oracle, beside its own tests.
 @functools.cache
-def assign(also_above):
-    return jax.jit(lambda targets: assign_targets(targets, jnp.asarray(ANCHORS), LEVELS, C, also_above=also_above))
+def assign(iou_thresh):
+    return jax.jit(lambda targets: assign_targets(targets, jnp.asarray(ANCHORS), LEVELS, C, iou_thresh=iou_thresh))
 
 
-def oracle(maps, targets, box_part, alphas=None, hyper=HYPER, also_above=1.0):
-    assigned = jax.tree.map(np.asarray, assign(also_above)(targets))
+def oracle(maps, targets, box_part, alphas=None, hyper=HYPER, iou_thresh=1.0):
+    assigned = jax.tree.map(np.asarray, assign(iou_thresh)(targets))
     maps = [np.asarray(m, np.float64) for m in maps]
     alphas = {} if alphas is None else alphas
     sums, count = {k: np.zeros(B) for k in ("box", "obj", "noobj", "cls")}, {k: np.zeros(B) for k in ("pos", "ign")}
@@ -119,10 +119,10 @@ PARTS = {"mse": squared_offset_loss, "ciou": decoded_complete_iou_loss}
 
 
 @functools.cache
-def compiled(part, wants="loss", also_above=1.0):
+def compiled(part, wants="loss", iou_thresh=1.0):
     def loss(maps, targets, hyper):
-        options = {"box_part": PARTS[part], "also_above": also_above}
-        return yolo_loss(maps, LEVELS, jnp.asarray(ANCHORS), targets, hyper, **options)
+        options = {"box_part": PARTS[part], "iou_thresh": iou_thresh}
+        return yolov3_loss(maps, LEVELS, jnp.asarray(ANCHORS), targets, hyper, **options)
 
     if wants == "gradient":
         return jax.jit(jax.grad(lambda *a: loss(*a).reduce()[0]))
@@ -130,13 +130,13 @@ def compiled(part, wants="loss", also_above=1.0):
 
 
 @pytest.mark.parametrize(
-    ("part", "seed", "also_above"),
+    ("part", "seed", "iou_thresh"),
     [("mse", 0, 1.0), ("mse", 1, 1.0), ("ciou", 0, 1.0), ("ciou", 1, 1.0), ("mse", 0, 0.2)],
 )
-def test_equals_its_definition(part, seed, also_above):
+def test_equals_its_definition(part, seed, iou_thresh):
     maps, targets = scene(seed)
-    terms = compiled(part, also_above=also_above)(maps, targets, HYPER)
-    sums, count, assigned = oracle(maps, targets, part, also_above=also_above)
+    terms = compiled(part, iou_thresh=iou_thresh)(maps, targets, HYPER)
+    sums, count, assigned = oracle(maps, targets, part, iou_thresh=iou_thresh)
     for name, expected in sums.items():
         np.testing.assert_allclose(terms.sums[name], expected, rtol=2e-5, atol=1e-6, err_msg=name)
         np.testing.assert_array_equal(terms.normalisers[name], count["pos"])
@@ -209,7 +209,7 @@ def test_raising_the_ignore_threshold_ignores_fewer_and_compiles_once():
     maps, targets = scene()
     # A function of its own, so that nothing but these calls is in its cache; arrays are arguments, since the compiler
     # spends a long time on folding constants.
-    loss = jax.jit(lambda maps, targets, hyper: yolo_loss(maps, LEVELS, jnp.asarray(ANCHORS), targets, hyper))
+    loss = jax.jit(lambda maps, targets, hyper: yolov3_loss(maps, LEVELS, jnp.asarray(ANCHORS), targets, hyper))
     ignored = [
         loss(maps, targets, HYPER._replace(ignore_iou=jnp.float32(t))).counts["ignored"].sum() for t in (0.1, 0.4, 1.0)
     ]
@@ -235,7 +235,7 @@ def test_a_perfect_prediction_costs_next_to_nothing():
         maps.append(jnp.concatenate([raw, *rest], -1))
     for part in PARTS:
         _, parts = compiled(part)(tuple(maps), targets, HYPER).reduce()
-        # What centres outside of the canvas cannot reach stays in the box part only.
+        # What centres outside of the input image cannot reach stays in the box part only.
         assert parts["obj"] + parts["noobj"] + parts["cls"] < 1e-5
 
 
@@ -249,9 +249,9 @@ def test_class_loss_box_part_and_decoder_are_choices():
     @jax.jit
     def chosen(maps, targets):
         anchors = jnp.asarray(ANCHORS)
-        one = yolo_loss(maps, LEVELS, anchors, targets, HYPER, box_part=box_part, class_loss=weighted, decoder=scaled)
+        one = yolov3_loss(maps, LEVELS, anchors, targets, HYPER, box_part=box_part, class_loss=weighted, decoder=scaled)
         nowhere = lambda *a: decode(*a) + 1e4  # noqa: E731
-        return one, yolo_loss(maps, LEVELS, anchors, targets, HYPER, box_part=box_part, decoder=nowhere)
+        return one, yolov3_loss(maps, LEVELS, anchors, targets, HYPER, box_part=box_part, decoder=nowhere)
 
     one, other = chosen(maps, targets)
     np.testing.assert_allclose(one.sums["cls"], 2 * plain.sums["cls"], rtol=1e-6)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax.coding import decode_direct, decode_squared, encode_direct, encode_squared
+from yolojax.coding import decode_yolov5, decode_yolox, encode_yolov5, encode_yolox
 
 CANVAS = 640
 
@@ -28,8 +28,8 @@ def test_squared_inverse_over_its_whole_reach(stride):
     anchors = np.maximum(anchors, size / 3.99)
     offset = np.concatenate([rng.uniform(-0.5, 1.5, (398, 2)), [[-0.5, 1.5], [0, 1]]])
     boxes, cells, anchors = as_jax(*boxes_with(offset, size, stride, rng), anchors)
-    raw = encode_squared(boxes, cells, stride, anchors)
-    assert jnp.abs(decode_squared(raw, cells, stride, anchors) - boxes).max() < 1e-3
+    raw = encode_yolov5(boxes, cells, stride, anchors)
+    assert jnp.abs(decode_yolov5(raw, cells, stride, anchors) - boxes).max() < 1e-3
 
 
 def test_squared_formula():
@@ -38,7 +38,7 @@ def test_squared_formula():
     share = 1 / (1 + np.exp(-raw))
     centre, size = (2 * share[:, :2] - 0.5 + cells) * 16, anchors * (2 * share[:, 2:]) ** 2
     expected = np.concatenate([centre - size / 2, centre + size / 2], -1)
-    got = decode_squared(*as_jax(raw, cells), 16, *as_jax(anchors))
+    got = decode_yolov5(*as_jax(raw, cells), 16, *as_jax(anchors))
     np.testing.assert_allclose(got, expected, rtol=2e-6, atol=1e-3)
 
 
@@ -47,8 +47,8 @@ def test_direct_inverse_also_outside_of_the_cell(stride):
     rng = np.random.default_rng(stride)
     size = np.exp(rng.uniform(np.log(2), np.log(CANVAS), (400, 2)))
     boxes, cells = as_jax(*boxes_with(rng.uniform(-3, 4, (400, 2)), size, stride, rng))
-    raw = encode_direct(boxes, cells, stride)
-    assert jnp.abs(decode_direct(raw, cells, stride) - boxes).max() < 1e-3
+    raw = encode_yolox(boxes, cells, stride)
+    assert jnp.abs(decode_yolox(raw, cells, stride) - boxes).max() < 1e-3
 
 
 def test_direct_formula():
@@ -56,14 +56,14 @@ def test_direct_formula():
     raw, cells = rng.normal(0, 1, (100, 4)), rng.integers(0, 20, (100, 2))
     centre, size = (raw[:, :2] + cells) * 16, np.exp(raw[:, 2:]) * 16
     expected = np.concatenate([centre - size / 2, centre + size / 2], -1)
-    np.testing.assert_allclose(decode_direct(*as_jax(raw, cells), 16), expected, rtol=2e-6, atol=1e-3)
+    np.testing.assert_allclose(decode_yolox(*as_jax(raw, cells), 16), expected, rtol=2e-6, atol=1e-3)
 
 
 def test_extremes_stay_finite_with_their_gradients():
     raw = jnp.array([[1e4, -1e4, 1e4, -1e4]])
     cells, anchors = jnp.zeros((1, 2)), jnp.full((1, 2), 16.0)
-    for f in (lambda r: decode_squared(r, cells, 32, anchors), lambda r: decode_direct(r, cells, 32)):
+    for f in (lambda r: decode_yolov5(r, cells, 32, anchors), lambda r: decode_yolox(r, cells, 32)):
         assert jnp.isfinite(f(raw)).all() and jnp.isfinite(jax.grad(lambda r: f(r).sum())(raw)).all()  # noqa: B023
     box = jnp.array([[5.0, 5.0, 5.0, 1.0]])
-    assert jnp.isfinite(encode_squared(box, cells, 32, anchors)).all()
-    assert jnp.isfinite(encode_direct(box, cells, 32)).all()
+    assert jnp.isfinite(encode_yolov5(box, cells, 32, anchors)).all()
+    assert jnp.isfinite(encode_yolox(box, cells, 32)).all()

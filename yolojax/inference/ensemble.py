@@ -21,16 +21,16 @@ from jaxtyping import Array, Float, Int, UInt8
 from yolojax.boxes import box_iou
 from yolojax.detector import Detector, Variables, prepare_images
 from yolojax.errors import ConfigError
+from yolojax.inference.tta import FUSION_IOU, fuse_detections
 from yolojax.postprocess import postprocess
 from yolojax.structures import Candidates, Detections
-from yolojax.tta import FUSION_IOU, fuse_detections
 
 
 class EnsembleDetections(NamedTuple):
     """Fused detections and what the members say about each.
 
     ``spread`` is the standard deviation (of a sample) of the boxes that the members have for a row, for each of x1, y1,
-    x2, y2 in canvas pixels; 0 where fewer than two members have one. ``agree`` counts the members that have one.
+    x2, y2 in input pixels; 0 where fewer than two members have one. ``agree`` counts the members that have one.
     """
 
     detections: Detections
@@ -126,7 +126,7 @@ def detect_ensemble(
     Args:
       detector: the members' architecture, closed over, not folded.
       members: see `stack_members`.
-      images: as for `yolojax.detect.detect`; boxes are in canvas pixels.
+      images: as for `yolojax.detect.detect`; boxes are in input pixels.
       confidence: a detection scores at least this, in its member and after fusion.
       iou: of the suppression within each member.
       max_detections: rows an image, of each member and of the whole.

@@ -17,7 +17,7 @@ from yolojax.training.checkpoint import restore_newest
 from yolojax.training.environment import differences, environment
 from yolojax.training.log import EpochLog
 from yolojax.training.progress import Reporter
-from yolojax.training.rundir import read_config
+from yolojax.training.run_directory import read_config
 from yolojax.training.state import TrainState
 from yolojax.weights.released import complete_release
 

@@ -9,7 +9,7 @@ from yolojax.coding.anchored import OFFSET_MARGIN, per_box
 _SIZE_MARGIN = 1e-6
 
 
-def decode_squared(
+def decode_yolov5(
     raw: Float[Array, "*n 4"],
     cells: Float[Array, "*#n 2"],
     stride: float | int | Float[Array, "*#n"],
@@ -17,7 +17,7 @@ def decode_squared(
     *,
     scale_x_y: float | Float[Array, "*#n"] = 2.0,
 ) -> Float[Array, "*n 4"]:
-    """Boxes (xyxy, canvas pixels): centre ``(2 sigmoid(t) - 1/2 + cell) * stride``, size ``anchor (2 sigmoid(t))^2``.
+    """Boxes (xyxy, input pixels): centre ``(2 sigmoid(t) - 1/2 + cell) * stride``, size ``anchor (2 sigmoid(t))^2``.
 
     Centres lie from half a cell before the cell to half a cell after it, sides from 0 to 4 times the anchor's. Shapes
     and units as in `yolojax.coding.decode`. The first 2 is Darknet's ``scale_x_y``, which some files state otherwise.
@@ -28,13 +28,13 @@ def decode_squared(
     return jnp.concatenate([centre - half, centre + half], axis=-1)
 
 
-def encode_squared(
+def encode_yolov5(
     boxes: Float[Array, "*n 4"],
     cells: Float[Array, "*#n 2"],
     stride: float | int | Float[Array, "*#n"],
     anchors: Float[Array, "*#n 2"],
 ) -> Float[Array, "*n 4"]:
-    """The inverse of `decode_squared`, exact to 1e-3 pixel within its reach; beyond it, the nearest that it reaches.
+    """The inverse of `decode_yolov5`, exact to 1e-3 pixel within its reach; beyond it, the nearest that it reaches.
 
     Within 1e-3 pixel for centres over the whole reach and sides up to 3.99 times the anchor's.
     """
