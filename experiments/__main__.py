@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 
-from experiments.record import HERE, RESULTS, index, render, studies
+from experiments.shared.record import HERE, import_study, index, records_of, render, studies
 
 
 def main() -> None:
     for name in studies():
-        file = RESULTS / name / "results.json"
-        module = importlib.import_module(f"experiments.{name}")
-        if file.exists() and hasattr(module, "page"):
-            record = json.loads(file.read_text())
-            (RESULTS / name / "README.md").write_text(render(record, module))
-            if not (RESULTS / name / "plot.png").exists():
-                module.draw(record).savefig(RESULTS / name / "plot.png", dpi=110)
+        module = import_study(name)
+        for folder in records_of(name) if hasattr(module, "page") else ():
+            record = json.loads((folder / "results.json").read_text())
+            (folder / "README.md").write_text(render(record, module))
+            if not (folder / "plot.png").exists():
+                module.draw(record).savefig(folder / "plot.png", dpi=110)
     (HERE / "README.md").write_text(index())
 
 

@@ -1,7 +1,6 @@
 """Studies run from end to end in their quick form, and what is committed is what the recorded numbers give."""
 
 import argparse
-import importlib
 import json
 import re
 import subprocess
@@ -11,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import record
-from experiments.record import HERE, RESULTS, interval, paired, studies, verdict
+from experiments.shared import record
+from experiments.shared.record import HERE, folder_of, import_study, interval, paired, studies, verdict
 
 ROOT = Path(__file__).parent.parent
 DOCS = studies()
 # The others keep their records in their own way, and have tests elsewhere.
-QUICK = [name for name in DOCS if "\ndef page(" in (HERE / f"{name}.py").read_text()]
-RECORDED = [name for name in DOCS if (RESULTS / name / "results.json").exists()]
+QUICK = [name for name in DOCS if "\ndef page(" in (folder_of(name) / "study.py").read_text()]
+RECORDED = [pytest.param(name, folder, id=folder.name) for name in DOCS for folder in record.records_of(name)]
 
 
 # Those that compile longest, even in their quick form.
@@ -28,7 +27,7 @@ QUICK_RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else na
 
 @pytest.mark.parametrize("name", QUICK_RUNS)
 def test_quick_run_leaves_a_complete_record(name, tmp_path, capsys):
-    module = importlib.import_module(f"experiments.{name}")
+    module = import_study(name)
     made = module.main(["--quick", "--out", str(tmp_path)])
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(made))
     page = (tmp_path / "README.md").read_text()
@@ -49,12 +48,11 @@ def test_table_of_studies_is_the_generated_one():
     assert (HERE / "README.md").read_text() == record.index(), "run `python -m experiments` and commit what it writes"
 
 
-@pytest.mark.parametrize("name", RECORDED)
-def test_record_names_nobody_and_its_page_is_the_generated_one(name):
-    folder = RESULTS / name
+@pytest.mark.parametrize(("name", "folder"), RECORDED)
+def test_record_names_nobody_and_its_page_is_the_generated_one(name, folder):
     for file in (*folder.glob("*.json"), *folder.glob("*.md")):
         assert not re.search(r"/(home|work|tmp|root|Users)/|localhost", file.read_text()), file
-    module = importlib.import_module(f"experiments.{name}")
+    module = import_study(name)
     if hasattr(module, "page"):
         made = record.render(json.loads((folder / "results.json").read_text()), module)
         assert (folder / "README.md").read_text() == made, "run `python -m experiments` and commit what it writes"
@@ -122,7 +120,7 @@ def test_bccd_needs_data():
 
 
 def test_eval_speed_quick_compares_the_programs():
-    command = [sys.executable, "-m", "experiments.eval_speed", "--quick"]
+    command = [sys.executable, "-m", "experiments.benchmarks.eval_speed", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "yolojax, compiled from memory" in done.stdout and "bootstrap: " in done.stdout
@@ -131,20 +129,20 @@ def test_eval_speed_quick_compares_the_programs():
 
 
 def test_eval_speed_needs_a_case():
-    command = [sys.executable, "-m", "experiments.eval_speed"]
+    command = [sys.executable, "-m", "experiments.benchmarks.eval_speed"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and "--case" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_iou_parity_holds_against_recorded_answers():
-    module = importlib.import_module("experiments.iou_parity")
+    module = import_study("iou_parity")
     families = module.measure(argparse.Namespace(quick=True, write_golden=None))["families"]
     assert len(families) == 12 and all(f["from_torchvision"] < 1e-6 and f["finite_here"] for f in families.values())
 
 
 def test_labels_are_spoilt_as_said():
-    from experiments.label_errors import KINDS, spoil
-    from experiments.small import images
+    from experiments.label_errors.study import KINDS, spoil
+    from experiments.shared.small_runs import images
 
     right = images(40, 32).targets
     wrong, kinds, missing = spoil(right, 2, 32, seed=0)
@@ -158,3 +156,46 @@ def test_labels_are_spoilt_as_said():
     assert (right.classes != wrong.classes)[changed["class"]].all()
     assert (np.abs(right.boxes - wrong.boxes)[changed["moved"]].max(axis=1) > 0).all()
     assert not right.valid[changed["extra"]].any()
+
+
+def test_a_record_of_another_device_stands_below_the_studys_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "HERE", tmp_path)
+    for folder in ("speed", "speed/nvidia_h200", "speed/empty"):
+        (tmp_path / folder).mkdir()
+    for folder in ("speed", "speed/nvidia_h200"):
+        (tmp_path / folder / "results.json").write_text("{}")
+    assert record.records_of("speed") == [tmp_path / "speed", tmp_path / "speed" / "nvidia_h200"]
+
+
+def test_throughput_on_an_accelerator_records_itself_beside_the_processors(tmp_path, monkeypatch):
+    """With invented figures: what is measured, in which of PyTorch's modes, and what the page says of it."""
+    study = import_study("benchmarks.throughput")
+    asked = []
+
+    def ours(*case):
+        asked.append(case)
+        numbers = dict.fromkeys(study.KEPT, 1.0) | {
+            "traffic": None,
+            "bandwidth_share": None,
+            "images_per_second": 4000.0,
+        }
+        return {**numbers, "parameters": 1, "steps": 3}
+
+    def theirs(python, *case):
+        asked.append(case)
+        return {"images_per_second": 2000.0, "steps": 3, "compile_seconds": 5.0, "device_memory": 2**30}
+
+    monkeypatch.setattr(study.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(study, "ours", ours)
+    monkeypatch.setattr(study, "pytorch", theirs)
+    monkeypatch.setattr(study.shutil, "which", lambda name: None)
+    monkeypatch.setattr(study, "device_name", lambda: "device")
+    monkeypatch.setattr(study, "folder_of", lambda name: tmp_path)
+    made = study.main(["--torch", "python3", "--seconds", "5"])
+    assert [case[-1] for case in asked[:4]] == [5.0, "eager", "graph", "compiled"]
+    assert asked[-1] == ("YOLOv8s", 640, 64, "bfloat16", 5.0) and len(asked) == 4 * 4 + 1
+    assert {file.name for file in (tmp_path / "device").iterdir()} == {"README.md", "results.json", "plot.png"}
+    assert "YOLOv8n 4000.0 (100% of the peak)" in study.conclude(made) and "PyTorch, compiled 2000.0" in study.conclude(
+        made
+    )
+    assert "| PyTorch, CUDA graph | 640 | 64 | bfloat16 | 2000.0 |  | 5 | 1.07 |" in study.page(made)
