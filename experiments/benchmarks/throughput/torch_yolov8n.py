@@ -4,8 +4,9 @@ Used by `experiments.benchmarks.throughput`. It imports PyTorch and nothing of t
 PyTorch can run it. The step is forward, the sum of squared outputs as loss, backward and AdamW, on noise that lies on
 the device: no data set, augmentation, assignment, average or log. Channels-last; bfloat16 by autocast. On a GPU float32
 products may use TF32, as JAX does by default, cuDNN chooses its algorithms by measuring, and AdamW is fused. The loss
-is read one step late, as in our loop. The step runs in one of three modes: ``eager``, op after op; ``graph``, the whole step captured once as a CUDA graph and
-replayed; ``compiled``, network and loss by ``torch.compile`` with CUDA graphs (``reduce-overhead``).
+is read one step late, as in our loop. The step runs in one of three modes: ``eager``, op after op; ``graph``, the whole
+step captured once as a CUDA graph and replayed; ``compiled``, network and loss by ``torch.compile`` with CUDA graphs
+(``reduce-overhead``).
 """
 
 # pyright: reportMissingImports=false
@@ -120,14 +121,11 @@ def main(size: int, batch: int, dtype: str, seconds: float, mode: str = "eager")
     for _ in range(3):
         float(step())  # waits for the device
     before = time.perf_counter() - started
-    started, steps, pending = time.perf_counter(), 0, None
+    started, steps, pending = time.perf_counter(), 1, step()
     while steps < 3 or time.perf_counter() - started < seconds:
         loss = step()
-        if pending is not None:
-            float(pending)
+        float(pending)
         pending, steps = loss, steps + 1
-        if mode == "graph":  # a replay writes its loss where the last one did
-            pending = loss.clone()
     float(pending)
     rate = steps * batch / (time.perf_counter() - started)
     parameters = sum(p.numel() for p in network.parameters())
@@ -151,6 +149,6 @@ def _captured(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
 
     def replay() -> torch.Tensor:
         graph.replay()
-        return loss
+        return loss.clone()  # the next replay writes its loss where this one did
 
     return replay
