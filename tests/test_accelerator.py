@@ -25,7 +25,7 @@ CPU = jax.devices("cpu")[0]
 DEVICES = {d.platform: d for d in jax.devices() if d.platform != "cpu"} or {"cpu": None}
 
 
-@pytest.fixture(params=DEVICES.values(), ids=DEVICES)
+@pytest.fixture(params=list(DEVICES.values()), ids=list(DEVICES))
 def accelerator(request):
     if request.param is None:
         pytest.skip("no accelerator here")
