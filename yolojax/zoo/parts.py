@@ -118,8 +118,8 @@ def find_assigner(value: Any, k: int) -> tuple[AnchorFreeAssign, str]:
     as `find_part` does.
     """
     function, name = find_part("assign", value, ASSIGNERS)
-    limits: dict[str, Callable[..., Any]] = {
+    limits: dict[str, AnchorFreeAssign] = {
         "task-aligned": partial(task_aligned_assign, k=k),
         "simota": partial(simota_assign, largest_k=k),
     }
-    return limits.get(name, function), name
+    return (limits[name] if name in limits else function), name
