@@ -277,7 +277,7 @@ def test_damaged_and_hostile_archives_are_refused(tmp_path: Path) -> None:
         "two members": write.zip_archive(members() | {"a/data/1": b""}).replace(b"a/data/1", b"a/data/0"),
         "not in the file": renamed,
         "encrypted": patched(directory + 8, "<H", 1),
-        "unknown method 14": patched(directory + 10, "<H", 14),
+        "compressed by method 14": patched(directory + 10, "<H", 14),
         "overlap": patched(second + 42, "<L", 10),
         "out of the file": patched(directory + 20, "<2L", 1 << 30, 1 << 30),
         "not where": patched(second + 42, "<L", header_of_second + 1),
