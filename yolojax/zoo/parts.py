@@ -11,7 +11,7 @@ A description stores names. In the place of a function of the user's own it has 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
