@@ -1,1 +1,1 @@
-"""Runnable studies, each with its recorded result under ``experiments/results``; run from a checkout, not shipped."""
+"""Runnable studies, each in a folder with its recorded result; run from a checkout, not shipped."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 
-from experiments.record import HERE, RESULTS, index, render, studies
+from experiments.shared.record import HERE, folder_of, import_study, index, render, studies
 
 
 def main() -> None:
     for name in studies():
-        file = RESULTS / name / "results.json"
-        module = importlib.import_module(f"experiments.{name}")
-        if file.exists() and hasattr(module, "page"):
-            record = json.loads(file.read_text())
-            (RESULTS / name / "README.md").write_text(render(record, module))
-            if not (RESULTS / name / "plot.png").exists():
-                module.draw(record).savefig(RESULTS / name / "plot.png", dpi=110)
+        folder = folder_of(name)
+        module = import_study(name)
+        if (folder / "results.json").exists() and hasattr(module, "page"):
+            record = json.loads((folder / "results.json").read_text())
+            (folder / "README.md").write_text(render(record, module))
+            if not (folder / "plot.png").exists():
+                module.draw(record).savefig(folder / "plot.png", dpi=110)
     (HERE / "README.md").write_text(index())
 
 

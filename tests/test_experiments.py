@@ -1,7 +1,6 @@
 """Studies run from end to end in their quick form, and what is committed is what the recorded numbers give."""
 
 import argparse
-import importlib
 import json
 import re
 import subprocess
@@ -11,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import record
-from experiments.record import HERE, RESULTS, interval, paired, studies, verdict
+from experiments.shared import record
+from experiments.shared.record import HERE, folder_of, import_study, interval, paired, studies, verdict
 
 ROOT = Path(__file__).parent.parent
 DOCS = studies()
 # The others keep their records in their own way, and have tests elsewhere.
-QUICK = [name for name in DOCS if "\ndef page(" in (HERE / f"{name}.py").read_text()]
-RECORDED = [name for name in DOCS if (RESULTS / name / "results.json").exists()]
+QUICK = [name for name in DOCS if "\ndef page(" in (folder_of(name) / "study.py").read_text()]
+RECORDED = [name for name in DOCS if (folder_of(name) / "results.json").exists()]
 
 
 # Those that compile longest, even in their quick form.
@@ -28,7 +27,7 @@ QUICK_RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else na
 
 @pytest.mark.parametrize("name", QUICK_RUNS)
 def test_quick_run_leaves_a_complete_record(name, tmp_path, capsys):
-    module = importlib.import_module(f"experiments.{name}")
+    module = import_study(name)
     made = module.main(["--quick", "--out", str(tmp_path)])
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(made))
     page = (tmp_path / "README.md").read_text()
@@ -51,10 +50,10 @@ def test_table_of_studies_is_the_generated_one():
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_record_names_nobody_and_its_page_is_the_generated_one(name):
-    folder = RESULTS / name
+    folder = folder_of(name)
     for file in (*folder.glob("*.json"), *folder.glob("*.md")):
         assert not re.search(r"/(home|work|tmp|root|Users)/|localhost", file.read_text()), file
-    module = importlib.import_module(f"experiments.{name}")
+    module = import_study(name)
     if hasattr(module, "page"):
         made = record.render(json.loads((folder / "results.json").read_text()), module)
         assert (folder / "README.md").read_text() == made, "run `python -m experiments` and commit what it writes"
@@ -122,7 +121,7 @@ def test_bccd_needs_data():
 
 
 def test_eval_speed_quick_compares_the_programs():
-    command = [sys.executable, "-m", "experiments.eval_speed", "--quick"]
+    command = [sys.executable, "-m", "experiments.benchmarks.eval_speed", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "yolojax, compiled from memory" in done.stdout and "bootstrap: " in done.stdout
@@ -131,20 +130,20 @@ def test_eval_speed_quick_compares_the_programs():
 
 
 def test_eval_speed_needs_a_case():
-    command = [sys.executable, "-m", "experiments.eval_speed"]
+    command = [sys.executable, "-m", "experiments.benchmarks.eval_speed"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and "--case" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_iou_parity_holds_against_recorded_answers():
-    module = importlib.import_module("experiments.iou_parity")
+    module = import_study("iou_parity")
     families = module.measure(argparse.Namespace(quick=True, write_golden=None))["families"]
     assert len(families) == 12 and all(f["from_torchvision"] < 1e-6 and f["finite_here"] for f in families.values())
 
 
 def test_labels_are_spoilt_as_said():
-    from experiments.label_errors import KINDS, spoil
-    from experiments.small import images
+    from experiments.label_errors.study import KINDS, spoil
+    from experiments.shared.small_runs import images
 
     right = images(40, 32).targets
     wrong, kinds, missing = spoil(right, 2, 32, seed=0)

@@ -25,7 +25,7 @@ def detect(
     Args:
       detector: closed over, never traced.
       variables: its own.
-      images: as `yolojax.data.feed.make_input_image` lays them out.
+      images: as `yolojax.data.make_input_image` lays them out.
       confidence, iou: thresholds of `postprocess`, traced.
       wanted: classes to report; None reports all. What is reported under them is the same as without it.
       max_detections: rows an image, static.

@@ -36,18 +36,10 @@ class Targets(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch as the loader delivers it. ``content`` is the box of the input image where the photo lies.
-
-    ``original_size`` is ``(height, width)`` in pixels of the file; ``image_valid`` is False for rows that only fill the
-    last batch of an evaluation.
-    """
+    """What a training step reads: RGB images resized to the input size, and their objects."""
 
     images: UInt8[Array, "B H W 3"]
     targets: Targets
-    image_id: Int[Array, " B"]
-    original_size: Int[Array, "B 2"]
-    content: Float[Array, "B 4"]
-    image_valid: Bool[Array, " B"]
 
 
 class Hyper(NamedTuple):

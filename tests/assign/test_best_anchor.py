@@ -13,8 +13,8 @@ ANCHORS = np.array([[[6, 6], [10, 14]], [[24, 20], [40, 44]]], np.float32)
 H, W, B, M, C = 48, 64, 3, 7, 3
 
 ALSO = 0.2
-assign = jax.jit(lambda targets: assign_targets(targets, jnp.asarray(ANCHORS), LEVELS, C))
-assign_more = jax.jit(lambda targets: assign_targets(targets, jnp.asarray(ANCHORS), LEVELS, C, iou_thresh=ALSO))
+assign = jax.jit(lambda targets: assign_targets(targets, LEVELS, jnp.asarray(ANCHORS), C))
+assign_more = jax.jit(lambda targets: assign_targets(targets, LEVELS, jnp.asarray(ANCHORS), C, iou_thresh=ALSO))
 
 
 def oracle(targets, iou_thresh=1.0):

@@ -1,4 +1,4 @@
-"""`one_to_one_assign` against every possible matching of a small problem."""
+"""`hungarian_assign` against every possible matching of a small problem."""
 
 import itertools
 
@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from yolojax.assign import matching_cost, one_to_one_assign
+from yolojax.assign import hungarian_assign, matching_cost
 from yolojax.structures import Targets
 
 B, M, C = 3, 4, 3
 
-assign = jax.jit(one_to_one_assign)
+assign = jax.jit(hungarian_assign)
 
 
 def best_matching(cost, rows):

@@ -13,7 +13,7 @@ ANCHORS = np.array([[[6, 6], [10, 14]], [[24, 20], [40, 44]]], np.float32)
 B, M, C = 3, 7, 3
 N = sum(v.h * v.w for v in LEVELS) * 2
 
-assign = jax.jit(lambda targets: ratio_assign(targets, jnp.asarray(ANCHORS), LEVELS))
+assign = jax.jit(lambda targets: ratio_assign(targets, LEVELS, jnp.asarray(ANCHORS)))
 
 
 def oracle(targets, lab):

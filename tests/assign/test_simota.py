@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax.assign import simota_assign
+from yolojax.assign import Predictions, simota_assign
 from yolojax.coding import cell_centres
 from yolojax.structures import Level
 
@@ -14,7 +14,7 @@ POINTS, STRIDES = cell_centres(LEVELS)
 P, S = np.asarray(POINTS, np.float64), np.asarray(STRIDES, np.float64)
 B, M, C, N = 3, 7, 3, len(P)
 
-assign = jax.jit(lambda boxes, cls, obj, targets: simota_assign(POINTS, STRIDES, boxes, cls, obj, targets))
+assign = jax.jit(lambda boxes, cls, obj, targets: simota_assign(targets, LEVELS, Predictions(boxes, cls, obj)))
 
 
 def sigmoid(x):

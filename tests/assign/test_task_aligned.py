@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax.assign import inside_crowd, list_positives, task_aligned_assign
-from yolojax.assign.points import PredictionAssignment
+from yolojax.assign import Assigned, Predictions, inside_crowd, positives, task_aligned_assign
 from yolojax.coding import cell_centres
 from yolojax.errors import ConfigError
 from yolojax.structures import Level, Targets
@@ -20,8 +19,8 @@ B, M, C, N = 3, 7, 3, len(POINTS)
 
 @functools.cache
 def compiled(alpha, beta, k):
-    points = jnp.asarray(POINTS, jnp.float32)
-    return jax.jit(lambda *a: task_aligned_assign(points, *a, alpha=alpha, beta=beta, k=k))
+    rule = functools.partial(task_aligned_assign, alpha=alpha, beta=beta, k=k)
+    return jax.jit(lambda boxes, logits, targets: rule(targets, LEVELS, Predictions(boxes, logits)))
 
 
 def oracle(boxes, logits, targets, lab, alpha, beta, k):
@@ -108,9 +107,13 @@ def test_inside_crowd_is_the_share_of_the_predictions_own_area():
     assert not jax.jit(inside_crowd)(boxes, hidden).any()
 
 
-def test_positives_are_listed_in_order():
-    positive = np.array([[0, 1, 1, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
-    assigned = PredictionAssignment(*(jnp.asarray(a) for a in (positive.astype(np.int32), positive, positive * 1.0)))
-    listed, real = jax.jit(lambda a: list_positives(a, 4))(assigned)
-    np.testing.assert_array_equal(real, [[1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
-    np.testing.assert_array_equal(listed, [[1, 2, 4, 0], [0, 0, 0, 0], [0, 1, 2, 3]])
+def test_positives_are_those_listed_or_all_predictions():
+    positive = np.array([[0, 1, 1, 0, 1], [0, 0, 0, 0, 0]], bool)
+    plain = Assigned(*(jnp.asarray(a) for a in (positive.astype(np.int32), positive, positive.astype(np.float32))))
+    index, real = jax.jit(positives)(plain)
+    np.testing.assert_array_equal(real, positive)
+    np.testing.assert_array_equal(index, np.tile(np.arange(5), (2, 1)))
+    listed = plain._replace(listed=jnp.array([[4, 1, 2, 5], [5, 5, 5, 5]]))
+    index, real = jax.jit(positives)(listed)
+    np.testing.assert_array_equal(real, [[1, 1, 1, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(index, [[4, 1, 2, 0], [0, 0, 0, 0]])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from experiments.torch_yolox import TorchYOLOX
+from experiments.benchmarks.inference_speed.torch_yolox import TorchYOLOX
 
 CLASSES, WIDTH = 3, 2
 

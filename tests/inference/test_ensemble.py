@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.inference.test_tta import cell_detector
 
+from tests.inference.test_tta import cell_detector
 from yolojax.detect import detect
 from yolojax.errors import ConfigError
 from yolojax.inference.ensemble import EnsembleDetections, box_uncertainty, detect_ensemble, fuse_members, stack_members

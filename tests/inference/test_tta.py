@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.inference.test_predict import red_finder
 
+from tests.inference.test_predict import red_finder
 from yolojax.augment.letterbox import letterbox
 from yolojax.detect import detect
 from yolojax.detector import Detector, DetectorSpec, prepare_images

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolojax.assign import (
+    Predictions,
     assign_targets,
     atss_assign,
-    matching_cost,
+    best_anchor_assign,
     one_to_one_assign,
     ratio_assign,
     simota_assign,
@@ -27,25 +28,22 @@ B, M, C, N = 2, 4, 3, len(POINTS)
 
 _rng = np.random.default_rng(0)
 _REACH = np.asarray(STRIDES)[None, :, None] * _rng.uniform(0.3, 3, (2, B, N, 2))
-PREDICTIONS = (
+PREDICTIONS = Predictions(
     jnp.asarray(np.concatenate([POINTS[None] - _REACH[0], POINTS[None] + _REACH[1]], -1), jnp.float32),
     jnp.asarray(_rng.normal(0, 2, (B, N, C)), jnp.float32),
     jnp.asarray(_rng.normal(0, 2, (B, N)), jnp.float32),
 )
 
 
-def by_hungarian(targets, boxes, classes, objectness):
-    return one_to_one_assign(matching_cost(boxes, jax.nn.softmax(classes), targets, (32, 40)), targets)
-
-
 ASSIGNERS = {
-    "task aligned": jax.jit(lambda t, boxes, classes, _: task_aligned_assign(POINTS, boxes, classes, t, k=4)),
-    "simota": jax.jit(lambda t, *predictions: simota_assign(POINTS, STRIDES, *predictions, t)),
-    "atss": jax.jit(lambda t, *_: atss_assign(t, LEVELS, k=4, anchor_scale=2.0)),
-    "ratio": jax.jit(lambda t, *_: ratio_assign(t, ANCHORS, LEVELS)),
-    "one to one": jax.jit(by_hungarian),
+    "task aligned": jax.jit(lambda t, predictions: task_aligned_assign(t, LEVELS, predictions, k=4)),
+    "simota": jax.jit(lambda t, predictions: simota_assign(t, LEVELS, predictions)),
+    "atss": jax.jit(lambda t, predictions: atss_assign(t, LEVELS, predictions, k=4, anchor_scale=2.0)),
+    "ratio": jax.jit(lambda t, _: ratio_assign(t, LEVELS, ANCHORS)),
+    "best anchor": jax.jit(lambda t, _: best_anchor_assign(t, LEVELS, ANCHORS, iou_thresh=0.3)),
+    "one to one": jax.jit(lambda t, predictions: one_to_one_assign(t, LEVELS, predictions)),
 }
-best_anchor = jax.jit(lambda t: assign_targets(t, ANCHORS, LEVELS, C))
+best_anchor = jax.jit(lambda t: assign_targets(t, LEVELS, ANCHORS, C))
 
 coordinate = st.one_of(st.integers(-1, 5).map(lambda i: 8.0 * i), st.floats(-8, 48, width=32, allow_subnormal=False))
 side = st.one_of(st.sampled_from([0.0, 8.0, 16.0]), st.floats(0, 40, width=32, allow_subnormal=False))
@@ -83,7 +81,7 @@ def owned(got, targets):
 @fast
 @given(targets=scenes)
 def test_only_real_objects_own_predictions(assign, targets):
-    got = jax.tree.map(np.asarray, assign(targets, *PREDICTIONS))
+    got = jax.tree.map(np.asarray, assign(targets, PREDICTIONS))
     sizes = targets.boxes[..., 2:] - targets.boxes[..., :2]
     real = targets.valid & ~targets.crowd & (sizes > 0).all(-1)
     assert np.take_along_axis(real, got.objects, 1)[got.positive].all()
@@ -97,7 +95,7 @@ def test_only_real_objects_own_predictions(assign, targets):
 @given(targets=scenes, order=st.permutations(range(M)))
 def test_order_and_padding_are_irrelevant(assign, targets, order):
     mixed = reordered(targets, order)
-    first, second = assign(targets, *PREDICTIONS), assign(mixed, *PREDICTIONS)
+    first, second = assign(targets, PREDICTIONS), assign(mixed, PREDICTIONS)
     np.testing.assert_array_equal(first.positive, second.positive)
     np.testing.assert_array_equal(first.scores, second.scores)
     np.testing.assert_array_equal(owned(first, targets), owned(second, mixed))
@@ -107,8 +105,8 @@ def test_order_and_padding_are_irrelevant(assign, targets, order):
 @fast
 @given(targets=scenes)
 def test_images_know_nothing_of_each_other(assign, targets):
-    swapped = assign(*jax.tree.map(lambda a: a[::-1], (targets, *PREDICTIONS)))
-    for a, b in zip(assign(targets, *PREDICTIONS), swapped, strict=True):
+    swapped = assign(*jax.tree.map(lambda a: a[::-1], (targets, PREDICTIONS)))
+    for a, b in zip(assign(targets, PREDICTIONS), swapped, strict=True):
         np.testing.assert_array_equal(a, b[::-1])
 
 
@@ -116,7 +114,7 @@ def test_images_know_nothing_of_each_other(assign, targets):
 @given(targets=scenes)
 def test_points_lie_inside_their_object(targets):
     for name in ("task aligned", "atss"):
-        got = ASSIGNERS[name](targets, *PREDICTIONS)
+        got = ASSIGNERS[name](targets, PREDICTIONS)
         boxes = owned(got, targets)[..., :4][np.asarray(got.positive)]
         points = np.broadcast_to(POINTS, (B, N, 2))[np.asarray(got.positive)]
         assert ((points > boxes[:, :2]) & (points < boxes[:, 2:])).all()
@@ -126,7 +124,7 @@ def test_points_lie_inside_their_object(targets):
 @given(targets=scenes)
 def test_the_best_aligned_point_has_the_best_overlap_as_score(targets):
     """``max t_hat = max u`` over the positives of an object (arXiv 2108.07755, section 3.2.2)."""
-    got = jax.tree.map(np.asarray, ASSIGNERS["task aligned"](targets, *PREDICTIONS))
+    got = jax.tree.map(np.asarray, ASSIGNERS["task aligned"](targets, PREDICTIONS))
     for b in range(B):
         for m in range(M):
             own = np.flatnonzero(got.positive[b] & (got.objects[b] == m))
@@ -138,7 +136,7 @@ def test_the_best_aligned_point_has_the_best_overlap_as_score(targets):
 @fast
 @given(targets=scenes)
 def test_one_to_one_gives_every_object_one_prediction(targets):
-    got = jax.tree.map(np.asarray, ASSIGNERS["one to one"](targets, *PREDICTIONS))
+    got = jax.tree.map(np.asarray, ASSIGNERS["one to one"](targets, PREDICTIONS))
     sizes = targets.boxes[..., 2:] - targets.boxes[..., :2]
     real = targets.valid & ~targets.crowd & (sizes > 0).all(-1)
     for b in range(B):

@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from yolojax.assign import simota_assign, task_aligned_assign
 from yolojax.losses import (
     binary_cross_entropy,
     box_iou_loss,
     complete_box_iou_loss,
-    decoded_complete_iou_loss,
     distance_box_iou_loss,
     distribution_focal_loss,
     focal_loss,
     generalized_box_iou_loss,
+    on_decoded_boxes,
     quality_focal_loss,
     scylla_box_iou_loss,
     varifocal_loss,
@@ -35,21 +36,27 @@ HYPER = hyper_as_arrays(Hyper(lambda_l1=1.0))
 fast = settings(max_examples=20, deadline=None)
 
 _rng = np.random.default_rng(0)
-ANCHORED_MAPS = tuple(jnp.asarray(_rng.normal(0, 1, (B, v.h, v.w, 2, 5 + C)), jnp.float32) for v in LEVELS)
-FREE_MAPS = tuple(
+YOLOV3_MAPS = tuple(jnp.asarray(_rng.normal(0, 1, (B, v.h, v.w, 2, 5 + C)), jnp.float32) for v in LEVELS)
+YOLOV8_MAPS = tuple(
     tuple(jnp.asarray(_rng.normal(0, 1, (B, v.h, v.w, d)), jnp.float32) for v in LEVELS) for d in (4 * 8, C)
 )
-DECOUPLED_MAPS = tuple(
+YOLOX_MAPS = tuple(
     tuple(jnp.asarray(_rng.normal(0, 1, (B, v.h, v.w, d)), jnp.float32) for v in LEVELS) for d in (4, 1, C)
 )
 LOSSES = {
-    "anchored": (lambda maps, t, h: yolov3_loss(maps, LEVELS, ANCHORS, t, h), ANCHORED_MAPS),
-    "anchored, CIoU": (
-        lambda maps, t, h: yolov3_loss(maps, LEVELS, ANCHORS, t, h, box_part=decoded_complete_iou_loss),
-        ANCHORED_MAPS,
+    "yolov3": (lambda maps, t, h: yolov3_loss(maps, LEVELS, ANCHORS, t, h), YOLOV3_MAPS),
+    "yolov3, CIoU": (
+        lambda maps, t, h: yolov3_loss(maps, LEVELS, ANCHORS, t, h, box_loss=on_decoded_boxes(complete_box_iou_loss)),
+        YOLOV3_MAPS,
     ),
-    "decoupled": (lambda maps, t, h: yolox_loss(*maps, LEVELS, t, h, largest_k=4), DECOUPLED_MAPS),
-    "anchor free": (lambda maps, t, h: yolov8_loss(*maps, LEVELS, t, h, k=4), FREE_MAPS),
+    "yolox": (
+        lambda maps, t, h: yolox_loss(*maps, LEVELS, t, h, assign=functools.partial(simota_assign, largest_k=4)),
+        YOLOX_MAPS,
+    ),
+    "yolov8": (
+        lambda maps, t, h: yolov8_loss(*maps, LEVELS, t, h, assign=functools.partial(task_aligned_assign, k=4)),
+        YOLOV8_MAPS,
+    ),
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
@@ -165,6 +172,7 @@ box_losses = jax.jit(
             for loss in (
                 box_iou_loss,
                 generalized_box_iou_loss,
+                on_decoded_boxes,
                 distance_box_iou_loss,
                 complete_box_iou_loss,
                 scylla_box_iou_loss,

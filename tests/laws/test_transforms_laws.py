@@ -61,6 +61,14 @@ def cells():
 SIZES = jnp.full((2, N, 2), 12.0)
 
 
+def predictions(x):
+    return assign.Predictions(x["boxes"], x["logits"], x["far"])
+
+
+def assigned(x):
+    return assign.Assigned(jnp.where(x["positive"], x["labels"], 0), x["positive"], x["far"])
+
+
 def calls(module, keys, *names):
     """Examples of functions of one module that all take the same arrays."""
 
@@ -74,6 +82,7 @@ OVERLAPS = ("box_iou", "generalized_box_iou", "distance_box_iou", "complete_box_
 FORMATS = ("xywh", "xyxy", "cxcywh")
 BOX_LOSSES = (
     "box_iou_loss",
+    "squared_box_iou_loss",
     "generalized_box_iou_loss",
     "distance_box_iou_loss",
     "complete_box_iou_loss",
@@ -105,10 +114,7 @@ ELEMENTWISE = {
     "coding.flatten_levels": lambda x: coding.flatten_levels(x["box_maps"]),
     "losses.distribution_focal_loss": lambda x: losses.distribution_focal_loss(x["bins"], x["far"]),
     "losses.squared_offset_loss": lambda x: losses.squared_offset_loss(x["raw"], x["boxes"], *cells(), SIZES),
-    "losses.decoded_box_part": lambda x: losses.decoded_box_part(losses.box_iou_loss)(
-        x["raw"], x["boxes"], *cells(), SIZES
-    ),
-    "losses.decoded_complete_iou_loss": lambda x: losses.decoded_complete_iou_loss(
+    "losses.on_decoded_boxes": lambda x: losses.on_decoded_boxes(losses.box_iou_loss)(
         x["raw"], x["boxes"], *cells(), SIZES
     ),
     "losses.with_class_weights": lambda x: losses.with_class_weights(
@@ -120,24 +126,20 @@ ELEMENTWISE = {
 }
 
 ASSIGNERS = {
-    "assign.assign_targets": lambda x: assign.assign_targets(x["targets"], ANCHORS, LEVELS, C),
-    "assign.match_best_anchor": lambda x: assign.match_best_anchor(
-        assign.sort_by_content(x["targets"]), ANCHORS, LEVELS
-    ),
+    "assign.assign_targets": lambda x: assign.assign_targets(x["targets"], LEVELS, ANCHORS, C),
+    "assign.best_anchor_assign": lambda x: assign.best_anchor_assign(x["targets"], LEVELS, ANCHORS, iou_thresh=0.3),
     "assign.shape_iou": lambda x: assign.shape_iou(x["boxes"][..., 2:], ANCHORS[0]),
-    "assign.ratio_assign": lambda x: assign.ratio_assign(x["targets"], ANCHORS, LEVELS),
+    "assign.ratio_assign": lambda x: assign.ratio_assign(x["targets"], LEVELS, ANCHORS),
     "assign.atss_assign": lambda x: assign.atss_assign(x["targets"], LEVELS, anchor_scale=2.0),
-    "assign.simota_assign": lambda x: assign.simota_assign(
-        POINTS, STRIDES, x["boxes"], x["logits"], x["far"], x["targets"]
-    ),
-    "assign.task_aligned_assign": lambda x: assign.task_aligned_assign(POINTS, x["boxes"], x["logits"], x["targets"]),
-    "assign.one_to_one_assign": lambda x: assign.one_to_one_assign(x["cost"], x["targets"]),
+    "assign.simota_assign": lambda x: assign.simota_assign(x["targets"], LEVELS, predictions(x)),
+    "assign.task_aligned_assign": lambda x: assign.task_aligned_assign(x["targets"], LEVELS, predictions(x)),
+    "assign.one_to_one_assign": lambda x: assign.one_to_one_assign(x["targets"], LEVELS, predictions(x)),
+    "assign.hungarian_assign": lambda x: assign.hungarian_assign(x["cost"], x["targets"]),
     "assign.matching_cost": lambda x: assign.matching_cost(x["boxes"], x["soft"], x["targets"], (32, 32)),
     "assign.ignored_negatives": lambda x: assign.ignored_negatives(x["boxes"], x["positive"], x["targets"], 0.5),
     "assign.inside_crowd": lambda x: assign.inside_crowd(x["boxes"], x["targets"]),
-    "assign.list_positives": lambda x: assign.list_positives(
-        assign.PredictionAssignment(x["labels"], x["positive"], x["far"]), 5
-    ),
+    "assign.positives": lambda x: assign.positives(assigned(x)),
+    "assign.count_assigned": lambda x: assign.count_assigned(assigned(x), x["targets"], ~x["positive"]),
     "assign.without_padding": lambda x: assign.without_padding(x["targets"]),
     "assign.sort_by_content": lambda x: assign.sort_by_content(x["targets"]),
 }
@@ -184,7 +186,7 @@ def public_functions():
     names = {n for n in names if not n.startswith("boxes._")}
     for module in (assign, coding, losses, nms):
         short = module.__name__.rpartition(".")[2]
-        names |= {f"{short}.{n}" for n in module.__all__ if not inspect.isclass(getattr(module, n))}
+        names |= {f"{short}.{n}" for n in module.__all__ if inspect.isfunction(getattr(module, n))}
     return names
 
 

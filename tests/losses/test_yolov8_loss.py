@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax.assign import task_aligned_assign
+from yolojax.assign import Predictions, task_aligned_assign
 from yolojax.coding import cell_centres, decode_distributions, flatten_levels
 from yolojax.losses import (
     box_iou_loss,
@@ -96,7 +96,7 @@ gradient = jax.jit(jax.grad(lambda maps, targets: yolov8_loss(*maps, LEVELS, tar
 def assignment(maps, targets):
     points, strides = cell_centres(LEVELS)
     boxes = decode_distributions(flatten_levels(maps[0]), points, strides)
-    return task_aligned_assign(points, boxes, flatten_levels(maps[1]), targets)
+    return task_aligned_assign(targets, LEVELS, Predictions(boxes, flatten_levels(maps[1])))
 
 
 @pytest.mark.parametrize("seed", range(2))

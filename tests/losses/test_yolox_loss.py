@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yolojax.assign import simota_assign
+from yolojax.assign import Predictions, simota_assign
 from yolojax.coding import cell_centres, decode_yolox, flatten_levels
 from yolojax.losses import yolox_loss
 from yolojax.structures import Hyper, Level, Targets, hyper_as_arrays
@@ -91,7 +91,7 @@ gradient = jax.jit(jax.grad(lambda maps, targets: yolox_loss(*maps, LEVELS, targ
 def assignment(maps, targets):
     raw, objectness, logits = (flatten_levels(m) for m in maps)
     boxes = decode_yolox(raw, jnp.asarray(CELLS, jnp.float32)[None], STRIDES[None])
-    return simota_assign(POINTS, STRIDES, boxes, logits, objectness[..., 0], targets)
+    return simota_assign(targets, LEVELS, Predictions(boxes, logits, objectness[..., 0]))
 
 
 def test_equals_its_definition():

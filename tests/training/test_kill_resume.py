@@ -2,7 +2,7 @@
 
 import json
 
-from experiments import kill_resume
+from experiments.kill_resume import study as kill_resume
 
 
 def test_a_run_that_is_killed_three_times_and_terminated_once_ends_in_the_same_bytes(tmp_path):

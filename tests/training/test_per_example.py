@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.small import QUICK, images, lesson_detector, take
+from experiments.shared.small_runs import QUICK, images, lesson_detector, take
 from yolojax.coding import encode
 from yolojax.detector import prepare_images
 from yolojax.structures import Hyper, Targets, hyper_as_arrays

@@ -30,7 +30,7 @@ def make_batch(key: int = 0) -> Batch:
     valid = jnp.broadcast_to(jnp.array([True, False]), (2, 2))
     zero = jnp.zeros((2, 2), jnp.int32)
     targets = Targets(boxes, zero, valid, jnp.zeros((2, 2), bool), jnp.zeros(2, jnp.int32))
-    return Batch(images, targets, jnp.arange(2), jnp.full((2, 2), 32), jnp.zeros((2, 4)), jnp.ones(2, bool))
+    return Batch(images, targets)
 
 
 def fresh(detector, total_steps=10):

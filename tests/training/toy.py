@@ -68,5 +68,4 @@ def toy_batch(key: int = 0, size: int = 8) -> Batch:
     valid = jnp.arange(2)[None, :] < (jnp.arange(size) % 3)[:, None]
     nothing = jnp.zeros((size, 2), jnp.int32)
     targets = Targets(boxes, nothing, valid, jnp.zeros((size, 2), bool), jnp.zeros(size, jnp.int32))
-    full = jnp.ones(size, bool)
-    return Batch(images, targets, jnp.arange(size), jnp.full((size, 2), 8), jnp.zeros((size, 4)), full)
+    return Batch(images, targets)

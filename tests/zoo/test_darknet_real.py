@@ -1,8 +1,8 @@
-"""Published weights against what OpenCV computes from them; the study `experiments/darknet_parity.py` in parts."""
+"""Published weights against what OpenCV computes from them; parts of `experiments/darknet_parity`."""
 
 import pytest
 
-from experiments.darknet_parity import MODELS, average_precision, compare_photos
+from experiments.darknet_parity.study import MODELS, average_precision, compare_photos
 
 
 @pytest.mark.parametrize("model", MODELS)

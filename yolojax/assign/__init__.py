@@ -1,42 +1,63 @@
-"""Assigners: which prediction answers for which object. All take a padded batch at once and can be compiled.
+"""Assigners: which prediction learns which object. Every assigner takes a padded batch and can be compiled.
 
-| function | family | reads predictions | several objects want one prediction |
-|---|---|---|---|
-| `match_best_anchor`, `assign_targets` | YOLOv2, v3: best anchor shape, cell of the centre | no | content |
-| `ratio_assign` | YOLOv5, v7: side ratio, neighbour cells | no | own cell, then content |
-| `atss_assign` | ATSS: threshold from statistics | no | IoU, then content |
-| `simota_assign` | YOLOX: dynamic k | yes | cost, then content |
-| `task_aligned_assign` | TOOD, YOLOv8 and later | yes | IoU, then content |
-| `one_to_one_assign` | DETR family: least total cost | through its cost | cannot happen |
+Assigners of anchor-free detectors share the signature `AnchorFreeAssign`, those of anchor-based detectors share
+`AnchoredAssign`. Each may stand where another of its kind stands, as may a function of your own.
 
-"Content" is the order of `sort_by_content`: never the place of an object in the list. `ignored_negatives` and
-`inside_crowd` tell which negatives carry no loss.
+| function | signature | rule | reads predictions | a contested prediction goes to |
+|---|---|---|---|---|
+| `best_anchor_assign` | `AnchoredAssign` | YOLOv2 to v4: anchor of best shape, cell of the centre | no | content |
+| `ratio_assign` | `AnchoredAssign` | YOLOv5, v7: side ratio, neighbour cells | no | own cell, then content |
+| `atss_assign` | `AnchorFreeAssign` | ATSS: threshold from statistics | no | highest IoU, then content |
+| `simota_assign` | `AnchorFreeAssign` | YOLOX: dynamic k | yes | lowest cost, then content |
+| `task_aligned_assign` | `AnchorFreeAssign` | TOOD, YOLOv8 and later | yes | highest IoU, then content |
+| `one_to_one_assign` | `AnchorFreeAssign` | DETR family: least total cost | yes | no conflict arises |
+
+"Content" means the order of `sort_by_content`, which never depends on the position of an object in the list.
+`ignored_negatives` and `inside_crowd` say which negatives carry no loss.
 """
 
-from yolojax.assign.atss import atss_assign
-from yolojax.assign.best_anchor import Assignment, Responsible, assign_targets, match_best_anchor, shape_iou
-from yolojax.assign.crowd import inside_crowd
-from yolojax.assign.ignore import ignored_negatives
-from yolojax.assign.objects import Objects, sort_by_content, without_padding
-from yolojax.assign.one_to_one import matching_cost, one_to_one_assign
-from yolojax.assign.points import PredictionAssignment, list_positives
-from yolojax.assign.ratio import ratio_assign
-from yolojax.assign.simota import simota_assign
-from yolojax.assign.task_aligned import task_aligned_assign
+from yolojax.assign._anchor_free import (
+    atss_assign,
+    hungarian_assign,
+    matching_cost,
+    one_to_one_assign,
+    simota_assign,
+    task_aligned_assign,
+)
+from yolojax.assign._anchored import TargetMaps, assign_targets, best_anchor_assign, ratio_assign, shape_iou
+from yolojax.assign._common import (
+    DUMMY_BOX,
+    AnchoredAssign,
+    AnchorFreeAssign,
+    Assigned,
+    Objects,
+    Predictions,
+    count_assigned,
+    ignored_negatives,
+    inside_crowd,
+    positives,
+    sort_by_content,
+    without_padding,
+)
 
 __all__ = [
-    "Assignment",
+    "DUMMY_BOX",
+    "AnchorFreeAssign",
+    "AnchoredAssign",
+    "Assigned",
     "Objects",
-    "PredictionAssignment",
-    "Responsible",
+    "Predictions",
+    "TargetMaps",
     "assign_targets",
     "atss_assign",
+    "best_anchor_assign",
+    "count_assigned",
+    "hungarian_assign",
     "ignored_negatives",
     "inside_crowd",
-    "list_positives",
-    "match_best_anchor",
     "matching_cost",
     "one_to_one_assign",
+    "positives",
     "ratio_assign",
     "shape_iou",
     "simota_assign",

@@ -1,42 +1,49 @@
-"""Data sets: readers, the generated set *shapes*, and feeding. Boxes are in original pixels until `feed`."""
+"""Data sets: readers, the generated set *shapes*, input images, sampling and feeding.
 
-from yolojax.data.cache import (
-    DeviceCache,
-    DiskCache,
-    Room,
-    build_disk_cache,
-    choose_storage,
-    default_cache_folder,
-    measure_room,
-    to_devices,
-)
+Boxes of a `Dataset` are in original pixels, boxes of `InputImages` and of batches in input pixels.
+"""
+
+from yolojax.data.cache import DeviceCache, DiskCache, build_disk_cache, to_devices
 from yolojax.data.dataset import Dataset, ImageRecord
-from yolojax.data.feed import (
+from yolojax.data.feed import device_batches, local_rows, onto_devices
+from yolojax.data.input_images import (
     ImageCache,
     InputImages,
+    box_sizes_on_input,
     build_cache,
-    evaluation_batches,
+    choose_input_size,
     load_input_image,
     make_input_image,
     pad_targets,
     padded_objects,
-    training_batches,
 )
 from yolojax.data.opening import list_splits, open_dataset
 from yolojax.data.sampling import (
     Sampler,
     class_balanced_weights,
+    make_sampler,
     repeat_factor_weights,
     sample_indices,
     uniform_sampler,
     weighted_sampler,
 )
 from yolojax.data.shapes import shapes_dataset
+from yolojax.data.splits import open_splits, split_named, take_fraction, validation_split
+from yolojax.data.storage import (
+    Capacity,
+    Storage,
+    choose_storage,
+    default_cache_folder,
+    free_memory,
+    measure_capacity,
+    open_input_images,
+)
 from yolojax.data.stream import ImageStream, prefetch, stream_images
 from yolojax.data.summary import Finding, Summary
 from yolojax.data.writing import write_coco, write_voc, write_yolo
 
 __all__ = [
+    "Capacity",
     "Dataset",
     "DeviceCache",
     "DiskCache",
@@ -45,30 +52,40 @@ __all__ = [
     "ImageRecord",
     "ImageStream",
     "InputImages",
-    "Room",
     "Sampler",
+    "Storage",
     "Summary",
+    "box_sizes_on_input",
     "build_cache",
     "build_disk_cache",
+    "choose_input_size",
     "choose_storage",
     "class_balanced_weights",
     "default_cache_folder",
-    "evaluation_batches",
+    "device_batches",
+    "free_memory",
     "list_splits",
     "load_input_image",
+    "local_rows",
     "make_input_image",
-    "measure_room",
+    "make_sampler",
+    "measure_capacity",
+    "onto_devices",
     "open_dataset",
+    "open_input_images",
+    "open_splits",
     "pad_targets",
     "padded_objects",
     "prefetch",
     "repeat_factor_weights",
     "sample_indices",
     "shapes_dataset",
+    "split_named",
     "stream_images",
+    "take_fraction",
     "to_devices",
-    "training_batches",
     "uniform_sampler",
+    "validation_split",
     "weighted_sampler",
     "write_coco",
     "write_voc",

@@ -1,99 +1,72 @@
-"""Where decoded input images are kept, chosen by their size: in device memory, in memory, on disk, or not at all."""
+"""Input images that were decoded once and are kept in device memory or in a memory-mapped file."""
 
 import hashlib
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, UInt8
 
 from yolojax.data.dataset import Dataset
-from yolojax.data.feed import ImageCache, InputImages, Pixels, Progress, decode_all, lay_out, load_input_image
+from yolojax.data.input_images import (
+    ImageCache,
+    InputImages,
+    Pixels,
+    Progress,
+    decode_all,
+    input_image_fields,
+    load_input_image,
+)
 from yolojax.data.summary import Finding, Summary
-from yolojax.errors import ConfigError, DataError
+from yolojax.errors import DataError
 from yolojax.geometry import Preprocess
 
-Storage = Literal["device", "memory", "disk", "stream"]
-
-
-class Room(NamedTuple):
-    """Bytes that may be taken: of each device (None: computing is done in the host's own memory), memory and disk."""
-
-    device: int | None
-    memory: int
-    disk: int
-
-
-def choose_storage(needed: int, room: Room) -> Storage:
-    """The fastest place that has room: device, memory, disk; else images are decoded each time they are needed."""
-    if room.device is not None and needed <= room.device:
-        return "device"
-    if needed <= room.memory:
-        return "memory"
-    return "disk" if needed <= room.disk else "stream"
-
-
-def measure_room(folder: Path) -> Room:
-    """What there is now: a quarter of the free memory of a device, half of the free memory and disk of this machine."""
-    device = jax.local_devices()[0]
-    stats = None if device.platform == "cpu" else device.memory_stats()
-    on_device = (stats["bytes_limit"] - stats["bytes_in_use"]) // 4 if stats and "bytes_limit" in stats else None
-    existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("."))
-    return Room(on_device, free_memory() // 2, shutil.disk_usage(existing).free // 2)
-
-
-def free_memory() -> int:
-    """Bytes of memory that programs can still get, within the limit of a container; a guess where nothing tells."""
-    found: list[int] = []
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        group = Path("/sys/fs/cgroup")
-        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no such group, or no limit
-        pass
-    if not found:
-        try:
-            found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-        except (AttributeError, ValueError, OSError):
-            found.append(16 * 2**30)
-    return max(0, min(found))
-
-
-def default_cache_folder() -> Path:
-    """``yolojax`` in the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolojax"
+Gather = Callable[[Array, Int[np.ndarray, " B"]], UInt8[Array, "B H W 3"]]
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceCache(InputImages):
-    """InputImages in the memory of every device; a batch of pixels is one gather there, and nothing goes over the
-    wire."""
+    """Input images in the memory of every device: loading a batch is one gather there, and the host sends indices only.
+
+    Attributes:
+      images: all images, whole on each device.
+      split: how a batch is divided over the devices.
+      gather_split, gather_whole: ``(images, indices) -> pixels``, compiled; divided over the devices or whole on each.
+    """
 
     images: UInt8[Array, "n H W 3"] = field(repr=False)
-    gather: Callable[[Array, Int[np.ndarray, " B"]], UInt8[Array, "B H W 3"]] = field(repr=False)
+    split: NamedSharding
+    gather_split: Gather = field(repr=False)
+    gather_whole: Gather = field(repr=False)
 
     def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
-        """These input images, on the devices."""
-        return self.gather(self.images, indices.astype(np.int32)), indices
+        """These images on the devices: divided as ``split`` says, or whole on each where ``B`` does not divide."""
+        parts = self.split.num_devices if self.split.spec else 1
+        gather = self.gather_split if len(indices) % parts == 0 else self.gather_whole
+        return gather(self.images, indices.astype(np.int32)), indices
 
 
-def to_devices(cache: ImageCache, replicated: jax.sharding.Sharding, split: jax.sharding.Sharding) -> DeviceCache:
-    """A cache in memory, moved to the devices: all of it on each (``replicated``), its batches ``split``."""
+def to_devices(cache: ImageCache, replicated: NamedSharding, split: NamedSharding) -> DeviceCache:
+    """Copies a cache in memory to the devices: all of it to each (``replicated``), its batches divided (``split``)."""
     fields = {name: getattr(cache, name) for name in InputImages.__dataclass_fields__}
-    gather = jax.jit(lambda images, indices: images[indices], out_shardings=split)
-    return DeviceCache(**fields, images=jax.device_put(cache.images, replicated), gather=gather)
+
+    def gather(images: Array, indices: Array) -> Array:
+        return images[indices]
+
+    return DeviceCache(
+        **fields,
+        images=jax.device_put(cache.images, replicated),
+        split=split,
+        gather_split=jax.jit(gather, out_shardings=split),
+        gather_whole=jax.jit(gather, out_shardings=replicated),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +96,7 @@ def build_disk_cache(
 
     The file's name is a hash of the images (and of their files' sizes and times), the input image and the
     preprocessing; a description, written last, says that it is whole, and which images could not be decoded. Arguments
-    and errors are those of `yolojax.data.feed.build_cache`; also raises `DataError` when the disk refuses.
+    and errors are those of `yolojax.data.input_images.build_cache`; also raises `DataError` when the disk refuses.
     """
     files = [_file_state(r.source) for r in dataset.records]
     what = json.dumps([dataset.fingerprint(), files, input_size, asdict(preprocess), dataset.skip_bad], sort_keys=True)
@@ -158,7 +131,7 @@ def build_disk_cache(
             left = _name_bad(dataset, bad, left, input_size, preprocess)
     rows = np.array(kept, np.int64)
     images = np.load(pixels, mmap_mode="r")
-    return DiskCache(**lay_out(left, input_size, preprocess, max_objects), images=images, rows=rows)
+    return DiskCache(**input_image_fields(left, input_size, preprocess, max_objects), images=images, rows=rows)
 
 
 def _file_state(source: object) -> tuple[str, int, int] | None:
@@ -194,13 +167,3 @@ def _name_bad(
             detail = str(error)
         findings.append(Finding("skipped", dataset.records[i].file_name, detail))
     return replace(left, summary=dataset.summary + Summary(tuple(findings)))
-
-
-def check_storage(asked: str, room: Room, needed: int) -> None:
-    """Raises `ConfigError` when there is no device memory, memory or disk for what was asked for by name."""
-    have = {"device": room.device or 0, "memory": room.memory, "disk": room.disk}.get(asked)
-    if have is not None and needed > have:
-        raise ConfigError(
-            f"data.cache = {asked!r}: the images need {needed / 1e9:.1f} GB, and {have / 1e9:.1f} GB may be taken; "
-            "give auto, or a place with more room"
-        )

@@ -1,282 +1,67 @@
-"""From a data set to batches: letterboxed input images, padded targets, and which images make up which batch.
+"""Batches on the devices: each process reads the images of its own devices only, and the batch is one global array."""
 
-The host must not hold the accelerator up: `build_cache` decodes and resizes every image once, in threads, and a batch
-is then one gather per array. Data sets that do not fit into memory are read by `yolojax.data.stream`. Training takes
-`training_batches`, evaluation `evaluation_batches`.
-"""
+from __future__ import annotations
 
-import itertools
-import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int, Int32, UInt8
-from PIL import Image
+from jax.sharding import NamedSharding
+from jaxtyping import Int
 
-from yolojax.data.dataset import Dataset, ImageRecord
-from yolojax.data.resample import resize_bilinear
-from yolojax.data.sampling import Sampler, uniform_sampler
-from yolojax.data.summary import Finding, Summary
-from yolojax.errors import ConfigError, DataError
-from yolojax.geometry import Placement, Preprocess, place_on_input, to_input
-from yolojax.structures import Batch, Targets
-
-Progress = Callable[[int, int], None]
-"""Called in the main thread with the number of images done and of all images."""
-
-Pixels = UInt8[np.ndarray, "B H W 3"] | UInt8[Array, "B H W 3"]
-
-SMALLEST_PADDING = 32
+from yolojax.data.input_images import InputImages
+from yolojax.data.sampling import Sampler
+from yolojax.structures import Batch
 
 
-def make_input_image(
-    image: UInt8[np.ndarray, "h w 3"], input_size: tuple[int, int], preprocess: Preprocess
-) -> tuple[UInt8[np.ndarray, "H W 3"], Placement]:
-    """An RGB photo resized onto an input image ``(H, W)``, padded with grey, and where it lies there.
+def local_rows(split: NamedSharding, batch_size: int) -> Int[np.ndarray, " b"]:
+    """The rows of a batch that lie on the devices of this process, ascending; all rows where there is one process."""
+    slices = split.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows in slices]))
 
-    The resize is Pillow's bilinear filter, which is antialiased: its support grows with the reduction, so that small
-    objects do not alias away; or `resize_bilinear` where ``preprocess.filter`` says so. Raises `ConfigError` when the
-    photo or the input image has no pixel.
+
+def onto_devices(rows: Any, split: NamedSharding, batch_size: int) -> jax.Array:
+    """The global array ``[batch_size, ...]`` of which this process holds ``rows`` (those of `local_rows`).
+
+    Rows that already are such an array are returned unchanged.
     """
-    placement = place_on_input((image.shape[0], image.shape[1]), input_size, preprocess)
-    if image.shape[:2] != (placement.height, placement.width):
-        if preprocess.filter == "bilinear":
-            image = resize_bilinear(image, (placement.height, placement.width))
-        else:
-            resized = Image.fromarray(image).resize((placement.width, placement.height), Image.Resampling.BILINEAR)
-            image = np.asarray(resized)
-    out = np.full((*input_size, 3), preprocess.pad, np.uint8)
-    bottom, right = placement.top + placement.height, placement.left + placement.width
-    out[placement.top : bottom, placement.left : right] = image
-    return out, placement
+    if isinstance(rows, jax.Array) and rows.sharding == split:
+        return rows
+    rows = np.asarray(rows)
+    return jax.make_array_from_process_local_data(split, rows, (batch_size, *rows.shape[1:]))
 
 
-def load_input_image(
-    record: ImageRecord, input_size: tuple[int, int], preprocess: Preprocess
-) -> tuple[UInt8[np.ndarray, "H W 3"], Placement]:
-    """An image of a data set on its input image (`make_input_image`); raises `DataError` when it cannot be decoded."""
-    return make_input_image(record.pixels(), input_size, preprocess)
-
-
-def padded_objects(dataset: Dataset, cap: int | None = None) -> int:
-    """``M``: the smallest of 32, 64, 128, ... that holds the image with the most objects, or ``cap`` if that is less.
-
-    Objects beyond a cap are dropped from the targets and counted in ``Targets.dropped``.
-    """
-    if cap is not None and cap < 1:
-        raise ConfigError(f"the cap on objects per image is {cap}; it must be at least 1")
-    most = max((len(r.boxes) for r in dataset.records), default=0)
-    padded = SMALLEST_PADDING
-    while padded < most:
-        padded *= 2
-    return padded if cap is None else min(padded, cap)
-
-
-@dataclass(frozen=True, eq=False)
-class InputImages(ABC):
-    """The ``n`` images of a data set on their input image: where from differs (`ImageCache`, `ImageStream`).
-
-    Attributes:
-      dataset: exactly these images, in this order.
-      input_size: ``(H, W)`` in pixels.
-      preprocess: how the images are laid on the input image.
-      targets: all objects, padded to ``M``; boxes in input pixels.
-      sizes: ``(height, width)`` of the originals.
-      content: the box of the input image where the photo lies.
-      image_ids: the data set's own, int32 where they fit and int64 otherwise: they stay on the host.
-    """
-
-    dataset: Dataset
-    input_size: tuple[int, int]
-    preprocess: Preprocess
-    targets: Targets = field(repr=False)
-    sizes: Int32[np.ndarray, "n 2"] = field(repr=False)
-    content: Float32[np.ndarray, "n 4"] = field(repr=False)
-    image_ids: Int[np.ndarray, " n"] = field(repr=False)
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self.image_ids)
-
-    @abstractmethod
-    def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
-        """The input images of these images, and which images they are indeed."""
-
-    def batch(self, indices: Int[np.ndarray, " B"], image_valid: Bool[np.ndarray, " B"] | None = None) -> Batch:
-        """The batch of these images. Rows that are not valid get no objects and the image id -1."""
-        return self.assemble(*self.load(indices), image_valid)
-
-    def batches(self, order: Callable[[int], Int[np.ndarray, " B"]], first_step: int = 0) -> Iterator[Batch]:
-        """The batches of images ``order(step)``, endlessly from a step on."""
-        for step in itertools.count(first_step):
-            yield self.batch(order(step))
-
-    def assemble(
-        self, pixels: Pixels, indices: Int[np.ndarray, " B"], image_valid: Bool[np.ndarray, " B"] | None = None
-    ) -> Batch:
-        """A batch around input images that are loaded; all but the pixels are NumPy arrays."""
-        valid = np.ones(len(indices), bool) if image_valid is None else image_valid
-        targets = Targets(*(a[indices] for a in self.targets))
-        targets = targets._replace(valid=targets.valid & valid[:, None], dropped=targets.dropped * valid)
-        image_ids = np.where(valid, self.image_ids[indices], self.image_ids.dtype.type(-1))
-        # On the host the pytrees hold NumPy arrays; their annotations speak of the device.
-        arrays: tuple[Any, ...] = (pixels, image_ids, self.sizes[indices], self.content[indices], valid)
-        images, image_id, original_size, content, is_valid = arrays
-        return Batch(images, targets, image_id, original_size, content, is_valid)
-
-
-@dataclass(frozen=True, eq=False)
-class ImageCache(InputImages):
-    """InputImages that were all loaded once, as RGB uint8; a batch costs one gather."""
-
-    images: UInt8[np.ndarray, "n H W 3"] = field(repr=False)
-
-    def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
-        """A copy of these input images."""
-        return self.images[indices], indices
-
-
-def lay_out(
-    dataset: Dataset, input_size: tuple[int, int], preprocess: Preprocess, max_objects: int | None = None
-) -> dict[str, Any]:
-    """All fields of `InputImages` for a data set; no image is decoded."""
-    placements = [place_on_input(r.size, input_size, preprocess) for r in dataset.records]
-    ids = np.array([r.image_id for r in dataset.records], np.int64)
-    return {
-        "dataset": dataset,
-        "input_size": input_size,
-        "preprocess": preprocess,
-        "targets": pad_targets(
-            dataset.records, placements, padded_objects(dataset) if max_objects is None else max_objects
-        ),
-        "sizes": np.array([r.size for r in dataset.records], np.int32),
-        "content": np.array([p.content for p in placements], np.float32),
-        "image_ids": ids.astype(np.int32) if ids.max() <= np.iinfo(np.int32).max else ids,
-    }
-
-
-def build_cache(
-    dataset: Dataset,
-    input_size: tuple[int, int],
-    preprocess: Preprocess,
+def device_batches(
+    input_images: InputImages,
+    sampler: Sampler,
+    seed: int,
+    batch_size: int,
+    split: NamedSharding,
     *,
-    max_objects: int | None = None,
-    progress: Progress | None = None,
-    threads: int | None = None,
-) -> ImageCache:
-    """Decode and resize every image of a data set into memory; ``n * H * W * 3`` bytes.
+    first_step: int = 0,
+    resize: Callable[[int, Batch], Batch] | None = None,
+) -> Iterator[tuple[Int[np.ndarray, " B"], Batch]]:
+    """Training batches on the devices, endlessly from a step on, each with the ids of its images on the host.
 
     Args:
-      dataset: what to cache.
-      input_size: ``(H, W)`` in pixels.
-      preprocess: how images are laid on the input image.
-      max_objects: ``M`` (see `padded_objects`, the default); of an image with more objects the crowd regions are
-        dropped first, then the smallest objects.
-      progress: called after each image.
-      threads: how many decode at once; by default one per processor, at most 8.
+      input_images: where the images come from.
+      sampler: ``(seed, step) -> [B]`` indices of the images of a step.
+      seed: of the sampler.
+      batch_size: ``B``, over all processes.
+      split: how a batch is divided over the devices.
+      first_step: the step of the first batch; a resumed run starts here.
+      resize: ``(step, batch) -> batch``, applied on the devices (training at several sizes).
 
-    Raises:
-      DataError: an image cannot be decoded (with the data set's ``skip_bad`` it is left out of the cache and of its
-        ``dataset``, and named in the summary), or none is left.
+    Yields:
+      the data set's ids ``[B]`` of the images in the batch (they may need 64 bits, which devices do not have), and the
+      batch. Where a damaged image was replaced, its row carries the id of the image that was loaded; a process knows
+      this of its own rows only.
     """
-    images = np.empty((len(dataset), *input_size, 3), np.uint8)
-    kept, left = decode_all(dataset, images, preprocess, progress=progress, threads=threads)
-    fields = lay_out(left, input_size, preprocess, max_objects)
-    return ImageCache(**fields, images=images if len(kept) == len(dataset) else images[kept])
-
-
-def decode_all(
-    dataset: Dataset,
-    images: UInt8[np.ndarray, "n H W 3"],
-    preprocess: Preprocess,
-    *,
-    progress: Progress | None = None,
-    threads: int | None = None,
-) -> tuple[list[int], Dataset]:
-    """Fill ``images``; which of them hold one, and the data set of these (see `build_cache`)."""
-    n, input_size = len(dataset), (images.shape[1], images.shape[2])
-    kept: list[int] = []
-    findings: list[Finding] = []
-
-    def load(i: int) -> None:
-        images[i], _ = load_input_image(dataset.records[i], input_size, preprocess)
-
-    with ThreadPoolExecutor(threads or default_threads()) as pool:
-        futures = [pool.submit(load, i) for i in range(n)]
-        try:
-            for i, future in enumerate(futures):
-                try:
-                    future.result()
-                    kept.append(i)
-                except DataError as error:
-                    if not dataset.skip_bad:
-                        raise
-                    findings.append(Finding("skipped", dataset.records[i].file_name, str(error)))
-                if progress is not None:
-                    progress(i + 1, n)
-        except BaseException:  # an interrupt too: do not decode the rest before it is seen
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    if not kept:
-        first = f"; the first: {findings[0].detail}" if findings else ""
-        raise DataError(f"the data set holds no image that can be decoded{first}")
-    return kept, replace(dataset.take(kept), summary=dataset.summary + Summary(tuple(findings)))
-
-
-def default_threads() -> int:
-    """One per processor, at most 8: beyond that decoding waits for memory."""
-    return min(8, os.cpu_count() or 1)
-
-
-def pad_targets(records: tuple[ImageRecord, ...], placements: list[Placement], max_objects: int) -> Targets:
-    """The objects of ``n`` images in input pixels, each padded to ``M = max_objects``; NumPy arrays.
-
-    Padding rows hold the box (0, 0, 1, 1): valid under every loss, so that no masked gradient is NaN.
-    """
-    n, m = len(records), max_objects
-    boxes: Any = np.tile(np.array([0, 0, 1, 1], np.float32), (n, m, 1))
-    classes: Any = np.zeros((n, m), np.int32)
-    valid: Any = np.zeros((n, m), bool)
-    crowd: Any = np.zeros((n, m), bool)
-    dropped: Any = np.zeros(n, np.int32)
-    for i, (record, placement) in enumerate(zip(records, placements, strict=True)):
-        keep = _kept_objects(record, m)
-        k = len(keep)
-        boxes[i, :k] = to_input(record.boxes[keep], record.size, placement)
-        classes[i, :k] = record.classes[keep]
-        valid[i, :k] = True
-        crowd[i, :k] = record.crowd[keep]
-        dropped[i] = len(record.boxes) - k
-    return Targets(boxes, classes, valid, crowd, dropped)
-
-
-def _kept_objects(record: ImageRecord, m: int) -> Int[np.ndarray, " k"]:
-    """Which objects to keep when only ``m`` fit, in the order of the file; ties go by content, never by position."""
-    n = len(record.boxes)
-    if n <= m:
-        return np.arange(n)
-    x1, y1, x2, y2 = record.boxes.T
-    extent = (x2 - x1) * (y2 - y1)
-    order = np.lexsort((record.classes, y2, x2, y1, x1, -extent, record.crowd))  # the last key counts first
-    return np.sort(order[:m])
-
-
-def training_batches(
-    input_images: InputImages, seed: int, batch_size: int, first_step: int = 0, sampler: Sampler | None = None
-) -> Iterator[Batch]:
-    """The endless stream of full training batches from a step on, in the order of a sampler (by default, uniform)."""
-    sampler = sampler or uniform_sampler(len(input_images), batch_size)
-    return input_images.batches(lambda step: sampler(seed, step), first_step)
-
-
-def evaluation_batches(input_images: InputImages, batch_size: int) -> Iterator[Batch]:
-    """Every image once, in order; the last batch is filled up with rows that ``image_valid`` marks as False."""
-    if batch_size < 1:
-        raise ConfigError(f"batch size {batch_size}: it must be at least 1")
-    for start in range(0, len(input_images), batch_size):
-        places = np.arange(start, start + batch_size)
-        yield input_images.batch(np.minimum(places, len(input_images) - 1), places < len(input_images))
+    mine = local_rows(split, batch_size)
+    batches = input_images.batches(lambda step: sampler(seed, step)[mine], first_step)
+    for step, (loaded, batch) in enumerate(batches, first_step):
+        indices = sampler(seed, step).copy()
+        indices[mine] = loaded
+        batch = jax.tree.map(lambda rows: onto_devices(rows, split, batch_size), batch)
+        yield input_images.image_ids[indices], resize(step, batch) if resize is not None else batch

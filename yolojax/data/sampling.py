@@ -6,6 +6,7 @@ devices and processes, and to resume a run needs only its step.
 
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -57,6 +58,24 @@ def weighted_sampler(weights: Float[np.ndarray, " n"], batch_size: int) -> Sampl
         return _from_stream(lambda number: epoch(seed, number), step, batch_size, n)
 
     return sample
+
+
+def make_sampler(
+    dataset: Dataset,
+    batch_size: int,
+    sampling: Literal["uniform", "class-balanced", "repeat-factor"] = "uniform",
+    *,
+    repeat_threshold: float = 0.001,
+) -> Sampler:
+    """The sampler of this name: `uniform_sampler`, or `weighted_sampler` with the weights that the name says.
+
+    ``repeat_threshold`` is that of `repeat_factor_weights`.
+    """
+    if sampling == "class-balanced":
+        return weighted_sampler(class_balanced_weights(dataset), batch_size)
+    if sampling == "repeat-factor":
+        return weighted_sampler(repeat_factor_weights(dataset, repeat_threshold), batch_size)
+    return uniform_sampler(len(dataset), batch_size)
 
 
 def class_balanced_weights(dataset: Dataset) -> Float[np.ndarray, " n"]:

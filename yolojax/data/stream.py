@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from yolojax.data.dataset import Dataset
-from yolojax.data.feed import InputImages, Pixels, default_threads, lay_out, load_input_image
+from yolojax.data.input_images import InputImages, Pixels, default_threads, input_image_fields, load_input_image
 from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import Preprocess
 from yolojax.structures import Batch
@@ -47,13 +47,16 @@ class ImageStream(InputImages):
                     raise
         raise DataError("the data set holds no image that can be decoded; replace the damaged files")
 
-    def batches(self, order: Callable[[int], Int[np.ndarray, " B"]], first_step: int = 0) -> Iterator[Batch]:
-        """The batches of images ``order(step)``, from a step on, decoded ahead by Grain's threads."""
+    def batches(
+        self, order: Callable[[int], Int[np.ndarray, " B"]], first_step: int = 0
+    ) -> Iterator[tuple[Int[np.ndarray, " B"], Batch]]:
+        """`InputImages.batches`, decoded ahead by Grain's threads."""
         from yolojax.data.grain_feed import read_ahead  # slow to import, and only data that do not fit need it
 
         for elements in read_ahead(order, self.load_one, first_step, threads=self.threads):
             pixels, indices = zip(*elements, strict=True)
-            yield self.assemble(np.stack(pixels), np.array(indices, np.int64))
+            loaded = np.array(indices, np.int64)
+            yield loaded, self.assemble(np.stack(pixels), loaded)
 
 
 def stream_images(
@@ -64,20 +67,20 @@ def stream_images(
     max_objects: int | None = None,
     threads: int | None = None,
 ) -> ImageStream:
-    """The input images of a data set without a cache: batches equal those of `yolojax.data.feed.build_cache`.
+    """The input images of a data set without a cache: batches equal those of `yolojax.data.input_images.build_cache`.
 
     Args:
       dataset: the images.
       input_size: ``(H, W)`` in pixels.
       preprocess: how images are laid on the input image.
-      max_objects: ``M``; by default as `yolojax.data.feed.padded_objects` has it.
+      max_objects: ``M``; by default as `yolojax.data.input_images.padded_objects` has it.
       threads: how many decode at once; by default one per processor, at most 8.
     """
     if not len(dataset):
         raise DataError("the data set holds no image; give it at least one")
     threads = threads or default_threads()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="yolojax-decode")
-    return ImageStream(**lay_out(dataset, input_size, preprocess, max_objects), pool=pool, threads=threads)
+    return ImageStream(**input_image_fields(dataset, input_size, preprocess, max_objects), pool=pool, threads=threads)
 
 
 def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from yolojax.config import MOST_DETECTIONS
-from yolojax.data.feed import make_input_image
 from yolojax.data.images import read_image, to_rgb
+from yolojax.data.input_images import make_input_image
 from yolojax.detect import detect
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError

@@ -3,7 +3,7 @@
 Everything is one pure function, `detect_views`, compiled whole by its users like `yolojax.detect.detect`: the input
 image is shrunk and mirrored, the network runs once for each size, the candidates of all views come back to the input
 image, and one suppression or fusion goes over their union. What it gains and what it costs:
-``experiments/multi_scale.py``.
+``experiments/multi_scale/study.py``.
 """
 
 from __future__ import annotations

@@ -1,37 +1,50 @@
-"""Losses: element-wise ones, unreduced, and the composed losses of detectors, which return `LossTerms`."""
+"""Losses: element-wise ones, unreduced, and the composed losses of whole detectors, which return `LossTerms`.
 
-from yolojax.losses.box import (
+A composed loss takes its assigner (`yolojax.assign`), its box loss and its class loss as functions:
+
+| composed loss | ``assign`` | ``box_loss`` | ``class_loss`` |
+|---|---|---|---|
+| `yolov3_loss` | `AnchoredAssign` | `RawBoxLoss`; `on_decoded_boxes` makes one of a `BoxLoss` | `ClassLoss` |
+| `yolox_loss` | `AnchorFreeAssign` | `BoxLoss` | `ClassLoss` |
+| `yolov8_loss` | `AnchorFreeAssign` | `BoxLoss` | `ClassLoss` |
+"""
+
+from yolojax.losses._elementwise import (
+    BoxLoss,
+    ClassLoss,
+    binary_cross_entropy,
     box_iou_loss,
     complete_box_iou_loss,
     distance_box_iou_loss,
-    generalized_box_iou_loss,
-    scylla_box_iou_loss,
-)
-from yolojax.losses.classification import (
-    binary_cross_entropy,
+    distribution_focal_loss,
     focal_loss,
+    generalized_box_iou_loss,
     quality_focal_loss,
+    scylla_box_iou_loss,
+    squared_box_iou_loss,
     varifocal_loss,
     with_class_weights,
     with_label_smoothing,
 )
-from yolojax.losses.distribution import distribution_focal_loss
-from yolojax.losses.yolov3 import decoded_box_part, decoded_complete_iou_loss, squared_offset_loss, yolov3_loss
+from yolojax.losses.yolov3 import RawBoxLoss, on_decoded_boxes, squared_offset_loss, yolov3_loss
 from yolojax.losses.yolov8 import yolov8_loss
 from yolojax.losses.yolox import yolox_loss
 
 __all__ = [
+    "BoxLoss",
+    "ClassLoss",
+    "RawBoxLoss",
     "binary_cross_entropy",
     "box_iou_loss",
     "complete_box_iou_loss",
-    "decoded_box_part",
-    "decoded_complete_iou_loss",
     "distance_box_iou_loss",
     "distribution_focal_loss",
     "focal_loss",
     "generalized_box_iou_loss",
+    "on_decoded_boxes",
     "quality_focal_loss",
     "scylla_box_iou_loss",
+    "squared_box_iou_loss",
     "squared_offset_loss",
     "varifocal_loss",
     "with_class_weights",

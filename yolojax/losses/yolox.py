@@ -1,4 +1,4 @@
-"""The composed loss of YOLOX: SimOTA, IoU, objectness, classes, and L1 on the raw boxes by choice."""
+"""The composed loss of YOLOX: SimOTA, IoU, objectness and classes, with an optional L1 loss on the raw boxes."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from yolojax.assign.crowd import inside_crowd
-from yolojax.assign.objects import DUMMY_BOX, without_padding
-from yolojax.assign.points import assignment_counts, list_positives
-from yolojax.assign.simota import simota_assign
-from yolojax.boxes import paired_box_iou
-from yolojax.coding.grid import cell_centres, flatten_levels
-from yolojax.coding.yolox import decode_yolox, encode_yolox
-from yolojax.losses.classification import binary_cross_entropy
+from yolojax.assign import (
+    DUMMY_BOX,
+    AnchorFreeAssign,
+    Predictions,
+    count_assigned,
+    inside_crowd,
+    positives,
+    simota_assign,
+    without_padding,
+)
+from yolojax.coding import cell_centres, decode_yolox, encode_yolox, flatten_levels
+from yolojax.losses._elementwise import BoxLoss, ClassLoss, binary_cross_entropy, squared_box_iou_loss
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
 
@@ -25,24 +29,34 @@ def yolox_loss(
     targets: Targets,
     hyper: Hyper,
     *,
-    largest_k: int = 10,
+    assign: AnchorFreeAssign = simota_assign,
+    box_loss: BoxLoss = squared_box_iou_loss,
+    class_loss: ClassLoss = binary_cross_entropy,
 ) -> LossTerms:
     """Loss of per-level maps of raw boxes (`yolojax.coding.decode_yolox`), objectness logits and class logits.
 
-    `simota_assign` says which points are positive, on the predictions without gradient. Parts, summed over the points
-    of an image:
+    ``assign`` decides on the predictions, without gradient, which points are positive. The parts are sums over the
+    points of an image:
 
-    - ``box``: ``lambda_coord * (1 - IoU^2)``, over positives;
+    - ``box``: ``lambda_coord * box_loss(predicted, object)``, over positives;
     - ``obj``: ``lambda_obj * BCE(objectness, 1)``, over positives;
-    - ``noobj``: ``lambda_noobj * BCE(objectness, 0)``, over the others but those whose predicted box lies in a crowd
-      region;
-    - ``cls``: ``lambda_cls * BCE(class logits, IoU at the object's class and 0 elsewhere)``, over positives, the IoU
-      being the prediction's own with its object;
-    - ``l1``: ``lambda_l1 * sum over four numbers of |raw - encoded object|``, over positives.
+    - ``noobj``: ``lambda_noobj * BCE(objectness, 0)``, over all other points except those whose predicted box lies in a
+      crowd region;
+    - ``cls``: ``lambda_cls * class_loss(class logits, score at the object's class and 0 elsewhere)``, summed over
+      classes, over positives. SimOTA's score is the IoU of the prediction with its object;
+    - ``l1``: ``lambda_l1 * |raw - encoded object|``, summed over the four numbers, over positives.
 
-    Every normaliser is the number of positives, so that `LossTerms.reduce` divides by the batch's, at least 1. YOLOX's
-    gains: coord 5, the others 1; L1 is 0 until the last 15 of 300 epochs, then 1. Counts: ``positives``,
-    ``unassigned`` (objects without a point) and ``ignored`` (crowd negatives).
+    Every normaliser is the number of positives, so that `LossTerms.reduce` divides by the number in the batch, at least
+    1. YOLOX's gains are coord 5 and the others 1; L1 is 0 until the last 15 of 300 epochs, then 1. Counts:
+    ``positives``, ``unassigned`` (objects without a point) and ``ignored`` (negatives in a crowd region).
+
+    Args:
+      box_maps: one for each level, in the order of ``levels``.
+      objectness_maps: likewise.
+      class_maps: likewise.
+      assign: an assigner of `yolojax.assign` or your own; `functools.partial` sets its constants.
+      box_loss: compares decoded boxes, xyxy in input pixels.
+      class_loss: compares class logits with soft targets.
 
     References: YOLOX, arXiv 2107.08430, section 2.1; IoU loss, arXiv 1608.01471, here of the squared IoU, as YOLOX's
     authors published it.
@@ -55,7 +69,7 @@ def yolox_loss(
         flatten_levels(class_maps),
     )
     boxes = decode_yolox(jax.lax.stop_gradient(raw), cells[None], strides[None])
-    assigned = simota_assign(points, strides, boxes, logits, objectness, targets, largest_k=largest_k)
+    assigned = assign(targets, levels, Predictions(boxes, *jax.lax.stop_gradient((logits, objectness))))
     ignored = inside_crowd(boxes, targets) & ~assigned.positive
     objects = without_padding(targets)
 
@@ -63,8 +77,8 @@ def yolox_loss(
     obj = jnp.sum(jnp.where(assigned.positive, bce, 0.0), axis=-1)
     noobj = jnp.sum(jnp.where(assigned.positive | ignored, 0.0, bce), axis=-1)
 
-    # The rest is learnt by positives alone, and computed for them alone.
-    listed, real = list_positives(assigned, targets.classes.shape[1] * largest_k)
+    # The other parts concern positives only, and are computed for them only.
+    listed, real = positives(assigned)
     owner = jnp.take_along_axis(assigned.objects, listed, axis=1)
     truth = jnp.take_along_axis(objects.boxes, owner[..., None], axis=1)
     label = jnp.take_along_axis(objects.classes, owner, axis=1)
@@ -73,14 +87,13 @@ def yolox_loss(
     own_logits = jnp.take_along_axis(logits, listed[..., None], axis=1)
     own_cells, own_strides = cells[listed], strides[listed]
 
-    # In unused rows both boxes are the harmless one: a weight of zero would not stop a NaN gradient.
-    harmless = jnp.broadcast_to(jnp.asarray(DUMMY_BOX, jnp.float32), truth.shape)
-    predicted = jnp.where(real[..., None], decode_yolox(own_raw, own_cells, own_strides), harmless)
-    iou = paired_box_iou(predicted, jnp.where(real[..., None], truth, harmless))
-    box = jnp.where(real, 1.0 - iou**2, 0.0)
+    # Rows without a positive compare the dummy box with itself. A weight of 0 alone would not stop a NaN gradient.
+    dummy = jnp.broadcast_to(jnp.asarray(DUMMY_BOX, jnp.float32), truth.shape)
+    predicted = jnp.where(real[..., None], decode_yolox(own_raw, own_cells, own_strides), dummy)
+    box = jnp.where(real, box_loss(predicted, jnp.where(real[..., None], truth, dummy)), 0.0)
     is_label = jnp.arange(logits.shape[-1])[None, None, :] == label[..., None]
-    wanted = jnp.where(is_label, score[..., None], 0.0)
-    cls = jnp.where(real, jnp.sum(binary_cross_entropy(own_logits, wanted), axis=-1), 0.0)
+    class_targets = jnp.where(is_label, score[..., None], 0.0)
+    cls = jnp.where(real, jnp.sum(class_loss(own_logits, class_targets), axis=-1), 0.0)
     l1 = jnp.where(real, jnp.sum(jnp.abs(own_raw - encode_yolox(truth, own_cells, own_strides)), axis=-1), 0.0)
 
     return LossTerms(
@@ -94,5 +107,5 @@ def yolox_loss(
         normalisers=dict.fromkeys(
             ("box", "obj", "noobj", "cls", "l1"), jnp.sum(assigned.positive, axis=-1).astype(jnp.float32)
         ),
-        counts=assignment_counts(assigned, targets, owner, real, ignored),
+        counts=count_assigned(assigned, targets, ignored),
     )

@@ -103,17 +103,8 @@ def make_train(step_of: Callable[[PRNGKeyArray], TrainStep], *, unroll: bool | N
 
 
 def take_batch(data: TrainData, indices: Int[Array, " B"]) -> Batch:
-    """The batch of these images; of what only the host reads it holds zeros."""
-    size = indices.shape[0]
-    zero, h, w = jnp.zeros(size, jnp.int32), *data.images.shape[1:3]
-    return Batch(
-        data.images[indices],
-        jax.tree.map(lambda a: a[indices], data.targets),
-        zero,
-        jnp.broadcast_to(jnp.array([h, w], jnp.int32), (size, 2)),
-        jnp.broadcast_to(jnp.array([0, 0, w, h], jnp.float32), (size, 4)),
-        jnp.ones(size, bool),
-    )
+    """The batch of these images."""
+    return Batch(data.images[indices], jax.tree.map(lambda a: a[indices], data.targets))
 
 
 class Group(NamedTuple):

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
+from yolojax.assign import best_anchor_assign
 from yolojax.boxes import xyxy_to_cxcywh
 from yolojax.coding import anchor_grid, decode, decode_yolov5, flatten_levels
 from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs
@@ -17,9 +19,9 @@ from yolojax.losses import (
     binary_cross_entropy,
     box_iou_loss,
     complete_box_iou_loss,
-    decoded_box_part,
     distance_box_iou_loss,
     generalized_box_iou_loss,
+    on_decoded_boxes,
     scylla_box_iou_loss,
     yolov3_loss,
 )
@@ -111,7 +113,7 @@ def anchored_detection(
     def cross_entropy(logits: Float[Array, "*n C"], labels: Float[Array, "*n C"]) -> Float[Array, "*n C"]:
         return -labels * jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
 
-    box_part = squared_error if box == "mse" else decoded_box_part(BOX_LOSSES[box], decode_boxes)
+    box_loss = squared_error if box == "mse" else on_decoded_boxes(BOX_LOSSES[box], decode_boxes)
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         most = max(len(level.anchors) for level in levels)
@@ -128,10 +130,10 @@ def anchored_detection(
             jnp.asarray(sizes, jnp.float32),
             targets,
             hyper,
-            box_part=box_part,
+            assign=partial(best_anchor_assign, iou_thresh=iou_thresh),
+            box_loss=box_loss,
             class_loss=cross_entropy if softmax else binary_cross_entropy,
             decoder=decode_boxes,
-            iou_thresh=iou_thresh,
         )
 
     def grids(outputs: Outputs) -> tuple[Level, ...]:

@@ -1,7 +1,10 @@
 """Loss and decoder of heads that predict distances as distributions: what the detectors after YOLOv8 share."""
 
+from functools import partial
+
 import jax
 
+from yolojax.assign import task_aligned_assign
 from yolojax.coding import cell_centres, decode_distributions, flatten_levels, levels_of
 from yolojax.detector import Decode, Loss, Outputs
 from yolojax.losses import yolov8_loss
@@ -24,9 +27,11 @@ def distribution_loss_and_decode(strides: tuple[int, ...], k: int) -> tuple[Loss
     ``k``: most points that task-aligned assignment gives to an object.
     """
 
+    assign = partial(task_aligned_assign, k=k)
+
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
-        return yolov8_loss(boxes, classes, levels_of(boxes, strides), targets, hyper, k=k)
+        return yolov8_loss(boxes, classes, levels_of(boxes, strides), targets, hyper, assign=assign)
 
     def decode(outputs: Outputs) -> Candidates:
         boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]

@@ -16,7 +16,7 @@ from jaxtyping import DTypeLike
 from yolojax.coding import anchor_grid, decode, flatten_levels, levels_of
 from yolojax.detector import Detector, DetectorSpec, Outputs
 from yolojax.errors import ConfigError
-from yolojax.losses import decoded_box_part, squared_offset_loss, yolov3_loss
+from yolojax.losses import on_decoded_boxes, squared_offset_loss, yolov3_loss
 from yolojax.models.backbones import DarknetTiny
 from yolojax.models.heads import YOLOHead
 from yolojax.models.layers import Style
@@ -28,7 +28,7 @@ from yolojax.zoo.anchored import BOX_LOSSES, check_anchors
 from yolojax.zoo.assemble import assemble, check_input_size
 from yolojax.zoo.options import check_counts, check_momentum
 
-BOX_PARTS = {"mse": squared_offset_loss, **{name: decoded_box_part(loss) for name, loss in BOX_LOSSES.items()}}
+BOX_PARTS = {"mse": squared_offset_loss, **{name: on_decoded_boxes(loss) for name, loss in BOX_LOSSES.items()}}
 
 
 def lesson(
@@ -99,7 +99,7 @@ def lesson(
         return Network(features, FPN(neck_width, style=style), YOLOHead(per_level, len(class_names), style=style))
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
-        return yolov3_loss(outputs, levels_of(outputs, strides), sizes, targets, hyper, box_part=BOX_PARTS[box])
+        return yolov3_loss(outputs, levels_of(outputs, strides), sizes, targets, hyper, box_loss=BOX_PARTS[box])
 
     def decode_outputs(outputs: Outputs) -> Candidates:
         cells, steps, shapes = anchor_grid(levels_of(outputs, strides), sizes)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
+from yolojax.assign import simota_assign
 from yolojax.coding import cell_centres, decode_yolox, flatten_levels, levels_of
 from yolojax.detector import Detector, DetectorSpec, Outputs, Variables
 from yolojax.errors import ConfigError
@@ -80,9 +81,11 @@ def yolox(
             DecoupledHead(len(class_names), 4 * stem, depthwise, style=style),
         )
 
+    assign = partial(simota_assign, largest_k=k)
+
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         boxes, objectness, classes = zip(*outputs, strict=True)
-        return yolox_loss(boxes, objectness, classes, levels_of(boxes, STRIDES), targets, hyper, largest_k=k)
+        return yolox_loss(boxes, objectness, classes, levels_of(boxes, STRIDES), targets, hyper, assign=assign)
 
     def decode(outputs: Outputs) -> Candidates:
         boxes, objectness, classes = zip(*outputs, strict=True)

@@ -1,0 +1,3 @@
+from experiments.assigners.study import main
+
+main()

@@ -1,0 +1,3 @@
+from experiments.bccd.study import main
+
+main()

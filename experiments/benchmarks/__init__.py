@@ -1,0 +1,1 @@
+"""Comparisons of speed, beside the programs that people use."""

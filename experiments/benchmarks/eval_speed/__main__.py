@@ -1,0 +1,5 @@
+import sys
+
+from experiments.benchmarks.eval_speed.study import main
+
+sys.exit(main())

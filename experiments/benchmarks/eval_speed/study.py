@@ -1,0 +1,250 @@
+"""How long does a COCO evaluation take, from arrays in memory and from files, beside the programs people use?
+
+Question: is the compiled evaluation of `yolojax.eval` at least ten times faster than pycocotools on two cores, what
+does a bootstrap of a thousand resamples cost, and how do hotcoco and faster-coco-eval compare from the files on?
+
+Method: 5000 images, 80 classes, 36,710 objects and 458,582 detections, drawn at random (`--case`, a folder with
+bench_gt.json and bench_dt.json). *In memory*: pycocotools from its two indexed data sets to its twelve numbers; ours
+from two sets of NumPy columns (boxes, scores, classes, images, areas) to the twelve numbers, padding, transfer and the
+sorting on the host included; the first call, which compiles, apart. *From files*: everything from reading the JSON on,
+in a process that has its libraries loaded and its programs compiled. Every program's numbers are compared with those of
+pycocotools: the backends must be equal to the bit, the float32 evaluation to 1e-4. From memory ours is the median of
+three calls after the first; the others run once.
+
+Command:   python -m experiments.benchmarks.eval_speed --case FOLDER
+Expected:  about three minutes on two idle cores; see experiments/benchmarks/eval_speed/README.md.
+Quick:     python -m experiments.benchmarks.eval_speed --quick    (50 generated images: the machinery only; no record)
+
+hotcoco and faster-coco-eval are left out where they are not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from yolojax.eval.bootstrap import bootstrap
+from yolojax.eval.coco import METRICS, evaluate_coco, read_both
+from yolojax.eval.device_numbers import device_numbers
+
+RESULTS = Path(__file__).parent
+GOAL = 10.0
+TRUTH, FOUND = "bench_gt.json", "bench_dt.json"
+
+
+def write_small_case(folder: Path, images: int = 50, classes: int = 5, seed: int = 0) -> None:
+    """A case of the same kind for trying this script: jittered copies of objects, and boxes of nothing."""
+    rng = np.random.default_rng(seed)
+    objects: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+
+    def box() -> list[float]:
+        return [*rng.uniform(0, 500, 2).tolist(), *np.exp(rng.uniform(2, 5.2, 2)).tolist()]
+
+    for image in range(1, images + 1):
+        for _ in range(rng.poisson(7)):
+            one: dict[str, Any] = {
+                "id": len(objects) + 1,
+                "image_id": image,
+                "category_id": int(rng.integers(1, classes + 1)),
+            }
+            one |= {"bbox": box(), "iscrowd": int(rng.random() < 0.01)}
+            objects.append(one | {"area": one["bbox"][2] * one["bbox"][3] * 0.6})
+            near = (np.array(one["bbox"]) + rng.normal(0, 2, 4)).clip(1).tolist()
+            found.append({"image_id": image, "category_id": one["category_id"], "bbox": near, "score": rng.random()})
+        for _ in range(20):
+            category = int(rng.integers(1, classes + 1))
+            found.append({"image_id": image, "category_id": category, "bbox": box(), "score": rng.random() ** 3})
+    listed = [{"id": k, "width": 640, "height": 640, "file_name": f"{k}.jpg"} for k in range(1, images + 1)]
+    categories = [{"id": k, "name": str(k)} for k in range(1, classes + 1)]
+    (folder / TRUTH).write_text(json.dumps({"images": listed, "categories": categories, "annotations": objects}))
+    (folder / FOUND).write_text(json.dumps(found))
+
+
+def pycocotools_seconds(folder: Path) -> tuple[float, float, list[float]]:
+    """Seconds of reading and indexing, seconds from there to the numbers, and the twelve numbers."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        start = time.perf_counter()
+        truth = COCO(str(folder / TRUTH))
+        found = truth.loadRes(str(folder / FOUND))
+        read = time.perf_counter()
+        evaluator = COCOeval(truth, found, "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+        done = time.perf_counter()
+    return read - start, done - read, evaluator.stats.tolist()
+
+
+def faster_coco_eval_numbers(folder: Path) -> list[float]:
+    from faster_coco_eval import COCO, COCOeval_faster  # pyright: ignore[reportMissingImports]
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(folder / TRUTH))
+        evaluator = COCOeval_faster(truth, truth.loadRes(str(folder / FOUND)), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return [float(value) for value in evaluator.stats[:12]]
+
+
+def hotcoco_numbers(folder: Path) -> list[float]:
+    import hotcoco  # pyright: ignore[reportMissingImports]
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = hotcoco.COCO(str(folder / TRUTH))
+        evaluator = hotcoco.COCOeval(truth, truth.load_res(str(folder / FOUND)), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return [float(value) for value in evaluator.stats[:12]]
+
+
+def timed(call: Callable[[], Any], rounds: int) -> tuple[float, float, Any]:
+    """Seconds of the first call, the median of those that follow (of it alone, where none do), and the last answer."""
+    taken, answer = [], None
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        answer = call()
+        taken.append(time.perf_counter() - start)
+    return taken[0], statistics.median(taken[1:] or taken), answer
+
+
+def study(folder: Path, rounds: int, samples: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """All measurements on one case."""
+    truth, found = read_both(folder / TRUTH, folder / FOUND)
+    rows: list[dict[str, Any]] = []
+
+    def add(program: str, start: str, seconds: float, numbers: list[float], **more: Any) -> None:
+        apart = float(np.max(np.abs(np.array(numbers) - reference)))
+        rows.append(
+            {"program": program, "from": start, "seconds": round(seconds, 3), "largest difference": apart} | more
+        )
+        say(f"{program} from {start}: {seconds:.3f} s, numbers within {apart:.1g} of pycocotools")
+
+    def ours(columns: tuple) -> list[float]:
+        got = device_numbers(*columns)
+        return [got[name] for name in METRICS]
+
+    first, again, numbers = timed(lambda: ours((truth, found)), rounds)
+    reading, evaluating, reference = pycocotools_seconds(folder)
+    reference = np.array(reference)
+    add("pycocotools", "memory", evaluating, reference.tolist())
+    add("yolojax, compiled", "memory", again, numbers, first=round(first, 3), ratio=round(evaluating / again, 1))
+    add("pycocotools", "files", reading + evaluating, reference.tolist())
+    _, seconds, numbers = timed(lambda: ours(read_both(folder / TRUTH, folder / FOUND)), 0)
+    add("yolojax, compiled", "files", seconds, numbers)
+    for name, call in (("faster-coco-eval", faster_coco_eval_numbers), ("hotcoco", hotcoco_numbers)):
+        try:
+            _, seconds, numbers = timed(lambda call=call: call(folder), 0)
+        except ImportError:
+            say(f"{name} is not installed")
+            continue
+        add(name, "files", seconds, numbers)
+        if name == "hotcoco":
+            evaluated = lambda: evaluate_coco(folder / TRUTH, folder / FOUND, backend="hotcoco")  # noqa: E731
+            _, seconds, result = timed(evaluated, 0)
+            add(
+                "yolojax, evaluate_coco with hotcoco (guards, classes, precision and recall besides)",
+                "files",
+                seconds,
+                [getattr(result, name) for name in METRICS],
+            )
+    bootstrap(truth, found, samples=2)  # compiles
+    _, few, _ = timed(lambda: bootstrap(truth, found, samples=10), 0)
+    _, many, _ = timed(lambda: bootstrap(truth, found, samples=10 + samples), 0)
+    per_sample = (many - few) / samples
+    say(f"bootstrap: {per_sample * 1e3:.0f} ms a resample")
+    return {
+        "images": len(truth.image_ids),
+        "objects": len(truth.images),
+        "detections": len(found.scores),
+        "rows": rows,
+        "ratio_in_memory": rows[1]["ratio"],
+        "goal": GOAL,
+        "bootstrap_ms_per_resample": round(per_sample * 1e3, 1),
+    }
+
+
+def markdown(record: dict[str, Any]) -> str:
+    lines = [
+        "# Seconds of a COCO evaluation",
+        "",
+        f"`{record['command']}`, {record['date']}; {record['versions']}; {record['cores']} processor cores.",
+        f"{record['images']} images, {record['objects']} objects, {record['detections']} detections.",
+        "",
+        "| program | from | seconds | largest difference to pycocotools |",
+        "| --- | --- | --- | --- |",
+        *(f"| {r['program']} | {r['from']} | {r['seconds']} | {r['largest difference']:.1g} |" for r in record["rows"]),
+        "",
+        f"From memory the compiled evaluation is **{record['ratio_in_memory']} times** as fast as pycocotools (aim: "
+        f"{record['goal']:g}); its first call, which compiles, took {record['rows'][1]['first']} s. A bootstrap costs "
+        f"{record['bootstrap_ms_per_resample']} ms a resample, for all numbers together.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def conclude(record: dict[str, Any]) -> str:
+    """The sentence of the table of studies."""
+    files = [row for row in record["rows"] if row["from"] == "files"]
+    told = "; ".join(f"{row['program'].partition(' (')[0]} {row['seconds']:.1f} s" for row in files)
+    first = next((row["first"] for row in record["rows"] if "first" in row), None)
+    after = f" (after a first call of {first:.1f} s, which compiles)" if first else ""
+    return (
+        f"{record['images']} images, {record['detections']} detections: from memory the compiled evaluation is "
+        f"{record['ratio_in_memory']:.1f} times as fast as pycocotools{after}; from files: {told}."
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", type=Path, help=f"folder with {TRUTH} and {FOUND}")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small generated case and no record, unless --out is given"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the record (default experiments/benchmarks/eval_speed)")
+    args = parser.parse_args()
+    if not args.quick and (args.case is None or not (args.case / FOUND).is_file()):
+        print(f"give --case FOLDER, which holds {TRUTH} and {FOUND}, or --quick", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.case or Path(scratch)
+        if args.case is None:
+            write_small_case(folder)
+        found = study(folder, 2 if args.quick else 3, 20 if args.quick else 30, lambda line: print(line, flush=True))
+    versions = {"jax": jax.__version__}
+    for name in ("pycocotools", "hotcoco", "faster-coco-eval"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    record = {
+        "command": "python -m experiments.benchmarks.eval_speed " + ("--quick" if args.quick else "--case FOLDER"),
+        "date": datetime.date.today().isoformat(),
+        "device": jax.devices()[0].platform,
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    } | found
+    if args.quick and args.out is None:
+        return 0
+    out = args.out or RESULTS
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    (out / "README.md").write_text(markdown(record))
+    return 0

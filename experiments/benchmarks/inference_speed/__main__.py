@@ -1,0 +1,3 @@
+from experiments.benchmarks.inference_speed.study import main
+
+main()

@@ -1,0 +1,3 @@
+from experiments.benchmarks.nms_speed.study import main
+
+main()

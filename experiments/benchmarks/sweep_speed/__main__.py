@@ -1,0 +1,3 @@
+from experiments.benchmarks.sweep_speed.study import main
+
+main()

@@ -1,0 +1,3 @@
+from experiments.benchmarks.throughput.study import main
+
+main()

@@ -1,0 +1,3 @@
+from experiments.benchmarks.what_pays.study import main
+
+main()

@@ -1,0 +1,3 @@
+from experiments.ciou_vs_mse.study import main
+
+main()

@@ -1,0 +1,3 @@
+from experiments.darknet_parity.study import main
+
+main()

@@ -1,0 +1,3 @@
+from experiments.data_scaling.study import main
+
+main()

@@ -1,0 +1,3 @@
+from experiments.ensemble.study import main
+
+main()

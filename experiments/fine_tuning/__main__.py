@@ -1,0 +1,3 @@
+from experiments.fine_tuning.study import main
+
+main()

@@ -1,0 +1,3 @@
+from experiments.hypergradients.study import main
+
+main()

@@ -1,0 +1,3 @@
+from experiments.iou_parity.study import main
+
+main()

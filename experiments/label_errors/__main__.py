@@ -1,0 +1,3 @@
+from experiments.label_errors.study import main
+
+main()

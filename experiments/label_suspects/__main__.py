@@ -1,0 +1,3 @@
+from experiments.label_suspects.study import main
+
+main()

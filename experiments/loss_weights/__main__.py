@@ -1,0 +1,3 @@
+from experiments.loss_weights.study import main
+
+main()

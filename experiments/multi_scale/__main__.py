@@ -1,0 +1,3 @@
+from experiments.multi_scale.study import main
+
+main()

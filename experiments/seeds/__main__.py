@@ -1,0 +1,3 @@
+from experiments.seeds.study import main
+
+main()

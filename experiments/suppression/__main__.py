@@ -1,0 +1,3 @@
+from experiments.suppression.study import main
+
+main()
