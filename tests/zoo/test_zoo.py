@@ -70,19 +70,6 @@ def test_contract_of_forward_loss_and_decode(detector, variables):
     assert jax.tree.structure(state["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
 
 
-def test_folding_changes_no_output(detector, variables):
-    """With running statistics that differ from 0 and 1, or there would be nothing to fold."""
-    stats = jax.tree.map(lambda x: x + 0.3, variables["batch_stats"])
-    variables = {**variables, "batch_stats": stats}
-    images = jax.random.uniform(jax.random.key(3), (1, *CANVAS, 3))
-    folded = jax.jit(detector.fold)(variables)
-    plain = jax.jit(detector.forward)(variables, images)
-    merged = jax.jit(detector.forward)(folded, images)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), plain, merged)
-    assert not jax.tree.leaves(folded["batch_stats"]) and "norm" not in str(jax.tree.structure(folded))
-    jax.tree.map(np.testing.assert_array_equal, folded, detector.fold(folded))
-
-
 def test_a_description_in_json_builds_the_same_detector(detector, variables):
     description = json.loads(json.dumps(zoo.describe(detector)))
     again = zoo.from_description(description)
