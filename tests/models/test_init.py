@@ -85,7 +85,11 @@ def test_modules_of_others_keep_what_they_draw():
     [
         ("compact", {}, "c86920b05639bd5371e3d28018eb53d1"),
         ("yolox-nano", {}, "eaef5a2d4ab76d24b0f1e884b5328c3f"),
-        ("lesson", {"anchors": [[[10.0, 12.0], [20.0, 16.0]], [[30.0, 40.0], [60.0, 50.0]]]}, "91f38963d0eef1f4f5e138707c8dea27"),
+        (
+            "lesson",
+            {"anchors": [[[10.0, 12.0], [20.0, 16.0]], [[30.0, 40.0], [60.0, 50.0]]]},
+            "91f38963d0eef1f4f5e138707c8dea27",
+        ),
     ],
 )
 def test_a_seed_gives_the_values_that_the_records_were_made_with(name, options, digest):

@@ -47,7 +47,13 @@ def large_files(size: int) -> Iterator[tuple[str, bytes]]:
     }
     big = write.dictionary({"w": write.tensor("DoubleStorage", "0", size // 8, (size // 8,))})
     legacy = {"w": write.tensor("ByteStorage", "0", size, (size,))}
+    long = b"X" + struct.pack("<I", size // 8) + b"x" * (size // 8) + b"q\1"
+    beside = b"}(" + write.text("w") + write.tensor("FloatStorage", "0", 1, (1,)) + b"q\2" + write.text("evil")
+    inner = b"".join(write.text(f"{n}") + b"}h\1h\2s" for n in range(size // 1000))
     programs = {
+        "long texts again": beside + b"](" + long + b"h\1" * (size // 100) + b"eu",
+        "long names again": beside + b"}(" + long + b"N" + inner + b"uu",
+        "classes again": beside + b"](c" + b"m" * 500 + b"\nn\nq\1" + b"h\1" * (size // 100) + b"eu",
         "lists": b"]" * size,
         "dictionaries": b"}" * size,
         "sets": b"\x8f" * size,
@@ -67,7 +73,8 @@ def large_files(size: int) -> Iterator[tuple[str, bytes]]:
         "classes": b"ca\nb\n" * (size // 5),
     }
     for name, content in programs.items():
-        yield name, write.zip_file(content, {})
+        padding = bytes(size if name.endswith("again") else 0)  # What is built of these comes after the program.
+        yield name, write.zip_file(content, {"0": bytes(4), "padding": padding})
     yield "members", many_members(size)
     yield "storage", write.zip_file(big, {"0": bytes(size // 8 * 8)})
     yield "byte order", write.zip_file(big, {"0": bytes(size // 8 * 8)}, byteorder="big")

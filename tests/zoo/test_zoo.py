@@ -70,19 +70,6 @@ def test_contract_of_forward_loss_and_decode(detector, variables):
     assert jax.tree.structure(state["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
 
 
-def test_folding_changes_no_output(detector, variables):
-    """With running statistics that differ from 0 and 1, or there would be nothing to fold."""
-    stats = jax.tree.map(lambda x: x + 0.3, variables["batch_stats"])
-    variables = {**variables, "batch_stats": stats}
-    images = jax.random.uniform(jax.random.key(3), (1, *CANVAS, 3))
-    folded = jax.jit(detector.fold)(variables)
-    plain = jax.jit(detector.forward)(variables, images)
-    merged = jax.jit(detector.forward)(folded, images)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), plain, merged)
-    assert not jax.tree.leaves(folded["batch_stats"]) and "norm" not in str(jax.tree.structure(folded))
-    jax.tree.map(np.testing.assert_array_equal, folded, detector.fold(folded))
-
-
 def test_a_description_in_json_builds_the_same_detector(detector, variables):
     description = json.loads(json.dumps(zoo.describe(detector)))
     again = zoo.from_description(description)
@@ -172,13 +159,13 @@ def test_lesson_offers_both_backbones_and_box_losses(backbone, box_loss):
         ("compact", CANVAS, {**SMALL["compact"], "depths": (1,)}, r"depths = \[1\]: give equally many"),
         ("compact", CANVAS, {**SMALL["compact"], "neck_widths": (8,)}, r"neck_widths = \[8\]: give one for each"),
         ("compact", CANVAS, {"widths": (8, 8, 0)}, "give equally many"),
-        ("compact", CANVAS, {"widths": (8, 8.5, 8, 8, 8)}, "widths = .*give a list of whole numbers"),
+        ("compact", CANVAS, {"widths": (8, 8.5, 8, 8, 8)}, r"widths\[1\] = 8.5: give a whole number"),
         ("compact", CANVAS, {"widths": (8, 8, 0, 8, 8)}, "widths = .*give whole numbers of at least 1"),
         ("compact", CANVAS, {"activation": "step"}, "activation = 'step': give one of silu"),
         ("compact", CANVAS, {"shared_head": "no"}, "shared_head = 'no': give true or false"),
         ("compact", CANVAS, {"reg_max": 1}, "reg_max = 1: give a whole number of at least 2"),
         ("compact", CANVAS, {"reg_max": True}, "reg_max = True: give a whole number"),
-        ("compact", CANVAS, {"momentum": float("nan")}, "momentum = nan: give a number"),
+        ("compact", CANVAS, {"momentum": float("nan")}, "momentum = nan: give a finite number"),
         ("compact", CANVAS, {"momentum": 1.0}, "momentum = 1.0: give a number from 0 to below 1"),
         ("compact", CANVAS, {"neck_depth": -1}, "neck_depth = -1: give a whole number of at least 0"),
         ("yolov8", CANVAS, {"k": 0}, "k = 0: give a whole number of at least 1"),

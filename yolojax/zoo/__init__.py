@@ -131,6 +131,9 @@ def build(
     if missing := [n for n in known - set(options) if parameters[n].default is inspect.Parameter.empty]:
         raise ConfigError(f"{name} needs the option {missing[0]}")
     check_types(builder, {key: value for key, value in options.items() if key not in PART_OPTIONS})
+    for key in PART_OPTIONS:
+        if key in options and not isinstance(options[key], str) and not callable(options[key]):
+            raise ConfigError(f"{key} = {options[key]!r}: give a name or a function")
     try:
         detector = builder(tuple(class_names), tuple(input_size), dtype=dtype, **options)
         jax.eval_shape(detector.init, jax.random.key(0))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from weakref import WeakKeyDictionary
 
-from yolojax.detector import Detector, DetectorSpec
+from yolojax.detector import Detector, DetectorSpec, Postprocess, Thresholds
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.zoo.parts import CUSTOM, needs_part, qualified_name
@@ -78,6 +78,7 @@ def check_record(detector: Detector, description: Mapping[str, Any], *, loose: t
     """
     made, given = (json.loads(json.dumps(x)) for x in (dataclasses.asdict(detector.spec), dict(description)))
     given.pop("custom", None)
+    given.setdefault("postprocess", made["postprocess"])  # which older descriptions do not say
     for entry in (made, given):
         if isinstance(entry.get("options"), dict):
             entry["options"] = {k: v for k, v in entry["options"].items() if k not in loose}
@@ -125,6 +126,8 @@ def restore(
         # What a specification says beside the architecture holds as it is written.
         stated = {key: description[key] for key in ("suppression", "multi_label", "hyper") if key in description}
         preprocess = _read_preprocess(description["preprocess"])
+        if "postprocess" in description:
+            stated["postprocess"] = _read_postprocess(description["postprocess"])
         spec = dataclasses.replace(detector.spec, preprocess=preprocess, **stated)
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"the description does not make a detector: {error}") from error
@@ -133,15 +136,17 @@ def restore(
     return detector
 
 
+def _read_postprocess(stated: Any) -> Postprocess:
+    """The thresholds that a description states."""
+    return Postprocess(**{name: Thresholds(**values) for name, values in dict(stated).items()})
+
+
 def _read_preprocess(stated: Any) -> Preprocess:
     """The preprocessing that a description states; raises `ConfigError` for a value that this version does not know."""
     if not isinstance(stated, Mapping):
         raise ConfigError(f"preprocess = {stated!r}: it is no object")
-    # Descriptions written before there was a choice of filters say none, and meant the antialiased one.
-    preprocess = Preprocess(**{"filter": Preprocess().filter, **stated})
     for name, hint in get_type_hints(Preprocess).items():
-        if get_origin(hint) is Literal and getattr(preprocess, name) not in get_args(hint):
-            raise ConfigError(
-                f"preprocess.{name} = {getattr(preprocess, name)!r}: known are {', '.join(get_args(hint))}"
-            )
-    return preprocess
+        if get_origin(hint) is Literal and stated.get(name, get_args(hint)[0]) not in get_args(hint):
+            raise ConfigError(f"preprocess.{name} = {stated[name]!r}: known are {', '.join(get_args(hint))}")
+    # Descriptions written before there was a choice of filters say none, and meant the antialiased one.
+    return Preprocess(**{"filter": Preprocess().filter, **stated})

@@ -11,7 +11,7 @@ A description stores names. In the place of a function of the user's own it has 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -117,9 +117,10 @@ def find_assigner(value: Any, k: int) -> tuple[AnchorFreeAssign, str]:
     ``k`` belongs to task-aligned assignment and to SimOTA; other assigners have their own numbers. Raises `ConfigError`
     as `find_part` does.
     """
+    function: AnchorFreeAssign
     function, name = find_part("assign", value, ASSIGNERS)
-    limits: dict[str, Callable[..., Any]] = {
+    limited: dict[str, AnchorFreeAssign] = {
         "task-aligned": partial(task_aligned_assign, k=k),
         "simota": partial(simota_assign, largest_k=k),
     }
-    return limits.get(name, function), name
+    return limited.get(name, function), name

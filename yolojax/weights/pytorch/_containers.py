@@ -14,7 +14,8 @@ import ml_dtypes
 import numpy as np
 
 from yolojax.weights._bounds import Budget, Buffer, Malformed
-from yolojax.weights.pytorch._interpreter import Global, PersistentId, Program
+from yolojax.weights.pytorch._inert import Global, PersistentId
+from yolojax.weights.pytorch._interpreter import Program
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -139,7 +140,7 @@ def _central_directory(data: mmap.mmap, budget: Budget) -> dict[str, Member]:
         extra = data[position + 46 + name_size : position + 46 + name_size + extra_size]
         length, packed, header = _wide_sizes(extra, length, packed, header)
         if name in members:
-            raise Malformed(f"the zip archive has two members {name!r}")
+            raise Malformed(f"the zip archive has two members {name[:80]!r}")
         members[name] = Member(name, flags, method, crc, packed, length, header)
         position = after
     if position != limit:
@@ -169,29 +170,31 @@ def _locate(data: mmap.mmap, members: dict[str, Member], budget: Budget) -> dict
     for member in sorted(members.values(), key=lambda member: member.header):
         name, header = member.name, member.header
         if member.flags & 0x2041:
-            raise Malformed(f"member {name!r} is encrypted")
+            raise Malformed(f"member {name[:80]!r} is encrypted")
         if member.method not in (0, 8):
-            raise Malformed(f"member {name!r} is compressed by method {member.method}; stored and deflated are read")
+            raise Malformed(
+                f"member {name[:80]!r} is compressed by method {member.method}; stored and deflated are read"
+            )
         if header < end_of_last:
-            raise Malformed(f"members {last!r} and {name!r} overlap")
+            raise Malformed(f"members {last[:80]!r} and {name[:80]!r} overlap")
         if header + 30 > len(data) or data[header : header + 4] != b"PK\x03\x04":
-            raise Malformed(f"member {name!r} is not where the zip archive's directory says")
+            raise Malformed(f"member {name[:80]!r} is not where the zip archive's directory says")
         name_size, extra_size = struct.unpack_from("<2H", data, header + 26)
         start = header + 30 + name_size + extra_size
         stop = start + member.packed
         if stop > len(data):
-            raise Malformed(f"member {name!r} reaches out of the file")
+            raise Malformed(f"member {name[:80]!r} reaches out of the file")
         if data[header + 30 : header + 30 + name_size].decode("utf-8", "replace") != name:
-            raise Malformed(f"member {name!r} has another name where its bytes are")
+            raise Malformed(f"member {name[:80]!r} has another name where its bytes are")
         end_of_last, last = stop, name
         place = Storage(data, start, stop)
         if member.method == 8:
             place = _inflate(data, place, member, budget)
         elif member.packed != member.size:
-            raise Malformed(f"member {name!r} is stored with two sizes, {member.packed} and {member.size}")
+            raise Malformed(f"member {name[:80]!r} is stored with two sizes, {member.packed} and {member.size}")
         budget.charge(160)
         if has_checksums and _crc(place) != member.crc:
-            raise Malformed(f"member {name!r} is damaged (its CRC-32 differs from the one that the archive states)")
+            raise Malformed(f"member {name[:80]!r} is damaged (its CRC-32 is not the one that the archive states)")
         places[name] = place
     return places
 
@@ -199,7 +202,7 @@ def _locate(data: mmap.mmap, members: dict[str, Member], budget: Budget) -> dict
 def _inflate(data: mmap.mmap, place: Storage, member: Member, budget: Budget) -> Storage:
     """The bytes of a compressed member, at most as many as the whole file has."""
     if member.size > len(data):
-        raise Malformed(f"member {member.name!r} claims {member.size} bytes, more than the whole file")
+        raise Malformed(f"member {member.name[:80]!r} claims {member.size} bytes, more than the whole file")
     budget.charge(member.size)
     inflater, unpacked = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(member.size)
     filled, position, pending = 0, place.start, b""
@@ -211,16 +214,16 @@ def _inflate(data: mmap.mmap, place: Storage, member: Member, budget: Budget) ->
         try:
             piece = inflater.decompress(pending, _CHUNK)
         except zlib.error as error:
-            raise Malformed(f"member {member.name!r} is damaged ({error})") from error
+            raise Malformed(f"member {member.name[:80]!r} is damaged ({error})") from error
         pending = inflater.unconsumed_tail
         if filled + len(piece) > member.size:
-            raise Malformed(f"member {member.name!r} is larger than the {member.size} bytes that it claims")
+            raise Malformed(f"member {member.name[:80]!r} is larger than the {member.size} bytes that it claims")
         unpacked[filled : filled + len(piece)] = piece
         filled += len(piece)
         if exhausted and not piece:
             break
     if filled != member.size or not inflater.eof:
-        raise Malformed(f"member {member.name!r} is shorter than the {member.size} bytes that it claims")
+        raise Malformed(f"member {member.name[:80]!r} is shorter than the {member.size} bytes that it claims")
     return Storage(unpacked, 0, member.size)
 
 
@@ -255,13 +258,13 @@ def _read_legacy(data: mmap.mmap, budget: Budget) -> Container:
     storages: dict[str, Storage] = {}
     for key in keys:
         if key in storages or key not in sizes:
-            raise Malformed(f"storage {key!r} is {'listed twice' if key in storages else 'of no tensor'}")
+            raise Malformed(f"storage {key[:80]!r} is {'listed twice' if key in storages else 'of no tensor'}")
         if position + 8 > len(data):
-            raise Malformed(f"storage {key!r} is cut off")
+            raise Malformed(f"storage {key[:80]!r} is cut off")
         count = int.from_bytes(data[position : position + 8], "little" if little_endian else "big")
         start, stop = position + 8, position + 8 + count * sizes[key]
         if stop > len(data):
-            raise Malformed(f"storage {key!r} reaches out of the file")
+            raise Malformed(f"storage {key[:80]!r} reaches out of the file")
         budget.charge(200)
         storages[key] = Storage(data, start, stop)
         position = stop
@@ -295,8 +298,8 @@ def _item_sizes(references: list[PersistentId], budget: Budget) -> dict[str, int
             continue  # A class with its source text, or nothing that could be found: whoever asks for it is told.
         dtype = storage_dtype(value[1])
         if dtype is None:
-            raise Malformed(f"storage {value[2]!r} is of an unknown type")
+            raise Malformed(f"storage {value[2][:80]!r} is of an unknown type")
         budget.charge(120)
         if sizes.setdefault(value[2], dtype.itemsize) != dtype.itemsize:
-            raise Malformed(f"storage {value[2]!r} is of two types")
+            raise Malformed(f"storage {value[2][:80]!r} is of two types")
     return sizes

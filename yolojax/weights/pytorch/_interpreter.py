@@ -14,6 +14,7 @@ import struct
 from typing import Any
 
 from yolojax.weights._bounds import Budget, Buffer, Malformed
+from yolojax.weights.pytorch._inert import Global, Inert, Items, Pairs, PersistentId, kind_of
 
 HIGHEST_PROTOCOL = 5
 MAX_TEXT = 1 << 20
@@ -22,65 +23,7 @@ MAX_LINE = 1 << 12
 MAX_INTEGER = 1 << 10
 """Longest integer in bytes; the magic number of the legacy form has ten."""
 MAX_MARKS = 1 << 10
-
-
-class Global:
-    """A reference to a class or function by module and name, as text."""
-
-    __slots__ = ("module", "name")
-
-    def __init__(self, module: str, name: str) -> None:
-        self.module, self.name = module, name
-
-
-class Pairs:
-    """A dictionary as a flat list: key, value, key, value. Keys may be anything, equal ones included."""
-
-    __slots__ = ("items",)
-
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
-
-
-class Items:
-    """A set or frozen set as a list of its members."""
-
-    __slots__ = ("items",)
-
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
-
-
-class PersistentId:
-    """What the program refers to outside itself; in a PyTorch file the description of a storage."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-class Inert:
-    """An object that was never created: what would have been called, and all that would have been given to it.
-
-    Attributes:
-      function: What the program would call: a `Global`, another `Inert`, or the `PersistentId` of a class.
-      args: Positional arguments, a tuple.
-      kwargs: Keyword arguments as a flat list, or None.
-      states: Arguments of ``__setstate__``, in order, or None.
-      items: What would be appended or added, or None.
-      pairs: What would be set by key as a flat list, or None.
-    """
-
-    __slots__ = ("args", "function", "items", "kwargs", "pairs", "states")
-
-    def __init__(
-        self, function: Global | PersistentId | Any, args: tuple[Any, ...], kwargs: list[Any] | None = None
-    ) -> None:
-        self.function, self.args, self.kwargs = function, args, kwargs
-        self.states: list[Any] | None = None
-        self.items: list[Any] | None = None
-        self.pairs: list[Any] | None = None
+MAX_CLASS_NAME = 512
 
 
 class Program:
@@ -236,7 +179,7 @@ class Program:
         elif isinstance(target, Items):
             target = target.items
         if not isinstance(target, list):
-            raise Malformed(f"values are appended to a {_kind(target)}")
+            raise Malformed(f"values are appended to a {kind_of(target)}")
         self.budget.charge(10 * len(values))
         target.extend(values)
 
@@ -252,7 +195,7 @@ class Program:
         elif isinstance(target, Pairs):
             pairs = target.items
         else:
-            raise Malformed(f"a key is set in a {_kind(target)}")
+            raise Malformed(f"a key is set in a {kind_of(target)}")
         self.budget.charge(10 * len(values))
         pairs.extend(values)
 
@@ -303,17 +246,23 @@ class Program:
         name, module = self._pop(), self._pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise Malformed("a class whose name is not a text")
-        self._push(Global(module, name), 64)
+        self._push(self._class(module, name), 0)
 
     def _global_line(self) -> None:
         module = self._text_line()
-        self._push(Global(module, self._text_line()), 64)
+        self._push(self._class(module, self._text_line()), 0)
+
+    def _class(self, module: str, name: str) -> Global:
+        if len(module) + len(name) > MAX_CLASS_NAME:
+            raise Malformed(f"a class name of more than {MAX_CLASS_NAME} characters")
+        self.budget.charge(64)
+        return Global(module, name)
 
     def _push_inert(self, function: Any, args: Any, kwargs: list[Any] | None = None) -> None:
         if not isinstance(function, Global | Inert | PersistentId):
-            raise Malformed(f"a {_kind(function)} would be called")
+            raise Malformed(f"a {kind_of(function)} would be called")
         if not isinstance(args, tuple):
-            raise Malformed(f"the arguments of a call are a {_kind(args)}")
+            raise Malformed(f"the arguments of a call are a {kind_of(args)}")
         self._push(Inert(function, args, kwargs), 112)
 
     def _reduce(self) -> None:
@@ -323,13 +272,12 @@ class Program:
     def _new_with_keywords(self) -> None:
         kwargs, args, function = self._pop(), self._pop(), self._pop()
         if not isinstance(kwargs, Pairs):
-            raise Malformed(f"the keyword arguments of a call are a {_kind(kwargs)}")
+            raise Malformed(f"the keyword arguments of a call are a {kind_of(kwargs)}")
         self._push_inert(function, args, kwargs.items)
 
     def _instance(self) -> None:
         module = self._text_line()
-        self.budget.charge(64)
-        function = Global(module, self._text_line())
+        function = self._class(module, self._text_line())
         self._push_inert(function, tuple(self._pop_to_mark()))
 
     def _object(self) -> None:
@@ -342,7 +290,7 @@ class Program:
     def _build(self) -> None:
         state, target = self._pop(), self._top()
         if not isinstance(target, Inert):
-            raise Malformed(f"a state is given to a {_kind(target)}")
+            raise Malformed(f"a state is given to a {kind_of(target)}")
         if target.states is None:
             target.states = []
             self.budget.charge(100)
@@ -384,7 +332,7 @@ class Program:
 
     def _readonly(self) -> None:
         if not isinstance(self._top(), bytes | bytearray):
-            raise Malformed(f"a {_kind(self._top())} is made read-only")
+            raise Malformed(f"a {kind_of(self._top())} is made read-only")
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:
@@ -392,11 +340,6 @@ def _unescape(match: re.Match[bytes]) -> bytes:
     if len(code) == 3:
         return bytes([int(code[1:], 16)])
     return {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"\\": b"\\", b"'": b"'", b'"': b'"'}.get(code, match[0])
-
-
-def _kind(value: Any) -> str:
-    names = {Pairs: "dict", Items: "set", Global: "class", PersistentId: "persistent reference", Inert: "object"}
-    return names.get(type(value), type(value).__name__)
 
 
 def _last(program: Program, count: int) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from yolojax.weights._bounds import Budget, Malformed
-from yolojax.weights.pytorch._interpreter import Global, Inert, Items, Pairs, PersistentId
+from yolojax.weights.pytorch._inert import Global, Inert, Items, Pairs, PersistentId
 
 MAX_DEPTH = 48
 """Deepest nesting that is followed; detectors nest their modules about ten deep."""
@@ -120,14 +120,18 @@ def plain(value: Any, budget: Budget, tensor: Any = None, depth: int = 0) -> Any
     Args:
       tensor: A function that returns a plain value for what is a tensor, and None for what is none.
     """
-    budget.charge(48)
+    budget.charge(96)
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
-        return value if len(value) <= MAX_SHOWN_TEXT else f"{value[:MAX_SHOWN_TEXT]}... ({len(value)} characters)"
+        if len(value) <= MAX_SHOWN_TEXT:
+            return value
+        budget.charge(4 * MAX_SHOWN_TEXT)
+        return f"{value[:MAX_SHOWN_TEXT]}... ({len(value)} characters)"
     if isinstance(value, bytes | bytearray):
         return f"<{len(value)} bytes>"
     if isinstance(value, Global):
+        budget.charge(64 + 4 * len(value.module + value.name))
         return f"<{'.'.join(named(value) or ())}>"
     if depth >= MAX_DEPTH:
         return f"<{describe_type(value)}, nested too deep>"
@@ -182,6 +186,7 @@ def _plain_object(value: Inert, budget: Budget, tensor: Any, depth: int) -> Any:
     if attributes and not {"_modules", "_parameters"} & attributes.keys() and not value.args:
         return _plain_dict(attributes, budget, tensor, depth)
     forget(attributes, budget)
+    budget.charge(64 + 4 * len(name[0] + name[1] if name else ""))
     return f"<{describe_type(value)}>"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from yolojax.weights._bounds import Budget, Malformed, guarded, map_file, object_budget
 from yolojax.weights.foreign import Module, WeightFile
 from yolojax.weights.pytorch._containers import read_container
-from yolojax.weights.pytorch._interpreter import Inert, Pairs
+from yolojax.weights.pytorch._inert import Inert, Pairs
 from yolojax.weights.pytorch._objects import (
     MAX_DEPTH,
     class_path,
@@ -221,6 +221,7 @@ class _Walk:
         state = state_of(value, self.budget)
         prefix = f"{name}." if name else ""
         attributes: dict[str, Any] = {}
+        self.budget.charge(512)
         self.modules[name] = Module(class_path(value) or "", attributes)
         for key, item in state.items():
             if _is_scripted(value) and _is_scripted(item):
@@ -256,8 +257,9 @@ class _Walk:
         return names
 
     def _name(self, prefix: str, key: Any) -> str:
-        self.budget.charge(200 + len(prefix))
-        return f"{prefix}{key}"
+        name = f"{prefix}{key}"
+        self.budget.charge(200 + len(name) * (1 if name.isascii() else 4))
+        return name
 
     def _keep(self, name: str, value: Any) -> None:
         if name in self.arrays:

@@ -8,7 +8,7 @@ import numpy as np
 
 from yolojax.weights._bounds import Budget, Malformed
 from yolojax.weights.pytorch._containers import Container, storage_dtype
-from yolojax.weights.pytorch._interpreter import Global, Inert, PersistentId
+from yolojax.weights.pytorch._inert import Global, Inert, PersistentId
 from yolojax.weights.pytorch._objects import named, numpy_dtype, object_class, raw_bytes
 
 MAX_DIMENSIONS = 16
@@ -151,13 +151,13 @@ class Tensors:
             raise Malformed("its storage's size is no whole number from 0 on")
         start, size = place.start, place.stop - place.start
         if count * dtype.itemsize > size or size - count * dtype.itemsize >= max(dtype.itemsize, 2):
-            raise Malformed(f"its storage {key!r} claims {count} numbers ({dtype}) and has {size} bytes")
+            raise Malformed(f"its storage {key[:80]!r} claims {count} numbers ({dtype}) and has {size} bytes")
         view = value[5] if len(value) == 6 else None
         if view is not None:  # The legacy form: key, offset and size of a part.
             if not isinstance(view, tuple) or len(view) != 3 or not _is_size(view[1]) or not _is_size(view[2]):
                 raise Malformed("a damaged view of a storage")
             if (view[1] + view[2]) * dtype.itemsize > size:
-                raise Malformed(f"a view reaches out of the storage {key!r}")
+                raise Malformed(f"a view reaches out of the storage {key[:80]!r}")
             start, size = start + view[1] * dtype.itemsize, view[2] * dtype.itemsize
         if kind is not None:
             name = kind.name if isinstance(kind, Global) and kind.module == "torch" else "something unknown"
