@@ -29,6 +29,7 @@ from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.yolov8 import (
     HYPER,
+    POSTPROCESS,
     STRIDES,
     check_distribution,
     distance_head,
@@ -96,7 +97,9 @@ def yolo11(
     widths, (depth,) = scaled_widths(WIDTHS, wide, widest), scaled_depths((DEPTH,), deep)
     loss, decode, names = distribution_loss_and_decode(STRIDES, k, assign, box_loss, class_loss)
     options = {"scale": scale, "reg_max": reg_max, "k": k, **names}
-    spec = DetectorSpec("yolo11", class_names, input_size, STRIDES, hyper=HYPER, options=options)
+    spec = DetectorSpec(
+        "yolo11", class_names, input_size, STRIDES, hyper=HYPER, options=options, postprocess=POSTPROCESS
+    )
 
     style = Style(dtype=dtype)
     levels = scaled_widths((256, 512, 1024), wide, widest)

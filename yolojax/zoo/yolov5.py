@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
 from yolojax.coding import levels_of
-from yolojax.detector import Detector, DetectorSpec, Outputs
+from yolojax.detector import Detector, DetectorSpec, Outputs, Postprocess, Thresholds
 from yolojax.errors import ConfigError
 from yolojax.losses import BoxLoss, ClassLoss, yolov5_loss
 from yolojax.models.heads import YOLOHead
@@ -45,6 +45,9 @@ ANCHORS = (
     ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
 )
 """The published anchors, ``(width, height)`` in input pixels, finest level first; YOLOv3's."""
+
+POSTPROCESS = Postprocess(Thresholds(0.001, 0.6, 300), Thresholds(0.25, 0.45, 1000))
+"""The published thresholds of validation and of prediction."""
 
 PUBLISHED_NAMES = {**BODY_NAMES, "head": ("model.24", "anchors")}
 
@@ -102,6 +105,8 @@ def yolov5(
         "class_loss": class_name,
     }
     gains = published_gains(len(class_names), input_size)
-    spec = DetectorSpec("yolov5", class_names, input_size, STRIDES, hyper=gains, options=options)
+    spec = DetectorSpec(
+        "yolov5", class_names, input_size, STRIDES, hyper=gains, options=options, postprocess=POSTPROCESS
+    )
     network = Network(backbone, neck, YOLOHead(len(sizes[0]), len(class_names), style=style))
     return mark_built(flax_detector(spec, network, loss, decode))

@@ -28,6 +28,7 @@ from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.yolov8 import (
     HYPER,
+    POSTPROCESS,
     STRIDES,
     check_distribution,
     distance_head,
@@ -106,6 +107,8 @@ def yolov5u(
     check_distribution(reg_max, k)
     loss, decode, names = distribution_loss_and_decode(STRIDES, k, assign, box_loss, class_loss)
     options = {"scale": scale, "reg_max": reg_max, "k": k, **names}
-    spec = DetectorSpec("yolov5u", class_names, input_size, STRIDES, hyper=HYPER, options=options)
+    spec = DetectorSpec(
+        "yolov5u", class_names, input_size, STRIDES, hyper=HYPER, options=options, postprocess=POSTPROCESS
+    )
     network = Network(backbone, neck, distance_head(spec, widths[0], reg_max, style))
     return mark_built(flax_detector(spec, network, loss, decode))

@@ -25,7 +25,7 @@ from jaxtyping import DTypeLike
 
 from yolojax.assign import AnchorFreeAssign
 from yolojax.coding import cell_centres, decode_distributions, flatten_levels, levels_of
-from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs
+from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs, Postprocess, Thresholds
 from yolojax.errors import ConfigError
 from yolojax.losses import BoxLoss, ClassLoss, yolov8_loss
 from yolojax.models.backbones import DarknetTiny
@@ -53,6 +53,9 @@ STRIDES = (8, 16, 32)
 
 HYPER = {"lambda_coord": 7.5, "lambda_cls": 0.5, "lambda_dfl": 1.5}
 """The gains of YOLOv8's published recipe."""
+
+POSTPROCESS = Postprocess(Thresholds(0.001, 0.7, 300), Thresholds(0.25, 0.7, 300))
+"""The published thresholds of validation and of prediction."""
 
 PUBLISHED_NAMES = {
     **{f"backbone/down{i}": (f"model.{layer}", "conv") for i, layer in enumerate((0, 1, 3, 5, 7))},
@@ -176,7 +179,9 @@ def yolov8(
     widths, depths = scaled_widths(WIDTHS, wide, widest), scaled_depths(DEPTHS, deep)
     loss, decode, names = distribution_loss_and_decode(STRIDES, k, assign, box_loss, class_loss)
     options = {"scale": scale, "reg_max": reg_max, "k": k, **names}
-    spec = DetectorSpec("yolov8", class_names, input_size, STRIDES, hyper=HYPER, options=options)
+    spec = DetectorSpec(
+        "yolov8", class_names, input_size, STRIDES, hyper=HYPER, options=options, postprocess=POSTPROCESS
+    )
 
     style = Style(dtype=dtype)
     network = Network(
