@@ -145,7 +145,9 @@ def sides(boxes):
 
 
 def raw_outputs(detector, variables, image):
-    found = jax.jit(lambda v, x: detector.decode(detector.forward(v, x)))(variables, jnp.asarray(image[None] / 255.0))
+    found = jax.jit(lambda v, x: detector.decode(detector.forward(v, x)))(
+        variables, jnp.asarray(image[None] / np.float32(255))
+    )
     return sides(np.asarray(found.boxes[0])), np.asarray(found.scores[0])
 
 
@@ -159,8 +161,9 @@ def check_there_and_back(path, detector, variables):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolov8n", "yolov5nu", "yolo11n"])
-def test_real_files_give_what_the_peer_computes(name, test_data):
+@pytest.mark.parametrize(("name", "pixels"), [("yolov8n", 0.05), ("yolov5nu", 0.1), ("yolo11n", 0.05)])
+def test_real_files_give_what_the_peer_computes(name, pixels, test_data):
+    """Of YOLOv5nu's 33,600 numbers the peer's own rounding moves two by more than .05 pixel, against float64."""
     refs = test_data / "refs"
     path = refs / f"b_{name}" / f"{name}.pt"
     detector, variables = zoo.from_pytorch(path, input_size=(640, 640))
@@ -169,8 +172,9 @@ def test_real_files_give_what_the_peer_computes(name, test_data):
     image = next(iter(np.load(refs / "dog_letterbox_640.npz").values()))
     expected = np.load(refs / f"b_{name}" / "dog_raw.npz")["pred"]
     boxes, scores = raw_outputs(detector, variables, image.reshape(640, 640, 3))
-    np.testing.assert_allclose(boxes, expected[:, :4], atol=0.05)
-    np.testing.assert_allclose(scores, expected[:, 4:], atol=1e-3)
+    assert (np.abs(boxes - expected[:, :4]) > 0.05).sum() <= 5
+    np.testing.assert_allclose(boxes, expected[:, :4], rtol=0, atol=pixels)
+    np.testing.assert_allclose(scores, expected[:, 4:], rtol=0, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -182,5 +186,20 @@ def test_a_trained_yolov8s_gives_what_its_export_computes(test_data):
     for photo in ("dog", "person"):
         stored = np.load(test_data / "refs" / "a3_yolov8s_fall" / f"{photo}_raw.npz")
         boxes, scores = raw_outputs(detector, variables, stored["input_uint8"])
-        np.testing.assert_allclose(boxes, stored["raw"][:4].T, atol=0.05)
-        np.testing.assert_allclose(scores, stored["raw"][4:].T, atol=1e-3)
+        np.testing.assert_allclose(boxes, stored["raw"][:4].T, rtol=0, atol=0.05)
+        np.testing.assert_allclose(scores, stored["raw"][4:].T, rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_yolov5n_gives_what_its_half_precision_export_computes(test_data):
+    """The export holds folded weights and constants, such as the anchors, in half precision: 1 part in 2048."""
+    path = test_data / "weights" / "yolov5n-v7.0_verification-only" / "yolov5n.pt"
+    detector, variables = zoo.from_pytorch(path)
+    assert detector.spec.options["anchors"][2][2] == [373.0, 326.0] and detector.spec.class_names[17] == "horse"
+    check_there_and_back(path, detector, variables)
+    stored = np.load(test_data / "refs" / "a1_yolov5n" / "dog_raw.npz")
+    expected = stored["raw"].astype(np.float64)
+    half = jax.tree.map(lambda x: x.astype(jnp.float16).astype(jnp.float32), detector.fold(variables))
+    boxes, scores = raw_outputs(detector, half, stored["input_uint8"])
+    np.testing.assert_allclose(boxes, 640 * expected[:, :4], rtol=2**-11, atol=0.05)
+    np.testing.assert_allclose(scores, expected[:, 4:5] * expected[:, 5:], rtol=0, atol=1e-3)
