@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,7 +12,8 @@ from jaxtyping import Float, Int
 
 from yolojax.errors import ResultError
 from yolojax.eval.coco import METRICS, CocoResult
-from yolojax.eval.operating_point import OperatingPoint
+from yolojax.eval.confidence import OperatingPoint
+from yolojax.files import write_whole
 
 
 def detections_to_coco(
@@ -50,26 +50,13 @@ def detections_to_coco(
 
 
 def write_json(path: str | PathLike[str], value: Any, *, indent: int | None = None) -> None:
-    """Write a JSON file whole or not at all: a reader never sees half of it, nor does a crash leave one.
+    """Writes a JSON file whole or not at all.
 
     Raises:
       ValueError: on NaN and infinities, which are not JSON; ``None`` stands for "not measured".
+      WriteError: the file cannot be written.
     """
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
-
-
-def write_text(path: str | PathLike[str], text: str) -> None:
-    """Write a file in UTF-8 whole or not at all; half a surrogate pair, which UTF-8 cannot hold, becomes a ``?``."""
-    path = Path(path)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with scratch.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    write_whole(Path(path), json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
 def metrics(result: CocoResult) -> dict[str, Any]:
@@ -88,11 +75,6 @@ def metrics(result: CocoResult) -> dict[str, Any]:
         "caps": list(result.caps),
         "backend": result.backend,
     }
-
-
-def write_metrics(path: str | PathLike[str], result: CocoResult) -> None:
-    """Write `metrics.json`."""
-    write_json(path, metrics(result), indent=1)
 
 
 def _point(point: OperatingPoint | None) -> dict[str, Any] | None:

@@ -8,11 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolojax.errors import ConfigError
-from yolojax.geometry import Placement, Preprocess, batch_to_original, place_on_input, to_input, to_original
+from yolojax.geometry import Placement, Preprocess, batch_to_original, place_on_input, to_input
 
 LETTERBOX, TOPLEFT, STRETCH = Preprocess(), Preprocess(align="topleft"), Preprocess(resize="stretch")
 
 sides = st.integers(1, 5000)
+
+
+def to_original(boxes, size, placement, clip=True):
+    """The inverse of one image, transcribed: subtract the corner, divide by the ratio of the rounded sides."""
+    left, top, right, bottom = placement.content
+    scale = np.array([(right - left) / size[1], (bottom - top) / size[0]] * 2)
+    out = (boxes.astype(np.float64) - [left, top, left, top]) / scale
+    return (np.clip(out, 0, [size[1], size[0]] * 2) if clip else out).astype(np.float32)
+
+
+def back_to_original(boxes, size, placement, **clip):
+    return batch_to_original(boxes[None], np.array([placement.content]), np.array([size]), **clip)[0]
+
+
 preprocesses = st.sampled_from([LETTERBOX, TOPLEFT, STRETCH])
 input_images = st.sampled_from([(320, 320), (640, 640), (384, 640), (416, 160)])
 
@@ -49,11 +63,11 @@ def test_a_letterboxed_photo_fits_and_keeps_its_aspect_ratio_to_the_nearest_pixe
 
 @settings(max_examples=50, deadline=None)
 @given(sides, sides, input_images, preprocesses, st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4))
-def test_to_original_inverts_to_input(h, w, input_size, preprocess, corners):
+def test_the_inverse_inverts_to_input(h, w, input_size, preprocess, corners):
     size, placement = (h, w), place_on_input((h, w), input_size, preprocess)
     boxes = (np.array([corners]) * [w, h, w, h]).astype(np.float32)
     on_input = to_input(boxes, size, placement)
-    back = to_original(on_input, size, placement)
+    back = back_to_original(on_input, size, placement)
     # Only the rounding of input image coordinates to float32 remains, enlarged by the inverse scale.
     scale = np.array([w / placement.width, h / placement.height] * 2)
     tolerance = np.spacing(np.float32(max(input_size))) * scale + np.spacing(np.float32(max(h, w)))
@@ -82,15 +96,15 @@ def test_a_batch_is_its_images_one_by_one(sizes, preprocess, seed, clip):
 def test_clipping_is_a_choice():
     placement = place_on_input((480, 640), (320, 320), LETTERBOX)
     outside = np.array([[-10.0, 0.0, 400.0, 320.0]], np.float32)
-    np.testing.assert_array_equal(to_original(outside, (480, 640), placement), [[0, 0, 640, 480]])
-    np.testing.assert_array_equal(to_original(outside, (480, 640), placement, clip=False), [[-20, -80, 800, 560]])
+    np.testing.assert_array_equal(back_to_original(outside, (480, 640), placement), [[0, 0, 640, 480]])
+    np.testing.assert_array_equal(back_to_original(outside, (480, 640), placement, clip=False), [[-20, -80, 800, 560]])
 
 
 def test_no_boxes_map_to_no_boxes():
     placement = place_on_input((480, 640), (320, 320), LETTERBOX)
     empty = np.zeros((0, 4), np.float32)
     assert to_input(empty, (480, 640), placement).shape == (0, 4)
-    assert to_original(empty, (480, 640), placement).shape == (0, 4)
+    assert back_to_original(empty, (480, 640), placement).shape == (0, 4)
 
 
 @pytest.mark.parametrize(("size", "input_size"), [((0, 10), (32, 32)), ((10, 10), (32, 0))])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from yolojax.errors import CheckpointError
+from yolojax.errors import CheckpointError, WriteError
 from yolojax.weights.released import fit_tree, flatten, load_description, load_weights, save_released, unflatten
 
 RNG = np.random.default_rng(0)
@@ -112,7 +112,7 @@ def test_descriptions_that_cannot_be_used(tmp_path, text, match):
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match=r"cannot write .*file.*; free space or give another --out"):
+    with pytest.raises(WriteError, match=r"cannot write .*file.*; free space or give another --out"):
         save_released(tmp_path / "file" / "best", VARIABLES, DESCRIPTION)
 
 

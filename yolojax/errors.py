@@ -25,6 +25,10 @@ class LostProcessError(YolojaxError):
     """Another process of a job over several is gone; what was saved last is whole."""
 
 
+class WriteError(YolojaxError):
+    """A file cannot be written: the disk is full or refuses, or a folder is in its place."""
+
+
 class ResultError(YolojaxError):
     """A detection result cannot be evaluated: not finite, malformed, or about unknown images or classes."""
 

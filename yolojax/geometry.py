@@ -1,14 +1,14 @@
-"""Where a photo lies on the input image: one pure geometry, read alike by training, validation and prediction.
+"""Where a photo lies on the input image. Training, validation, prediction and resizing on the device all read this.
 
-`place_on_input` computes the rounded integer sizes once; both directions of the box mapping use those rounded sizes per
-axis, so that `to_original` is the exact inverse of `to_input`.
+`place_on_input` computes the rounded integer sizes once. Both directions of the box mapping use those rounded sizes per
+axis (`scale_and_offset`), so that `batch_to_original` is the exact inverse of `to_input`.
 """
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Float32, Num
+from jaxtyping import Float32, Float64, Num
 
 from yolojax.errors import ConfigError
 
@@ -48,12 +48,16 @@ class Placement(NamedTuple):
 
     @property
     def content(self) -> tuple[int, int, int, int]:
-        """The box ``(x1, y1, x2, y2)`` of the input image that the photo covers: `Batch.content` of its image."""
+        """The box ``(x1, y1, x2, y2)`` of the input image that the photo covers."""
         return self.left, self.top, self.left + self.width, self.top + self.height
 
 
 def place_on_input(size: tuple[int, int], input_size: tuple[int, int], preprocess: Preprocess) -> Placement:
-    """Placement of a photo of ``size = (h, w)`` on a ``input_size = (h, w)``; raises `ConfigError` on an empty one."""
+    """Where a photo of ``size = (h, w)`` lies on an input image of ``input_size = (H, W)``, all in pixels.
+
+    A letterboxed photo keeps its aspect ratio: both sides are multiplied by the largest ratio that fits and rounded.
+    Raises `ConfigError` when one of the sizes has no pixel.
+    """
     (h, w), (input_h, input_w) = size, input_size
     if min(h, w, input_h, input_w) < 1:
         raise ConfigError(
@@ -68,29 +72,27 @@ def place_on_input(size: tuple[int, int], input_size: tuple[int, int], preproces
     return Placement(new_h, new_w, (input_h - new_h) // 2, (input_w - new_w) // 2)
 
 
-def _affine(size: tuple[int, int], placement: Placement) -> tuple[np.ndarray, np.ndarray]:
-    scale = np.array([placement.width / size[1], placement.height / size[0]] * 2, np.float64)
-    offset = np.array([placement.left, placement.top] * 2, np.float64)
-    return scale, offset
+def scale_and_offset(
+    size: Num[np.ndarray, "*b 2"], content: Num[np.ndarray, "*b 4"]
+) -> tuple[Float64[np.ndarray, "*b 4"], Float64[np.ndarray, "*b 4"]]:
+    """``(scale, offset)`` of xyxy boxes: ``input = original * scale + offset``.
+
+    Args:
+      size: ``(height, width)`` of the original photo in pixels.
+      content: the box of the input image that the photo covers (`Placement.content`).
+    """
+    box = np.asarray(content, np.float64)
+    sides = np.asarray(size, np.float64)[..., ::-1]
+    scale = (box[..., 2:] - box[..., :2]) / sides
+    return np.concatenate([scale, scale], -1), np.concatenate([box[..., :2], box[..., :2]], -1)
 
 
 def to_input(
     boxes: Num[np.ndarray, "*n 4"], size: tuple[int, int], placement: Placement
 ) -> Float32[np.ndarray, "*n 4"]:
     """Boxes (xyxy) from pixels of the original photo of ``size = (h, w)`` to input pixels."""
-    scale, offset = _affine(size, placement)
+    scale, offset = scale_and_offset(np.array(size), np.array(placement.content))
     return (np.asarray(boxes, np.float64) * scale + offset).astype(np.float32)
-
-
-def to_original(
-    boxes: Num[np.ndarray, "*n 4"], size: tuple[int, int], placement: Placement, *, clip: bool = True
-) -> Float32[np.ndarray, "*n 4"]:
-    """The inverse of `to_input`, then by choice clipping to the photo."""
-    scale, offset = _affine(size, placement)
-    boxes = (np.asarray(boxes, np.float64) - offset) / scale
-    if clip:
-        boxes = np.clip(boxes, 0.0, np.array([size[1], size[0]] * 2, np.float64))
-    return boxes.astype(np.float32)
 
 
 def batch_to_original(
@@ -100,10 +102,17 @@ def batch_to_original(
     *,
     clip: bool = True,
 ) -> Float32[np.ndarray, "b k 4"]:
-    """`to_original` for every image of a batch, from what `Batch` carries: ``content`` and ``original_size``."""
-    content = np.asarray(content, np.float64)[:, None]
-    offset = np.concatenate([content[..., :2]] * 2, -1)
-    sides = np.concatenate([np.asarray(original_size, np.float64)[:, None, ::-1]] * 2, -1)  # w, h, w, h
-    extent = np.concatenate([content[..., 2:] - content[..., :2]] * 2, -1)
-    out = (np.asarray(boxes, np.float64) - offset) / (extent / sides)
-    return (np.clip(out, 0.0, sides) if clip else out).astype(np.float32)
+    """The inverse of `to_input` for every image of a batch, then by choice clipping to the photo.
+
+    Args:
+      boxes: xyxy in input pixels.
+      content: the box of the input image that each photo covers (`Placement.content`).
+      original_size: ``(height, width)`` of each photo in pixels.
+      clip: whether boxes are clipped to their photo.
+    """
+    scale, offset = scale_and_offset(original_size, content)
+    out = (np.asarray(boxes, np.float64) - offset[:, None]) / scale[:, None]
+    if clip:
+        sides = np.asarray(original_size, np.float64)[:, ::-1]
+        out = np.clip(out, 0.0, np.concatenate([sides, sides], -1)[:, None])
+    return out.astype(np.float32)

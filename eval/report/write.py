@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from yolojax.eval.analysis import Analysis, Comparison
-from yolojax.eval.files import write_json, write_text
+from yolojax.eval.files import write_json
 from yolojax.eval.report.facts import report_facts, versions
 from yolojax.eval.report.gallery import Limits, Photo, build_gallery
 from yolojax.eval.report.markdown import render_markdown
 from yolojax.eval.report.page import render_page
+from yolojax.files import write_whole
 
 REPORT_FILES = ("metrics.json", "report.md", "index.html")
 
@@ -41,5 +42,5 @@ def write_report(
     facts = report_facts(analysis, comparison, {**(provenance or {}), "versions": versions()})
     gallery = build_gallery(analysis, photo, limits)
     write_json(folder / "metrics.json", facts, indent=1)
-    write_text(folder / "report.md", render_markdown(analysis, facts, title))
-    write_text(folder / "index.html", render_page(analysis, comparison, gallery, facts, title))
+    write_whole(folder / "report.md", render_markdown(analysis, facts, title))
+    write_whole(folder / "index.html", render_page(analysis, comparison, gallery, facts, title))

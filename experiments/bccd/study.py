@@ -72,8 +72,8 @@ def run_one(seed: int, data: str | None, spawned: float, folder: Path) -> dict[s
     prepare_processor(config.batch_size)
     from yolojax.inference.evaluate import evaluate
     from yolojax.models.network import parameter_count
+    from yolojax.progress import Quiet
     from yolojax.training.fit import fit
-    from yolojax.training.progress import Quiet
 
     class Lines(Quiet):
         def say(self, line: str) -> None:

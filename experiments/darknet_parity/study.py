@@ -33,7 +33,7 @@ from yolojax.data.input_images import make_input_image
 from yolojax.detector import Detector, Variables, prepare_images
 from yolojax.eval.coco import evaluate_coco
 from yolojax.eval.files import detections_to_coco
-from yolojax.geometry import place_on_input, to_original
+from yolojax.geometry import batch_to_original
 from yolojax.inference.evaluate import make_detect_batch
 from yolojax.postprocess import postprocess
 
@@ -114,9 +114,9 @@ def average_precision(root: Path, model: str, *, epsilon: float = 1e-6) -> dict[
         found = jax.device_get(detect(variables, images, jnp.float32(0.001), jnp.float32(0.45)))
         for row in range(min(16, len(dataset) - start)):
             record, keep = dataset.records[shown[row]], found.valid[row]
-            placement = place_on_input(record.size, detector.spec.input_size, detector.spec.preprocess)
+            content, size = input_images.content[shown[row], None], input_images.sizes[shown[row], None]
             for clip, listed in rows.items():
-                boxes = to_original(found.boxes[row][keep], record.size, placement, clip=clip)
+                boxes = batch_to_original(found.boxes[row][None], content, size, clip=clip)[0][keep]
                 scores, classes = found.scores[row][keep], found.classes[row][keep]
                 listed += detections_to_coco(record.image_id, boxes, scores, classes, dataset.category_ids)
     recorded = json.loads((root / "peers" / "ap_train128.json").read_text())[f"{model}_train128"]["stats"]["train128"]

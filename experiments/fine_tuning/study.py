@@ -52,7 +52,7 @@ def config_of(arm: str, seed: int, args: argparse.Namespace) -> TrainConfig:
         optimiser=OptimiserConfig(learning_rate=ARMS[arm], warmup_steps=20),
         epochs=EPOCHS,
         seed=seed,
-        validation=ValidationConfig(samples=0),
+        validation=ValidationConfig(confidence=0.001, iou=0.7, samples=0),
         validate_every=2,
         checkpoint_every=0,
         init=init,
@@ -73,8 +73,8 @@ def pace(args: argparse.Namespace) -> dict[str, Any]:
 def run_one(arm: str, seed: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train and test one arm with one seed."""
     from yolojax.inference.evaluate import evaluate
+    from yolojax.progress import Quiet
     from yolojax.training.fit import fit
-    from yolojax.training.progress import Quiet
 
     class Lines(Quiet):
         def say(self, line: str) -> None:

@@ -23,7 +23,7 @@ from yolojax import zoo
 from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.coding import levels_of
 from yolojax.config import AugmentConfig, OptimiserConfig, ValidationConfig
-from yolojax.data import open_dataset
+from yolojax.data import box_sizes_on_input, open_dataset
 from yolojax.data.input_images import ImageCache, build_cache
 from yolojax.data.sampling import sample_indices
 from yolojax.data.shapes import CLASS_NAMES, MIN_VISIBLE, MOST_OBJECTS, shapes_dataset
@@ -31,10 +31,9 @@ from yolojax.detector import Detector, Variables
 from yolojax.geometry import Preprocess
 from yolojax.inference.evaluate import Evaluation, evaluate_images, make_detect_batch
 from yolojax.losses import on_decoded_boxes, squared_offset_loss, yolov3_loss
+from yolojax.progress import Quiet
 from yolojax.structures import Batch, Hyper, LossTerms, Targets, hyper_as_arrays
 from yolojax.training.augmentation import make_augmentations
-from yolojax.training.inputs import box_sizes_on_input
-from yolojax.training.progress import Quiet
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
 from yolojax.zoo.parts import BOX_LOSSES as DECODED_BOX_LOSSES
@@ -154,7 +153,7 @@ def any_box_loss(detector: Detector, choice: jax.Array) -> Detector:
         return jax.lax.switch(choice, list(BOX_PARTS.values()), *args)
 
     def loss(outputs: Any, targets: Targets, hyper: Hyper) -> LossTerms:
-        return yolov3_loss(outputs, levels_of(outputs, detector.spec.strides), sizes, targets, hyper, box_part=part)
+        return yolov3_loss(outputs, levels_of(outputs, detector.spec.strides), sizes, targets, hyper, box_loss=part)
 
     return detector._replace(loss=loss)
 

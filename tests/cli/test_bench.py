@@ -9,7 +9,7 @@ from tests.cli.small_run import DATA
 from yolojax import zoo
 from yolojax.bench import peak
 from yolojax.bench.peak import bandwidth_of, peak_of, sheet_of
-from yolojax.training.programs import all_devices
+from yolojax.sharding.devices import all_devices
 
 OPTIONS = {"widths": [4, 4, 8], "depths": [0, 0, 0], "head_width": 8, "reg_max": 4, "shared_head": True}
 

@@ -7,7 +7,7 @@ import pytest
 
 from yolojax.cli import progress
 from yolojax.cli.progress import LineReporter, RichReporter, make_reporter
-from yolojax.training.progress import Quiet, Reporter
+from yolojax.progress import Quiet, Reporter
 
 
 class Terminal(io.StringIO):

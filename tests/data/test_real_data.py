@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from yolojax.data import build_cache, evaluation_batches, list_splits, open_dataset
-from yolojax.geometry import Preprocess, place_on_input, to_original
+from yolojax.data import build_cache, list_splits, open_dataset
+from yolojax.geometry import Preprocess, batch_to_original
 
 ROOT = os.environ.get("YOLOJAX_TEST_DATA")
 pytestmark = pytest.mark.skipif(ROOT is None, reason="YOLOJAX_TEST_DATA names no folder with the public data sets")
@@ -106,9 +106,6 @@ def test_every_real_image_decodes_and_its_boxes_come_back():
     data = open_dataset(DATA / "coco128_train")
     cache = build_cache(data, (160, 160), Preprocess())
     assert len(cache) == 128 and cache.targets.dropped.sum() == 0
-    batches = list(evaluation_batches(cache, 48))
-    assert sum(int(b.image_valid.sum()) for b in batches) == 128 and batches[-1].images.shape == (48, 160, 160, 3)
     for i, record in enumerate(data.records):
-        placement = place_on_input(record.size, (160, 160), Preprocess())
-        back = to_original(cache.targets.boxes[i][cache.targets.valid[i]], record.size, placement)
-        np.testing.assert_allclose(back, record.boxes, atol=2e-4)
+        back = batch_to_original(cache.targets.boxes[i : i + 1], cache.content[i : i + 1], cache.sizes[i : i + 1])[0]
+        np.testing.assert_allclose(back[cache.targets.valid[i]], record.boxes, atol=2e-4)

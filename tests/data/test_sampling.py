@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tests.data.test_feed import dataset, record
+from tests.data.test_input_images import dataset, record
 from yolojax.data import (
     class_balanced_weights,
     repeat_factor_weights,

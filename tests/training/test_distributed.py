@@ -6,10 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from yolojax.data import build_cache, shapes_dataset, uniform_sampler
+from yolojax.data import build_cache, device_batches, local_rows, onto_devices, shapes_dataset, uniform_sampler
 from yolojax.errors import ConfigError, LostProcessError
 from yolojax.geometry import Preprocess
-from yolojax.training.feeding import device_batches, local_rows, onto_devices
 
 
 @pytest.fixture

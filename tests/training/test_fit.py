@@ -15,6 +15,7 @@ from yolojax.errors import CheckpointError, ConfigError
 from yolojax.inference.evaluate import evaluate
 from yolojax.inference.predict import load_detector
 from yolojax.training.fit import fit
+from yolojax.training.initialise import Weights
 from yolojax.training.state import wrap_variables
 from yolojax.weights.released import flatten
 
@@ -44,8 +45,15 @@ class Heard:
     def task(self, description, total):
         self.tasks.append(description)
         done = []
-        yield lambda n, note="": done.append(n)
-        assert max(done) == total, f"{description} ended at {max(done)} of {total}"
+        length = total
+
+        def advance(n, note="", total=None):
+            nonlocal length
+            done.append(n)
+            length = length if total is None else total
+
+        yield advance
+        assert max(done) == length, f"{description} ended at {max(done)} of {length}"
 
     def say(self, line):
         self.lines.append(line)
@@ -168,14 +176,15 @@ def test_weights_without_statistics_get_those_of_the_training_images_before_the_
     """What folded weights look like after unfolding: every mean zero."""
     variables = jax.device_get(dict(finished[0].variables))  # copies: a run uses up what it starts from
     variables["batch_stats"] = jax.tree.map(np.zeros_like, variables["batch_stats"])
-    monkeypatch.setattr("yolojax.training.fit.load_init", lambda _: (variables, finished[0].detector.spec))
+    weights = Weights(variables, finished[0].detector.spec)
+    monkeypatch.setattr("yolojax.training.fit.load_init", lambda _: weights)
     seen = []
 
     def first_state(*args):
         seen.append(flatten(jax.tree.map(np.array, dict(args[0]))))
         return wrap_variables(*args)
 
-    monkeypatch.setattr("yolojax.training.fit.wrap_variables", first_state)
+    monkeypatch.setattr("yolojax.training.initialise.wrap_variables", first_state)
     heard = Heard()
     fit(dataclasses.replace(CONFIG, epochs=1, init="given", validate_every=0), tmp_path / "run", reporter=heard)
     assert any("measured on 16 of the 24 training images" in line for line in heard.lines)
@@ -225,7 +234,7 @@ def test_what_has_changed_since_is_said_before_going_on(finished, tmp_path, monk
         fit(dataclasses.replace(CONFIG, epochs=4), copy, resume=True)
     newest = max((copy / "checkpoints").iterdir())
     (newest / "facts.json").write_text("{}")  # damaged: the one before is used
-    monkeypatch.setattr("yolojax.training.environment.os.sched_getaffinity", lambda _: range(77))
+    monkeypatch.setattr("yolojax.training.run_state.os.sched_getaffinity", lambda _: range(77))
     heard = Heard()
     again = fit(CONFIG, copy, resume=True, reporter=heard)
     assert any("passed over a damaged checkpoint" in line and "facts.json is damaged" in line for line in heard.lines)

@@ -8,8 +8,8 @@ import pytest
 
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig
 from yolojax.data import shapes_dataset, write_yolo
+from yolojax.training.augmentation import size_index_at, sizes_around
 from yolojax.training.fit import fit
-from yolojax.training.multi_scale import input_size_at, sizes_around
 
 SMALL = {"widths": (4, 4, 8), "depths": (0, 0, 0), "head_width": 8, "reg_max": 4, "shared_head": True}
 PLAIN = AugmentConfig(scale_min=1.0, scale_max=1.0, translate=0.0, hue=0.0, saturation=0.0, value=0.0)
@@ -70,6 +70,6 @@ def test_several_sizes_are_one_program_each_and_change_with_the_step(folder, tmp
     made, rows, lines = run(folder, tmp_path / "run", epochs=15, multi_scale=3, multi_scale_range=0.5)
     sizes = sizes_around((64, 64), 3, 0.5, made.detector.spec.strides[-1])
     assert sizes == ((32, 32), (64, 64), (96, 96)) and "training at 32 x 32, 64 x 64, 96 x 96" in lines
-    seen = {input_size_at(0, step, 3) for step in range(30)}
+    seen = {size_index_at(0, step, 3) for step in range(30)}
     assert len(seen) > 1 and made.programs == len(seen)
     assert rows[-1]["programs"] == len(seen) and rows[-1]["recompilations"] == 0

@@ -7,7 +7,7 @@ import pytest
 from yolojax.data import build_cache, make_input_image, shapes_dataset
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
-from yolojax.training.multi_scale import HOLD, input_size_at, make_resize, sizes_around
+from yolojax.training.augmentation import HOLD, make_resize, size_index_at, sizes_around
 
 
 def test_input_images_are_multiples_of_the_stride_around_their_size():
@@ -19,11 +19,11 @@ def test_input_images_are_multiples_of_the_stride_around_their_size():
 
 
 def test_the_size_of_a_step_depends_on_seed_and_step_alone_and_all_come_equally_often():
-    sizes = np.array([input_size_at(0, step, 3) for step in range(0, 3000 * HOLD, HOLD)])
+    sizes = np.array([size_index_at(0, step, 3) for step in range(0, 3000 * HOLD, HOLD)])
     assert np.abs(np.bincount(sizes) / 3000 - 1 / 3).max() < 0.05
-    held = [input_size_at(4, step, 5) for step in range(10 * HOLD)]
+    held = [size_index_at(4, step, 5) for step in range(10 * HOLD)]
     assert held == [held[step // HOLD * HOLD] for step in range(10 * HOLD)]
-    assert [input_size_at(0, step, 4) for step in (0, 10, 20, 30, 40, 50)] == [0, 2, 1, 1, 0, 3]  # recorded once
+    assert [size_index_at(0, step, 4) for step in (0, 10, 20, 30, 40, 50)] == [0, 2, 1, 1, 0, 3]  # recorded once
 
 
 def test_batches_are_resized_on_the_devices_as_pillow_does():

@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from yolojax.config import OptimiserConfig
+from yolojax.config import OptimiserConfig, TrainConfig, check
 from yolojax.detector import decay_matrices
 from yolojax.errors import ConfigError
 from yolojax.structures import Hyper, hyper_as_arrays
-from yolojax.training.optimiser import DIRECTIONS, ema_decay_at, make_optimiser, schedule_at
+from yolojax.training.optimiser import OPTIMIZERS, ema_decay_at, make_optimiser, schedule_at, update_ema
 
 
 def factors(steps, total=1000, **settings):
@@ -88,11 +88,14 @@ def oracle(config: OptimiserConfig, hyper: Hyper, steps: int, total: int) -> dic
     """AdamW (arXiv 1711.05101, algorithm 2) or SGD with Nesterov momentum, clipped, in float64."""
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), PARAMS)
     first, second = (jax.tree.map(np.zeros_like, params) for _ in range(2))
-    b1, b2 = config.momentum, config.second_moment
+    b1, b2 = config.b1, config.b2
+    decay = jax.tree.map(lambda masked: hyper.weight_decay if masked else 0.0, decay_matrices(PARAMS))
     for t in range(steps):
         gradient = jax.tree.map(lambda x: np.asarray(x, np.float64), gradients(t))
         norm = math.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient)))
         gradient = jax.tree.map(lambda g, n=norm: g * min(1.0, config.clip_norm / n), gradient)
+        if config.decay == "coupled":
+            gradient = jax.tree.map(lambda g, p, w: g + w * p, gradient, params, decay)
         if config.name == "adamw":
             first = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, first, gradient)
             second = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, second, gradient)
@@ -100,18 +103,19 @@ def oracle(config: OptimiserConfig, hyper: Hyper, steps: int, total: int) -> dic
                 lambda m, v, n=t + 1: m / (1 - b1**n) / (np.sqrt(v / (1 - b2**n)) + 1e-8), first, second
             )
         else:
-            first = jax.tree.map(lambda m, g: b1 * m + g, first, gradient)
-            direction = jax.tree.map(lambda m, g: b1 * m + g, first, gradient)
+            first = jax.tree.map(lambda m, g: config.momentum * m + g, first, gradient)
+            direction = jax.tree.map(lambda m, g: config.momentum * m + g, first, gradient)
         rate = hyper.learning_rate * float(schedule_at(config, t, total))
-        decay = jax.tree.map(lambda masked: hyper.weight_decay if masked else 0.0, decay_matrices(PARAMS))
-        params = jax.tree.map(lambda p, d, w, r=rate: p - r * (d + w * p), params, direction, decay)
+        own = decay if config.decay == "decoupled" else jax.tree.map(lambda _: 0.0, decay)
+        params = jax.tree.map(lambda p, d, w, r=rate: p - r * (d + w * p), params, direction, own)
     return params
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize(("name", "decay"), [("adamw", "decoupled"), ("sgd", "decoupled"), ("sgd", "coupled")])
 @pytest.mark.parametrize("clip_norm", [1.5, 100.0])
-def test_steps_equal_the_equations_in_float64(name, clip_norm):
-    config = OptimiserConfig(name=name, warmup_steps=2, clip_norm=clip_norm)
+def test_steps_equal_the_equations_in_float64(name, decay, clip_norm):
+    """Coupled decay is that of `torch.optim.SGD(nesterov=True)`: it is added to the gradient before the momentum."""
+    config = OptimiserConfig(name=name, warmup_steps=2, clip_norm=clip_norm, decay=decay)
     hyper = Hyper(learning_rate=0.05, weight_decay=0.3)
     traced = 0
 
@@ -139,7 +143,7 @@ def test_steps_equal_the_equations_in_float64(name, clip_norm):
 
 def test_lion_equals_its_algorithm_in_float64():
     """arXiv 2302.06675, algorithm 2: the sign of one interpolation, the momentum of another."""
-    config = OptimiserConfig(name="lion", momentum=0.9, second_moment=0.99, clip_norm=100.0)
+    config = OptimiserConfig(name="lion", b1=0.9, b2=0.99, clip_norm=100.0)
     hyper = Hyper(learning_rate=0.05, weight_decay=0.3)
     optimiser = make_optimiser(config, hyper_as_arrays(hyper))
     params, state = PARAMS, optimiser.init(PARAMS)
@@ -156,10 +160,10 @@ def test_lion_equals_its_algorithm_in_float64():
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(DIRECTIONS))
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_every_optimiser_goes_down_a_slope(name):
     """A quadratic with its minimum at zero, by the optimisers' ordinary second moment."""
-    config = OptimiserConfig(name=name, second_moment=0.999)
+    config = OptimiserConfig(name=name, b2=0.999)
     optimiser = make_optimiser(config, hyper_as_arrays(Hyper(learning_rate=0.01, weight_decay=0.0)))
 
     @jax.jit
@@ -178,3 +182,22 @@ def test_every_optimiser_goes_down_a_slope(name):
 def test_the_average_forgets_the_start_soon():
     decay = jax.jit(jax.vmap(lambda step: ema_decay_at(step, 0.998)))(jnp.array([0.0, 8.0, 90.0, 1e6]))
     np.testing.assert_allclose(decay, [0.1, 0.5, 0.91, 0.998], rtol=1e-6)
+
+
+def test_a_setting_that_the_optimiser_does_not_read_is_an_error():
+    unread = {"sgd": {"b1": 0.8}, "adamw": {"momentum": 0.8}, "lion": {"decay": "coupled"}, "rmsprop": {"b1": 0.8}}
+    for name, wrong in unread.items():
+        with pytest.raises(ConfigError, match=f"optimiser.{next(iter(wrong))} = "):
+            check(TrainConfig(optimiser=OptimiserConfig(name=name, **wrong)))
+
+
+def test_learning_rate_and_decay_have_one_set_of_defaults():
+    config, hyper = OptimiserConfig(), Hyper()
+    assert (hyper.learning_rate, hyper.weight_decay) == (config.learning_rate, config.weight_decay)
+
+
+def test_counters_are_not_averaged():
+    old = {"mean": jnp.array([1.0]), "seen": jnp.array(3)}
+    new = {"mean": jnp.array([2.0]), "seen": jnp.array(4)}
+    ema = update_ema(old, new, jnp.float32(0.75))
+    assert float(ema["mean"][0]) == 1.25 and int(ema["seen"]) == 4 and ema["seen"].dtype == old["seen"].dtype

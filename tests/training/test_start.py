@@ -9,20 +9,19 @@ from tests.training.toy import toy_batch, toy_detector
 from tests.zoo.yolox_arrays import golden, write_arrays
 from yolojax import zoo
 from yolojax.augment import compose
-from yolojax.config import OptimiserConfig, TrainConfig
-from yolojax.data import build_cache, shapes_dataset
+from yolojax.config import OptimiserConfig
+from yolojax.data import build_cache, shapes_dataset, take_fraction
 from yolojax.detector import prepare_images
 from yolojax.errors import CheckpointError, ConfigError, NonFiniteError
 from yolojax.geometry import Preprocess
+from yolojax.progress import Quiet
+from yolojax.sharding.devices import all_devices
 from yolojax.structures import Hyper, hyper_as_arrays
-from yolojax.training.batch_size import choose_batch_size, with_chosen_batch_size
 from yolojax.training.budget import steps_that_fit
 from yolojax.training.initialise import lacks_statistics, load_init, take_matching, with_measured_statistics
 from yolojax.training.log import EpochLog, checked
-from yolojax.training.programs import Programs, all_devices
-from yolojax.training.progress import Quiet
+from yolojax.training.programs import Programs, choose_batch_size, find_batch_size
 from yolojax.training.run_directory import read_config
-from yolojax.training.splits import take_fraction
 from yolojax.training.state import make_state
 from yolojax.training.step import StepReport, make_train_step
 
@@ -171,9 +170,9 @@ def test_the_choice_rests_on_the_compiled_programs_and_leaves_one(fits, monkeypa
         programs.forget(example)
     assert asked[2] < asked[4] < asked[8]
     limit = asked[8] if fits == 8 else asked[4] - 1
-    monkeypatch.setattr("yolojax.training.batch_size.memory_limit", lambda _: limit / 0.85 + 1)
-    chosen = with_chosen_batch_size(TrainConfig(batch_size="auto"), programs, state, images, hyper, devices, Quiet())
-    assert chosen.batch_size == fits and programs.count == 1
+    monkeypatch.setattr("yolojax.training.programs.memory_limit", lambda _: limit / 0.85 + 1)
+    chosen = find_batch_size(programs, state, images, hyper, devices, Quiet())
+    assert chosen == fits and programs.count == 1
 
 
 def test_programs_are_counted_by_shape():
@@ -232,7 +231,7 @@ def test_the_sums_of_an_epoch_come_back_to_the_bit():
     )
     log.add(report)
     log.elapsed = 0.1
-    again = EpochLog.from_facts(json.loads(json.dumps(log.facts(), sort_keys=True)))
+    again = EpochLog.from_dict(json.loads(json.dumps(log.to_dict(), sort_keys=True)))
     log.add(report), again.add(report)
     assert list(again.row().items()) == list(log.row().items())
 

@@ -8,15 +8,12 @@ import pytest
 
 from tests.training.linear import linear_detector
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig
-from yolojax.data import sample_indices, shapes_dataset, write_yolo
+from yolojax.data import open_input_images, open_splits, sample_indices, shapes_dataset, write_yolo
 from yolojax.errors import ConfigError
 from yolojax.training import sweep as module
-from yolojax.training.hyper import make_hyper
-from yolojax.training.inputs import lay_out_images
 from yolojax.training.preparation import step_maker
-from yolojax.training.progress import Quiet
-from yolojax.training.splits import open_splits
 from yolojax.training.state import make_state
+from yolojax.training.step import make_hyper
 from yolojax.training.sweep import GroupRunner, Trial, choose_strategy, grid, make_train, sweep
 
 TRIALS = [Trial(0), Trial(1, {"lambda_cls": 2.0}), Trial(0, {"learning_rate": 5e-3, "weight_decay": 0.0})]
@@ -54,9 +51,14 @@ def found(config, toy):
     return {s: sweep(config, TRIALS, strategy=s, measure=s == "unroll") for s in ("vmap", "unroll", "devices")}
 
 
+def images_of(config, detector):
+    dataset = open_splits(config.data.path)[0]
+    return open_input_images(dataset, detector.spec.input_size, detector.spec.preprocess, images_per_sample=2)
+
+
 def one_by_one(config, detector):
     """Each trial alone, by the training step itself: its losses and its averaged parameters."""
-    images = lay_out_images(open_splits(config.data, 0)[0], detector.spec, Quiet(), room=2)
+    images = images_of(config, detector)
     losses, averages = [], []
     step = jax.jit(lambda key, state, batch, hyper: step_maker(config, detector)(key)(state, batch, hyper))
     for trial in TRIALS:
@@ -128,6 +130,40 @@ def test_wrong_sweeps_are_refused(config, toy):
         sweep(replace(config, batch_size="auto"), [Trial()])
 
 
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"minutes": 1.0}, "minutes"),
+        ({"patience": 2}, "patience"),
+        ({"select": "best"}, "select"),
+        ({"validate_raw": True}, "validate_raw"),
+        ({"init": "runs/other"}, "init"),
+        ({"validate_every": 3}, "validate_every"),
+        ({"checkpoint_every": 3}, "checkpoint_every"),
+        ({"model": ModelConfig(size=64, multi_scale=3)}, "model.multi_scale"),
+        ({"data": DataConfig(cache="stream")}, "data.cache"),
+        ({"data": DataConfig(fraction=0.5)}, "data.fraction"),
+    ],
+)
+def test_what_a_sweep_cannot_honour_is_named(config, change, name):
+    with pytest.raises(ConfigError, match=f"^{name} = "):
+        sweep(replace(config, **change), [Trial(0), Trial(1)])
+
+
+def test_a_fraction_is_drawn_by_the_seed_of_the_trials(config, toy, monkeypatch):
+    """The images of `fit` with that seed, whatever the seed of the configuration is."""
+    seen = []
+    inner = module.open_input_images
+    monkeypatch.setattr(
+        module, "open_input_images", lambda dataset, *a, **k: seen.append(dataset) or inner(dataset, *a, **k)
+    )
+    part = replace(config, data=replace(config.data, fraction=0.5), seed=0, epochs=1)
+    sweep(part, [Trial(7)], measure=False)
+    expected = open_splits(config.data.path, fraction=0.5, seed=7)[0]
+    assert seen[0].fingerprint() == expected.fingerprint()
+    assert expected.fingerprint() != open_splits(config.data.path, fraction=0.5, seed=0)[0].fingerprint()
+
+
 def test_one_program_trains_all_groups(config, toy, found, monkeypatch):
     compiled = []
 
@@ -147,7 +183,7 @@ def test_one_program_trains_all_groups(config, toy, found, monkeypatch):
 def test_a_whole_run_is_a_function(config, found):
     """The loop inside the program gives the losses of one step at a call."""
     detector = found["unroll"].detector
-    images = lay_out_images(open_splits(config.data, 0)[0], detector.spec, Quiet(), room=2)
+    images = images_of(config, detector)
     order = np.stack([sample_indices(0, t, config.batch_size, len(images)) for t in range(STEPS)]).astype(np.int32)
     key = jax.random.key(0)
     state = make_state(detector, config.optimiser, STEPS, jax.random.fold_in(key, 0))

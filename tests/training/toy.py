@@ -52,6 +52,7 @@ def toy_detector(dtype: str = "float32") -> Detector:
     """Backbone and neck of one normalised convolution each, head of one without."""
 
     style = Style(dtype=dtype)
+
     def decode(outputs: Array) -> Candidates:
         raise NotImplementedError
 

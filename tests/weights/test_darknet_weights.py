@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from tests import darknet_cases
-from yolojax.errors import CheckpointError
+from yolojax.errors import CheckpointError, WriteError
+from yolojax.weights.class_names import read_class_names
 from yolojax.weights.darknet import (
     Header,
     format_cfg,
     parse_cfg,
     read_cfg,
-    read_names,
     read_weights,
     stored_arrays,
     write_weights,
@@ -138,22 +138,23 @@ def test_the_writer_refuses_what_does_not_fit_and_leaves_the_old_file(whole, arr
         with pytest.raises(CheckpointError, match=message):
             write_weights(whole, CFG, wrong, Header())
     assert whole.read_bytes() == before and [p.name for p in whole.parent.iterdir()] == [whole.name]
-    with pytest.raises(CheckpointError, match="cannot write"):
+    with pytest.raises(WriteError, match="cannot write"):
         write_weights(whole.parent / "none" / "x.weights", CFG, arrays, Header())
 
 
 def test_class_names(tmp_path):
     path = tmp_path / "a.names"
-    path.write_text("dog\nhot dog\n\n", encoding="utf-8")
-    assert read_names(path) == ("dog", "hot dog")
+    path.write_bytes(b"\xef\xbb\xbfdog\r\n hot dog\n\n")
+    assert read_class_names(path) == ("dog", "hot dog")
     for content, message in (
         (b"", "no class name"),
-        (b"a\n\nb\n", "an empty line"),
+        (b"a\n\nb\n", r"a\.names, line 2: an empty line"),
+        (b"a\r\nb\r\na\r\n", r"line 3: 'a' is also the class of line 1"),
         (b"\xff\xfe\x00", "cannot be read"),
     ):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=message):
-            read_names(path)
+            read_class_names(path)
 
 
 @pytest.mark.parametrize("name", ["yolo-fastest-1.1", "yolo-fastest-1.1-xl"])
@@ -163,4 +164,4 @@ def test_real_files_survive_a_round_trip_byte_by_byte(test_data, tmp_path, name)
     found = read_weights(folder / f"{name}.weights", cfg)
     write_weights(tmp_path / "again.weights", parse_cfg(format_cfg(cfg)), found.layers, found.header)
     assert (tmp_path / "again.weights").read_bytes() == (folder / f"{name}.weights").read_bytes()
-    assert found.header[:3] == (0, 2, 5) and len(read_names(folder / "coco.names")) == cfg.classes
+    assert found.header[:3] == (0, 2, 5) and len(read_class_names(folder / "coco.names")) == cfg.classes

@@ -13,20 +13,19 @@ import jax
 
 from yolojax import zoo
 from yolojax.bench.peak import bandwidth_of, peak_of, seconds_of
-from yolojax.config import TrainConfig
-from yolojax.data import prefetch
+from yolojax.config import TrainConfig, check
+from yolojax.data import device_batches, prefetch
 from yolojax.detector import prepare_images
+from yolojax.progress import Reporter
 from yolojax.sharding.by_image import with_loss_by_image
+from yolojax.sharding.devices import device_memory
 from yolojax.sharding.processes import replicate
 from yolojax.structures import Batch
-from yolojax.training.feeding import device_batches
 from yolojax.training.gradient import whole_gradient
 from yolojax.training.log import EpochLog, checked
 from yolojax.training.preparation import Preparation, prepare
-from yolojax.training.programs import device_memory
-from yolojax.training.progress import Reporter
 from yolojax.training.state import TrainState
-from yolojax.training.step import augmentation_key, follow_gradient
+from yolojax.training.step import apply_gradient, augmentation_key
 
 WARM_UP = 8
 """Steps before the clock starts: the first ones touch their memory for the first time."""
@@ -90,7 +89,7 @@ class Throughput:
 def measure_training(
     config: TrainConfig, reporter: Reporter, *, seconds: float = 10.0, parts: bool = True, peak: float | None = None
 ) -> Throughput:
-    """Train for a while and measure it; nothing is kept.
+    """Trains for a while and measures it; nothing is kept.
 
     Args:
       config: the run; its length and validation do not matter.
@@ -103,7 +102,7 @@ def measure_training(
       ConfigError, DataError: wrong settings or data, named.
       NonFiniteError: the loss stopped being finite.
     """
-    ready = prepare(config, reporter)
+    ready = prepare(check(config), reporter)
     reporter.say("compiling")
     state = replicate(ready.fresh(total_steps=10**6), ready.devices.replicated)
     hyper = replicate(ready.hyper, ready.devices.replicated)
@@ -172,7 +171,9 @@ def measure_training(
 def measure_parts(
     ready: Preparation, state: TrainState, batch: Batch, reporter: Reporter, repeats: int = 5
 ) -> dict[str, float]:
-    """Median seconds of augmentation, forward pass, loss, backward pass and optimiser; ``state`` is used up.
+    """Returns the median seconds of augmentation, forward pass, loss, backward pass and optimiser.
+
+    ``state`` is used up.
 
     Each is a program of its own, so that they need not add up to the step: the compiler merges what stands together.
     The loss includes its gradient with regard to what the network gave out; the backward pass is what the whole
@@ -200,7 +201,7 @@ def measure_parts(
         return whole_gradient(detector, variables, images, targets, key, hyper)
 
     def follow(state: TrainState, found: Any) -> TrainState:
-        return follow_gradient(state, found, hyper, ready.config.optimiser, ready.detector, ready.config.freeze)[0]
+        return apply_gradient(state, found, hyper, ready.config.optimiser, detector, ready.config.freeze)[0]
 
     optimise = jax.jit(follow, donate_argnums=0, out_shardings=ready.devices.replicated)
 

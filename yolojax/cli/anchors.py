@@ -60,8 +60,7 @@ class Anchors:
             _check_plot(self.plot)
 
         from yolojax.anchors import design_anchors
-        from yolojax.data import open_dataset
-        from yolojax.training.inputs import box_sizes_on_input
+        from yolojax.data import box_sizes_on_input, open_dataset
         from yolojax.training.plots import save_anchors
 
         strides = tuple(2 ** (5 - i) for i in reversed(range(self.levels)))

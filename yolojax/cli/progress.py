@@ -1,4 +1,4 @@
-"""Progress on standard error: bars on a terminal, now and then a line elsewhere."""
+"""Progress on standard error: bars on a terminal, an occasional line elsewhere."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from yolojax.training.progress import Reporter, Task
+from yolojax.progress import Reporter, Task
 
 SHORT = 2.0
-"""Seconds: work that took less leaves no trace."""
+"""Seconds. Work that took less than this leaves no bar and no line."""
 
 LINE_EVERY = 15.0
 """Seconds between the lines of `LineReporter`."""
@@ -22,7 +22,7 @@ def make_reporter() -> Reporter:
 
 
 class RichReporter:
-    """Bars with time spent and time left; a task within a task is a bar below it."""
+    """Shows bars with the time spent and the time left; a task within a task is a bar below it."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -45,15 +45,15 @@ class RichReporter:
 
     @contextmanager
     def task(self, description: str, total: int) -> Iterator[Task]:
-        """A bar for the time of a ``with`` block; it stays when the work took longer than `SHORT`."""
+        """Shows a bar for the time of a ``with`` block; the bar stays when the work took longer than `SHORT`."""
         progress, started = self._progress, time.monotonic()
         if not self._open:
             progress.start()
         self._open += 1
         row = progress.add_task(description, total=total, note="")
 
-        def advance(done: int, note: str = "") -> None:
-            progress.update(row, completed=done, note=note)
+        def advance(done: int, note: str = "", total: int | None = None) -> None:
+            progress.update(row, completed=done, note=note, total=total)  # rich keeps the total where it gets None
 
         try:
             yield advance
@@ -68,36 +68,37 @@ class RichReporter:
                     progress.remove_task(shown)
 
     def say(self, line: str) -> None:
-        """One line above the bars."""
+        """Prints one line above the bars."""
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class LineReporter:
-    """A line now and then, for logs: how far the work is, when it will end, and its note."""
+    """Prints an occasional line, for logs: how far the work is, when it will end, and its note."""
 
     @contextmanager
     def task(self, description: str, total: int) -> Iterator[Task]:
-        """Lines for the time of a ``with`` block, and one at its end when the work took longer than `SHORT`."""
+        """Prints lines for the time of a ``with`` block, and one at its end when the work took longer than `SHORT`."""
         started = last = time.monotonic()
         first: tuple[float, int] | None = None
-        latest = 0, ""
+        latest, end = (0, ""), total
 
-        def advance(done: int, note: str = "") -> None:
-            nonlocal first, last, latest
+        def advance(done: int, note: str = "", total: int | None = None) -> None:
+            nonlocal first, last, latest, end
             now, latest = time.monotonic(), (done, note)
+            end = end if total is None else total
             if first is None:
                 first = now, done  # the rate counts from here: what came before was compilation
-            elif now - last >= LINE_EVERY and first[1] < done < total:
+            elif now - last >= LINE_EVERY and first[1] < done < end:
                 last = now
-                left = (now - first[0]) * (total - done) / (done - first[1])
-                self.say(_line(description, done, total, f"about {_clock(left)} left", note))
+                left = (now - first[0]) * (end - done) / (done - first[1])
+                self.say(_line(description, done, end, f"about {_clock(left)} left", note))
 
         yield advance
         if time.monotonic() - started >= SHORT:
-            self.say(_line(description, latest[0], total, f"in {_clock(time.monotonic() - started)}", latest[1]))
+            self.say(_line(description, latest[0], end, f"in {_clock(time.monotonic() - started)}", latest[1]))
 
     def say(self, line: str) -> None:
-        """One line."""
+        """Prints one line."""
         print(line, file=sys.stderr, flush=True)
 
 

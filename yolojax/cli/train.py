@@ -54,12 +54,15 @@ class Train:
       square: give the detector a square input even where all training images have one other shape.
       option: further settings of the kind of detector, as NAME=VALUE, e.g. shared_head=true "widths=[16,32,64,128]".
       hyper: weights of the parts of the loss, as NAME=VALUE, e.g. lambda_cls=1.
+      final_hyper: other weights for the last --final-share of the run, as NAME=VALUE. YOLOX's own recipe is
+        "--final-hyper lambda_l1=1 --final-share .05 --augment.close-mosaic .05".
+      final_share: share of the run, at its end, in which --final-hyper holds.
       init: what to start from: a run directory, a released detector or a .safetensors file; parameters that fit are
         taken, the others named.
       freeze: parts of the detector that stay as they are, their BatchNorm statistics included; backbone, neck, head, or
         a path below them.
       epochs: how often every training image is seen.
-      minutes: time for training and measuring; after every epoch the run is shortened to what still fits.
+      minutes: time for training and measuring; the run is shortened to what still fits as it goes on.
       batch_size: images per step, over all devices, or auto for what fits the memory.
       accumulate: parts in which a batch is computed, one after another; the same step in less memory.
       seed: of everything random; the same seed gives the same run.
@@ -108,6 +111,8 @@ class Train:
     hyper: Annotated[
         tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="(default: those of the kind of detector)")
     ] = ()
+    final_hyper: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
+    final_share: float = _DEFAULT.final_share
     init: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="(default: random parameters)")] = None
     freeze: Annotated[tuple[str, ...], arg(metavar="[PART ...]", help_behavior_hint="")] = ()
     epochs: int = _DEFAULT.epochs
@@ -128,7 +133,7 @@ class Train:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def config(self) -> TrainConfig:
-        """The settings as `fit` takes them; raises `ConfigError` on a NAME=VALUE that is none."""
+        """Returns the settings as `fit` takes them; raises `ConfigError` on a text that is no NAME=VALUE."""
         return TrainConfig(
             data=DataConfig(
                 path=self.data or _DEFAULT.data.path,
@@ -151,19 +156,20 @@ class Train:
                 options=option_values("option", self.option),
             ),
             hyper=_numbers("hyper", self.hyper),
+            final_hyper=_numbers("final-hyper", self.final_hyper),
             **{
                 name: getattr(self, name)
                 for name in (
                     *("augment", "optimiser", "validation", "epochs", "batch_size", "seed", "compute"),
                     *("minutes", "accumulate", "validate_every", "checkpoint_every", "select", "select_by", "patience"),
-                    *("validate_raw", "init"),
+                    *("validate_raw", "init", "final_share"),
                 )
             },
             freeze=tuple(part.rstrip("/") for part in self.freeze),
         )
 
     def run(self) -> int:
-        """Train; prints the final measurement and where the run is."""
+        """Trains, then prints the final measurement and where the run is."""
         if self.resume is not None:
             return _fit(self._resumed(self.resume), self.resume, resume=True, distributed=self.distributed)
         if self.data is None:
@@ -204,7 +210,7 @@ class Demo:
     seed: int = 0
 
     def run(self) -> int:
-        """Train; prints the final measurement and where the run is."""
+        """Trains, then prints the final measurement and where the run is."""
         return _fit(demo_config(self.seed), choose_folder(self.out, Path("runs/demo")))
 
 
@@ -251,7 +257,7 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def option_values(option: str, texts: tuple[str, ...]) -> dict[str, Any]:
-    """Values by name: JSON where it is JSON, else numbers, else text."""
+    """Returns values by name: JSON where the text is JSON, else a number, else the text."""
     values: dict[str, Any] = {}
     for name, text in _pairs(option, texts).items():
         for read in (json.loads, float, str):

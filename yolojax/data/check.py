@@ -1,4 +1,4 @@
-"""A look at a data set before it is used: counts, sizes, every repair by name, and pictures of what the labels mean."""
+"""Checks a data set before training: counts, sizes, every repair by name, and pictures of the labels."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +9,11 @@ from PIL import Image
 from PIL.ImageFont import FreeTypeFont
 
 from yolojax.data.dataset import Dataset, ImageRecord
-from yolojax.data.feed import Progress
+from yolojax.data.input_images import Progress
 from yolojax.data.summary import Finding, Summary
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes, enlarge
 from yolojax.errors import DataError
+from yolojax.files import write_whole
 from yolojax.fonts import font_for
 
 SMALL, LARGE = 32.0**2, 96.0**2
@@ -29,8 +30,8 @@ class DataReport:
 
     Attributes:
       images: number of images, of which ``background`` have no object.
-      objects: number of annotated objects, of which ``crowd`` are regions or difficult objects that training leaves
-        out of account.
+      objects: number of annotated objects, of which ``crowd`` are crowd regions or difficult objects, which training
+        ignores.
       per_class: ordinary objects of each class, in the order of the classes.
       small, medium, large: ordinary objects by area in original pixels.
       per_image: quantiles 0, .25, .5, .75 and 1 of the number of objects on an image.
@@ -38,7 +39,7 @@ class DataReport:
       image_sizes: the smallest and the largest ``(height, width)`` by area.
       identical: boxes that repeat an object of the same class on the same image exactly.
       summary: what was repaired, skipped or noticed.
-      warnings: what deserves a look before training, in words.
+      warnings: what should be looked at before training, as sentences.
     """
 
     images: int
@@ -221,7 +222,7 @@ def write_report(dataset: Dataset, report: DataReport, folder: Path) -> list[Pat
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / n for n in ("summary.txt", "labels.png", "sheet.png")]
-    paths[0].write_text(report.text(limit=1000) + "\n", encoding="utf-8")
+    write_whole(paths[0], report.text(limit=1000) + "\n")
     if report.images:
         plot_labels(dataset, report, paths[1])
         Image.fromarray(label_sheet(dataset)).save(paths[2])

@@ -1,1 +1,1 @@
-"""Training engine: knows `Detector` only. `fit` reads from top to bottom."""
+"""The trainer: from a configuration, data and a detector to a released detector in a run directory."""

@@ -1,22 +1,50 @@
-"""What a user's own functions are told while a run goes on."""
+"""What is told of a run while it goes on: a user's own functions, and the report, pictures and loggers that ship.
+
+A callback is any function of an `Event`:
+
+    def watch(event):
+        if event.kind == "epoch" and event.row["train/loss"] > 100:
+            return True  # ends the training with this epoch
+
+    fit(config, "runs/mine", callbacks=[watch, TensorBoard()])
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from yolojax.errors import ConfigError
+from yolojax.eval.files import write_json
+from yolojax.inference.evaluate import Evaluation
+from yolojax.inference.report import write_evaluation_report
+from yolojax.progress import Quiet, Reporter
+from yolojax.sharding.processes import is_first
+from yolojax.training import plots
+from yolojax.training.preparation import Preparation
 from yolojax.training.state import TrainState
+from yolojax.training.step import augmentation_key
 
-EventKind = Literal["step", "epoch", "end"]
+EventKind = Literal["start", "step", "epoch", "end"]
 
 
 class Event(NamedTuple):
-    """Something happened.
+    """Something happened in a run.
 
-    ``kind`` is ``step`` (``row`` has its losses and counts; told while the next step computes already), ``epoch``
-    (``row`` is the one that went into ``metrics.jsonl``) or ``end`` (the run directory is complete). ``step`` counts
-    the steps done. ``state`` belongs to the run: it is used up by the next step, so copy what is to be kept.
+    Attributes:
+      kind: ``start`` (before the first step of this process), ``step``, ``epoch`` or ``end`` (all is released).
+      folder: the run directory.
+      step: how many steps are done.
+      total_steps: where the run ends, as far as is known now.
+      row: of a ``step`` its losses and counts; of an ``epoch`` the row that went into ``metrics.jsonl``; at the ``end``
+        the last of these.
+      rows: all rows of ``metrics.jsonl`` so far.
+      state: the arrays after exactly ``step`` steps. The next step may use them up, so copy what is to be kept. None
+        at a ``step`` where no callback reads states (see `reads_state`).
+      evaluation: at an ``epoch`` the measurement of the average, where there was one; at the ``end`` that of the
+        released variables, where there are validation images.
+      run: data, detector and programs.
     """
 
     kind: EventKind
@@ -24,8 +52,115 @@ class Event(NamedTuple):
     step: int
     total_steps: int
     row: dict[str, Any]
-    state: TrainState
+    rows: Sequence[dict[str, Any]]
+    state: TrainState | None
+    evaluation: Evaluation | None
+    run: Preparation
 
 
 Callback = Callable[[Event], bool | None]
-"""Called once in each process, on however many devices. True ends the training with this epoch."""
+"""Called once in each process, on however many devices. True ends the training with this epoch.
+
+An attribute ``reads_state = False`` on the callback says that it never looks at `Event.state`.
+"""
+
+
+def reads_state(callbacks: Sequence[Callback]) -> bool:
+    """Whether some callback may look at the state after every step.
+
+    The host reads the report of a step while the next step computes. For the state of a step to exist by then, the
+    next step must not reuse its memory, so a run with such a callback needs the memory of one more state.
+    """
+    return any(getattr(callback, "reads_state", True) for callback in callbacks)
+
+
+class EvaluationReport:
+    """Writes ``detections.json`` and the report of the released detector on the validation images, at the end."""
+
+    reads_state = False
+
+    def __init__(self, reporter: Reporter | None = None) -> None:
+        self.reporter = reporter or Quiet()
+
+    def __call__(self, event: Event) -> None:
+        if event.kind != "end" or event.evaluation is None or event.run.data.val is None or not is_first():
+            return
+        config = event.run.config
+        write_json(event.folder / "detections.json", event.evaluation.detections)
+        write_evaluation_report(
+            event.folder / "report",
+            event.evaluation,
+            event.run.data.val,
+            title=f"{event.folder.resolve().name}: validation images",
+            provenance={
+                "model": event.run.detector.spec.name,
+                "seed": str(config.seed),
+                "settings": "config.json beside this folder",
+            },
+            samples=config.validation.samples,
+            reporter=self.reporter,
+        )
+
+
+class Pictures:
+    """Draws what the run is trained on when it begins, and its curves and predictions when it ends.
+
+    The pictures are ``labels.png`` and ``train_batch0.png``, then ``results.png`` and ``val_predictions.png``.
+    """
+
+    reads_state = False
+
+    def __call__(self, event: Event) -> None:
+        run = event.run
+        if not is_first():
+            return
+        if event.kind == "start" and event.step == 0:
+            augmentation = run.plain if run.config.augment.close_mosaic == 1 else run.augmentation
+            key = augmentation_key(run.step_seed, 0)
+            plots.save_inputs(event.folder, run.images, augmentation, key, run.sampler(run.config.seed, 0))
+        if event.kind == "end":
+            if event.evaluation is not None and run.data.val is not None:
+                path = event.folder / "val_predictions.png"
+                plots.save_predictions(path, run.data.val, event.evaluation.detections)
+            plots.save_curves(event.folder / "results.png", list(event.rows))
+
+
+class TensorBoard:
+    """Writes losses, counts and measurements for TensorBoard, by tensorboardX (``pip install yolojax[tensorboard]``).
+
+    Args:
+      folder: where to; by default ``tensorboard`` in the run directory.
+      every_step: also write the losses of every step, not only the rows of the epochs.
+
+    Raises `ConfigError` when tensorboardX is not installed.
+    """
+
+    reads_state = False
+
+    def __init__(self, folder: str | Path | None = None, *, every_step: bool = True) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise ConfigError("TensorBoard needs tensorboardX: pip install 'yolojax[tensorboard]'") from error
+        self._make_writer, self._writer = SummaryWriter, None
+        self._folder, self._every_step = folder, every_step
+
+    def __call__(self, event: Event) -> None:
+        if not is_first():
+            return
+        if event.kind == "start":
+            folder = Path(self._folder) if self._folder is not None else event.folder / "tensorboard"
+            # What an interrupted run wrote beyond its checkpoint is discarded.
+            self._writer = self._make_writer(str(folder), purge_step=event.step + 1)
+        if self._writer is None:
+            return
+        if event.kind == "epoch" or (event.kind == "step" and self._every_step):
+            prefix = "step/" if event.kind == "step" else ""
+            for name, value in event.row.items():
+                if isinstance(value, int | float):
+                    self._writer.add_scalar(prefix + name, value, event.step)
+        if event.kind == "epoch":
+            self._writer.flush()
+        if event.kind == "end":
+            self._writer.close()
+            self._writer = None

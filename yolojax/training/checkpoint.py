@@ -1,13 +1,14 @@
-"""Checkpoints that prove themselves whole: orbax for the arrays, a SHA-256 manifest of every file, written last.
+"""Checkpoints that are verified before they are read: arrays by orbax, and a SHA-256 manifest of all files.
 
-Orbax alone restores flipped bytes without a word, so nothing is read here before its manifest agrees; and it casts
-another type and passes over what it was not asked for, so the arrays are first compared by name, shape and type. A
-checkpoint appears under its final name by one rename, complete or not at all, and disappears by one; a stop in the
-middle leaves only a ``tmp-`` folder, which the next start adopts when it is complete and the next save removes when it
-is not.
+Orbax alone restores flipped bytes without an error, so nothing is read here before its manifest agrees. Orbax also
+casts types and passes over arrays that it was not asked for, so the arrays are first compared by name, shape and type.
 
-    checkpoints/00000130/state/...       orbax
-    checkpoints/00000130/arrays.json     {name: [shape, type]}
+A checkpoint appears under its final name by one rename, complete or not at all, and disappears by one. A stop in the
+middle leaves only a ``tmp-`` folder. The next start adopts the folder when it is complete; otherwise the next save
+removes it.
+
+    checkpoints/00000130/state/...       orbax, the leaves by number
+    checkpoints/00000130/arrays.json     {name: [shape, type]}, in the order of the leaves
     checkpoints/00000130/facts.json      what else a run needs to go on
     checkpoints/00000130/manifest.json   {"files": {name: sha256}}
 """
@@ -29,11 +30,18 @@ MANIFEST = "manifest.json"
 
 
 def save_checkpoint(folder: Path, step: int, state: PyTree, facts: dict[str, Any], *, keep: int = 2) -> Path:
-    """Write the state at ``step`` below ``folder``; returns its place.
+    """Writes the state at ``step`` below ``folder`` and returns the folder of the checkpoint.
 
-    Of the earlier checkpoints all but the newest are removed, so that ``keep`` are left; so are any of later steps,
-    which belong to a course of the run that was abandoned when it went on from an earlier checkpoint. Raises
-    `CheckpointError` when the disk refuses; earlier checkpoints are then untouched.
+    Earlier checkpoints are removed so that ``keep`` are left, the new one included. Checkpoints of later steps are
+    removed as well: they were abandoned when the run went on from an earlier one. Raises `CheckpointError` when the
+    disk refuses; earlier checkpoints are then untouched.
+
+    Args:
+      folder: of the checkpoints of a run.
+      step: the number of steps done; the name of the checkpoint.
+      state: any pytree of arrays.
+      facts: JSON values, kept beside the arrays.
+      keep: how many checkpoints to leave.
     """
     import orbax.checkpoint as ocp
 
@@ -46,7 +54,8 @@ def save_checkpoint(folder: Path, step: int, state: PyTree, facts: dict[str, Any
             shutil.rmtree(leftover)
         temporary.mkdir()
         with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
-            checkpointer.save((temporary / "state").absolute(), state if jax.process_count() == 1 else _on_host(state))
+            leaves = _by_number(state if jax.process_count() == 1 else jax.tree.map(np.asarray, state))
+            checkpointer.save((temporary / "state").absolute(), leaves)
         (temporary / "arrays.json").write_text(json.dumps(_arrays(state), indent=1))
         (temporary / "facts.json").write_text(json.dumps(facts, indent=2, sort_keys=True))
         write_manifest(temporary)
@@ -68,7 +77,7 @@ def save_checkpoint(folder: Path, step: int, state: PyTree, facts: dict[str, Any
 
 
 def _alone() -> Any:
-    """Of several processes one writes and each reads by itself; orbax would wait for all of them."""
+    """Options with which each process reads or writes by itself; orbax would wait for all processes."""
     import orbax.checkpoint as ocp
 
     if jax.process_count() == 1:
@@ -79,12 +88,13 @@ def _alone() -> Any:
     )
 
 
-def _on_host(state: PyTree) -> PyTree:
-    return jax.tree.map(np.asarray, state)
+def _by_number(tree: PyTree) -> dict[str, Any]:
+    """The leaves of a pytree as a plain dictionary, whatever its nodes are; ``arrays.json`` says their names."""
+    return {f"{number:06d}": leaf for number, leaf in enumerate(jax.tree.leaves(tree))}
 
 
 def adopt_complete(folder: Path) -> None:
-    """Give a checkpoint that was whole when the run was killed, just before its last rename, its name."""
+    """Renames a checkpoint that was complete when the run was killed just before its last rename."""
     for temporary in folder.glob("tmp-*"):
         final = folder / temporary.name.removeprefix("tmp-")
         if (temporary / MANIFEST).is_file() and final.name.isdecimal() and not final.exists():
@@ -96,7 +106,7 @@ def adopt_complete(folder: Path) -> None:
 
 
 def _remove(place: Path) -> None:
-    """Out of sight by one rename, then deleted: what is half deleted must not look like a checkpoint."""
+    """Renames a folder, then deletes it, because a half-deleted folder must not look like a checkpoint."""
     if place.exists():
         doomed = place.with_name(f"tmp-removed-{place.name}")
         shutil.rmtree(doomed, ignore_errors=True)
@@ -105,7 +115,7 @@ def _remove(place: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """The names in a folder reach the disk, where the system can be asked for it."""
+    """Writes the names in a folder to the disk, where the system offers that."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -115,13 +125,13 @@ def _sync(folder: Path) -> None:
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints by name, oldest first; whether they are whole is `verify`'s question."""
+    """Returns the folders of checkpoints, oldest first. Whether they are undamaged is what `verify` finds out."""
     places = (p for p in folder.glob("*") if p.name.isdecimal() and p.is_dir())
     return sorted(places, key=lambda p: int(p.name))
 
 
 def restore_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any], list[str]] | None:
-    """The newest whole checkpoint: state, facts, and a line for every newer one that had to be passed over.
+    """Reads the newest whole checkpoint: state, facts, and a line for every newer one that had to be passed over.
 
     ``like`` gives tree, shapes and types (arrays or `jax.ShapeDtypeStruct`). None when there has never been one. Raises
     `CheckpointError` when there are some and none is whole, or when the newest whole one was written by another
@@ -130,9 +140,9 @@ def restore_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any], 
     import orbax.checkpoint as ocp
 
     adopt_complete(folder)
-    # Onto one device, whatever number of them it was saved from: who goes on places it as the step wants it.
+    # The arrays are restored onto one device, whatever number of devices they were saved from.
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
+    abstract = _by_number(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like))
     passed_over: list[str] = []
     for place in reversed(complete_checkpoints(folder)):
         try:
@@ -142,7 +152,13 @@ def restore_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any], 
             continue
         _check_arrays(place, _arrays(like))
         with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
-            state = checkpointer.restore((place / "state").absolute(), abstract)
+            try:
+                leaves = checkpointer.restore((place / "state").absolute(), abstract)
+            except (ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(
+                    f"{place} was written by another version of yolojax; resume with that version"
+                ) from error
+        state = jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in sorted(leaves)])
         return state, json.loads((place / "facts.json").read_text()), passed_over
     if not passed_over:
         return None
@@ -150,7 +166,7 @@ def restore_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any], 
 
 
 def write_manifest(folder: Path) -> None:
-    """Hash every file below ``folder`` into ``manifest.json``; data reaches the disk before the manifest does."""
+    """Writes the hash of every file below ``folder`` to ``manifest.json``, after the files have reached the disk."""
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         with path.open("rb") as handle:
@@ -182,13 +198,15 @@ def verify(folder: Path) -> None:
 
 
 def _arrays(tree: PyTree) -> dict[str, list[Any]]:
-    """Shape and type of every array by its name."""
+    """Shape and type of every array by its name, in the order of the leaves."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): [list(x.shape), str(x.dtype)] for path, x in leaves}
 
 
 def _check_arrays(place: Path, wanted: dict[str, list[Any]]) -> None:
     saved = json.loads((place / "arrays.json").read_text())
+    if sorted(saved) == sorted(wanted) and list(saved) != list(wanted):
+        raise CheckpointError(f"{place} holds its arrays in another order; resume with the version that wrote it")
     for name in sorted(set(saved) | set(wanted)):
         if saved.get(name) == wanted.get(name):
             continue

@@ -1,23 +1,32 @@
-"""Loss and gradient of a batch: at once, or part after part with the same result."""
+"""Loss and gradient of a batch, computed in one pass or in several equal parts with the same result."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from yolojax.detector import Detector, Variables
 from yolojax.structures import Hyper, LossTerms, Targets
 
 
 class Gradient(NamedTuple):
-    """``parameters`` is the gradient of ``terms.reduce()``; ``state`` what the network carries on beside parameters."""
+    """Loss and gradient of one batch.
+
+    Attributes:
+      loss: ``terms.reduce()``: one number.
+      parts: the parts of the loss by name; they add up to ``loss``.
+      terms: the unreduced loss.
+      parameters: the gradient of ``loss`` with respect to ``params``.
+      state: the new collections beside ``params``, such as ``{"batch_stats": ...}``.
+    """
 
     loss: Float[Array, ""]
     parts: dict[str, Float[Array, ""]]
     terms: LossTerms
-    parameters: Variables
+    parameters: PyTree
     state: Variables
 
 
@@ -32,11 +41,10 @@ def whole_gradient(
     key: PRNGKeyArray,
     hyper: Hyper,
 ) -> Gradient:
-    """Of all images in one pass."""
-
+    """Computes loss and gradient of the whole batch in one forward and backward pass."""
     carried = {name: value for name, value in variables.items() if name != "params"}
 
-    def loss_of(params: Variables) -> tuple[Float[Array, ""], tuple[LossTerms, dict, Variables]]:
+    def loss_of(params: PyTree) -> tuple[Float[Array, ""], tuple[LossTerms, dict, Variables]]:
         outputs, state = detector.forward_train({**variables, "params": params}, images, targets, key)
         terms = detector.loss(outputs, targets, hyper)
         loss, parts = terms.reduce()
@@ -47,14 +55,16 @@ def whole_gradient(
 
 
 def accumulated_gradient(count: int) -> GradientOf:
-    """Of ``count`` equal parts of the batch, one after the other: memory for the activations of one part is enough.
+    """Returns a function that computes loss and gradient in ``count`` equal parts of the batch, one after the other.
 
-    Equal to `whole_gradient` up to rounding where the network treats each image by itself; BatchNorm does not, and
-    normalises each part by its own statistics. The divisor of a loss is known only after the last part, so what is
-    added up are gradients of undivided sums, one for each *different* divisor among the parts of the loss: detectors
-    whose parts share theirs, as most do, pay nothing for it.
+    Only the activations of one part are in memory at a time. The result equals `whole_gradient` up to rounding where
+    the network treats each image by itself; BatchNorm does not, and normalises each part by the part's own statistics.
 
-    A part takes every ``count``-th image, so that of a batch that is split over devices each device keeps its own.
+    The divisor of a loss is known only after the last part. Therefore the gradients of undivided sums are added up,
+    one for each *different* divisor among the parts of the loss. Detectors whose parts share a divisor, as most do,
+    pay nothing for it.
+
+    A part takes every ``count``-th image. Of a batch that is split over devices each device so keeps its own images.
     """
 
     def gradient_of(
@@ -71,11 +81,11 @@ def accumulated_gradient(count: int) -> GradientOf:
         def join(x: Array) -> Array:
             return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
 
-        groups: dict[str, int] = {}  # of each part of the loss: which of the different divisors it has
+        groups: dict[str, int] = {}  # for each part of the loss, the index of its divisor among the different ones
 
         @jax.jit  # traced once, though both the shapes and the loop ask for it
         def one(state: Variables, images: Array, targets: Targets, key: PRNGKeyArray, hyper: Hyper) -> tuple:
-            def sums_of(params: Variables) -> tuple[list[Array], tuple[LossTerms, Variables]]:
+            def sums_of(params: PyTree) -> tuple[list[Array], tuple[LossTerms, Variables]]:
                 outputs, new = detector.forward_train({**state, "params": params}, images, targets, key)
                 terms = detector.loss(outputs, targets, hyper)
                 divisors: list[Array] = []
@@ -93,7 +103,7 @@ def accumulated_gradient(count: int) -> GradientOf:
             units = [[jnp.float32(i == j) for j in range(len(sums))] for i in range(len(sums))]
             return [pull_back(unit)[0] for unit in units], terms, {**state, **new}
 
-        def step(carry: tuple[list[Variables], Variables], part: tuple) -> tuple[tuple, LossTerms]:
+        def step(carry: tuple[list[PyTree], Variables], part: tuple) -> tuple[tuple, LossTerms]:
             gradients, state = carry
             more, terms, new = one(state, *part, hyper)
             return (jax.tree.map(jnp.add, gradients, more), new), terms
@@ -103,8 +113,10 @@ def accumulated_gradient(count: int) -> GradientOf:
         shapes = jax.eval_shape(one, state, *jax.tree.map(lambda x: x[0], parts), hyper)[0]
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         # A rolled loop around convolutions is some twenty times slower on XLA's CPU backend (jax issue 12868).
-        unroll = count if jax.default_backend() == "cpu" else 1
-        (gradients, state), stacked = jax.lax.scan(step, (zero, state), parts, unroll=unroll)
+        loop = partial(jax.lax.scan, step)
+        (gradients, state), stacked = jax.lax.platform_dependent(
+            (zero, state), parts, cpu=partial(loop, unroll=count), default=loop
+        )
         terms: LossTerms = jax.tree.map(join, stacked)
         loss, of_parts = terms.reduce()
         first = {index: name for name, index in reversed(groups.items())}

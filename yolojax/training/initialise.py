@@ -1,12 +1,13 @@
-"""Starting from given parameters: what fits is taken, what does not is named, missing statistics are measured."""
+"""Starting from given weights: arrays that fit are taken, the others are named, missing statistics are measured."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,8 +17,11 @@ from yolojax.detector import Detector, DetectorSpec, Variables, freeze_mask
 from yolojax.errors import CheckpointError
 from yolojax.inference.predict import load_detector
 from yolojax.paths import user_path
-from yolojax.training.freeze import keep_frozen
-from yolojax.weights.released import flatten, load_weights, unflatten
+from yolojax.progress import Reporter
+from yolojax.training.preparation import Preparation
+from yolojax.training.state import TrainState, wrap_variables
+from yolojax.training.step import keep_frozen
+from yolojax.weights.released import flatten, load_weights, unflatten_like
 from yolojax.weights.yolox import read_yolox
 from yolojax.zoo.coco import COCO_CLASSES
 
@@ -25,8 +29,15 @@ STATISTICS_IMAGES, STATISTICS_BATCH = 64, 16
 """Most images that statistics are measured on, and how many go through the network at once."""
 
 
-def load_init(path: str | Path) -> tuple[dict[str, Any], DetectorSpec | None]:
-    """The variables to start from, and the description of their detector where there is one.
+class Weights(NamedTuple):
+    """Variables to start from, and the description of their detector where there is one."""
+
+    variables: dict[str, Any]
+    spec: DetectorSpec | None
+
+
+def load_init(path: str | Path) -> Weights:
+    """Loads the weights to start from.
 
     ``path`` is a ``.safetensors`` file, whose names are taken as they are, or anything that `load_detector` loads: a
     run directory, a released detector, an ``.npz`` of YOLOX arrays. Of the latter the classes need no names here, and
@@ -34,11 +45,25 @@ def load_init(path: str | Path) -> tuple[dict[str, Any], DetectorSpec | None]:
     """
     path = user_path(path)
     if path.suffix.lower() == ".npz" and (count := read_yolox(path).num_classes) != len(COCO_CLASSES):
-        return zoo.from_yolox(path, class_names=tuple(f"class{i}" for i in range(count)))[1], None
+        return Weights(zoo.from_yolox(path, class_names=tuple(f"class{i}" for i in range(count)))[1], None)
     if path.suffix == ".safetensors":
-        return load_weights(path), None
+        return Weights(load_weights(path), None)
     detector, variables = load_detector(path)
-    return variables, detector.spec
+    return Weights(variables, detector.spec)
+
+
+def start_from(weights: Weights, source: str, state: TrainState, run: Preparation, reporter: Reporter) -> TrainState:
+    """Returns a state at step 0 with the arrays of ``weights`` that fit, and says what was taken from ``source``.
+
+    Weights whose normalisation came without statistics get those of the training images.
+    """
+    config, detector = run.config, run.detector
+    variables, summary = take_matching(state.variables, weights.variables, source, detector.spec, weights.spec)
+    reporter.say(summary)
+    if lacks_statistics(weights.variables):
+        variables, summary = with_measured_statistics(detector, variables, run.images, config.seed, config.freeze)
+        reporter.say(summary)
+    return wrap_variables(variables, config.optimiser, int(state.total_steps))
 
 
 def take_matching(
@@ -48,7 +73,7 @@ def take_matching(
     spec: DetectorSpec | None = None,
     given_spec: DetectorSpec | None = None,
 ) -> tuple[Variables, str]:
-    """``own`` with every array of ``given`` that has the same path and shape, and one summary.
+    """Returns ``own`` with every array of ``given`` that has the same name and shape, and a summary in one line.
 
     Args:
       own: variables of the detector to train.
@@ -94,7 +119,13 @@ def take_matching(
 
 
 def lacks_statistics(given: dict[str, Any]) -> bool:
-    """Whether no normalisation of these variables knows its activations: folded away, or never trained."""
+    """Whether no BatchNorm of these variables has seen activations: it was folded away, or never trained.
+
+    That is so where all running means are zero. Variables without ``batch_stats`` in nested dictionaries, as detectors
+    that are not made of Flax modules may have, never lack any.
+    """
+    if not all(isinstance(key, jax.tree_util.DictKey) for path, _ in _leaves(given) for key in path):
+        return False
     flat = flatten(given)
     means = [flat[name] for name in flat if name.startswith("batch_stats/") and name.endswith("/mean")]
     return bool(means) and not any(np.any(mean) for mean in means)
@@ -103,7 +134,7 @@ def lacks_statistics(given: dict[str, Any]) -> bool:
 def with_measured_statistics(
     detector: Detector, variables: Variables, images: InputImages, seed: int, freeze: Sequence[str] = ()
 ) -> tuple[Variables, str]:
-    """Variables that compute the same at inference, with statistics of the training images, and what to say of it.
+    """Returns variables that compute the same at inference, with statistics of the training images, and a summary.
 
     Training normalises with the statistics of each batch. Without this, parameters whose normalisation was folded away
     would compute something else in the first step than they do at inference, and what they know would be lost.
@@ -118,7 +149,7 @@ def with_measured_statistics(
     n = min(STATISTICS_IMAGES, len(images))
     n -= n % STATISTICS_BATCH if n > STATISTICS_BATCH else 0  # batches of one size: one program, equal weights
     drawn = np.random.default_rng(seed).permutation(len(images))[:n]
-    # Through the host: a cache in device memory may lie spread over several devices.
+    # The images pass through the host, because a cache in device memory may lie spread over several devices.
     batches = (jnp.asarray(np.asarray(images.load(part)[0])) for part in np.split(drawn, max(1, n // STATISTICS_BATCH)))
     measured = unflatten_like(variables, flatten(zoo.measure_statistics(detector, variables, batches)))
     frozen = {name: freeze_mask(tree, freeze) for name, tree in variables.items()}
@@ -127,16 +158,6 @@ def with_measured_statistics(
         "training starts from what it knows"
     )
     return keep_frozen(frozen, measured, variables), said
-
-
-def unflatten_like(own: Variables, flat: dict[str, Any]) -> Variables:
-    """`unflatten`, with the empty parts that ``own`` has."""
-    tree = unflatten(flat)
-
-    def fill(node: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
-        return {k: fill(node.get(k, {}), v) if isinstance(v, dict) else node[k] for k, v in like.items()}
-
-    return fill(tree, own)
 
 
 def _grouped(names: list[str]) -> str:
@@ -149,8 +170,12 @@ def _grouped(names: list[str]) -> str:
     return ", ".join(f"{part} ({count})" for part, count in parts.items())
 
 
+def _leaves(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
+    return jax.tree_util.tree_leaves_with_path(tree)
+
+
 def _example(flat: dict[str, Any]) -> str:
-    name = next(iter(flat), None)
+    name = next((name for name in flat if name.startswith("params/")), next(iter(flat), None))
     return "none at all" if name is None else f"{name} {_shape(flat[name])}"
 
 

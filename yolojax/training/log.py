@@ -1,4 +1,4 @@
-"""What the steps of one epoch add up to, and the stop when one of them is not finite."""
+"""The sums over the steps of one epoch, and the error when a step is not finite."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from yolojax.training.step import StepReport
 
 
 class EpochLog:
-    """Sums over the steps of one epoch; ``elapsed`` and ``waiting`` (for data) are seconds.
+    """Sums over the steps of one epoch.
 
-    ``programs`` is the number of training programs of the process that ran them.
+    Attributes:
+      steps, images: how many there were.
+      programs: number of training programs that the process has compiled.
+      waiting: seconds that the program waited for data.
+      elapsed: seconds that the steps took, waiting included.
+      sums: losses and counts by the names of the log's columns.
     """
 
     def __init__(self) -> None:
@@ -29,21 +34,21 @@ class EpochLog:
         self.sums: defaultdict[str, float] = defaultdict(float)
 
     @classmethod
-    def from_facts(cls, facts: dict[str, Any]) -> EpochLog:
-        """The inverse of `facts`."""
+    def from_dict(cls, saved: dict[str, Any]) -> EpochLog:
+        """Restores the log from the values of `to_dict`."""
         log = cls()
-        log.steps, log.images = int(facts["steps"]), int(facts["images"])
-        log.programs = int(facts["programs"])
-        log.waiting, log.elapsed = float(facts["waiting"]), float(facts["elapsed"])
-        log.sums.update((name, float(value)) for name, value in facts["sums"])
+        log.steps, log.images = int(saved["steps"]), int(saved["images"])
+        log.programs = int(saved["programs"])
+        log.waiting, log.elapsed = float(saved["waiting"]), float(saved["elapsed"])
+        log.sums.update((name, float(value)) for name, value in saved["sums"])
         return log
 
-    def facts(self) -> dict[str, Any]:
-        """JSON values that give the same sums again, to the bit, in their order, which is that of the columns."""
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON values that restore the same sums, to the bit, and their order, which is that of the columns."""
         return {**{k: v for k, v in vars(self).items() if k != "sums"}, "sums": [[*pair] for pair in self.sums.items()]}
 
     def add(self, report: StepReport) -> dict[str, float]:
-        """Count one step; the report is on the host. Gives its losses and counts by the names of the log's columns."""
+        """Adds one step, whose report is on the host. Returns its numbers by the names of the log's columns."""
         self.steps += 1
         self.images += report.image_loss.shape[0]
         row = {
@@ -57,11 +62,14 @@ class EpochLog:
         return row
 
     def note(self) -> str:
-        """The mean loss so far, for a progress bar."""
+        """Returns the mean loss so far, as text for a progress bar."""
         return f"loss {self.sums['train/loss'] / max(self.steps, 1):.3f}"
 
     def row(self, expected: int = 1) -> dict[str, float]:
-        """Means of the losses, sums of the counts, and where the time went; so many programs are no recompilation."""
+        """Returns the means of the losses, the sums of the counts, and where the time went.
+
+        ``expected`` is the number of programs that are no recompilation.
+        """
         row = {
             name: round(value if name.startswith("count/") else value / max(self.steps, 1), 6)
             for name, value in self.sums.items()
@@ -73,7 +81,7 @@ class EpochLog:
 
 
 def checked(step: int, image_ids: Int[np.ndarray, " B"], report: StepReport, input_images: InputImages) -> StepReport:
-    """The report on the host; raises `NonFiniteError` naming step, parts and images when it is not finite."""
+    """Returns the report on the host; raises `NonFiniteError` naming step, parts and images when it is not finite."""
     report = jax.device_get(report)
     if bool(report.finite):
         return report
@@ -89,23 +97,25 @@ def checked(step: int, image_ids: Int[np.ndarray, " B"], report: StepReport, inp
 
 
 def validation_note(row: dict[str, Any]) -> str:
-    """AP and AP50 of a row that has them."""
+    """Returns AP and AP50 of a row, as text; empty where it has none."""
     ap, ap50 = row.get("val/AP"), row.get("val/AP50")
     return f", AP {ap:.3f}, AP50 {ap50:.3f}" if ap is not None and ap50 is not None else ""
 
 
 COUNTED = {
     "count/dropped": "objects over the padding",
-    "count/collisions": "collisions in assignment",
     "count/unassigned": "objects without a prediction",
     "count/truncated_candidates": "candidates truncated",
     "count/truncated": "detections truncated",
 }
-"""What the line of an epoch says of a count, where the run has it."""
+"""The text for each count in the line of an epoch, where the run has it."""
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
-    """One line about an epoch, from its row: what was learnt, how fast, and what was lost on the way."""
+    """Returns one line about an epoch, from its row: losses and AP, speed, programs and counts.
+
+    ``epochs`` is the number of epochs that the run is planned to have by now.
+    """
     said = [
         f"loss {row['train/loss']:.3f}{validation_note(row)}",
         f"{row['images_per_second']:.1f} images/s, {row['waiting_share']:.1%} waiting for data",

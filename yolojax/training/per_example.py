@@ -1,8 +1,8 @@
-"""What each image, and each object, contributes to the loss: to find labels that do not fit their images.
+"""The share of each image, and of each object, in the loss. It helps to find labels that do not fit their images.
 
-A wrong label is hard to learn, so its example keeps a high loss and pulls strongly at the parameters. All functions
-take variables as trained, use the running statistics of BatchNorm (in training mode, the images of a batch would share
-theirs) and no augmentation, and can be compiled. `LossTerms` are per image, so the losses need no second definition.
+A wrong label is hard to learn, so its example keeps a high loss and a large gradient. All functions take variables as
+trained and no augmentation, and can be compiled. They use the running statistics of BatchNorm, because in training mode
+the images of a batch would share statistics. `LossTerms` are per image, so the losses need no second definition.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from yolojax.detector import Detector, Outputs, Variables, prepare_images
+from yolojax.detector import Detector, Outputs, Variables, freeze_mask, prepare_images
+from yolojax.errors import ConfigError
 from yolojax.structures import Hyper, LossTerms, Targets
-
-PARTS = ("backbone", "neck", "head")
 
 
 def image_losses(terms: LossTerms) -> Float[Array, " B"]:
-    """The loss of each image as if it were alone: every part divided by the image's own normaliser, at least 1."""
+    """Returns the loss of each image as if it were alone: every part divided by the image's normaliser, at least 1."""
     return sum(
         (value / jnp.maximum(terms.normalisers[part], 1.0) for part, value in terms.sums.items()),
         start=jnp.zeros(len(next(iter(terms.sums.values())))),
@@ -28,7 +27,7 @@ def image_losses(terms: LossTerms) -> Float[Array, " B"]:
 def per_example_loss(
     detector: Detector, variables: Variables, images: UInt8[Array, "B H W 3"], targets: Targets, hyper: Hyper
 ) -> Float[Array, " B"]:
-    """The loss of each image as if it were alone (`image_losses`), from input images 0..255."""
+    """Returns the loss of each image as if it were alone (`image_losses`), from input images 0..255."""
     outputs = detector.forward(variables, prepare_images(images, detector.spec.preprocess))
     return image_losses(detector.loss(outputs, targets, hyper))
 
@@ -40,9 +39,9 @@ def per_example_gradient_norm(
     targets: Targets,
     hyper: Hyper,
     *,
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str] | None = None,
 ) -> Float[Array, " B"]:
-    """The Euclidean norm of each image's own gradient, mapped over the images (Paul et al., arXiv 2107.07075, "GraNd").
+    """Returns the Euclidean norm of each image's own gradient (Paul et al., arXiv 2107.07075, "GraNd").
 
     Args:
       detector: that made the variables.
@@ -50,14 +49,26 @@ def per_example_gradient_norm(
       images: input images, 0..255.
       targets: their objects.
       hyper: the weights of the loss.
-      parts: which of ``backbone``, ``neck`` and ``head`` the gradient is taken of. The head alone needs no backward
-        pass through the rest, and holds ``B`` copies of the head's gradient only.
+      parts: what the gradient is taken of, such as ``("head",)`` (see `yolojax.detector.freeze_mask`); by default all
+        parameters. The head alone needs no backward pass through the rest, and holds ``B`` copies of the head's
+        gradient only.
+
+    Raises:
+      ConfigError: no parameter lies below ``parts``.
     """
     pixels = prepare_images(images, detector.spec.preprocess)
-    free = {part: variables["params"][part] for part in parts if part in variables["params"]}
+    leaves, structure = jax.tree.flatten(variables["params"])
+    mask = [True] * len(leaves) if parts is None else jax.tree.leaves(freeze_mask(variables["params"], parts))
+    free = [leaf for leaf, is_free in zip(leaves, mask, strict=True) if is_free]
+    if not free:
+        raise ConfigError(f"parts = {parts!r}: the detector has no parameter there")
 
-    def loss(params: Variables, image: Array, target: Targets) -> Array:
-        whole = {**variables, "params": {**variables["params"], **params}}
+    def loss(free: list[Array], image: Array, target: Targets) -> Array:
+        rest = iter(free)
+        params = jax.tree.unflatten(
+            structure, [next(rest) if m else leaf for leaf, m in zip(leaves, mask, strict=True)]
+        )
+        whole = {**variables, "params": params}
         one = jax.tree.map(lambda a: a[None], (image, target))
         return image_losses(detector.loss(detector.forward(whole, one[0]), one[1], hyper))[0]
 
@@ -67,7 +78,9 @@ def per_example_gradient_norm(
 
 
 def per_object_loss(detector: Detector, outputs: Outputs, targets: Targets, hyper: Hyper) -> Float[Array, "B M"]:
-    """How much the loss of its image rises through each labelled object: with it, less without it; 0 in padding rows.
+    """Returns how much each labelled object raises the loss of its image; 0 in padding rows.
+
+    The value is the loss with the object less the loss without it.
 
     Sums are compared, not quotients, so that an object does not change the weight of its neighbours. An object that the
     network sees costs less as a positive than its prediction would as a negative, so a good label has a value below

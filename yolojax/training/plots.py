@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves, what it was fed, what it predicts."""
+"""Pictures of a run: its curves, its training batches and its predictions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READABLE = 240
 
 
 def save_curves(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Losses, learning rate and validation numbers over epochs, one small panel each."""
+    """Draws losses, learning rate and validation numbers over epochs, one small panel each."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -52,7 +52,7 @@ def save_curves(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def save_batch(path: Path, images: UInt8[np.ndarray, "B H W 3"], targets: Targets, names: tuple[str, ...]) -> None:
-    """A training batch as the network sees it, after augmentation, with its boxes."""
+    """Draws a training batch with its boxes as the network sees it, after augmentation."""
     pictures = []
     for i, image in enumerate(images[:16]):
         boxes, classes, valid, crowd = (np.asarray(rows[i]) for rows in targets[:4])
@@ -68,7 +68,7 @@ def save_inputs(
     key: PRNGKeyArray,
     indices: Int[np.ndarray, " B"],
 ) -> None:
-    """``labels.png`` and, augmented, the batch of these images."""
+    """Draws ``labels.png`` (statistics of the labels) and the augmented batch of these images."""
     plot_labels(input_images.dataset, check_dataset(input_images.dataset, decode=False), folder / "labels.png")
     batch = input_images.batch(indices)
     images, targets = jax.jit(augmentation)(key, jnp.asarray(batch.images), jax.tree.map(jnp.asarray, batch.targets))
@@ -79,7 +79,7 @@ def save_inputs(
 def save_predictions(
     path: Path, dataset: Dataset, detections: list[dict[str, Any]], *, count: int = 8, confidence: float = 0.25
 ) -> None:
-    """The first images of a data set: ground truth on the left, predictions above ``confidence`` on the right."""
+    """Draws the first images of a data set: ground truth left, predictions above ``confidence`` right."""
     index_of = {category: i for i, category in enumerate(dataset.category_ids)}
     pairs = []
     for record in dataset.records[:count]:
@@ -97,7 +97,7 @@ def save_predictions(
 
 
 def save_anchors(path: Path, sizes: Float[np.ndarray, "n 2"], design: AnchorDesign) -> None:
-    """Widths and heights of all boxes, and the anchors of each level laid over them, in input pixels."""
+    """Draws widths and heights of all boxes with the anchors of each level over them, in input pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -117,11 +117,11 @@ def save_anchors(path: Path, sizes: Float[np.ndarray, "n 2"], design: AnchorDesi
     scatter.set(xscale="log", yscale="log", xlabel="width (input pixels)", ylabel="height", title="boxes and anchors")
     scatter.legend(title="stride", fontsize=8, title_fontsize=8)
     scatter.grid(alpha=0.3, which="both")
-    outlines.set(aspect="equal", xlabel="input_size pixels", title="anchors over a common centre")
+    outlines.set(aspect="equal", xlabel="input pixels", title="anchors over a common centre")
     outlines.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 
 
 def save_png(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Write one picture."""
+    """Writes one picture."""
     Image.fromarray(picture).save(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -10,23 +11,21 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from yolojax import zoo
-from yolojax.augment.compose import Augmentation
-from yolojax.config import TrainConfig
-from yolojax.data import Dataset, InputImages, Sampler
+from yolojax.augment import Augmentation
+from yolojax.config import ModelConfig, TrainConfig
+from yolojax.data import Dataset, InputImages, Sampler, box_sizes_on_input, choose_input_size
 from yolojax.detector import Detector, check_parts
-from yolojax.errors import DataError
+from yolojax.errors import ConfigError
+from yolojax.inference.evaluate import check_classes
+from yolojax.progress import Reporter
 from yolojax.sharding.by_image import with_loss_by_image
+from yolojax.sharding.devices import Devices, all_devices, check_batch_size
 from yolojax.structures import Hyper
-from yolojax.training.augmentation import make_augmentations, mixes_images, room_for_objects
-from yolojax.training.batch_size import with_chosen_batch_size
-from yolojax.training.hyper import make_hyper
-from yolojax.training.inputs import box_sizes_on_input, choose_input_size, lay_out_images, make_sampler
-from yolojax.training.multi_scale import Resize, make_resize, sizes_around
-from yolojax.training.programs import Devices, Programs, all_devices, check_batch_size
-from yolojax.training.progress import Reporter
-from yolojax.training.splits import open_splits
+from yolojax.training.augmentation import Resize, make_augmentations, make_resize, mixes_images, sizes_around
+from yolojax.training.data import DataPair, GivenData, check_untouched, lay_out, open_data, sampler_of
+from yolojax.training.programs import Programs, find_batch_size
 from yolojax.training.state import TrainState, make_state
-from yolojax.training.step import TrainStep, make_train_step
+from yolojax.training.step import HyperAt, TrainStep, make_hyper, make_hyper_at, make_train_step
 
 
 class Preparation(NamedTuple):
@@ -35,28 +34,29 @@ class Preparation(NamedTuple):
     Attributes:
       config: as given, with a number in place of an ``auto`` batch size.
       batch_size: that number.
-      train_set, val_set: annotations; ``val_set`` is None where there is no validation split.
-      images: the training images on their input images.
+      data: annotations of the training and validation images.
+      images: the training images at the input size.
       detector: what is trained.
       devices: all of them.
-      step: the training step over all devices, compiled once for each size of input image.
-      hyper: the traced hyper-parameters.
+      step: the training step over all devices, compiled once for each input size.
+      hyper: the traced hyper-parameters, as the configuration has them.
+      hyper_at: changes them with the step; None where nothing does.
       seed: of everything random; ``step_seed`` is what the step was made with.
       augmentation, plain: what most of the run trains with, and the same without mosaics and mixup.
       sampler: which images a step sees.
-      resize: to the input image of a step, where there are several.
+      resize: to the input size of a step, where there are several.
       fresh: ``(total_steps=...)`` gives the state of a run that begins.
     """
 
     config: TrainConfig
     batch_size: int
-    train_set: Dataset
-    val_set: Dataset | None
+    data: DataPair
     images: InputImages
     detector: Detector
     devices: Devices
     step: Programs
     hyper: Hyper
+    hyper_at: HyperAt | None
     seed: PRNGKeyArray
     step_seed: PRNGKeyArray
     augmentation: Augmentation
@@ -66,76 +66,72 @@ class Preparation(NamedTuple):
     fresh: Callable[..., TrainState]
 
 
-def prepare(config: TrainConfig, reporter: Reporter) -> Preparation:
-    """Read the data, build the detector, make the program; raises `ConfigError` and `DataError`."""
-    # Data: read and checked.
-    train_set, val_set = open_splits(config.data, config.seed)
-    for dataset in (train_set, val_set):
-        if dataset is not None and dataset.summary.findings:
-            reporter.say(f"{dataset.split or 'data'}: {dataset.summary.text(limit=3)}")
+def prepare(
+    config: TrainConfig,
+    reporter: Reporter,
+    *,
+    data: GivenData | None = None,
+    detector: Detector | None = None,
+    hyper_at: HyperAt | None = None,
+    keep_states: bool = False,
+) -> Preparation:
+    """Reads the data, builds the detector and makes the program.
 
-    # Detector: input image and, where there are anchors, their sizes come from the training images, which are then
-    # letterboxed once into memory.
-    detector = build(config, train_set)
+    Args:
+      config: the run.
+      reporter: where progress goes.
+      data: data sets that take the place of ``config.data.path``.
+      detector: takes the place of ``config.model``.
+      hyper_at: changes the hyper-parameters with the step.
+      keep_states: whether the state before a step stays whole after it.
+
+    Raises `ConfigError` and `DataError`.
+    """
+    # Data are read and checked. The detector's input size and, where it has any, its anchors come from the training
+    # images, which are then resized once.
+    pair = open_data(config.data, config.seed, data, reporter)
+    detector = build(config, pair.train) if detector is None else take_detector(config, pair.train, detector)
     devices = all_devices()
-    images = lay_out_images(
-        train_set,
-        detector.spec,
-        reporter,
-        cap=config.data.max_objects,
-        room=room_for_objects(config.augment),
-        cache=config.data.cache,
-        cache_folder=config.data.cache_folder,
-        shardings=(devices.replicated, devices.split),
-    )
+    images = lay_out(pair.train, detector.spec, config, devices, reporter, training=True)
 
-    # Program: one step, over all devices, compiled once for each size of input image.
-    seed, hyper = jax.random.key(config.seed), make_hyper(config, detector)
+    # One step over all devices, compiled once for each input size.
+    seed, hyper, hyper_at = jax.random.key(config.seed), make_hyper(config, detector), make_hyper_at(config, hyper_at)
     step_seed = jax.random.fold_in(seed, 1)
     augmentation, plain = make_augmentations(config.augment)
     fresh = partial(make_state, detector, config.optimiser, key=jax.random.fold_in(seed, 0))
     shapes = jax.eval_shape(lambda: fresh(total_steps=1))
     check_parts(shapes.variables["params"], config.freeze)
-    train_step = Programs(
-        step_maker(config, with_loss_by_image(detector, devices.split))(step_seed),
-        devices,
-    )
+    step_of = step_maker(config, with_loss_by_image(detector, devices.split), hyper_at)
+    step = Programs(step_of(step_seed), devices, donate=not keep_states)
     if config.batch_size == "auto":
-        config = with_chosen_batch_size(config, train_step, shapes, images, hyper, devices, reporter)
+        size = find_batch_size(step, shapes, images, hyper, devices, reporter, config.accumulate)
+        config = replace(config, batch_size=size)
     batch_size = config.batch_size
     assert batch_size != "auto"
     check_batch_size(batch_size, config.accumulate, devices)
-    resize = None
-    if config.model.multi_scale > 1:
-        stride = detector.spec.strides[-1]
-        sizes = sizes_around(detector.spec.input_size, config.model.multi_scale, config.model.multi_scale_range, stride)
-        resize = make_resize(config.seed, sizes, detector.spec.preprocess, devices.split)
-        reporter.say(f"training at {', '.join(f'{w} x {h}' for h, w in sizes)}, one program each")
     return Preparation(
         config=config,
         batch_size=batch_size,
-        train_set=train_set,
-        val_set=val_set,
+        data=pair,
         images=images,
         detector=detector,
         devices=devices,
-        step=train_step,
+        step=step,
         hyper=hyper,
+        hyper_at=hyper_at,
         seed=seed,
         step_seed=step_seed,
         augmentation=augmentation,
         plain=plain,
-        sampler=make_sampler(config, images.dataset, batch_size),
-        resize=resize,
+        sampler=sampler_of(config.data, images.dataset, batch_size),
+        resize=_resize_of(config, detector, devices, reporter),
         fresh=fresh,
     )
 
 
 def build(config: TrainConfig, train_set: Dataset) -> Detector:
-    """The detector of these settings for these images; raises `DataError` when they hold no object."""
-    if not train_set.object_count:
-        raise DataError("the training images hold no object at all; there is nothing to learn from")
-    input_size = choose_input_size(config, train_set)
+    """Returns the detector of a configuration for these training images."""
+    input_size = choose_input_size(train_set, config.model.size, rectangular=config.model.rectangular)
     return zoo.build(
         config.model.name,
         train_set.class_names,
@@ -146,8 +142,25 @@ def build(config: TrainConfig, train_set: Dataset) -> Detector:
     )
 
 
-def step_maker(config: TrainConfig, detector: Detector) -> Callable[[PRNGKeyArray], TrainStep]:
-    """The training step of these settings, as a function of its key."""
+def take_detector(config: TrainConfig, train_set: Dataset, detector: Detector) -> Detector:
+    """Returns the detector that was given.
+
+    Raises `ConfigError` when its classes are not those of the data, or when a setting contradicts it.
+    """
+    check_untouched(config.model, ModelConfig(), ("name", "size", "rectangular", "options"), "detector")
+    if config.compute != TrainConfig().compute:
+        raise ConfigError(
+            f"compute = {config.compute!r}, but detector= was given and decides this; leave compute out and build the "
+            "detector with that dtype"
+        )
+    check_classes(detector, train_set)
+    return detector
+
+
+def step_maker(
+    config: TrainConfig, detector: Detector, hyper_at: HyperAt | None = None
+) -> Callable[[PRNGKeyArray], TrainStep]:
+    """Returns the training step of a configuration, as a function of its key."""
     augmentation, plain = make_augmentations(config.augment)
 
     def step_of(key: PRNGKeyArray) -> TrainStep:
@@ -160,6 +173,16 @@ def step_maker(config: TrainConfig, detector: Detector) -> Callable[[PRNGKeyArra
             plain_share=config.augment.close_mosaic,
             accumulate=config.accumulate,
             freeze=config.freeze,
+            hyper_at=hyper_at,
         )
 
     return step_of
+
+
+def _resize_of(config: TrainConfig, detector: Detector, devices: Devices, reporter: Reporter) -> Resize | None:
+    if config.model.multi_scale == 1:
+        return None
+    spec = detector.spec
+    sizes = sizes_around(spec.input_size, config.model.multi_scale, config.model.multi_scale_range, spec.strides[-1])
+    reporter.say(f"training at {', '.join(f'{w} x {h}' for h, w in sizes)}, one program each")
+    return make_resize(config.seed, sizes, spec.preprocess, devices.split)

@@ -1,48 +1,54 @@
-"""The compiled training programs of a run: counted, and with what XLA says about their memory."""
+"""The compiled training programs of a run, and the batch size that fits by XLA's analysis of their memory."""
 
 from __future__ import annotations
 
+import math
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import NamedSharding
 
 from yolojax.config import TrainConfig
+from yolojax.data import InputImages, free_memory
+from yolojax.detector import Detector
 from yolojax.errors import ConfigError
+from yolojax.progress import Reporter
+from yolojax.sharding.devices import Devices
 from yolojax.structures import Batch, Hyper
 from yolojax.training.state import TrainState
 from yolojax.training.step import StepReport, TrainStep
 
+MEMORY_SHARE = 0.85
+"""Share of a device's memory that a program may take; allocators need the rest."""
 
-class Devices(NamedTuple):
-    """All devices as one row: each holds the whole state (``replicated``) and its part of a batch (``split``)."""
+LARGEST_BATCH = 128
+"""The largest batch that is chosen automatically: beyond it the default learning rates do not hold."""
 
-    number: int
-    replicated: NamedSharding
-    split: NamedSharding
-
-
-def all_devices() -> Devices:
-    """Every device that jax sees."""
-    count = len(jax.devices())
-    mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
-    return Devices(count, NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data")))
+STEPS_PER_EPOCH = 8
+"""The batch size that is chosen automatically leaves at least so many steps in an epoch, where it can."""
 
 
 class Programs:
     """A training step, compiled ahead of time for each shape of batch that comes.
 
-    Nothing compiles behind its back: a call whose types or placement differ from those compiled for is an error, so
-    ``count`` is the number of training programs there are. ``seconds`` is what compiling them took.
+    Nothing compiles unnoticed: a call whose types or placement differ from those compiled for is an error, so
+    ``count`` is the number of training programs there are. ``seconds`` is how long compiling took.
+
+    Args:
+      step: the training step.
+      devices: each holds the whole state and its part of a batch.
+      donate: whether a call uses up the state it is given, which saves the memory of a second state.
     """
 
-    def __init__(self, step: TrainStep, devices: Devices) -> None:
+    def __init__(self, step: TrainStep, devices: Devices, *, donate: bool = True) -> None:
         self.seconds = 0.0
         self._devices = devices
         self._step = jax.jit(
             step,
-            donate_argnums=0,
+            donate_argnums=(0,) if donate else (),
             in_shardings=(devices.replicated, devices.split, devices.replicated),
             out_shardings=devices.replicated,
         )
@@ -55,30 +61,30 @@ class Programs:
         return len(self._compiled)
 
     def __call__(self, state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, StepReport]:
-        """One step; ``state`` is used up."""
+        """Runs one step; with ``donate``, ``state`` is used up."""
         key = _shapes(batch)
         if key not in self._compiled:
             self.compile(state, batch, hyper)
         return self._compiled[key](state, batch, hyper)
 
-    def check(self, state: Any, example: Batch, config: TrainConfig, hyper: Hyper) -> None:
-        """Trace the step for batches of such images: what cannot be trained is found before anything is written.
+    def check(self, state: Any, example: Batch, config: TrainConfig, detector: Detector, hyper: Hyper) -> None:
+        """Traces the step for batches like ``example``, so that what cannot be trained is found before any writing.
 
         The trace is kept (which is why shapes have their sharding), and compiling begins where it ends. Raises
         `ConfigError` with what a layer or the loss says.
         """
-        size = config.batch_size
-        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), example)
+        assert config.batch_size != "auto"
+        batch = of_batch_size(example, config.batch_size)
         whole, split = self._devices.replicated, self._devices.split
         try:
             self._step.eval_shape(_placed(state, whole), _placed(batch, split), _placed(hyper, whole))
         except (TypeError, ValueError, ArithmeticError) as error:
             options = ", ".join(f"{key} = {value!r}" for key, value in config.model.options.items()) or "its defaults"
             reason = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"{config.model.name} cannot be trained with {options}: {reason}") from error
+            raise ConfigError(f"{detector.spec.name} cannot be trained with {options}: {reason}") from error
 
     def compile(self, state: Any, batch: Any, hyper: Hyper) -> int | None:
-        """Compile for these shapes (arrays or `jax.ShapeDtypeStruct`); gives `memory` of the program."""
+        """Compiles for these shapes (arrays or `jax.ShapeDtypeStruct`); returns the `memory` of the program."""
         started, key = time.monotonic(), _shapes(batch)
         if key not in self._compiled:
             compiled = self._step.lower(state, batch, hyper).compile()
@@ -87,26 +93,112 @@ class Programs:
         return self._memory[key]
 
     def memory(self) -> int | None:
-        """Bytes that the largest program needs on each device, by XLA's own analysis; None where it makes none."""
+        """Returns the bytes that the largest program needs on each device, by XLA's analysis; None without one."""
         return max((m for m in self._memory.values() if m is not None), default=None)
 
     def traffic(self) -> int | None:
-        """Bytes that a step of the last program reads and writes on all devices, by XLA's cost analysis; None where it
-        makes none. It counts what each compiled operation touches, caches or not."""
+        """Returns the bytes that a step of the last program reads and writes on all devices, by XLA's cost analysis.
+
+        The analysis counts what each compiled operation touches, caches or not. None where XLA makes none.
+        """
         analysis = next(reversed(self._compiled.values())).cost_analysis()
         bytes_ = (analysis or {}).get("bytes accessed")
         return None if not bytes_ else round(bytes_ * self._devices.number)
 
     def summary(self, expected: int = 1) -> str:
-        """One line for the end of a run that should need so many programs."""
+        """Returns one line for the end of a run that should need ``expected`` programs."""
         needs, plural = self.memory(), "" if self.count == 1 else "s"
         memory = "" if needs is None else f", which needs {needs / 1e9:.2f} GB of a device by XLA's analysis"
         return f"{self.count} training program{plural} compiled{memory}, {max(self.count - expected, 0)} recompilations"
 
     def forget(self, batch: Any) -> None:
-        """Drop the program for these shapes: it was compiled to be measured only."""
+        """Drops the program for these shapes, which was compiled to be measured only."""
         self._compiled.pop(_shapes(batch), None)
         self._memory.pop(_shapes(batch), None)
+
+
+def example_batch(images: InputImages) -> Batch:
+    """Returns a batch of one image with the shapes and types of training batches; its pixels are zeros.
+
+    No pixel is loaded: images that lie in the memory of several devices cannot be loaded one at a time.
+    """
+    return images.assemble(np.zeros((1, *images.input_size, 3), np.uint8), np.zeros(1, np.int64))
+
+
+def of_batch_size(example: Batch, size: int) -> Any:
+    """Returns the shapes of ``example`` with another number of images."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), example)
+
+
+def choose_batch_size(need: Callable[[int], int], limit: int, unit: int, most: int) -> int:
+    """Returns the largest ``unit * 2**n`` up to ``most`` whose program needs at most ``limit`` bytes.
+
+    Args:
+      need: bytes of the program for a batch size. It is expensive, so it is asked a few times only: memory grows
+        linearly with the batch, up to the choices that XLA makes.
+      limit: bytes of one device.
+      unit: images that every device and part must have at least.
+      most: at least ``unit``.
+
+    Raises:
+      ConfigError: when not even ``unit`` images fit.
+    """
+    size, first = unit, need(unit)
+    if first > limit:
+        raise ConfigError(
+            f"batch_size = 'auto': even {unit} images need {first / 1e9:.2f} GB of {limit / 1e9:.2f} GB; "
+            "give a smaller model.size or compute = bfloat16"
+        )
+    if most >= 2 * unit:
+        second = min(4 * unit, unit * 2 ** int(math.log2(most / unit)))
+        slope = max((need(second) - first) / (second - unit), 1.0)
+        fits = min(most, unit + (limit - first) / slope)
+        size = unit * 2 ** int(math.log2(fits / unit))
+    while need(size) > limit:  # the linear extrapolation was too high
+        size //= 2
+    return size
+
+
+def find_batch_size(
+    programs: Programs,
+    state: Any,
+    images: InputImages,
+    hyper: Hyper,
+    devices: Devices,
+    reporter: Reporter,
+    accumulate: int = 1,
+) -> int:
+    """Returns the batch size for ``auto``; its program is then compiled, and those of other sizes are forgotten.
+
+    The choice rests on XLA's analysis of the compiled programs; nothing is run.
+    """
+    example = example_batch(images)
+    unit, limit = devices.number * accumulate, int(MEMORY_SHARE * memory_limit(devices.number))
+    most = max(unit, min(LARGEST_BATCH, len(images) // STEPS_PER_EPOCH))
+    asked: dict[int, int] = {}
+
+    def need(size: int) -> int:
+        if size not in asked:
+            found = programs.compile(state, of_batch_size(example, size), hyper)
+            if found is None:
+                raise ConfigError("batch_size = 'auto': this backend does not analyse memory; give a number")
+            asked[size] = found
+        return asked[size]
+
+    size = choose_batch_size(need, limit, unit, most)
+    for other in set(asked) - {size}:
+        programs.forget(of_batch_size(example, other))
+    reporter.say(
+        f"batch size {size}: its program needs {asked[size] / 1e9:.2f} GB of the {limit / 1e9:.2f} GB that a device "
+        f"may use ({len(asked)} sizes analysed, at most {most} for {len(images)} images)"
+    )
+    return size
+
+
+def memory_limit(devices: int) -> int:
+    """Returns the bytes of one device; processor devices share half of the machine's free memory."""
+    told = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return told or free_memory() // 2 // devices
 
 
 def _placed(tree: Any, sharding: NamedSharding) -> Any:
@@ -135,15 +227,3 @@ def _memory(compiled: Any) -> int | None:
         + analysis.temp_size_in_bytes
         + analysis.generated_code_size_in_bytes
     )
-
-
-def check_batch_size(batch_size: int, accumulate: int, devices: Devices) -> None:
-    """Raises `ConfigError` unless every device has equally many images of every part of a batch."""
-    if batch_size % (devices.number * accumulate):
-        of = f"{devices.number} devices" + (f" times accumulate = {accumulate}" if accumulate > 1 else "")
-        raise ConfigError(f"batch_size = {batch_size}: give a multiple of the {of}")
-
-
-def device_memory() -> int | None:
-    """Most bytes that were in use at once on the first device so far; None where the backend does not tell."""
-    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

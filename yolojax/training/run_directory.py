@@ -1,4 +1,4 @@
-"""The directory a training run leaves behind, with the names the field already knows.
+"""The directory a training run leaves behind, with the names the field already knows, and the detector it releases.
 
 config.json  metrics.jsonl  results.csv  results.png  labels.png  train_batch0.png  val_predictions.png
 detections.json  checkpoints/  best/  report/index.html  report/report.md  report/metrics.json
@@ -10,18 +10,30 @@ import csv
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from yolojax.config import TrainConfig, from_dict
+import jax
+
+import yolojax
+from yolojax import zoo
+from yolojax.config import TrainConfig, from_dict, to_json
+from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.files import write_whole
 from yolojax.paths import check_writable
+from yolojax.training.data import DataPair
+from yolojax.weights.released import save_released
+
+GIVEN = "given"
+"""The entry of ``config.json`` that says what `fit` was given as arguments in place of settings."""
 
 
 class RunDirectory:
     """Writes the log of a run; every file is complete after every call.
 
-    With ``writes`` False, as in all processes of a job but the first, the rows are only remembered.
+    With ``writes`` False, as in all processes of a job but the first, the rows are kept in memory only.
     """
 
     def __init__(self, folder: Path, writes: bool = True) -> None:
@@ -30,21 +42,27 @@ class RunDirectory:
         self.rows: list[dict[str, Any]] = []
 
     @classmethod
-    def create(cls, folder: Path, config_json: str, writes: bool = True) -> RunDirectory:
-        """A new directory; raises `ConfigError` when it holds a run already or cannot be written."""
+    def create(
+        cls, folder: Path, config: TrainConfig, given: dict[str, Any] | None = None, *, writes: bool = True
+    ) -> RunDirectory:
+        """Makes a new directory; raises `ConfigError` when it holds a run already or cannot be written.
+
+        ``given`` describes what was given as arguments in place of settings (`describe_given`).
+        """
         if not writes:
             return cls(folder, writes)
         cls.check_free(folder)
         try:
             (folder / "report").mkdir(parents=True, exist_ok=True)
-            _write_whole(folder / "config.json", config_json)
+            values = json.loads(to_json(config)) | ({GIVEN: given} if given else {})
+            write_whole(folder / "config.json", json.dumps(values, indent=2, sort_keys=True) + "\n")
         except OSError as error:
             raise ConfigError(f"cannot write to {folder} ({error.strerror}); give another --out") from error
         return cls(folder)
 
     @staticmethod
     def check_free(folder: Path) -> None:
-        """Before any work: raises `ConfigError` when the directory holds a run already or cannot be written to."""
+        """Raises `ConfigError` when the directory holds a run already or cannot be written to."""
         if (folder / "config.json").exists():
             raise ConfigError(
                 f"{folder} already holds a run; give another --out, or --resume {folder} to go on with it"
@@ -53,7 +71,7 @@ class RunDirectory:
 
     @classmethod
     def reopen(cls, folder: Path, step: int, *, writes: bool = True) -> RunDirectory:
-        """An existing directory, its log cut back to what had happened by ``step``."""
+        """Opens an existing directory and cuts its log back to what had happened by ``step``."""
         run = cls(folder, writes)
         log = folder / "metrics.jsonl"
         if log.exists():
@@ -61,7 +79,7 @@ class RunDirectory:
                 try:
                     row = json.loads(line)
                 except ValueError:
-                    break  # the line that a stop cut short; it is after the checkpoint
+                    break  # a stop cut this line short, so it came after the checkpoint
                 if not isinstance(row, dict) or not isinstance(row.get("step"), int):
                     raise CheckpointError(f"{log} line {number}: no row of a training log; remove the line")
                 if row["step"] <= step:
@@ -92,7 +110,7 @@ class RunDirectory:
         if not self.writes:
             return
         try:
-            _write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+            write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
             self._write_csv()
         except OSError as error:
             raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}; free space and resume") from error
@@ -103,27 +121,103 @@ class RunDirectory:
         writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
         writer.writerows(self.rows)
-        _write_whole(self.folder / "results.csv", text.getvalue())
+        write_whole(self.folder / "results.csv", text.getvalue())
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """A reader, or a run that is taken up again, finds the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", newline="") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
+def describe_given(data: DataPair | None, detector: Detector | None) -> dict[str, Any]:
+    """Describes what `fit` was given as arguments, for ``config.json`` and released detectors; empty for nothing."""
+    given: dict[str, Any] = {}
+    if data is not None:
+        given["data"] = {
+            "class_names": list(data.train.class_names),
+            "train_images": len(data.train),
+            "train_fingerprint": data.train.fingerprint(),
+            "val_images": len(data.val) if data.val is not None else None,
+            "val_fingerprint": data.val.fingerprint() if data.val is not None else None,
+        }
+    if detector is not None:
+        given["detector"] = zoo.describe(detector)
+    return given
 
 
 def read_config(folder: Path) -> TrainConfig:
-    """The configuration of an existing run; raises `CheckpointError`, which names the file, when there is none or it
-    holds what is no configuration."""
+    """Reads the configuration of an existing run.
+
+    Raises `CheckpointError`, which names the file, when there is none or it holds no configuration.
+    """
+    values = _read_values(folder)
+    values.pop(GIVEN, None)
     try:
-        return from_dict(json.loads((folder / "config.json").read_text()))
+        return from_dict(values)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / 'config.json'} is of no run of this version: {error}") from error
+
+
+def read_given(folder: Path) -> dict[str, Any]:
+    """Reads what a run was given as arguments: ``data`` and ``detector``, described as `describe_given` does."""
+    given = _read_values(folder).get(GIVEN, {})
+    return given if isinstance(given, dict) else {}
+
+
+def _read_values(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text())
     except OSError as error:
         raise CheckpointError(f"{folder} holds no run (config.json: {error.strerror}); give a run directory") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} is damaged: {error}; give another run") from error
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / 'config.json'} is of no run of this version: {error}") from error
+        raise CheckpointError(f"{path} is damaged: {error}; give another run") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is of no run of this version: expected settings by name; give another run")
+    return values
+
+
+def resumed_config(
+    run: Path, config: TrainConfig, *, data: object | None = None, detector: object | None = None
+) -> TrainConfig:
+    """Returns the settings that a run was started with, which have a number in place of an ``auto`` batch size.
+
+    Raises:
+      ConfigError: ``config`` asks for other settings, or ``data`` or ``detector`` is given but was not when the run was
+        started, or the other way round.
+      CheckpointError: there is no run.
+    """
+    started, given = read_config(run), read_given(run)
+    for name, value in (("data", data), ("detector", detector)):
+        if name in given and value is None:
+            raise ConfigError(
+                f"{run} was started with {name}= as an argument of fit, which is stored nowhere; resume it by "
+                f"fit(config, {str(run)!r}, {name}=..., resume=True) with the same {name}"
+            )
+        if name not in given and value is not None:
+            raise ConfigError(f"{run} was started without {name}= as an argument of fit; resume it without")
+    asked = replace(config, batch_size=started.batch_size) if config.batch_size == "auto" else config
+    if to_json(asked) != to_json(started):
+        raise ConfigError(f"{run} was started with other settings than these; resume with its own config.json")
+    return started
+
+
+def release(
+    folder: Path,
+    *,
+    detector: Detector,
+    variables: Variables,
+    config: TrainConfig,
+    given: dict[str, Any],
+    row: dict[str, Any],
+    data: DataPair,
+) -> None:
+    """Writes a detector so that it describes itself: architecture, classes, input size, data, versions, numbers."""
+    description = {
+        "detector": zoo.describe(detector),
+        "training": {
+            "config": to_json(config),
+            "step": row["step"],
+            "validation": {k: v for k, v in row.items() if k.startswith(("val/", "val_raw/"))},
+            "train_fingerprint": data.train.fingerprint(),
+            "val_fingerprint": data.val.fingerprint() if data.val is not None else None,
+            **({GIVEN: given} if given else {}),
+        },
+        "versions": {"yolojax": yolojax.__version__, "jax": jax.__version__},
+    }
+    save_released(folder, jax.device_get(variables), description)

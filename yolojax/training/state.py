@@ -1,5 +1,7 @@
 """Everything that a training step changes, as one pytree."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -14,10 +16,16 @@ from yolojax.training.optimiser import make_optimiser
 
 
 class TrainState(NamedTuple):
-    """``variables`` are trained, ``ema`` is their running average, which is what is evaluated and released.
+    """The arrays of a run.
 
-    ``total_steps`` is where schedule and run end; a budget of time may move it, which never recompiles. There is no
-    random key in it: every step derives its key from the run's seed and ``step``.
+    Attributes:
+      step: number of steps done.
+      total_steps: where the learning-rate schedule and the run end. A budget of time may move it without recompiling.
+      variables: the variables that are trained.
+      ema: their running average, which is what is evaluated and released.
+      optimiser: the state of the optax optimiser.
+
+    The state holds no random key: every step derives its key from the run's seed and ``step``.
     """
 
     step: Int[Array, ""]
@@ -28,12 +36,12 @@ class TrainState(NamedTuple):
 
 
 def make_state(detector: Detector, config: OptimiserConfig, total_steps: int, key: PRNGKeyArray) -> TrainState:
-    """A fresh state; pure, so that `jax.eval_shape` gives its shapes for restoring a checkpoint."""
+    """Returns a fresh state. It is a pure function, so that `jax.eval_shape` gives the shapes of a checkpoint."""
     return wrap_variables(detector.init(key), config, total_steps)
 
 
 def wrap_variables(variables: Variables, config: OptimiserConfig, total_steps: int) -> TrainState:
-    """A state at step 0 around given variables."""
+    """Returns a state at step 0 around given variables."""
     optimiser = make_optimiser(config, Hyper())
     copy: PyTree = jax.tree.map(jnp.array, variables)
     zero, total = jnp.zeros((), jnp.int32), jnp.asarray(total_steps, jnp.int32)

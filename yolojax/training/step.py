@@ -1,4 +1,6 @@
-"""One training step as a pure function of state and batch, compiled once for a whole run."""
+"""One training step as a pure function of state, batch and hyper-parameters, compiled once for a whole run."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -6,23 +8,39 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from yolojax.augment.compose import Augmentation
-from yolojax.config import OptimiserConfig
+from yolojax.augment import Augmentation
+from yolojax.config import OptimiserConfig, TrainConfig
 from yolojax.detector import Detector, freeze_mask, prepare_images
-from yolojax.structures import Batch, Hyper
-from yolojax.training.freeze import keep_frozen
+from yolojax.errors import ConfigError
+from yolojax.structures import Batch, Hyper, hyper_as_arrays
 from yolojax.training.gradient import Gradient, accumulated_gradient, whole_gradient
-from yolojax.training.optimiser import ema_decay_at, make_optimiser, schedule_at
+from yolojax.training.optimiser import ema_decay_at, make_optimiser, schedule_at, update_ema
 from yolojax.training.state import TrainState
+
+HyperAt = Callable[[Hyper, Int[Array, ""], Int[Array, ""]], Hyper]
+"""Hyper-parameters as a function of the step: ``(hyper, step, total_steps) -> hyper``.
+
+The function is traced into the compiled step, so it must be pure and must not branch in Python on its arguments. It
+gets the values of the configuration and returns those of this step:
+
+    def l1_at_the_end(hyper, step, total_steps):
+        return hyper._replace(lambda_l1=jnp.where(step >= 0.95 * total_steps, 1.0, 0.0))
+"""
 
 
 class StepReport(NamedTuple):
-    """What one step tells.
+    """What one step tells the host.
 
-    ``counts["dropped"]`` are objects beyond the padding, those of a mosaic included; ``image_loss`` is each image's
-    share, which names the culprit when ``finite`` is False.
+    Attributes:
+      loss: of the batch.
+      parts: of the loss, by name.
+      counts: diagnostics added up over the batch; ``dropped`` counts the objects beyond the padding, those of a mosaic
+        included.
+      gradient_norm: before clipping.
+      finite: whether loss and gradient norm are.
+      image_loss: each image's share of the loss, which names the culprit when ``finite`` is False.
     """
 
     loss: Float[Array, ""]
@@ -36,42 +54,6 @@ class StepReport(NamedTuple):
 TrainStep = Callable[[TrainState, Batch, Hyper], tuple[TrainState, StepReport]]
 
 
-def augmentation_key(seed: PRNGKeyArray, step: int | Int[Array, ""]) -> PRNGKeyArray:
-    """The key of the random changes that a step makes to its batch."""
-    return jax.random.fold_in(jax.random.fold_in(seed, 0), step)
-
-
-def follow_gradient(
-    state: TrainState,
-    found: Gradient,
-    hyper: Hyper,
-    config: OptimiserConfig,
-    detector: Detector,
-    freeze: Sequence[str] = (),
-) -> tuple[TrainState, Float[Array, ""], Bool[Array, ""]]:
-    """The next state, the norm of the gradient, and whether loss and norm are finite; if not, the state stays."""
-    frozen = freeze_mask(state.variables["params"], freeze)
-    frozen_variables = {name: freeze_mask(tree, freeze) for name, tree in state.variables.items()}
-    gradient = keep_frozen(frozen, found.parameters, jax.tree.map(jnp.zeros_like, found.parameters))
-    norm = optax.tree.norm(gradient)
-    finite = jnp.isfinite(found.loss) & jnp.isfinite(norm)
-
-    params = state.variables["params"]
-    optimiser = make_optimiser(
-        config, hyper, schedule_at(config, state.step, state.total_steps), decay_mask=detector.decay_mask
-    )
-    updates, optimiser_state = optimiser.update(gradient, state.optimiser, params)
-    variables = {**found.state, "params": optax.apply_updates(params, updates)}
-    decay = ema_decay_at(state.step.astype(jnp.float32), config.ema_decay)
-    ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, variables)
-    # Weight decay moves what has no gradient, and an average of equal numbers is rounded: hence to the byte.
-    variables = keep_frozen(frozen_variables, variables, state.variables)
-    ema = keep_frozen(frozen_variables, ema, state.ema)
-
-    updated = TrainState(state.step + 1, state.total_steps, variables, ema, optimiser_state)
-    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), updated, state), norm, finite
-
-
 def make_train_step(
     detector: Detector,
     config: OptimiserConfig,
@@ -82,26 +64,29 @@ def make_train_step(
     plain_share: float = 0.0,
     accumulate: int = 1,
     freeze: Sequence[str] = (),
+    hyper_at: HyperAt | None = None,
 ) -> TrainStep:
-    """The step of a run: augment, forward, loss, gradient, update, average.
+    """Returns the step of a run: augment, forward, loss, gradient, update, average.
 
-    A step whose loss or gradient is not finite leaves parameters, average and optimiser as they were and says so in its
-    report.
+    A step whose loss or gradient is not finite leaves parameters, average and optimiser as they were and says so in
+    its report.
 
     Args:
       detector: what is trained.
       config: how parameters move.
       augmentation: of the whole batch.
       seed: of augmentation and network; each step derives its own keys from it.
-      plain_augmentation: takes the place of ``augmentation`` for the last ``plain_share`` of the run (mosaic closes
+      plain_augmentation: takes the place of ``augmentation`` for the last ``plain_share`` of the run (mosaic is closed
         before the end); both live in the one compiled program.
       plain_share: from 0 to 1.
-      accumulate: parts of the batch that are computed one after another (see `accumulated_gradient`).
-      freeze: parts of the detector (`freeze_mask`) whose parameters, running statistics and average do not move, and
-        which normalise as at inference.
+      accumulate: in how many parts the batch is computed, one after another (see `accumulated_gradient`).
+      freeze: parts of the detector, such as ``backbone``, whose parameters, running statistics and average do not move
+        and which normalise as at inference (see `yolojax.detector.freeze_mask`).
+      hyper_at: changes the hyper-parameters with the step.
     """
-    frozen = detector._replace(forward_train=detector.freeze(detector.forward_train, tuple(freeze)))
     gradient_of = whole_gradient if accumulate == 1 else accumulated_gradient(accumulate)
+    if freeze:
+        detector = detector._replace(forward_train=detector.freeze(detector.forward_train, tuple(freeze)))
 
     def augment(state: TrainState, batch: Batch) -> Batch:
         key = augmentation_key(seed, state.step)
@@ -115,11 +100,13 @@ def make_train_step(
         return batch._replace(images=images, targets=targets)
 
     def train_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, StepReport]:
+        if hyper_at is not None:
+            hyper = hyper_as_arrays(hyper_at(hyper, state.step, state.total_steps))
         batch = augment(state, batch)
         images = prepare_images(batch.images, detector.spec.preprocess)
         model_key = jax.random.fold_in(jax.random.fold_in(seed, 1), state.step)
-        found = gradient_of(frozen, state.variables, images, batch.targets, model_key, hyper)
-        new, norm, finite = follow_gradient(state, found, hyper, config, detector, freeze)
+        found = gradient_of(detector, state.variables, images, batch.targets, model_key, hyper)
+        new, norm, finite = apply_gradient(state, found, hyper, config, detector, freeze)
         report = StepReport(
             loss=found.loss,
             parts=found.parts,
@@ -134,3 +121,81 @@ def make_train_step(
         return new, report
 
     return train_step
+
+
+def apply_gradient(
+    state: TrainState,
+    found: Gradient,
+    hyper: Hyper,
+    config: OptimiserConfig,
+    detector: Detector,
+    freeze: Sequence[str] = (),
+) -> tuple[TrainState, Float[Array, ""], Bool[Array, ""]]:
+    """Updates parameters, optimiser and average by a gradient.
+
+    Returns the next state, the norm of the gradient, and whether loss and norm are finite. Where they are not, the
+    state is returned as it was. Of the detector only ``decay_mask`` is read.
+    """
+    params = state.variables["params"]
+    frozen = {name: freeze_mask(tree, freeze) for name, tree in state.variables.items()}
+    gradient = keep_frozen(frozen["params"], found.parameters, jax.tree.map(jnp.zeros_like, found.parameters))
+    norm = optax.tree.norm(gradient)
+    finite = jnp.isfinite(found.loss) & jnp.isfinite(norm)
+
+    factor = schedule_at(config, state.step, state.total_steps)
+    optimiser = make_optimiser(config, hyper, factor, detector.decay_mask)
+    updates, optimiser_state = optimiser.update(gradient, state.optimiser, params)
+    variables = {**found.state, "params": optax.apply_updates(params, updates)}
+    ema = update_ema(state.ema, variables, ema_decay_at(state.step.astype(jnp.float32), config.ema_decay))
+    # Weight decay moves parameters without a gradient, and averaging equal numbers rounds them. Frozen leaves are
+    # therefore put back as they were.
+    variables = keep_frozen(frozen, variables, state.variables)
+    ema = keep_frozen(frozen, ema, state.ema)
+
+    updated = TrainState(state.step + 1, state.total_steps, variables, ema, optimiser_state)
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), updated, state), norm, finite
+
+
+def keep_frozen(frozen: PyTree, new: PyTree, old: PyTree) -> PyTree:
+    """Returns the leaves of ``new``, and those of ``old`` where ``frozen`` is True, to the byte."""
+    return jax.tree.map(lambda is_frozen, a, b: b if is_frozen else a, frozen, new, old)
+
+
+def augmentation_key(seed: PRNGKeyArray, step: int | Int[Array, ""]) -> PRNGKeyArray:
+    """Returns the key of the random changes that a step makes to its batch."""
+    return jax.random.fold_in(jax.random.fold_in(seed, 0), step)
+
+
+def make_hyper(config: TrainConfig, detector: Detector) -> Hyper:
+    """Returns the traced hyper-parameters: the defaults, overridden by detector, optimiser and user in this order.
+
+    Raises `ConfigError` for a name that `Hyper` does not have.
+    """
+    for setting, values in (("hyper", config.hyper), ("final_hyper", config.final_hyper)):
+        unknown = sorted(set(values) - set(Hyper._fields))
+        if unknown:
+            raise ConfigError(f"unknown hyper-parameter {setting}.{unknown[0]}: known are {', '.join(Hyper._fields)}")
+    values = {
+        **detector.spec.hyper,
+        "learning_rate": config.optimiser.learning_rate,
+        "weight_decay": config.optimiser.weight_decay,
+        **config.hyper,
+    }
+    return hyper_as_arrays(Hyper()._replace(**values))
+
+
+def make_hyper_at(config: TrainConfig, own: HyperAt | None = None) -> HyperAt | None:
+    """Returns what changes the hyper-parameters with the step; None where nothing does.
+
+    The last ``config.final_share`` of the run takes ``config.final_hyper``. A function of the user's own comes after.
+    """
+    if not config.final_hyper:
+        return own
+
+    def hyper_at(hyper: Hyper, step: Int[Array, ""], total_steps: Int[Array, ""]) -> Hyper:
+        final_from = jnp.round(total_steps * (1 - jnp.float32(config.final_share))).astype(jnp.int32)
+        final = hyper_as_arrays(hyper._replace(**config.final_hyper))
+        hyper = jax.tree.map(lambda late, early: jnp.where(step >= final_from, late, early), final, hyper)
+        return hyper if own is None else own(hyper, step, total_steps)
+
+    return hyper_at

@@ -1,4 +1,4 @@
-"""SIGTERM and the first Ctrl-C: the run saves where it is, then stops."""
+"""Stopping on SIGTERM and on the first Ctrl-C: the run saves where it is, then ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yolojax.errors import Terminated
 
 
 class StopSignal:
-    """Within its block the two signals set ``requested`` and do nothing else; a second one stops at once.
+    """A block within which SIGTERM and Ctrl-C set ``requested`` and do nothing else; a second signal stops at once.
 
     Schedulers send SIGTERM some seconds before they kill; the loop looks at ``requested`` between two steps. Outside
     the main thread, where Python handles no signals, it never becomes True.
@@ -40,12 +40,15 @@ class StopSignal:
             raise self.exception()
 
     def exception(self) -> KeyboardInterrupt:
-        """What to raise once everything is saved."""
+        """Returns what to raise once everything is saved."""
         return Terminated() if self._number == signal.SIGTERM else KeyboardInterrupt()
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """For long work without side effects: a signal ends it by an exception, also one that came just before."""
+        """Opens a block for long work without side effects, which a signal ends by an exception.
+
+        A signal that came just before the block ends it as well.
+        """
         self._at_once = True
         try:
             if self.requested:

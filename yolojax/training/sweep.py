@@ -1,4 +1,4 @@
-"""Many runs as one computation: training is a pure function, mapped over seeds and hyper-parameters.
+"""Many training runs as one computation, mapped over seeds and hyper-parameters.
 
     trials = grid(seed=range(3), learning_rate=[1e-3, 2e-3], lambda_cls=[0.5, 1.0])
     found = sweep(TrainConfig(data=DataConfig(path="path/to/data"), epochs=20), trials)
@@ -25,20 +25,18 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from yolojax.config import TrainConfig, check
-from yolojax.data import ImageCache, InputImages, Sampler
+from yolojax.data import ImageCache, InputImages, Sampler, open_input_images
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult
-from yolojax.inference.evaluate import evaluate_images, make_detect_batch
+from yolojax.inference.evaluate import evaluate_images, make_detect_batch, validation_suppression
+from yolojax.progress import Quiet, Reporter
 from yolojax.structures import Batch, Hyper, Targets
-from yolojax.training.augmentation import room_for_objects
-from yolojax.training.hyper import make_hyper
-from yolojax.training.inputs import lay_out_images, make_sampler
-from yolojax.training.preparation import build, step_maker
-from yolojax.training.progress import Quiet, Reporter
-from yolojax.training.splits import open_splits
+from yolojax.training.augmentation import images_per_sample
+from yolojax.training.data import GivenData, open_data, sampler_of
+from yolojax.training.preparation import build, step_maker, take_detector
 from yolojax.training.state import TrainState, make_state
-from yolojax.training.step import TrainStep
+from yolojax.training.step import HyperAt, TrainStep, make_hyper, make_hyper_at
 
 Strategy = Literal["vmap", "unroll", "devices"]
 
@@ -55,14 +53,14 @@ class Trial:
 
 
 def grid(*, seed: Sequence[int] | range = (0,), **hyper: Sequence[float]) -> list[Trial]:
-    """Every combination of the given values; the seed changes fastest."""
+    """Returns every combination of the given values; the seed changes fastest."""
     names = list(hyper)
     combinations = itertools.product(*(hyper[name] for name in names))
     return [Trial(s, dict(zip(names, values, strict=True))) for values in combinations for s in seed]
 
 
 class TrainData(NamedTuple):
-    """What a run reads: all input images, the images of every step, and the key of augmentation and network."""
+    """What a run reads: all input images, the indices of every step's images, and the key of its random numbers."""
 
     images: UInt8[Array, "n H W 3"]
     targets: Targets
@@ -75,12 +73,12 @@ Train = Callable[[TrainState, TrainData, Hyper], tuple[TrainState, Float[Array, 
 
 
 def make_train(step_of: Callable[[PRNGKeyArray], TrainStep], *, unroll: bool | None = None) -> Train:
-    """Training for as many steps as ``data.order`` has rows, as a function that `jit`, `vmap` and sharding apply to.
+    """Returns training for as many steps as ``data.order`` has rows, a function that `jit` and `vmap` apply to.
 
     Args:
       step_of: makes the training step from its key; see `make_train_step`.
-      unroll: write the steps one after another into the program instead of looping; by default on a processor, where
-        XLA runs convolutions inside a loop some twenty times slower, so that there few steps should be asked for.
+      unroll: whether the program repeats the steps instead of looping. This is the default on a processor, where XLA
+        runs convolutions inside a loop some twenty times slower. The program then grows with the number of steps.
     """
     unroll = jax.default_backend() == "cpu" if unroll is None else unroll
 
@@ -208,29 +206,33 @@ def sweep(
     strategy: Strategy | Literal["auto"] = "auto",
     width: int | None = None,
     measure: bool = True,
+    data: GivenData | None = None,
+    detector: Detector | None = None,
+    hyper: HyperAt | None = None,
     reporter: Reporter | None = None,
 ) -> Sweep:
-    """Train one detector for every trial, with the settings of ``config`` otherwise, and measure each.
+    """Trains one detector for every trial, with the settings of ``config`` otherwise, and measures each at its end.
 
-    Nothing is written. The images must fit into the memory of each device.
+    Nothing is written. The images must fit into the memory of each device. A trial is the run that `fit` makes with
+    its seed and hyper-parameters; what a sweep cannot do as `fit` does is an error that names the setting.
 
     Args:
-      config: of every run; its seed is not used. Anchors and padding are found once, for all.
+      config: of every run. The seeds are those of the trials. Anchors and padding are found once, for all.
       trials: the runs; see `grid`.
       strategy: how runs share the machine; see `over_runs`. ``auto``: `choose_strategy`.
       width: how many runs train together, by one program compiled once; the others follow. Memory grows with it. By
         default `choose_width`.
       measure: evaluate every run on the validation images.
+      data, detector, hyper: as `fit` takes them.
       reporter: where progress goes.
 
     Raises:
-      ConfigError: no trial, an unknown hyper-parameter, a width that the strategy cannot have.
+      ConfigError: no trial, an unknown hyper-parameter, a width that the strategy cannot have, or a setting that a
+        sweep cannot honour.
     """
     config, reporter, trials = check(config), reporter or Quiet(), tuple(trials)
-    if config.batch_size == "auto":
-        raise ConfigError("batch_size = 'auto': a sweep needs a number")
-    if not trials:
-        raise ConfigError("a sweep needs at least one trial; see yolojax.training.sweep.grid")
+    check_settings(config, trials)
+    assert config.batch_size != "auto"
     chosen = choose_strategy() if strategy == "auto" else strategy
     width = min(choose_width(chosen, len(trials)) if width is None else width, len(trials))
     if chosen == "devices":
@@ -238,19 +240,27 @@ def sweep(
     if width < 1:
         raise ConfigError(f"sweep width = {width}: give at least 1")
 
-    # Data and detector, as `fit` has them.
-    train_set, val_set = open_splits(config.data, config.seed)
-    detector = build(config, train_set)
+    # Data and detector, as `fit` has them. With a fraction of the images all trials have one seed.
+    train_set, val_set = open_data(config.data, trials[0].seed, data, reporter)
+    detector = build(config, train_set) if detector is None else take_detector(config, train_set, detector)
+    spec, hyper_at = detector.spec, make_hyper_at(config, hyper)
     hypers = [make_hyper(replace(config, hyper={**config.hyper, **trial.hyper}), detector) for trial in trials]
-    layout = {"cap": config.data.max_objects, "room": room_for_objects(config.augment), "cache": "memory"}
-    train_images = lay_out_images(train_set, detector.spec, reporter, **layout)
-    sampler = make_sampler(config, train_images.dataset, config.batch_size)
+    train_images = open_input_images(
+        train_set,
+        spec.input_size,
+        spec.preprocess,
+        reporter,
+        max_objects=config.data.max_objects,
+        images_per_sample=images_per_sample(config.augment),
+        cache="memory",
+    )
+    sampler = sampler_of(config.data, train_images.dataset, config.batch_size)
     steps_per_epoch = max(1, round(len(train_images) / config.batch_size))
     total_steps = config.epochs * steps_per_epoch
 
-    # Training, one group of runs after the other by one program. The last group is filled up with runs that are not
-    # looked at, because a smaller one would need a program of its own.
-    run = GroupRunner(make_train(step_maker(config, detector)), chosen, train_images)
+    # One program trains one group of runs after the other. The last group is filled up with copies of the last run,
+    # whose results are dropped, because a smaller group would need a program of its own.
+    run = GroupRunner(make_train(step_maker(config, detector, hyper_at)), chosen, train_images)
     losses: list[Float[np.ndarray, " T"]] = []
     variables: list[Variables] = []
     fresh = jax.jit(lambda key: make_state(detector, config.optimiser, total_steps, jax.random.fold_in(key, 0)))
@@ -283,8 +293,10 @@ def sweep(
     results: list[CocoResult | None] = [None] * len(trials)
     if measure and val_set is not None:
         clock = time.monotonic()
-        val_images = lay_out_images(val_set, detector.spec, reporter)
-        detect = make_detect_batch(detector, config.validation.max_detections)
+        val_images = open_input_images(val_set, spec.input_size, spec.preprocess, reporter)
+        detect = make_detect_batch(
+            detector, config.validation.max_detections, suppress=validation_suppression(config.validation)
+        )
         results = [
             evaluate_images(detect, detector, v, val_images, config.validation, reporter).result for v in variables
         ]
@@ -296,12 +308,47 @@ def sweep(
     return Sweep(trials, detector, np.stack(losses), tuple(variables), tuple(results), chosen, seconds)
 
 
+def check_settings(config: TrainConfig, trials: Sequence[Trial]) -> None:
+    """Raises `ConfigError` for a setting that a sweep cannot honour, and names it.
+
+    All runs of a sweep are one program without a host between its steps, so nothing may stop a run, change its length
+    or its input size, or happen between its epochs.
+    """
+    default = TrainConfig()
+    refused = {
+        "minutes": "the runs of a sweep have one length",
+        "patience": "the runs of a sweep have one length",
+        "select": "a sweep measures the final parameters only",
+        "validate_raw": "a sweep measures the averages only",
+        "init": "a sweep starts from fresh parameters",
+    }
+    for name, why in refused.items():
+        if (value := getattr(config, name)) != getattr(default, name):
+            raise ConfigError(f"{name} = {value!r}: {why}; leave it out, or train by fit")
+    for name in ("validate_every", "checkpoint_every"):
+        if (value := getattr(config, name)) not in (0, getattr(default, name)):
+            raise ConfigError(f"{name} = {value!r}: a sweep measures at the end and saves nothing; give 0")
+    if config.batch_size == "auto":
+        raise ConfigError("batch_size = 'auto': a sweep needs a number")
+    if config.model.multi_scale != 1:
+        raise ConfigError(f"model.multi_scale = {config.model.multi_scale}: a sweep trains at one input size; give 1")
+    if config.data.cache not in ("auto", "memory"):
+        raise ConfigError(f"data.cache = {config.data.cache!r}: a sweep needs all images in memory; give auto")
+    if not trials:
+        raise ConfigError("a sweep needs at least one trial; see yolojax.training.sweep.grid")
+    if config.data.fraction < 1 and len({trial.seed for trial in trials}) > 1:
+        raise ConfigError(
+            f"data.fraction = {config.data.fraction}: the seed of a run draws its images, and the trials have several "
+            "seeds; give all trials one seed, or prepare a smaller data set"
+        )
+
+
 def _order(sampler: Sampler, seed: int, steps: int) -> Int[np.ndarray, "T B"]:
     return np.stack([sampler(seed, step) for step in range(steps)]).astype(np.int32)
 
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
-    """Trees of equal shapes as one, with a first axis over them."""
+    """Returns trees of equal shapes as one tree whose leaves have a first axis over them."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
@@ -324,7 +371,7 @@ class GroupRunner:
         self._shared = jax.device_put((jnp.asarray(images.images), targets), shared)
 
     def __call__(self, group: Group, progress: Callable[[int], None]) -> tuple[TrainState, Float[np.ndarray, "R T"]]:
-        """The final states, stacked, and the loss of every step; ``progress`` is told how many steps are done."""
+        """Returns the final states, stacked, and the loss of every step; ``progress`` gets the number of steps done."""
         state, key, hyper = jax.device_put((group.state, group.key, group.hyper), self._runs)
         steps = group.order.shape[1]
         chunk = steps_at_once(steps)

@@ -15,7 +15,6 @@ normalisation and ``bias, kernel`` without; a weighted shortcut stores its ``fac
 from __future__ import annotations
 
 import math
-import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from yolojax.errors import CheckpointError
+from yolojax.files import write_whole
 from yolojax.paths import user_path
 from yolojax.weights.darknet_cfg import parse_cfg, read_cfg
 from yolojax.weights.darknet_layers import Cfg, Convolutional, Shortcut, title
@@ -41,14 +41,12 @@ __all__ = [
     "layer_shapes",
     "parse_cfg",
     "read_cfg",
-    "read_names",
     "read_stored",
     "read_weights",
     "stored_arrays",
     "weights_bytes",
     "write_stored",
     "write_weights",
-    "write_whole",
 ]
 
 LayerArrays = dict[int, dict[str, Float32[np.ndarray, "..."]]]
@@ -162,7 +160,7 @@ def write_weights(
     path: str | Path, cfg: Cfg, layers: Mapping[int, Mapping[str, Float32[np.ndarray, ...]]], header: Header
 ) -> None:
     """Write a ``.weights`` file; what `read_weights` gave is written back byte by byte. Raises as `write_stored`."""
-    write_whole({path: weights_bytes(cfg, layers, header)})
+    write_whole(path, weights_bytes(cfg, layers, header))
 
 
 def weights_bytes(cfg: Cfg, layers: Mapping[int, Mapping[str, Float32[np.ndarray, ...]]], header: Header) -> bytes:
@@ -178,7 +176,7 @@ def write_stored(
     header: Header,
 ) -> None:
     """The inverse of `read_stored`; raises as `stored_bytes` and `write_whole`."""
-    write_whole({path: stored_bytes(stored, title_of, layers, header)})
+    write_whole(path, stored_bytes(stored, title_of, layers, header))
 
 
 def stored_bytes(
@@ -206,40 +204,6 @@ def stored_bytes(
             raise CheckpointError(f"{where} is {values.dtype} of shape {values.shape}, not float32 of shape {shape}")
         parts.append(np.ascontiguousarray(values, "<f4").tobytes())
     return b"".join(parts)
-
-
-def write_whole(files: Mapping[str | Path, bytes]) -> None:
-    """Write files that belong together: none takes its name before all are on the disk.
-
-    Raises `CheckpointError` when one cannot be written; then there is none of them, or the old ones.
-    """
-    paths = [user_path(path) for path in files]
-    temporary = [path.with_name(path.name + ".tmp") for path in paths]
-    path = paths[0]
-    try:
-        for path, draft, content in zip(paths, temporary, files.values(), strict=True):
-            if path.is_dir():
-                raise CheckpointError(f"cannot write {path}: it is a folder; give another path")
-            draft.write_bytes(content)
-        for path, draft in zip(paths, temporary, strict=True):
-            os.replace(draft, path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror}; free space or give another path") from error
-    finally:
-        for draft in temporary:
-            draft.unlink(missing_ok=True)
-
-
-def read_names(path: str | Path) -> tuple[str, ...]:
-    """The class names of a ``.names`` file, one a line; raises `CheckpointError` when it cannot be read."""
-    try:
-        text = user_path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); give a text file with a class name a line") from error
-    lines = [line.strip() for line in text.rstrip().splitlines()]
-    if not lines or not all(lines):
-        raise CheckpointError(f"{path}: has {'an empty line' if lines else 'no class name'}; give a class name a line")
-    return tuple(lines)
 
 
 def _read_header(content: bytes, path: str | Path) -> tuple[Header, int]:

@@ -10,14 +10,15 @@ the weight file says nothing of itself.
 
 import hashlib
 import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from yolojax.errors import CheckpointError
+from yolojax.errors import CheckpointError, WriteError
+from yolojax.files import write_whole
 
 FORMAT = 1
 
@@ -28,21 +29,28 @@ The format itself has no checksum: a flipped byte would be another weight. One e
 in an order that differs from process to process, and the same detector shall be the same bytes.
 """
 
+_ADVICE = "free space or give another --out"
+
 WEIGHTS, TEXT = "weights.safetensors", "detector.json"
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """The leaves of any pytree by their paths: keys, fields and indices, joined by ``/``."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path): leaf for path, leaf in leaves}
+    """Returns the leaves of any pytree by ``/``-joined names, such as ``params/backbone/stem/conv/kernel``.
 
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    The names are the keys of dictionaries, the fields of dataclasses and the indices of tuples and lists. Raises
+    `CheckpointError` when two leaves would have the same name.
+    """
+    flat: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name in flat:
+            raise CheckpointError(f"two arrays would be stored as {name}; rename a key that contains a slash")
+        flat[name] = leaf
+    return flat
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten` for nested dicts."""
+    """Returns nested dictionaries from the names of `flatten`; see `unflatten_like` for other pytrees."""
     tree: dict[str, Any] = {}
     for name, value in flat.items():
         *parents, leaf = name.split("/")
@@ -53,39 +61,29 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def save_released(folder: Path, variables: dict[str, Any], description: dict[str, Any]) -> None:
+def save_released(folder: Path, variables: Any, description: dict[str, Any]) -> None:
     """Write weights with the description that makes them a detector, then the description by itself.
 
-    Each file appears whole or not at all. Raises `CheckpointError` when the disk refuses.
+    Each file appears whole or not at all. Raises `WriteError` when the disk refuses.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
+    flat = {name: np.asarray(value, order="C") for name, value in flatten(variables).items()}
+    text = json.dumps({"format": FORMAT, **description}, indent=2, sort_keys=True) + "\n"
+    content = save(flat, metadata={ENTRY: json.dumps({"sha256": _digest(flat, text), "description": text})})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / "weights.tmp"
-        flat = {name: np.ascontiguousarray(np.asarray(value)) for name, value in flatten(variables).items()}
-        text = json.dumps({"format": FORMAT, **description}, indent=2, sort_keys=True) + "\n"
-        save_file(flat, temporary, metadata={ENTRY: json.dumps({"sha256": _digest(flat, text), "description": text})})
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, folder / WEIGHTS)
-        _write_text(folder, text)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {folder}: {error}; free space or give another --out") from error
-
-
-def _write_text(folder: Path, text: str) -> None:
-    temporary = folder / "detector.tmp"
-    temporary.write_text(text)
-    os.replace(temporary, folder / TEXT)
+    except OSError as error:
+        raise WriteError(f"cannot write {folder}: {error.strerror}; {_ADVICE}") from error
+    write_whole(folder / WEIGHTS, content, advice=_ADVICE)
+    write_whole(folder / TEXT, text, advice=_ADVICE)
 
 
 def complete_release(folder: Path) -> None:
     """Make ``detector.json`` say what the weight file says, which a program killed between the two did not get to."""
     text, path = _described(folder / WEIGHTS), folder / TEXT
     if text is not None and (not path.is_file() or path.read_text() != text):
-        _write_text(folder, text)
+        write_whole(path, text, advice=_ADVICE)
 
 
 def load_weights(path: Path) -> dict[str, Any]:
@@ -164,8 +162,13 @@ def _stated(entry: str) -> dict[str, str] | None:
         return None
 
 
+def unflatten_like(like: Any, flat: Mapping[str, Any]) -> Any:
+    """Returns the pytree ``like`` with the leaves that ``flat`` has under their names (see `flatten`)."""
+    return jax.tree.unflatten(jax.tree.structure(like), [flat[name] for name in flatten(like)])
+
+
 def fit_tree(loaded: Any, expected: Any, source: str) -> Any:
-    """The loaded arrays in the tree of ``expected``, any pytree of arrays or `jax.ShapeDtypeStruct`.
+    """Returns the loaded arrays in the tree of ``expected`` (arrays or `jax.ShapeDtypeStruct`), whatever its nodes are.
 
     Raises `CheckpointError` naming the first parameter that is missing, unknown, not finite, or of another shape or
     type.
@@ -188,4 +191,4 @@ def fit_tree(loaded: Any, expected: Any, source: str) -> Any:
                 f"{source}: parameter {name} holds values that are not finite; the file is damaged, or its "
                 "training failed: take other weights"
             )
-    return jax.tree_util.tree_map_with_path(lambda path, _: flat[_name(path)], expected)
+    return unflatten_like(expected, flat)

@@ -26,6 +26,7 @@ from jaxtyping import DTypeLike
 
 from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import ConfigError
+from yolojax.files import write_together
 from yolojax.geometry import Preprocess
 from yolojax.models.convolution_order import Path as ConvolutionPath
 from yolojax.models.convolution_order import arrays_at, convolutions_in_order, in_groups, put_arrays
@@ -33,6 +34,7 @@ from yolojax.models.darknet import arrays_from_variables, darknet_network, varia
 from yolojax.models.darknet_parts import backbone_length, by_stride, split_parts
 from yolojax.models.layers import Style
 from yolojax.paths import user_path
+from yolojax.weights.class_names import read_class_names
 from yolojax.weights.darknet import (
     Cfg,
     Header,
@@ -41,17 +43,15 @@ from yolojax.weights.darknet import (
     layer_shapes,
     parse_cfg,
     read_cfg,
-    read_names,
     read_stored,
     read_weights,
     weights_bytes,
     write_stored,
-    write_whole,
 )
 from yolojax.weights.darknet_layers import Region, Yolo
 from yolojax.weights.darknet_write import with_classes
 from yolojax.weights.released import fit_tree
-from yolojax.zoo.anchored import AnchoredLevel, anchored_detection
+from yolojax.zoo.anchored import POSTPROCESS, AnchoredLevel, anchored_detection
 from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import flax_detector
@@ -136,7 +136,7 @@ def from_darknet(
     if names is None:
         coco = network.classes == len(COCO_CLASSES)
         names = COCO_CLASSES if coco else tuple(f"class{i}" for i in range(network.classes))
-    class_names = read_names(names) if isinstance(names, str | Path) else tuple(names)
+    class_names = read_class_names(names) if isinstance(names, str | Path) else tuple(names)
     if len(class_names) != network.classes:
         raise ConfigError(f"{cfg} has {network.classes} classes, but {len(class_names)} class names are given")
     input_size = (network.height, network.width) if size is None else (size, size) if isinstance(size, int) else size
@@ -182,7 +182,7 @@ def to_darknet(
     network = replace(parse_cfg(options["cfg"]), height=height, width=width)
     arrays = arrays_from_variables(split_parts(network, options["backbone_layers"]), jax.device_get(variables))
     content = weights_bytes(network, arrays, header or Header())
-    write_whole({cfg: format_cfg(network).encode(), weights: content})
+    write_together({cfg: format_cfg(network).encode(), weights: content})
 
 
 def load_darknet(detector: Detector, weights: str | Path) -> Variables:
@@ -286,6 +286,7 @@ def _build(
         Preprocess("letterbox" if cfg.letter_box else "stretch", pad=128, filter="bilinear"),
         hyper={"ignore_iou": ignore},
         options=options,
+        postprocess=POSTPROCESS,
     )
     style = Style(momentum=momentum, epsilon=epsilon, dtype=dtype)
     return mark_built(flax_detector(spec, darknet_network(cfg, split_parts(cfg, length), style), loss, decode))

@@ -15,14 +15,12 @@ import numpy as np
 
 from experiments.shared.bench_command import TINY
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig
-from yolojax.data import shapes_dataset, uniform_sampler, write_yolo
+from yolojax.data import open_input_images, open_splits, shapes_dataset, uniform_sampler, write_yolo
 from yolojax.inference.evaluate import evaluate_images, make_detect_batch
-from yolojax.training.hyper import make_hyper
-from yolojax.training.inputs import lay_out_images
+from yolojax.progress import Quiet
 from yolojax.training.preparation import build, step_maker
-from yolojax.training.progress import Quiet
-from yolojax.training.splits import open_splits
 from yolojax.training.state import make_state
+from yolojax.training.step import make_hyper
 from yolojax.training.sweep import Trial
 
 SMALL = {"widths": [16, 24, 48, 96], "depths": [0, 1, 1, 1], "head_width": 32}
@@ -57,9 +55,9 @@ def one_by_one(config: TrainConfig, trials: list[Trial], *, moved: bool = False,
     parameters are evaluated on the validation images, as a sweep does it.
     """
     assert isinstance(config.batch_size, int)
-    train_set, val_set = open_splits(config.data, config.seed)
+    train_set, val_set = open_splits(config.data.path)
     detector = build(config, train_set)
-    images = lay_out_images(train_set, detector.spec, Quiet(), cache="memory")
+    images = open_input_images(train_set, detector.spec.input_size, detector.spec.preprocess, cache="memory")
     sampler = uniform_sampler(len(images), config.batch_size)
     steps = config.epochs * max(1, round(len(images) / config.batch_size))
     make = step_maker(config, detector)
@@ -94,7 +92,7 @@ def one_by_one(config: TrainConfig, trials: list[Trial], *, moved: bool = False,
     aps: list[float] = []
     if measure:
         assert val_set is not None
-        val_images = lay_out_images(val_set, detector.spec, Quiet())
+        val_images = open_input_images(val_set, detector.spec.input_size, detector.spec.preprocess)
         detect = make_detect_batch(detector, config.validation.max_detections)
         results = [
             evaluate_images(detect, detector, v, val_images, config.validation, Quiet()).result for v in averages

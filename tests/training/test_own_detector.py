@@ -1,0 +1,155 @@
+"""Data and detectors of the user's own go through `fit`, whatever their pytrees are made of."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.training.own_detectors import NAMES, SIZE, dataclass_detector, tuple_detector
+from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig, ValidationConfig
+from yolojax.data import shapes_dataset
+from yolojax.errors import ConfigError, DataError
+from yolojax.training.fit import fit
+from yolojax.training.run_directory import read_config, read_given
+from yolojax.weights.released import fit_tree, flatten, load_weights
+
+OFF = {"scale_min": 1.0, "scale_max": 1.0, "translate": 0.0, "hue": 0.0, "saturation": 0.0, "value": 0.0}
+CONFIG = TrainConfig(
+    augment=AugmentConfig(flip_horizontal=0.0, **OFF),
+    optimiser=OptimiserConfig(learning_rate=1e-2, ema_decay=0.5),
+    validation=ValidationConfig(samples=0),
+    epochs=4,
+    batch_size=8,
+    validate_every=0,
+    checkpoint_every=1,
+)
+
+
+def one_class(count, split):
+    data = shapes_dataset(count, size=SIZE, split=split)
+    records = tuple(dataclasses.replace(r, classes=np.zeros_like(r.classes)) for r in data.records)
+    return dataclasses.replace(data, class_names=NAMES, category_ids=(1,), records=records)
+
+
+DATA = (one_class(16, "train"), one_class(4, "val"))
+KINDS = {"tuples": tuple_detector, "dataclass": dataclass_detector}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def finished(request, tmp_path_factory):
+    detector = KINDS[request.param]()
+    losses = []
+    run = fit(
+        CONFIG,
+        tmp_path_factory.mktemp(request.param) / "run",
+        data=DATA,
+        detector=detector,
+        callbacks=[lambda event: losses.append(event.row["train/loss"]) if event.kind == "epoch" else None],
+    )
+    return detector, run, losses
+
+
+def test_it_trains_and_is_measured(finished):
+    _, run, losses = finished
+    assert losses[-1] < 0.5 * losses[0] and run.result is not None and run.programs == 1
+    assert (run.folder / "report" / "index.html").is_file() and (run.folder / "train_batch0.png").is_file()
+
+
+def test_the_run_directory_says_what_was_given(finished):
+    detector, run, _ = finished
+    given = read_given(run.folder)
+    assert given["data"]["train_fingerprint"] == DATA[0].fingerprint() and given["data"]["val_images"] == 4
+    assert given["detector"]["name"] == detector.spec.name
+    assert read_config(run.folder) == CONFIG
+    described = json.loads((run.folder / "best" / "detector.json").read_text())
+    assert described["training"]["given"] == given
+
+
+def test_the_released_weights_fit_its_tree_again(finished):
+    detector, run, _ = finished
+    weights = load_weights(run.folder / "best" / "weights.safetensors")
+    again = fit_tree(weights, jax.eval_shape(detector.init, jax.random.key(0)), "best")
+    assert jax.tree.structure(again) == jax.tree.structure(run.variables)
+    jax.tree.map(np.testing.assert_array_equal, again, run.variables)
+
+
+def test_it_resumes_to_the_same_bytes(finished, tmp_path):
+    detector, run, _ = finished
+
+    def stop(event):
+        if event.kind == "step" and event.step == 5:
+            raise RuntimeError("the power failed")
+
+    with pytest.raises(RuntimeError, match="power"):
+        fit(CONFIG, tmp_path / "run", data=DATA, detector=detector, callbacks=[stop])
+    with pytest.raises(ConfigError, match=r"started with data= as an argument.*data=\.\.\., resume=True"):
+        fit(CONFIG, tmp_path / "run", resume=True)
+    with pytest.raises(ConfigError, match="started with detector= as an argument"):
+        fit(CONFIG, tmp_path / "run", data=DATA, resume=True)
+    with pytest.raises(DataError, match="training images or their objects have changed"):
+        fit(CONFIG, tmp_path / "run", data=one_class(15, "train"), detector=detector, resume=True)
+    again = fit(CONFIG, tmp_path / "run", data=DATA, detector=detector, resume=True)
+    jax.tree.map(np.testing.assert_array_equal, again.variables, run.variables)
+    assert (again.folder / "detections.json").read_bytes() == (run.folder / "detections.json").read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "part"), [("tuples", "0"), ("dataclass", "trunk")])
+def test_weight_decay_moves_its_kernels_and_freezing_keeps_a_part(kind, part, tmp_path):
+    """Without a gradient only arrays of two or more axes shrink, and nothing of the frozen part moves."""
+    detector = KINDS[kind]()
+    still = detector._replace(loss=lambda *arguments: jax.tree.map(jnp.zeros_like, detector.loss(*arguments)))
+    config = dataclasses.replace(
+        CONFIG, epochs=1, freeze=(part,), optimiser=OptimiserConfig(learning_rate=0.1, weight_decay=0.5)
+    )
+    run = fit(config, tmp_path / "run", data=DATA[0], detector=still)
+    start = flatten(still.init(jax.random.fold_in(jax.random.key(0), 0)))
+    for name, value in flatten(run.variables).items():
+        if not name.startswith("params/"):
+            continue
+        moved = not np.array_equal(start[name], value)
+        assert moved == (value.ndim >= 2 and not name.startswith(f"params/{part}/")), name
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"data": DataConfig(path="elsewhere")}, "data.path"),
+        ({"data": DataConfig(train_split="train")}, "data.train_split"),
+        ({"data": DataConfig(skip_bad=True)}, "data.skip_bad"),
+        ({"model": ModelConfig(name="yolox-s")}, "model.name"),
+        ({"model": ModelConfig(size=64)}, "model.size"),
+        ({"model": ModelConfig(options={"depths": 1})}, "model.options"),
+        ({"compute": "bfloat16"}, "compute"),
+    ],
+)
+def test_a_setting_that_contradicts_what_was_given_is_named(change, name, tmp_path):
+    with pytest.raises(ConfigError, match=f"^{name} = .* was given"):
+        fit(dataclasses.replace(CONFIG, **change), tmp_path / "run", data=DATA, detector=tuple_detector())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_detector_of_other_classes_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="classes the detector does not know"):
+        fit(CONFIG, tmp_path / "run", data=shapes_dataset(8, size=SIZE), detector=tuple_detector())
+
+
+def test_hyper_parameters_change_with_the_step_in_one_program(tmp_path):
+    """By a function, and by the configuration: the loss is weighed anew in the last quarter."""
+    detector, rows = tuple_detector(), []
+    still = dataclasses.replace(CONFIG, optimiser=OptimiserConfig(learning_rate=1e-12), batch_size=16)
+
+    def losses(config, out, **arguments):
+        rows.clear()
+        watch = lambda event: rows.append(event.row["train/loss"]) if event.kind == "step" else None  # noqa: E731
+        run = fit(config, tmp_path / out, data=DATA[0], detector=detector, callbacks=[watch], **arguments)
+        assert run.programs == 1
+        return np.array(rows)
+
+    base = losses(still, "base")
+    late = dataclasses.replace(still, final_hyper={"lambda_coord": 10.0}, final_share=0.25)
+    np.testing.assert_allclose(losses(late, "late") / base, [1, 1, 1, 2], rtol=1e-5)
+    double = lambda hyper, step, total: hyper._replace(lambda_coord=hyper.lambda_coord * (1 + step / total))  # noqa: E731
+    np.testing.assert_allclose(losses(still, "own", hyper=double) / base, [1, 1.25, 1.5, 1.75], rtol=1e-5)

@@ -1,5 +1,0 @@
-"""Moved to `yolojax.progress`."""
-
-from yolojax.progress import Quiet, Reporter, Task
-
-__all__ = ["Quiet", "Reporter", "Task"]
