@@ -1,33 +1,46 @@
 """From matched detections to average precision and recall, for every weighting of the images.
 
-These are the rules of pycocotools' `accumulate`. A detection that overlaps no object of its class is a false positive
+`accumulate` is the only average precision of this package beside pycocotools': COCO's 101 recall points, VOC's area
+under the curve and VOC's 11 points differ in one term. Compiled evaluation on devices (`average_precision`), COCO's
+twelve numbers and their resampling (`numbers`), VOC's metric and the breakdown of errors (`class_average_precision`)
+all read it.
+
+The rules are those of pycocotools' `accumulate`. A detection that overlaps no object of its class is a false positive
 at every IoU threshold, and nearly all detections are such: they are kept apart (`Ranked`), so that each of a thousand
-resampled evaluations costs little more than its true positives.
+resampled evaluations costs little more than its true positives. What a report calls COCO's numbers comes from
+`evaluate_coco`; those of `coco_numbers` agree with them to about 1e-6.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Float64, Int
 
-RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+from yolojax.eval.inputs import GroundTruth, ScoredBoxes
+from yolojax.eval.matching import (
+    ANY_AREA,
+    AREA_RANGES,
+    IOU_THRESHOLDS,
+    AreaRange,
+    PaddedDetections,
+    PaddedMatches,
+    PaddedTruth,
+    bucket_size,
+    match_padded,
+    object_counts,
+    pad_columns,
+)
 
+Interpolation = Literal["coco", "all_points", "eleven_points"]
+"""How precision is averaged over recall: at 101 recalls, as the area under the curve, or at 11 recalls."""
 
-class Judged(NamedTuple):
-    """Detections after matching, each image sorted by falling score, per area range ``A`` and IoU threshold ``T``.
+RECALL_POINTS = {"coco": np.linspace(0.0, 1.0, 101), "eleven_points": np.linspace(0.0, 1.0, 11)}
 
-    ``hit`` and ``miss``: true and false positives; neither for what is ignored (padding, beyond the cap, in a crowd
-    region, outside the area range). ``place`` counts the better detections of its class on its image. Padding has a
-    class beyond all others.
-    """
-
-    scores: Float[Array, "I K"]
-    classes: Int[Array, "I K"]
-    place: Int[Array, "I K"]
-    hit: Bool[Array, "A T I K"]
-    miss: Bool[Array, "A T I K"]
+NO_CLASS = np.iinfo(np.int32).max
+AREA_SUFFIXES = ("", "s", "m", "l")
 
 
 class Ranked(NamedTuple):
@@ -57,9 +70,9 @@ class Accumulated(NamedTuple):
     objects: Int[Array, "A C"]
 
 
-def rank(judged: Judged) -> Ranked:
+def rank(matches: PaddedMatches) -> Ranked:
     """Matched detections, each image by falling score, in one list; no rows are set apart, so sizes are fixed."""
-    scores, classes, place, hit, miss = judged
+    scores, classes, place, hit, miss = matches
     order = jnp.lexsort((-scores.reshape(-1), classes.reshape(-1)))
     images = jnp.repeat(jnp.arange(scores.shape[0], dtype=jnp.int32), scores.shape[1])
     hit, miss = (flags.reshape(*flags.shape[:2], -1)[:, :, order] for flags in (hit, miss))
@@ -77,16 +90,30 @@ def rank(judged: Judged) -> Ranked:
     )
 
 
-def accumulate(ranked: Ranked, objects: Int[Array, "A I C"], weights: Int[Array, " I"]) -> Accumulated:
-    """Precision and recall over all images, each counted ``weights`` times (1 for a plain evaluation).
+def accumulate(
+    ranked: Ranked,
+    objects: Int[Array, "A I C"],
+    weights: Int[Array, " I"],
+    *,
+    interpolation: Interpolation = "coco",
+) -> Accumulated:
+    """Average precision and recall over all images, each counted ``weights`` times (1 for a plain evaluation).
 
-    A weight of 2 gives exactly what a data set with two copies of the image would.
+    A weight of 2 gives exactly what a data set with two copies of the image would. At each true positive the precision
+    is the best from there on (made monotone), and the interpolation says how much of the recall axis it stands for.
+
+    Args:
+      ranked: the detections.
+      objects: how many count, for each area range, image and class.
+      weights: of the images.
+      interpolation: ``coco`` and ``eleven_points`` average at fixed recalls (`RECALL_POINTS`; VOC until 2009 had 11),
+        ``all_points`` is the area under the curve (VOC since 2010). Static under `jit`.
     """
     total = jnp.sum(objects * weights[None, :, None], axis=1, dtype=weights.dtype)  # [A, C]
     real = jnp.result_type(float)
     start, end = _class_bounds(ranked.classes, total.shape[1])
     other_start, _ = _class_bounds(ranked.other_classes, total.shape[1])
-    own = jnp.clip(ranked.classes, 0, total.shape[1] - 1)  # padding lies beyond every class and is never looked at
+    own = jnp.clip(ranked.classes, 0, total.shape[1] - 1)  # padding has a class beyond all others and is never read
     true = _running(ranked.hit, weights[ranked.images])
     false = _running(ranked.miss, weights[ranked.images])
     other = _running(ranked.other_miss, weights[ranked.other_images])
@@ -96,10 +123,15 @@ def accumulate(ranked: Ranked, objects: Int[Array, "A I C"], weights: Int[Array,
     misses += (other[:, ranked.others_before] - other[:, other_start][:, own])[:, None]
     precision = hits.astype(real) / jnp.maximum(hits + misses, 1).astype(real)
     best_from_here = _cummax_to_class_end(precision, ranked.classes)
-    # Each true positive answers for the recall points that it is the first to reach (recall 0 is the first one's too).
     of_class = total[:, own][:, None]
     weight = jnp.where(ranked.hit, weights[ranked.images][None, None, :], 0)
-    points = _recall_points_within(hits, of_class) - _recall_points_within(hits - weight, of_class)
+    if interpolation == "all_points":
+        points, divisor = weight, jnp.maximum(total, 1).astype(real)[:, None]
+    else:
+        # A true positive stands for the recall points that it is the first to reach, the first one also for recall 0.
+        grid = RECALL_POINTS[interpolation]
+        reached = partial(_recall_points_within, objects=of_class, grid=grid)
+        points, divisor = reached(hits) - reached(hits - weight), jnp.asarray(len(grid), real)
     area = jax.ops.segment_sum(
         jnp.moveaxis(best_from_here * points.astype(real), 2, 0),
         ranked.classes,
@@ -109,7 +141,7 @@ def accumulate(ranked: Ranked, objects: Int[Array, "A I C"], weights: Int[Array,
     found = (true[:, :, end] - true_before).astype(real)
     absent = (total == 0)[:, None]
     return Accumulated(
-        jnp.where(absent, jnp.nan, jnp.moveaxis(area, 0, 2) / len(RECALL_POINTS)),
+        jnp.where(absent, jnp.nan, jnp.moveaxis(area, 0, 2) / divisor),
         jnp.where(absent, jnp.nan, found / jnp.maximum(total, 1).astype(real)[:, None]),
         total,
     )
@@ -155,14 +187,201 @@ def _cummax_to_class_end(values: Float[Array, "A T P"], classes: Int[Array, " P"
     return jax.lax.associative_scan(merge, (values, kinds), reverse=True, axis=2)[0]
 
 
-def _recall_points_within(hits: Int[Array, "..."], objects: Int[Array, "..."]) -> Int[Array, "..."]:
-    """How many of the recall points ``hits`` true positives among ``objects`` reach, as float64 would have it; 0 of 0.
+def _recall_points_within(
+    hits: Int[Array, "..."], objects: Int[Array, "..."], grid: Float64[np.ndarray, " R"]
+) -> Int[Array, "..."]:
+    """How many of the recalls ``k / (R - 1)`` in ``grid`` are reached by ``hits`` true positives, as in float64.
 
-    ``hits / objects >= RECALL_POINTS[k]`` compares rounded numbers: where ``hits / objects`` is exactly ``k / 100`` the
-    outcome depends on ``k`` alone (the grid's .35 is above 35 / 100, for one). In whole numbers it is the same in every
-    precision.
+    ``hits / objects >= grid[k]`` compares rounded numbers: where ``hits / objects`` is exactly ``k / (R - 1)`` the
+    outcome depends on ``k`` alone (COCO's .35 is above 35 / 100, and 3 * .1 above 3 / 10). In whole numbers it is the
+    same in every precision. It is 0 without a true positive.
     """
-    rounded_up = jnp.asarray(np.arange(len(RECALL_POINTS)) / 100 < RECALL_POINTS)
-    whole = jnp.minimum(100 * hits // jnp.maximum(objects, 1), 100)
-    exact = 100 * hits == whole * objects
+    steps = len(grid) - 1
+    rounded_up = jnp.asarray(np.arange(steps + 1) / steps < grid)
+    whole = jnp.minimum(steps * hits // jnp.maximum(objects, 1), steps)
+    exact = steps * hits == whole * objects
     return jnp.where(hits > 0, whole + 1 - (exact & rounded_up[whole]).astype(whole.dtype), 0)
+
+
+class AveragePrecision(NamedTuple):
+    """AP and maximum recall per IoU threshold and class; NaN for a class without an object that counts."""
+
+    precision: Float[Array, "T C"]
+    recall: Float[Array, "T C"]
+    objects: Int[Array, " C"]
+
+    def mean(self) -> Float[Array, ""]:
+        """COCO's AP: the mean over thresholds and over the classes that have objects."""
+        return jnp.nanmean(self.precision)
+
+
+def average_precision(
+    truth: PaddedTruth,
+    detections: PaddedDetections,
+    *,
+    classes: int,
+    cap: int | Int[Array, ""] = 100,
+    area_range: AreaRange = ANY_AREA,
+    iou_thresholds: Float[np.ndarray, " T"] = IOU_THRESHOLDS,
+) -> AveragePrecision:
+    """COCO's average precision. Under `jit`, ``classes`` must be static.
+
+    Args:
+      truth: objects, padded.
+      detections: detections, padded.
+      classes: their number, ``C``.
+      cap: detections that count per image and class.
+      area_range: objects outside it are ignored, and unmatched detections outside it too.
+      iou_thresholds: at which an overlap is a match, inclusive.
+    """
+    areas = jnp.stack([jnp.asarray(end, truth.areas.dtype) for end in area_range])[None, :]
+    matches = match_padded(truth, detections, cap=cap, area_ranges=areas, iou_thresholds=iou_thresholds)
+    weights = jnp.ones(truth.boxes.shape[0], jnp.int32)
+    found = accumulate(rank(matches), object_counts(truth, classes=classes, area_ranges=areas), weights)
+    return AveragePrecision(found.precision[0], found.recall[0], found.objects[0])
+
+
+class Matched(NamedTuple):
+    """A whole evaluation after matching: what any weighting of its images is accumulated from.
+
+    Images ``I`` and classes ``C`` are padded with such as have no objects.
+    """
+
+    ranked: Ranked
+    objects: Int[Array, "A I C"]
+
+
+class Numbers(NamedTuple):
+    """The twelve numbers by name, and AP and AP50 per class; NaN where there is nothing to measure."""
+
+    overall: dict[str, Float[Array, ""]]
+    class_ap: Float[Array, " C"]
+    class_ap50: Float[Array, " C"]
+
+
+def match_columns(truth: GroundTruth, detections: ScoredBoxes, cap: int = 100) -> Matched:
+    """Pad, match in one compiled program, and set apart the detections that overlap no object of their class."""
+    columns = pad_columns(truth, detections)
+    matches, objects = _match(*columns, cap, classes=bucket_size(len(truth.category_ids)))
+    return Matched(_compact(*(np.asarray(field) for field in matches)), objects)
+
+
+def numbers(matched: Matched, weights: Int[Array, " I"], caps: tuple[int, int] = (1, 10)) -> Numbers:
+    """The twelve numbers with each image counted ``weights`` times; pure, and compiles with ``caps`` static."""
+    found = accumulate(matched.ranked, matched.objects, weights)
+    return _summarise(found, [recall_within(*matched, weights, cap) for cap in caps])
+
+
+def coco_numbers(
+    truth: GroundTruth, detections: ScoredBoxes, caps: tuple[int, int, int] = (1, 10, 100)
+) -> dict[str, float]:
+    """COCO's twelve numbers in float32, NaN where there is nothing to measure."""
+    matched = match_columns(truth, detections, caps[-1])
+    weights = jnp.ones(matched.objects.shape[1], jnp.int32)
+    return {name: float(value) for name, value in compiled_numbers(matched, weights, caps[:2]).overall.items()}
+
+
+def _summarise(found: Accumulated, low_recalls: list[Float[Array, "T C"]]) -> Numbers:
+    precision, recall = found.precision, found.recall
+    overall = {f"AP{s}": jnp.nanmean(precision[a]) for a, s in enumerate(AREA_SUFFIXES)}
+    overall |= {"AP50": jnp.nanmean(precision[0, 0]), "AP75": jnp.nanmean(precision[0, 5])}
+    overall |= {"AR1": jnp.nanmean(low_recalls[0]), "AR10": jnp.nanmean(low_recalls[1])}
+    overall |= {f"AR{s or 100}": jnp.nanmean(recall[a]) for a, s in enumerate(AREA_SUFFIXES)}
+    return Numbers(overall, jnp.mean(precision[0], axis=0), precision[0, 0])
+
+
+compiled_numbers = jax.jit(numbers, static_argnums=2)
+
+
+@partial(jax.jit, static_argnums=2)
+def compiled_samples(matched: Matched, weights: Int[Array, "S I"], caps: tuple[int, int]) -> Numbers:
+    """`numbers` for every row of weights, one after another: each field has a leading dimension ``S``."""
+    return jax.lax.map(lambda row: numbers(matched, row, caps), weights)
+
+
+@partial(jax.jit, static_argnames="classes")
+def _match(
+    truth: PaddedTruth, detections: PaddedDetections, cap: int | Int[Array, ""], *, classes: int
+) -> tuple[PaddedMatches, Int[Array, "A I C"]]:
+    return match_padded(truth, detections, cap=cap), object_counts(truth, classes=classes, area_ranges=AREA_RANGES)
+
+
+def _compact(scores: np.ndarray, classes: np.ndarray, place: np.ndarray, hit: np.ndarray, miss: np.ndarray) -> Ranked:
+    """The fields of `PaddedMatches` as one list by class and falling score, made on the host."""
+    areas, thresholds = hit.shape[:2]
+    images = np.repeat(np.arange(scores.shape[0], dtype=np.int32), scores.shape[1])
+    scores, classes, place = (field.reshape(-1) for field in (scores, classes, place))
+    hit, miss = (flags.reshape(areas, thresholds, -1) for flags in (hit, miss))
+    return rank_columns(images, classes, place, scores, hit, miss)
+
+
+def rank_columns(
+    images: Int[np.ndarray, " D"],
+    classes: Int[np.ndarray, " D"],
+    place: Int[np.ndarray, " D"],
+    scores: Float[np.ndarray, " D"],
+    hit: Bool[np.ndarray, "A T D"],
+    miss: Bool[np.ndarray, "A T D"],
+) -> Ranked:
+    """`Ranked` of matched detections in columns, made on the host, padded to sizes that share compiled programs.
+
+    Rows that miss at every threshold alike are set apart, and rows that no number depends on are left out.
+    """
+    ever_hit = np.asarray(hit.any(axis=(0, 1)))
+    varies = ever_hit | (miss != miss[:, :1]).any(axis=(0, 1))
+    kept = np.flatnonzero(varies | miss[:, 0].any(axis=0))
+    order = kept[np.lexsort((-scores[kept], classes[kept]))]
+    # What follows the last true positive of its class lowers no precision that is read.
+    after = np.full(int(classes[order].max(initial=0)) + 1, -1)
+    hits = np.flatnonzero(ever_hit[order])
+    np.maximum.at(after, classes[order][hits], hits)
+    order = order[np.arange(len(order)) <= after[classes[order]]]
+    own, others = order[varies[order]], order[~varies[order]]
+    before = np.cumsum(~varies[order])[varies[order]]
+    p, n = bucket_size(len(own), 512) - len(own), bucket_size(len(others), 2048) - len(others)
+
+    def pad(values: np.ndarray, by: int, fill: int = 0) -> Array:
+        return jnp.asarray(np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, by)], constant_values=fill))
+
+    return Ranked(
+        pad(images[own], p),
+        pad(classes[own], p, NO_CLASS),
+        pad(place[own], p),
+        pad(hit[:, :, own], p),
+        pad(miss[:, :, own], p),
+        pad(before.astype(np.int32), p),
+        pad(images[others], n),
+        pad(classes[others], n, NO_CLASS),
+        pad(miss[:, 0, others], n),
+    )
+
+
+def class_average_precision(
+    classes: Int[np.ndarray, " D"],
+    scores: Float64[np.ndarray, " D"],
+    hit: Bool[np.ndarray, " D"],
+    miss: Bool[np.ndarray, " D"],
+    objects: Int[np.ndarray, " C"],
+    interpolation: Interpolation = "coco",
+) -> Float64[np.ndarray, " C"]:
+    """Average precision of each class at one IoU, in float64; NaN for a class without an object.
+
+    Args:
+      classes: of the detections, in 0..C-1.
+      scores: of the detections; equal scores keep their order.
+      hit, miss: true and false positives; a detection that is neither does not count.
+      objects: that count, of each class.
+      interpolation: see `accumulate`.
+    """
+    rows, size = np.zeros(len(classes), np.int32), bucket_size(len(objects))
+    ranked = rank_columns(rows, classes.astype(np.int32), rows, scores, hit[None, None], miss[None, None])
+    total = np.pad(objects.astype(np.int32), (0, size - len(objects)))
+    with jax.enable_x64(True):
+        found = _accumulate_once(ranked, jnp.asarray(total[None, None]), interpolation)
+    return np.asarray(found)[: len(objects)]
+
+
+@partial(jax.jit, static_argnums=2)
+def _accumulate_once(ranked: Ranked, objects: Int[Array, "1 1 C"], interpolation: Interpolation) -> Float[Array, " C"]:
+    weights = jnp.ones(1, jnp.int32)
+    return accumulate(ranked, objects, weights, interpolation=interpolation).precision[0, 0]

@@ -7,10 +7,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from yolojax.errors import ConfigError
-from yolojax.eval.backends import Backend
 from yolojax.eval.bootstrap import RESAMPLED, Difference, Interval, Resampled, bootstrap, difference, interval_or_none
-from yolojax.eval.calibration import Calibration, calibration
-from yolojax.eval.coco import COCO_CAPS, CocoResult, evaluate_columns, read_both
+from yolojax.eval.coco import COCO_CAPS, Backend, CocoResult, evaluate_columns, read_both
+from yolojax.eval.confidence import Calibration, calibration
 from yolojax.eval.confusion import ConfusionMatrix, confusion_matrix
 from yolojax.eval.diagnosis import Diagnosis, diagnose_result
 from yolojax.eval.inputs import DetectionSource, GroundTruth, GroundTruthSource, IgnoreMeans, ScoredBoxes, Ties, Unknown

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Int, PRNGKeyArray
 
 from yolojax.errors import ConfigError
+from yolojax.eval.accumulate import compiled_samples, match_columns
 from yolojax.eval.coco import METRICS
-from yolojax.eval.device_numbers import compiled_samples, match_columns
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches, match_detections
 

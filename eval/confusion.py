@@ -1,4 +1,4 @@
-"""Which class is taken for which: a confusion matrix of detections.
+"""The confusion matrix of detections: which class is detected as which.
 
 Rule, at an IoU of at least .5 and a confidence of at least .25 unless chosen otherwise:
 

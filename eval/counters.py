@@ -1,4 +1,4 @@
-"""What the guards of an evaluation found: nothing of it stops one, all of it may explain a number."""
+"""Counts of what the checks of an evaluation found. None of it stops an evaluation; all of it may explain a number."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from yolojax.eval.matching import Matches
 
 @dataclass(frozen=True)
 class Counters:
-    """What the guards found. None of it stops an evaluation; all of it may explain a number.
+    """Counts of what the checks found.
 
     Attributes:
       images, objects, crowd_regions, detections: what was evaluated.

@@ -1,7 +1,7 @@
-"""The metric reader: from one row of numbers to what is wrong with a detector and the experiment to run next.
+"""Reads a row of metrics: says what is wrong with a detector and which experiment to run next.
 
-The first rule that holds speaks, so their order matters: rough boxes (AP50 > .6, AP < .2) imply AP50 - AP > .4 and must
-come before loose localisation.
+The first rule that holds gives the diagnosis, so the order of the rules matters: rough boxes (AP50 > .6, AP < .2) imply
+AP50 - AP > .4 and must come before loose localisation.
 """
 
 import math
@@ -24,9 +24,9 @@ Rule = Literal[
 ]
 
 CONFUSED = 0.1
-"""Two classes are confused when at least this share of the objects of each is taken for the other, ..."""
+"""Two classes are ambiguous when at least this share of the objects of each is detected as the other class."""
 SYMMETRY = 0.5
-"""... and the smaller share is at least this part of the larger."""
+"""Two classes are ambiguous only if the smaller of these two shares is at least this part of the larger."""
 
 
 @dataclass(frozen=True)

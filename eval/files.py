@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from yolojax.errors import ResultError
 from yolojax.eval.coco import METRICS, CocoResult
-from yolojax.eval.operating_point import OperatingPoint
+from yolojax.eval.confidence import OperatingPoint
 from yolojax.files import write_whole
 
 
@@ -75,11 +75,6 @@ def metrics(result: CocoResult) -> dict[str, Any]:
         "caps": list(result.caps),
         "backend": result.backend,
     }
-
-
-def write_metrics(path: str | PathLike[str], result: CocoResult) -> None:
-    """Write `metrics.json`."""
-    write_json(path, metrics(result), indent=1)
 
 
 def _point(point: OperatingPoint | None) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ def format_number(value: float | None) -> str:
 
 
 def format_result(result: CocoResult, *, classes: bool = True) -> str:
-    """The summary, by choice one row per class that has objects or detections, and notes on what deserves a look."""
+    """The summary, by choice one row per class that has objects or detections, and notes on unusual findings."""
     c, (low, middle, high) = result.counters, result.caps
     point, best = result.at_confidence, result.best_f1
     lines = [
@@ -58,7 +58,7 @@ def format_notes(counters: Counters, cap: int) -> list[str]:
     if c.crowd_regions:
         notes.append(f"{c.crowd_regions} crowd regions are neither objects nor background")
     if c.ignore_flags:
-        notes.append(f"{c.ignore_flags} annotations have the flag 'ignore', which COCO's numbers do not heed")
+        notes.append(f"{c.ignore_flags} annotations have the flag 'ignore', which COCO's numbers ignore")
     for count, what in (
         (c.renumbered_ids, "annotation ids were missing, 0 or repeated and have been renumbered"),
         (c.filled_areas, "annotations have no area; that of the box was taken"),

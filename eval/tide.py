@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from yolojax.eval.accumulate import class_average_precision
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches, groups, match_detections, overlaps
 
@@ -85,11 +86,8 @@ def tide_errors(
     total = np.bincount(truth.categories[real], minlength=classes)
 
     def ap50(kept=counted, hit=hit, category=category, objects=total, scores=detections.scores) -> float:
-        each = []
-        for c in np.flatnonzero(total):
-            mine = kept & (category == c)
-            each.append(average_precision(scores[mine], hit[mine], int(objects[c])) if objects[c] else 0.0)
-        return float(np.mean(each))
+        each = class_average_precision(category, scores, kept & hit, kept & ~hit, objects)
+        return float(np.mean(np.nan_to_num(each[total > 0], nan=0.0)))  # a class without objects left counts as 0
 
     base = ap50()
     costs = {}
@@ -109,16 +107,6 @@ def tide_errors(
         false_positives=ErrorCost(false_positives, ap50(scores=np.where(hit, 1.0, 0.0)) - base),
         false_negatives=ErrorCost(int(np.sum(real & ~found)), ap50(objects=only_found) - base),
     )
-
-
-def average_precision(scores: Float64[np.ndarray, " n"], hits: Bool[np.ndarray, " n"], objects: int) -> float:
-    """COCO's average precision of one class at one IoU: interpolated precision at the 101 recalls 0, .01, ... 1."""
-    order = np.argsort(-scores, kind="stable")
-    true = np.cumsum(hits[order])
-    precision = true / (np.arange(1, len(order) + 1) + np.spacing(1))
-    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-    reached = np.searchsorted(true / objects, np.linspace(0.0, 1.0, 101), side="left")
-    return float(np.mean(np.append(best_from_here, 0.0)[reached]))
 
 
 def classify_errors(

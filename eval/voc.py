@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from yolojax.eval.accumulate import class_average_precision
 from yolojax.eval.inputs import (
     DetectionSource,
     GroundTruth,
@@ -19,9 +20,9 @@ from yolojax.eval.inputs import (
     read_detections,
     read_ground_truth,
 )
-from yolojax.eval.matching import groups, overlaps
+from yolojax.eval.matching import image_class_groups, overlaps
 
-Interpolation = Literal["all_points", "eleven_points"]
+VocInterpolation = Literal["all_points", "eleven_points"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def evaluate_voc(
     detections: DetectionSource,
     *,
     iou: float = 0.5,
-    interpolation: Interpolation = "all_points",
+    interpolation: VocInterpolation = "all_points",
     whole_pixels: bool = False,
     difficult: Literal["ignored", "counted"] = "ignored",
     unknown: Unknown = "refuse",
@@ -76,71 +77,45 @@ def evaluate_voc(
     truth = read_ground_truth(ground_truth, ignore_means="crowd", unknown=unknown)
     found = read_detections(detections, truth, unknown=unknown)
     ignored = truth.crowd if difficult == "ignored" else np.zeros_like(truth.crowd)
-    classes = tuple(
-        _class_result(k, truth, found, ignored, iou, interpolation, whole_pixels)
-        for k in range(len(truth.category_ids))
-    )
+    hit, counts = _match(truth, found, ignored, iou, whole_pixels)
+    total = np.bincount(truth.categories[~ignored], minlength=len(truth.category_ids))
+    average = class_average_precision(found.categories, found.scores, hit, counts & ~hit, total, interpolation)
+    classes = []
+    for k, name in enumerate(truth.category_names):
+        rows = np.flatnonzero((found.categories == k) & counts)
+        rows = rows[np.argsort(-found.scores[rows], kind="stable")]
+        true, objects = np.cumsum(hit[rows]), int(total[k])
+        classes.append(
+            VocClassResult(
+                name=name,
+                objects=objects,
+                AP=float(average[k]) if objects else None,
+                precision=true / np.arange(1, len(rows) + 1),
+                recall=true / objects if objects else np.full(len(rows), np.nan),
+                scores=found.scores[rows],
+            )
+        )
     measured = [c.AP for c in classes if c.AP is not None]
-    return VocResult(float(np.mean(measured)) if measured else None, classes)
+    return VocResult(float(np.mean(measured)) if measured else None, tuple(classes))
 
 
-def _class_result(
-    k: int,
-    truth: GroundTruth,
-    found: ScoredBoxes,
-    ignored: Bool[np.ndarray, " G"],
-    iou: float,
-    interpolation: Interpolation,
-    whole_pixels: bool,
-) -> VocClassResult:
+def _match(
+    truth: GroundTruth, found: ScoredBoxes, ignored: Bool[np.ndarray, " G"], iou: float, whole_pixels: bool
+) -> tuple[Bool[np.ndarray, " D"], Bool[np.ndarray, " D"]]:
+    """Which detections are true positives, and which count at all, by the rule of `evaluate_voc`."""
     longer = np.array([0.0, 0.0, 1.0, 1.0]) if whole_pixels else np.zeros(4)
-    mine = np.flatnonzero(truth.categories == k)
-    objects_of = groups(truth.images[mine])
-    rows = np.flatnonzero(found.categories == k)
-    hit, counts = np.zeros(len(rows), bool), np.ones(len(rows), bool)
-    for image, positions in groups(found.images[rows]).items():
-        objects = mine[objects_of[image]] if image in objects_of else mine[:0]
+    hit, counts = np.zeros(len(found.scores), bool), np.ones(len(found.scores), bool)
+    for _, rows, objects in image_class_groups(truth, found):
         if not len(objects):
             continue
-        plain = np.zeros(len(objects), bool)
-        table = overlaps(found.boxes[rows[positions]] + longer, truth.boxes[objects] + longer, plain)
+        table = overlaps(found.boxes[rows] + longer, truth.boxes[objects] + longer, np.zeros(len(objects), bool))
         free = np.ones(len(objects), bool)
-        for position, overlap in zip(positions, table, strict=True):  # by falling score within the image
+        for row, overlap in zip(rows, table, strict=True):
             best = int(np.argmax(overlap))
             if overlap[best] < iou:
                 continue
             if ignored[objects[best]]:
-                counts[position] = False
+                counts[row] = False
             elif free[best]:
-                hit[position], free[best] = True, False
-    order = np.argsort(-found.scores[rows], kind="stable")
-    order = order[counts[order]]
-    true, total = np.cumsum(hit[order]), int(np.sum(~ignored[mine]))
-    precision = true / np.arange(1, len(order) + 1)
-    average = None
-    if total:
-        average = (_eleven_points if interpolation == "eleven_points" else _all_points)(true, precision, total)
-    return VocClassResult(
-        name=truth.category_names[k],
-        objects=total,
-        AP=average,
-        precision=precision,
-        recall=true / total if total else np.full(len(order), np.nan),
-        scores=found.scores[rows][order],
-    )
-
-
-def _all_points(true: np.ndarray, precision: np.ndarray, total: int) -> float:
-    """Area under the precision made monotone: each new true positive adds a step of recall ``1 / total``."""
-    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(best_from_here * np.diff(true, prepend=0)) / total)
-
-
-def _eleven_points(true: np.ndarray, precision: np.ndarray, total: int) -> float:
-    """Mean of the best precision at recalls of at least 0, .1, ... 1.
-
-    The grid is of floats, as in every published evaluation: a recall of exactly 3 / 10 lies below its 3 * .1 =
-    .30000000000000004 (likewise .6 and .7), which moves the mean of a hundred images by .005.
-    """
-    recall = true / total
-    return float(np.mean([np.max(precision[recall >= level], initial=0.0) for level in np.arange(11) * 0.1]))
+                hit[row], free[best] = True, False
+    return hit, counts

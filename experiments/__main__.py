@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 
-from experiments.shared.record import HERE, folder_of, import_study, index, render, studies
+from experiments.shared.record import HERE, import_study, index, records_of, render, studies
 
 
 def main() -> None:
     for name in studies():
-        folder = folder_of(name)
         module = import_study(name)
-        if (folder / "results.json").exists() and hasattr(module, "page"):
+        for folder in records_of(name) if hasattr(module, "page") else ():
             record = json.loads((folder / "results.json").read_text())
             (folder / "README.md").write_text(render(record, module))
             if not (folder / "plot.png").exists():

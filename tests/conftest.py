@@ -1,5 +1,6 @@
 """What every test runs under: two emulated CPU devices, warnings as errors, shape checks (see pyproject.toml)."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,17 @@ hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 DATA_VARIABLE = "YOLOJAX_TEST_DATA"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """Drops the compiled programs of a module at its end: kept for all modules they take 5 GB of memory.
+
+    The distribution ``worksteal`` (see pyproject.toml) gives a worker whole modules, so that few are compiled twice.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = studies()
 # The others keep their records in their own way, and have tests elsewhere.
 QUICK = [name for name in DOCS if "\ndef page(" in (folder_of(name) / "study.py").read_text()]
-RECORDED = [name for name in DOCS if (folder_of(name) / "results.json").exists()]
+RECORDED = [pytest.param(name, folder, id=folder.name) for name in DOCS for folder in record.records_of(name)]
 
 
 # Those that compile longest, even in their quick form.
@@ -48,9 +48,8 @@ def test_table_of_studies_is_the_generated_one():
     assert (HERE / "README.md").read_text() == record.index(), "run `python -m experiments` and commit what it writes"
 
 
-@pytest.mark.parametrize("name", RECORDED)
-def test_record_names_nobody_and_its_page_is_the_generated_one(name):
-    folder = folder_of(name)
+@pytest.mark.parametrize(("name", "folder"), RECORDED)
+def test_record_names_nobody_and_its_page_is_the_generated_one(name, folder):
     for file in (*folder.glob("*.json"), *folder.glob("*.md")):
         assert not re.search(r"/(home|work|tmp|root|Users)/|localhost", file.read_text()), file
     module = import_study(name)
@@ -157,3 +156,46 @@ def test_labels_are_spoilt_as_said():
     assert (right.classes != wrong.classes)[changed["class"]].all()
     assert (np.abs(right.boxes - wrong.boxes)[changed["moved"]].max(axis=1) > 0).all()
     assert not right.valid[changed["extra"]].any()
+
+
+def test_a_record_of_another_device_stands_below_the_studys_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "HERE", tmp_path)
+    for folder in ("speed", "speed/nvidia_h200", "speed/empty"):
+        (tmp_path / folder).mkdir()
+    for folder in ("speed", "speed/nvidia_h200"):
+        (tmp_path / folder / "results.json").write_text("{}")
+    assert record.records_of("speed") == [tmp_path / "speed", tmp_path / "speed" / "nvidia_h200"]
+
+
+def test_throughput_on_an_accelerator_records_itself_beside_the_processors(tmp_path, monkeypatch):
+    """With invented figures: what is measured, in which of PyTorch's modes, and what the page says of it."""
+    study = import_study("benchmarks.throughput")
+    asked = []
+
+    def ours(*case):
+        asked.append(case)
+        numbers = dict.fromkeys(study.KEPT, 1.0) | {
+            "traffic": None,
+            "bandwidth_share": None,
+            "images_per_second": 4000.0,
+        }
+        return {**numbers, "parameters": 1, "steps": 3}
+
+    def theirs(python, *case):
+        asked.append(case)
+        return {"images_per_second": 2000.0, "steps": 3, "compile_seconds": 5.0, "device_memory": 2**30}
+
+    monkeypatch.setattr(study.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(study, "ours", ours)
+    monkeypatch.setattr(study, "pytorch", theirs)
+    monkeypatch.setattr(study.shutil, "which", lambda name: None)
+    monkeypatch.setattr(study, "device_name", lambda: "device")
+    monkeypatch.setattr(study, "folder_of", lambda name: tmp_path)
+    made = study.main(["--torch", "python3", "--seconds", "5"])
+    assert [case[-1] for case in asked[:4]] == [5.0, "eager", "graph", "compiled"]
+    assert asked[-1] == ("YOLOv8s", 640, 64, "bfloat16", 5.0) and len(asked) == 4 * 4 + 1
+    assert {file.name for file in (tmp_path / "device").iterdir()} == {"README.md", "results.json", "plot.png"}
+    assert "YOLOv8n 4000.0 (100% of the peak)" in study.conclude(made) and "PyTorch, compiled 2000.0" in study.conclude(
+        made
+    )
+    assert "| PyTorch, CUDA graph | 640 | 64 | bfloat16 | 2000.0 |  | 5 | 1.07 |" in study.page(made)

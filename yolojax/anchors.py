@@ -1,7 +1,7 @@
 """Anchor shapes for a data set, and how well they cover it. NumPy on the host; sizes are ``(width, height)`` pixels.
 
-Sizes must be in pixels of the input image that the detector will see, since anchors are. Nothing depends on the order
-of the boxes, and every random choice on ``seed`` alone.
+Sizes must be in pixels of the input image that the detector will see, since anchors are. No result depends on the order
+of the boxes, and every random choice depends on ``seed`` alone.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,20 @@ COCO_ANCHORS = (
     ((30, 61), (62, 45), (59, 119)),
     ((116, 90), (156, 198), (373, 326)),
 )
-"""YOLOv3's anchors for COCO, strides 8, 16 and 32, pixels of a 416 x 416 input image (arXiv 1804.02767, section
-2.3)."""
+"""YOLOv3's anchors for COCO at strides 8, 16 and 32, for an input size of 416 x 416 (arXiv 1804.02767, section 2.3)."""
 
 SMALLEST_BOX = 2.0
-"""Boxes with a side under two input pixels carry no shape to learn an anchor from."""
+"""Boxes with a side under two input pixels are left out, because rounding has destroyed their shape."""
 
 ENOUGH_BOXES = 200
+"""With fewer boxes, anchors describe the sample and not the data, and a warning says so."""
+
 GOOD_IOU = 0.5
 GOOD_RECALL = 0.9
+"""A level should be retuned if a smaller share of its boxes has a best IoU above `GOOD_IOU`."""
+
 AREA_REACH = 4.0
+"""Anchors are taken to cover boxes whose area is up to this many times smaller or larger than theirs."""
 
 _KMEANS_SAMPLE = 20_000
 _RESTARTS = (5, 50)
@@ -37,24 +41,28 @@ Anchors = Float[np.ndarray, "k 2"]
 
 
 def shape_ious(sizes: Sizes, anchors: Anchors) -> Float[np.ndarray, "n k"]:
-    """IoU of boxes and anchors laid over a common corner, float64."""
+    """IoU of boxes and anchors that share a corner, in float64. Both are ``(width, height)`` in the same unit."""
     sizes, anchors = np.asarray(sizes, np.float64)[:, None], np.asarray(anchors, np.float64)[None]
     intersection = np.minimum(sizes, anchors).prod(-1)
     return intersection / (sizes.prod(-1) + anchors.prod(-1) - intersection)
 
 
 def by_area(anchors: Anchors) -> Anchors:
-    """Anchors by rising area, then width; no side below one pixel."""
+    """Sort anchors by area, then by width, and enlarge sides below one pixel to one."""
     anchors = np.maximum(np.asarray(anchors, np.float64), 1.0)
     return anchors[np.lexsort((anchors[:, 0], anchors.prod(-1)))]
 
 
 def kmeans_anchors(sizes: Sizes, k: int, seed: int = 0) -> Anchors:
-    """``k`` anchors by k-means under the distance ``1 - IoU`` (YOLO9000, arXiv 1612.08242, section 2), by rising area.
+    """Find ``k`` anchors by k-means under the distance ``1 - IoU``, sorted by area.
 
-    A centre is the median width and height of its boxes. The best of several k-means++ starts by mean IoU of the boxes
-    with their best anchor; of more than 20,000 boxes a random 20,000 are used. Raises `ConfigError` if there are fewer
-    boxes than anchors.
+    A centre is the median width and height of its boxes. K-means starts several times from k-means++ centres, and the
+    result with the highest mean IoU of the boxes with their best anchor is returned. Of more than 20,000 boxes a random
+    20,000 are used. Reference: YOLO9000, arXiv 1612.08242, section 2.
+
+    Raises:
+      ConfigError: no anchor is asked for, or more anchors than there are boxes.
+      DataError: no box, or a side that is not a positive number.
     """
     sizes = _in_canonical_order(sizes)
     if not 1 <= k <= len(sizes):
@@ -62,17 +70,21 @@ def kmeans_anchors(sizes: Sizes, k: int, seed: int = 0) -> Anchors:
     rng = np.random.default_rng(seed)
     if len(sizes) > _KMEANS_SAMPLE:
         sizes = sizes[np.sort(rng.choice(len(sizes), _KMEANS_SAMPLE, replace=False))]
-    # Lloyd's rounds end in a local optimum, on few boxes often in a poor one, and there another start costs nothing.
+    # Lloyd's algorithm ends in a local optimum. With few boxes it is often a poor one, but more starts are cheap.
     restarts = int(np.clip(_RESTART_BOXES // len(sizes), *_RESTARTS))
     found = [_kmeans(sizes, _spread_start(sizes, k, rng)) for _ in range(restarts)]
     return by_area(max(found, key=lambda anchors: _mean_best_iou(sizes, anchors)))
 
 
 def quantile_anchors(sizes: Sizes, k: int) -> Anchors:
-    """The median width and height within each of ``k`` quantiles of the area, by rising area.
+    """The median width and height within each of ``k`` quantiles of the area, sorted by area.
 
-    For one anchor a level, where clusters of shapes would put two levels on one scale. With fewer boxes than anchors
-    boxes repeat.
+    It suits detectors with one anchor on each level, where k-means may give two levels anchors of one area. With fewer
+    boxes than anchors, boxes repeat.
+
+    Raises:
+      ConfigError: no anchor is asked for.
+      DataError: no box, or a side that is not a positive number.
     """
     if k < 1:
         raise ConfigError(f"cannot make {k} anchors: ask for at least 1")
@@ -83,9 +95,9 @@ def quantile_anchors(sizes: Sizes, k: int) -> Anchors:
 
 
 def evolve_anchors(sizes: Sizes, anchors: Anchors, generations: int = 1000, seed: int = 0) -> Anchors:
-    """Anchors refined by a random search that multiplies sides by factors near 1 and keeps what fits better.
+    """Refine anchors by a random search that multiplies sides by factors near 1 and keeps improvements.
 
-    Fitness is the mean IoU of the boxes with their best anchor, so the result is never worse than what came in.
+    The fitness is the mean IoU of the boxes with their best anchor. The result is never worse than the given anchors.
     """
     sizes, best = _in_canonical_order(sizes), by_area(anchors)
     rng = np.random.default_rng(seed)
@@ -93,7 +105,7 @@ def evolve_anchors(sizes: Sizes, anchors: Anchors, generations: int = 1000, seed
         sizes = sizes[np.sort(rng.choice(len(sizes), _KMEANS_SAMPLE, replace=False))]
     fitness = _mean_best_iou(sizes, best)
     for _ in range(generations):
-        # About a third of the sides move at a time; steps from fine to coarse.
+        # About a third of the sides change in each generation, by steps of three sizes.
         moved = rng.random(best.shape) < 1 / 3
         step = rng.normal(0.0, rng.choice([0.02, 0.1, 0.3]), best.shape)
         child = np.maximum(best * np.exp(moved * step), 1.0)
@@ -104,7 +116,11 @@ def evolve_anchors(sizes: Sizes, anchors: Anchors, generations: int = 1000, seed
 
 
 def deal_to_levels(anchors: Anchors, num_levels: int) -> Float[np.ndarray, "L A 2"]:
-    """Anchors sorted by area, the smallest to the first level (the smallest stride), equally many to each."""
+    """Share anchors equally among the levels by area, the smallest to the first level (the smallest stride).
+
+    Raises:
+      ConfigError: the anchors cannot be shared equally.
+    """
     if num_levels < 1 or len(anchors) % num_levels:
         raise ConfigError(f"{len(anchors)} anchors cannot be shared equally among {num_levels} levels")
     return by_area(anchors).reshape(num_levels, -1, 2)
@@ -112,16 +128,17 @@ def deal_to_levels(anchors: Anchors, num_levels: int) -> Float[np.ndarray, "L A 
 
 @dataclass(frozen=True)
 class LevelDesign:
-    """Anchors of one level and how they fit the boxes whose best anchor is among them.
+    """The anchors of one level, and how well they fit the boxes whose best anchor is among them.
 
     Attributes:
-      stride: of the level, in input pixels.
-      anchors: ``(width, height)`` in input pixels, by rising area.
+      stride: stride of the level, in input pixels.
+      anchors: ``(width, height)`` in input pixels, sorted by area.
       boxes: how many boxes have their best anchor here.
-      median_iou: median over those boxes of the IoU with the best anchor; None without boxes, as the next two.
-      recall: share of them with a best IoU above 0.5.
-      area_coverage: share of them with an area from a quarter of the smallest anchor's to four times the largest's.
-      retune: recall under 0.9.
+      median_iou: median of their IoU with the best anchor. It is None without boxes, as are the next two.
+      recall: share of these boxes with a best IoU above 0.5.
+      area_coverage: share of these boxes whose area is at least a quarter of the smallest anchor's and at most four
+        times the largest anchor's.
+      retune: whether the recall is under 0.9.
     """
 
     stride: int
@@ -135,16 +152,16 @@ class LevelDesign:
 
 @dataclass(frozen=True)
 class AnchorDesign:
-    """What `design_anchors` found.
+    """The result of `design_anchors`.
 
     Attributes:
-      levels: from the smallest stride to the largest.
-      boxes: boxes used.
-      dropped: boxes left out because a side is under 2 pixels or not finite.
+      levels: the levels, from the smallest stride to the largest.
+      boxes: number of boxes used.
+      dropped: number of boxes left out because a side is under 2 pixels or not finite.
       recall: share of all used boxes with a best IoU above 0.5.
       mean_iou: mean IoU of all used boxes with their best anchor.
       recommendation: the one thing to do next.
-      warning: why the numbers deserve little trust, or None.
+      warning: why the numbers are not reliable, or None.
     """
 
     levels: tuple[LevelDesign, ...]
@@ -157,20 +174,29 @@ class AnchorDesign:
 
     @property
     def anchors(self) -> Float[np.ndarray, "L A 2"]:
-        """``(width, height)`` for each level, as detectors take them."""
+        """``(width, height)`` of the anchors of each level, as detectors take them."""
         return np.array([level.anchors for level in self.levels], np.float64)
 
 
 def design_anchors(
     sizes: Sizes, strides: tuple[int, ...] = (8, 16, 32), per_level: int = 3, seed: int = 0, generations: int = 0
 ) -> AnchorDesign:
-    """Anchors for boxes of the given sizes (input_size pixels), how they cover each level, and what to do next.
+    """Design anchors for boxes of the given sizes, measure how they cover each level, and recommend the next step.
 
-    K-means on ``1 - IoU``, or with one anchor a level the median box of each area quantile; then by choice
-    ``generations`` of `evolve_anchors`. Anchors are dealt by area to the strides, smallest first. Under 200 boxes there
-    is a warning and the advice to take the published COCO anchors; with fewer boxes than anchors, quantiles.
+    The anchors come from `kmeans_anchors`, or from `quantile_anchors` where there is one anchor on each level or where
+    there are fewer boxes than anchors. `deal_to_levels` shares them among the strides. With under 200 boxes the result
+    carries a warning and recommends the published COCO anchors.
 
-    Raises `DataError` if no box is left, `ConfigError` for no level or no anchor.
+    Args:
+      sizes: ``(width, height)`` of each box, in input pixels.
+      strides: strides of the levels, in input pixels.
+      per_level: anchors on each level.
+      seed: decides all random choices.
+      generations: rounds of `evolve_anchors` after that; 0 for none.
+
+    Raises:
+      DataError: no box is left.
+      ConfigError: no level or no anchor.
     """
     strides = tuple(sorted(strides))
     if not strides or per_level < 1:
@@ -248,9 +274,10 @@ def _recommend(levels: tuple[LevelDesign, ...], boxes: int, dropped: int) -> str
 
 
 def _in_canonical_order(sizes: Sizes) -> Sizes:
-    """Sorted by area, then width, so that a seeded choice does not depend on how the boxes were listed.
+    """The sizes sorted by area, then width, so that a random choice does not depend on how the boxes were listed.
 
-    Raises `DataError` for no box at all and for a side that is not a positive number.
+    Raises:
+      DataError: no box, or a side that is not a positive number.
     """
     sizes = np.asarray(sizes, np.float64)
     if not len(sizes) or not (np.isfinite(sizes) & (sizes > 0)).all():
@@ -266,25 +293,25 @@ def _mean_best_iou(sizes: Sizes, anchors: Anchors) -> float:
 
 
 def _spread_start(sizes: Sizes, k: int, rng: np.random.Generator) -> Anchors:
-    """k-means++: each next centre is a box drawn in proportion to its squared distance from the nearest centre."""
+    """Starting centres by k-means++: boxes are drawn by their squared distance from the nearest centre."""
     chosen = [int(rng.integers(len(sizes)))]
     while len(chosen) < k:
         distance = (1.0 - shape_ious(sizes, sizes[chosen]).max(-1)) ** 2
         total = distance.sum()
-        # All boxes lie on a centre already: any repetition will do.
+        # Where all boxes lie on a centre already, any box may repeat.
         weights = distance / total if total > 0 else None
         chosen.append(int(rng.choice(len(sizes), p=weights)))
     return sizes[chosen]
 
 
 def _kmeans(sizes: Sizes, centres: Anchors) -> Anchors:
-    """Lloyd's rounds. Medians do not minimise 1 - IoU exactly, so the best centres seen are kept."""
+    """Lloyd's algorithm. Medians do not minimise ``1 - IoU`` exactly, so the best centres of all rounds are kept."""
     best, best_fit, nearest = centres, _mean_best_iou(sizes, centres), None
     for _ in range(_ITERATIONS):
         previous, nearest = nearest, _nearest(sizes, centres)
         if previous is not None and np.array_equal(previous, nearest):
             break
-        # A centre that lost its last box stays where it is.
+        # A centre without boxes stays where it is.
         centres = np.stack(
             [np.median(sizes[nearest == i], axis=0) if (nearest == i).any() else c for i, c in enumerate(centres)]
         )

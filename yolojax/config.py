@@ -6,17 +6,14 @@ What may change without recompiling is `yolojax.structures.Hyper`; what is here 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import math
-import os
-import types
-import typing
+import operator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from yolojax.errors import ConfigError
+from yolojax.settings import build, shown
 
 
 @dataclass(frozen=True)
@@ -150,21 +147,33 @@ class OptimiserConfig:
     ema_decay: float = 0.998
 
 
+SuppressionName = Literal["nms", "soft-linear", "soft-gaussian", "diou", "matrix", "fast", "wbf", "none"]
+"""The kinds of suppression that `yolojax.nms.named_suppression` makes."""
+
+
 @dataclass(frozen=True)
 class ValidationConfig:
     """How a detector is measured (COCO protocol).
 
     Attributes:
-      confidence: detections with a lower score are not counted.
-      iou: overlap above which non-maximum suppression removes the weaker box.
-      max_detections: most detections kept for an image.
+      confidence: detections with a lower score are not counted; the detector's own, .001 as a rule, where none is
+        given.
+      iou: overlap above which nms removes the box of lower score; the detector's own, .7 as a rule, where none is
+        given. Other kinds of suppression do not read it.
+      max_detections: most detections kept for an image; the detector's own, 300 as a rule, where none is given.
+      suppress: kind of suppression; what the detector names, nms as a rule, where none is given.
+      suppress_parameter: of soft-linear, the IoU from which it lowers scores (.3); of soft-gaussian and matrix, sigma
+        (.5); of diou and fast, the overlap above which they suppress (.5); of wbf, the IoU above which it averages
+        boxes (.55). nms and none have no parameter.
       batch_size: images per forward pass.
       samples: bootstrap resamples for the intervals of the report; 0 for none.
     """
 
-    confidence: float = 0.001
-    iou: float = 0.7
-    max_detections: int = 300
+    confidence: float | None = None
+    iou: float | None = None
+    max_detections: int | None = None
+    suppress: SuppressionName | None = None
+    suppress_parameter: float | None = None
     batch_size: int = 16
     samples: int = 1000
 
@@ -237,6 +246,29 @@ MOST_DETECTIONS = 100_000
 """On an image: room for them is made whether they come or not."""
 
 
+MOST: dict[str, int] = {
+    "epochs": 1_000_000,
+    "minutes": 10_000_000,
+    "batch_size": 65_536,
+    "accumulate": 65_536,
+    "validate_every": 1_000_000,
+    "checkpoint_every": 1_000_000,
+    "patience": 1_000_000,
+    "data.max_objects": MOST_DETECTIONS,
+    "model.size": 16_384,
+    "augment.scale_min": 100,
+    "augment.scale_max": 100,
+    "optimiser.learning_rate": 1000,
+    "optimiser.warmup_steps": 1_000_000_000,
+    "optimiser.weight_decay": 1000,
+    "optimiser.clip_norm": 1_000_000_000,
+    "validation.batch_size": 65_536,
+    "validation.samples": 1_000_000,
+}
+"""The largest value of each number that is not bounded by its meaning, far beyond what makes sense: what is larger is
+a slip of the hand, and would end in a shape or a loop that no machine holds."""
+
+
 def demo_config(seed: int = 0) -> TrainConfig:
     """The preset of ``yolojax demo``: generated images, a small detector, a few minutes on two processor cores."""
     return TrainConfig(
@@ -272,11 +304,11 @@ def check(config: TrainConfig) -> TrainConfig:
         raise ConfigError(
             f"{type(config).__name__} is no configuration; give a TrainConfig, or from_dict(...) of values"
         )
-    config = _build(TrainConfig, dataclasses.asdict(config), "")
+    config = build(TrainConfig, dataclasses.asdict(config))
 
     def need(ok: bool, name: str, value: object, rule: str) -> None:
         if not ok:
-            raise ConfigError(f"{name} = {value!r}: {rule}")
+            raise ConfigError(f"{name} = {shown(value)}: {rule}")
 
     a, o, v = config.augment, config.optimiser, config.validation
     for name in ("epochs", "accumulate"):
@@ -321,10 +353,20 @@ def check(config: TrainConfig) -> TrainConfig:
     need(o.weight_decay >= 0, "optimiser.weight_decay", o.weight_decay, "give 0 or more")
     need(o.warmup_steps >= 0, "optimiser.warmup_steps", o.warmup_steps, "give 0 or more")
     need(o.clip_norm > 0, "optimiser.clip_norm", o.clip_norm, "give a positive number")
-    need(0 <= v.confidence < 1, "validation.confidence", v.confidence, "give a number from 0 to below 1")
-    need(0 < v.iou <= 1, "validation.iou", v.iou, "give a number above 0, at most 1")
-    some = 1 <= v.max_detections <= MOST_DETECTIONS
-    need(some, "validation.max_detections", v.max_detections, f"give 1 to {MOST_DETECTIONS}")
+    if v.confidence is not None:
+        need(0 <= v.confidence < 1, "validation.confidence", v.confidence, "give a number from 0 to below 1")
+    if v.iou is not None:
+        need(0 < v.iou <= 1, "validation.iou", v.iou, "give a number above 0, at most 1")
+        greedy = v.suppress in (None, "nms")
+        need(greedy, "validation.iou", v.iou, f"{v.suppress} does not read it; give validation.suppress_parameter")
+    if v.max_detections is not None:
+        some = 1 <= v.max_detections <= MOST_DETECTIONS
+        need(some, "validation.max_detections", v.max_detections, f"give 1 to {MOST_DETECTIONS}")
+    if v.suppress_parameter is not None:
+        kind, parameter = v.suppress, v.suppress_parameter
+        need(parameter > 0, "validation.suppress_parameter", parameter, "give a positive number")
+        has = kind not in (None, "nms", "none")
+        need(has, "validation.suppress_parameter", parameter, f"{kind or 'nms'} has no parameter; leave it out")
     need(v.batch_size >= 1, "validation.batch_size", v.batch_size, "give at least 1")
     need(v.samples == 0 or v.samples >= 2, "validation.samples", v.samples, "give at least 2, or 0 for no intervals")
     d = config.data
@@ -332,6 +374,9 @@ def check(config: TrainConfig) -> TrainConfig:
     need(0 < config.data.fraction <= 1, "data.fraction", config.data.fraction, "give a number above 0, at most 1")
     if config.data.max_objects is not None:
         need(config.data.max_objects >= 1, "data.max_objects", config.data.max_objects, "give at least 1")
+    for name, most in MOST.items():
+        value = operator.attrgetter(name)(config)
+        need(not isinstance(value, int | float) or value <= most, name, value, f"give at most {most:,}")
     return config
 
 
@@ -342,52 +387,4 @@ def to_json(config: TrainConfig) -> str:
 
 def from_dict(values: Any) -> TrainConfig:
     """A configuration from nested plain values; raises `ConfigError` naming an unknown setting or a wrong type."""
-    return check(_build(TrainConfig, values, ""))
-
-
-def _build(cls: type, values: object, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where or 'configuration'}: expected settings by name, got {values!r}")
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], hints, 1)
-        hint = f"did you mean {where}{near[0]}?" if near else f"known here: {', '.join(sorted(hints))}"
-        raise ConfigError(f"unknown setting {where}{unknown[0]}: {hint}")
-    made = {}
-    for name, value in values.items():
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            made[name] = _build(hint, value, f"{where}{name}.")
-        else:
-            made[name] = _coerce(hint, value, f"{where}{name}")
-    return cls(**made)
-
-
-def _coerce(hint: Any, value: Any, name: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value not in args:
-            raise ConfigError(f"{name} = {value!r}: give one of {', '.join(map(repr, args))}")
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        words = [word for a in args if typing.get_origin(a) is Literal for word in typing.get_args(a)]
-        return value if value in words else _coerce(next(a for a in args if a is not type(None)), value, name)
-    wanted = origin or hint
-    if wanted is Any:
-        return value
-    if wanted is tuple and isinstance(value, list | tuple):
-        return tuple(_coerce(args[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-    if wanted is str and isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise ConfigError(f"{name} = {value!r}: expected {wanted.__name__}, got {type(value).__name__}")
-    if wanted is float and not math.isfinite(value):
-        raise ConfigError(f"{name} = {value!r}: give a finite number")
-    if isinstance(value, dict):
-        return {_coerce(args[0], k, name): _coerce(args[1], v, f"{name}.{k}") for k, v in value.items()}
-    return value
+    return check(build(TrainConfig, values))

@@ -1,10 +1,15 @@
 """From an input image to detections: preprocessing, network, decoding and suppression as one pure function."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-from yolojax.detector import Detector, Variables, prepare_images
-from yolojax.postprocess import postprocess
+from yolojax.detector import Detector, DetectorSpec, Variables, prepare_images
+from yolojax.errors import ConfigError
+from yolojax.nms import Suppression
+from yolojax.nms.named import BuiltIn
+from yolojax.postprocess import best_class, postprocess
 from yolojax.structures import Candidates, Detections
 
 
@@ -13,22 +18,26 @@ def detect(
     variables: Variables,
     images: UInt8[Array, "B H W 3"],
     confidence: float | Float[Array, ""],
-    iou: float | Float[Array, ""],
+    iou: float | Float[Array, ""] | None = None,
     wanted: Bool[Array, " C"] | None = None,
     *,
     max_detections: int,
+    suppress: Suppression | BuiltIn | None = None,
 ) -> Detections:
-    """Detections on input images (RGB, uint8) in input pixels, with the suppression that the detector's ``spec`` names.
-
-    Compiled whole by its users; fold the detector first (``detector.fold``), inside the program or before it.
+    """Detections on input images (RGB, uint8), in input pixels; a pure function that its users compile as a whole.
 
     Args:
       detector: closed over, never traced.
-      variables: its own.
-      images: as `yolojax.data.make_input_image` lays them out.
-      confidence, iou: thresholds of `postprocess`, traced.
+      variables: those of the detector, as trained or as ``detector.fold`` returns them.
+      images: as `yolojax.data.input_images.make_input_image` makes them.
+      confidence, iou: thresholds of `yolojax.postprocess.postprocess`, traced. ``iou`` belongs to greedy suppression;
+        it is None for every other kind.
       wanted: classes to report; None reports all. What is reported under them is the same as without it.
       max_detections: rows an image, static.
+      suppress: see `yolojax.postprocess.postprocess`; None takes what the detector's ``spec`` names.
+
+    Raises:
+      ConfigError: as `yolojax.postprocess.postprocess` does.
     """
     spec = detector.spec
     outputs = detector.forward(variables, prepare_images(images, spec.preprocess))
@@ -39,21 +48,38 @@ def detect(
         candidates,
         confidence,
         iou,
+        suppress=spec.suppression if suppress is None else suppress,
         max_detections=max_detections,
-        suppression=spec.suppression,
         multi_label=spec.multi_label,
     )
 
 
 def only_classes(candidates: Candidates, wanted: Bool[Array, " C"], *, multi_label: bool) -> Candidates:
-    """The candidates without those of other classes, whose scores become minus infinity.
+    """The candidates with the scores of all other classes set to minus infinity.
 
-    Where a box is reported under its best class alone, one whose best class is not wanted goes as a whole: it must not
-    come back under its second best.
+    Without ``multi_label`` a box is reported under its best class alone: the class of the highest finite score, and the
+    first of these where scores are equal. A box whose best class is not wanted loses all scores, because it must not be
+    reported under its second best.
     """
-    scores, lowest = candidates.scores, -jnp.inf
-    kept = jnp.where(wanted[None, None], scores, lowest)
+    kept = jnp.where(wanted[None, None], candidates.scores, -jnp.inf)
     if not multi_label:
-        other = jnp.where(wanted[None, None], lowest, scores).max(-1, keepdims=True)
-        kept = jnp.where(kept.max(-1, keepdims=True) >= other, kept, lowest)
+        batch, n, n_classes = candidates.scores.shape
+        _, best = best_class(candidates.scores.reshape(batch * n, n_classes))
+        kept = jnp.where(wanted[best].reshape(batch, n, 1), kept, -jnp.inf)
     return candidates._replace(scores=kept)
+
+
+def choose_iou(
+    spec: DetectorSpec, suppress: Suppression | BuiltIn | None, iou: float | None, default: float
+) -> float | None:
+    """The IoU threshold that belongs to a suppression: ``iou`` or the default for greedy suppression, otherwise None.
+
+    Raises `ConfigError` for an ``iou`` that nothing would read.
+    """
+    suppress = spec.suppression if suppress is None else suppress
+    if suppress == "nms":
+        return default if iou is None else iou
+    if iou is not None:
+        who = f"{spec.name} needs no suppression" if suppress == "none" else "another suppression is chosen"
+        raise ConfigError(f"iou = {iou:g} is the threshold of greedy suppression (nms), but {who}; leave iou out")
+    return None

@@ -36,6 +36,27 @@ Outputs = Any
 
 
 @dataclass(frozen=True)
+class Thresholds:
+    """Post-processing settings: the least score, the IoU of greedy suppression, and the most detections of an image."""
+
+    confidence: float
+    iou: float
+    max_detections: int
+
+
+@dataclass(frozen=True)
+class Postprocess:
+    """The settings that validation and prediction take where a caller gives none.
+
+    The defaults are those of the COCO protocol as YOLO codebases use it (every score counts), and of a demonstration. A
+    detector that was published with other values carries them.
+    """
+
+    validation: Thresholds = Thresholds(0.001, 0.7, 300)
+    prediction: Thresholds = Thresholds(0.25, 0.45, 100)
+
+
+@dataclass(frozen=True)
 class DetectorSpec:
     """What a detector is, apart from its functions and its parameters.
 
@@ -48,6 +69,7 @@ class DetectorSpec:
       suppression: ``nms``, or ``none`` for detectors that need no suppression.
       multi_label: whether one box may be reported under several classes.
       hyper: traced hyper-parameters that this detector wants other than `Hyper`'s defaults, by name.
+      postprocess: thresholds of validation and prediction where a caller gives none.
       options: the remaining arguments of the architecture's builder (JSON values only), e.g. anchors and widths.
     """
 
@@ -60,6 +82,7 @@ class DetectorSpec:
     multi_label: bool = True
     hyper: dict[str, float] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    postprocess: Postprocess = field(default_factory=Postprocess)
 
 
 def prepare_images(

@@ -121,7 +121,7 @@ def _outline(
 
 
 def _font_size(h: int, w: int) -> int:
-    """What can still be read when the whole picture is shown on a screen, however many pixels it has."""
+    """A font size in pixels that can be read when the whole picture is shown on a screen, whatever its size."""
     shown = min((h * w) ** 0.5, 3 * min(h, w))  # a strip is shown as wide as a square
     return int(max(np.clip(min(h, w) / 30, 9, 22), shown / 45))
 

@@ -1,5 +1,6 @@
 """Writing files whole: a reader finds the old content or the new one, never a part, also after a crash."""
 
+import contextlib
 import os
 import uuid
 from collections.abc import Mapping
@@ -46,7 +47,5 @@ def write_together(files: Mapping[str | Path, str | bytes], *, advice: str = "fr
         raise WriteError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
     finally:
         for draft in drafts:
-            try:
+            with contextlib.suppress(OSError):  # where its folder is a file there is no draft
                 draft.unlink(missing_ok=True)
-            except OSError:  # its folder is gone or a file: there is no draft
-                pass

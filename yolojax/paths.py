@@ -1,4 +1,4 @@
-"""Paths as a user gives them: ``~`` is a home directory, and what is to be written to is tried before work is done."""
+"""Paths as a user gives them: ``~`` is a home directory, and output folders are tested before any work is done."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ PROBE = ".yolojax-probe-"
 def user_path(path: str | Path) -> Path:
     """The path with a leading ``~`` or ``~name`` resolved; raises `ConfigError` when there is no such user, or no path.
 
-    It is where what a user of the library gives as a path arrives first.
+    Every path that a user of the library gives goes through this function first.
     """
     if not isinstance(path, str | os.PathLike):
         raise ConfigError(f"{path!r} is no path; give a text or a pathlib.Path")
@@ -25,8 +25,9 @@ def user_path(path: str | Path) -> Path:
 def check_writable(folder: Path, advice: str) -> None:
     """Raises `ConfigError`, with ``advice`` at the end, unless a folder can be made and written to; leaves no trace.
 
-    It is tried and undone, not looked up: a file system may be read-only or full, or refuse a name. What is made for it
-    has a name that begins with `PROBE`, so that processes of one job do not get into each other's way.
+    The folder is made and removed again, because permissions alone do not tell whether a file system is read-only, full
+    or refuses a name. The test folder's name begins with `PROBE` and is unique, so that several processes may test at
+    the same time.
     """
     place = folder
     while not os.path.lexists(place) and place.parent != place:

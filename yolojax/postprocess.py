@@ -1,23 +1,38 @@
 """Candidates to detections: score threshold, the best candidates, suppression, and at most K rows an image."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from yolojax.errors import ConfigError
-from yolojax.nms.greedy import keep_mask
-from yolojax.nms.order import any_of_rows, ascending_order, count_set, first_set, first_true, score_keys, words_of
-from yolojax.nms.rows import Rows
+from yolojax.nms import Merged, Rescored, Suppression
+from yolojax.nms.greedy import Rows, keep_mask
+from yolojax.nms.named import BuiltIn
+from yolojax.nms.sorting import (
+    any_of_rows,
+    ascending_order,
+    count_set,
+    first_set,
+    first_true,
+    score_keys,
+    words_of,
+)
 from yolojax.structures import Candidates, Detections
 
-_ROOMS = (512, 8192, 65536)
-"""Numbers of scores over the threshold that are worth a program of their own: sorting all of 8400 boxes x 80 classes
-takes a hundred times as long on a CPU as sorting the few thousand that a trained detector leaves."""
+_BUCKET_SIZES = (512, 8192, 65536)
+"""Numbers of scores over the threshold for which a program of their own is compiled: sorting all of 8400 boxes x 80
+classes takes a hundred times as long on a CPU as sorting the few thousand that a trained detector leaves."""
+
+MOST_SUPPRESSED = 2000
+"""Candidates of an image that enter a suppression function unless ``max_candidates`` says otherwise. Most of these
+functions compare all pairs, or go over all candidates for each that they take."""
 
 _Each = Callable[[Callable[..., Any]], Callable[..., Any]]
 """`jax.vmap`, or nothing where there is one image."""
@@ -26,11 +41,11 @@ _Each = Callable[[Callable[..., Any]], Callable[..., Any]]
 def postprocess(
     candidates: Candidates,
     score_threshold: float | Float[Array, ""],
-    iou_threshold: float | Float[Array, ""],
+    iou_threshold: float | Float[Array, ""] | None = None,
     *,
+    suppress: Suppression | BuiltIn = "nms",
     max_detections: int = 300,
     max_candidates: int | None = None,
-    suppression: Literal["nms", "none"] = "nms",
     multi_label: bool = False,
     class_agnostic: bool = False,
 ) -> Detections:
@@ -42,46 +57,62 @@ def postprocess(
 
     Memory: about 90 bytes for each of the N candidates (N x C with ``multi_label``) while their scores are sorted, on
     a CPU for one image at a time, elsewhere for the whole batch; less as long as few scores reach the threshold
-    (at most 512, 8192 or 65536 in every image). The overlaps are never stored as an N x N matrix.
+    (at most 512, 8192 or 65536 in every image). Greedy suppression never stores the overlaps as an N x N matrix.
 
     Args:
       candidates: decoded boxes (xyxy, input pixels) and final scores.
-      score_threshold: traced, compared in float32.
-      iou_threshold: overlap above which the lower score is suppressed; traced. See `yolojax.nms.nms`.
+      score_threshold: traced, compared in float32. A detection has at least this score, before and after suppression.
+      iou_threshold: overlap above which greedy suppression removes the lower score; traced. See `yolojax.nms.nms`.
+        Other kinds of suppression have thresholds of their own and take none here.
+      suppress: ``nms`` for greedy suppression, ``none`` for detectors that need none, or a function with the interface
+        `yolojax.nms.Suppression`. The function sees the candidates of one image by falling score. Where it returns new
+        scores, the rows are sorted by them; where it returns new boxes, these are reported.
       max_detections: ``K``, static.
-      max_candidates: how many of the best candidates of an image enter suppression, static; None takes all.
-      suppression: ``none`` for detectors that need none.
+      max_candidates: how many of the best candidates of an image enter suppression, static; None takes all for ``nms``
+        and ``none``, and at most `MOST_SUPPRESSED` for a function.
       multi_label: report a box under every class that reaches the threshold, instead of under its best class.
-      class_agnostic: let boxes of different classes suppress each other.
+      class_agnostic: let boxes of different classes suppress each other; a function is then given no classes.
 
     Raises:
-      ConfigError: if a static setting is out of range.
+      ConfigError: if a static setting is out of range, or ``iou_threshold`` is missing or not read.
     """
     for name, value in (("max_detections", max_detections), ("max_candidates", max_candidates)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}: at least one row must be asked for")
-    if suppression not in ("nms", "none"):
-        raise ConfigError(f"suppression is {suppression!r}: choose 'nms' or 'none'")
+    if suppress not in ("nms", "none") and not callable(suppress):
+        raise ConfigError(f"suppress is {suppress!r}: choose 'nms' or 'none', or give a function of yolojax.nms")
+    if suppress == "nms" and iou_threshold is None:
+        raise ConfigError("greedy suppression needs an iou_threshold; give one, such as 0.7")
+    if suppress != "nms" and iou_threshold is not None:
+        raise ConfigError(
+            "iou_threshold belongs to greedy suppression (nms); leave it out, and bind the thresholds of another "
+            "suppression function with functools.partial"
+        )
 
     batch, n, n_classes = candidates.scores.shape
     if 0 in (batch, n, n_classes):
         return _nothing(batch, max_detections)
     threshold = jnp.asarray(score_threshold, jnp.float32)
+    if max_candidates is None and callable(suppress):
+        max_candidates = MOST_SUPPRESSED
     finish = partial(
         _finish,
-        iou_threshold=jnp.asarray(iou_threshold, jnp.float32) if suppression == "nms" else None,
+        score_threshold=threshold,
+        iou_threshold=None if iou_threshold is None else jnp.asarray(iou_threshold, jnp.float32),
+        suppress=suppress,
         max_detections=max_detections,
         max_candidates=max_candidates,
         multi_label=multi_label,
         class_agnostic=class_agnostic or n_classes == 1,
     )
-    rooms = [room for room in _ROOMS if room < n * (n_classes if multi_label else 1)]
+    sizes = [size for size in _BUCKET_SIZES if size < n * (n_classes if multi_label else 1)]
 
     def run(boxes: Float[Array, "*b N 4"], scores: Float[Array, "*b N C"], each: _Each) -> Detections:
-        """One image, or several side by side: the one with most over the threshold chooses the program for all."""
+        """One image, or several at once: the one with most scores over the threshold chooses the program for all."""
         over = each(partial(_words_over, score_threshold=threshold, multi_label=multi_label))(scores)
-        smallest = jnp.sum(count_set(over).max() > jnp.array(rooms, jnp.int32), dtype=jnp.int32)
-        return lax.switch(smallest, [each(partial(finish, room=room)) for room in (*rooms, None)], boxes, scores, over)
+        smallest = jnp.sum(count_set(over).max() > jnp.array(sizes, jnp.int32), dtype=jnp.int32)
+        programs = [each(partial(finish, capacity=size)) for size in (*sizes, None)]
+        return lax.switch(smallest, programs, boxes, scores, over)
 
     def one_after_another(boxes: Float[Array, "B N 4"], scores: Float[Array, "B N C"]) -> Detections:
         return lax.map(lambda image: run(*image, each=lambda f: f), (boxes, scores))
@@ -97,7 +128,7 @@ def _words_over(
 ) -> UInt32[Array, " W"]:
     """The bits (`words_of`) of the candidates, or with ``multi_label`` of all scores, that reach the threshold.
 
-    The one time that all N x C scores are read, if few pass.
+    If few scores pass, this is the only time that all N x C scores are read.
     """
     scores = scores.astype(jnp.float32)
     passes = jnp.isfinite(scores) & (scores >= score_threshold)
@@ -110,22 +141,27 @@ def _finish(
     scores: Float[Array, "N C"],
     over: UInt32[Array, " W"],
     *,
+    score_threshold: Float[Array, ""],
     iou_threshold: Float[Array, ""] | None,
+    suppress: Suppression | BuiltIn,
     max_detections: int,
     max_candidates: int | None,
     multi_label: bool,
     class_agnostic: bool,
-    room: int | None,
+    capacity: int | None,
 ) -> Detections:
-    """Sorting, suppression and output of one image of which at most ``room`` candidates or scores pass: ``over``."""
+    """Sorting, suppression and output of one image.
+
+    ``over`` says which candidates or scores reach the threshold; they are at most ``capacity``, None if all may.
+    """
     n, n_classes = scores.shape
-    positions, alive = first_set(over, room or n * (n_classes if multi_label else 1))
+    positions, alive = first_set(over, capacity or n * (n_classes if multi_label else 1))
     rows = positions // n_classes if multi_label else positions
     if multi_label:
         best = scores.ravel()[positions].astype(jnp.float32)
         classes = positions % n_classes
     else:
-        best, classes = _best_class(scores[rows].astype(jnp.float32))
+        best, classes = best_class(scores[rows].astype(jnp.float32))
     alive &= jnp.isfinite(boxes[rows]).all(-1)
     order = ascending_order(score_keys(best, alive))[:max_candidates]
     rows, best, classes = rows[order], best[order], classes[order]
@@ -133,7 +169,11 @@ def _finish(
     passed = alive.sum(dtype=jnp.int32)
     count = jnp.minimum(passed, len(order))
 
-    if iou_threshold is None:
+    if callable(suppress):
+        boxes, best, classes, keep = _suppressed(
+            suppress, boxes, best, classes, jnp.arange(len(order)) < count, score_threshold, class_agnostic
+        )
+    elif iou_threshold is None:
         keep = jnp.arange(len(order)) < count
     elif class_agnostic:
         keep = keep_mask(Rows.of(boxes, None), count, iou_threshold)
@@ -150,8 +190,30 @@ def _finish(
     )
 
 
-def _best_class(scores: Float[Array, "n C"]) -> tuple[Float[Array, " n"], Int[Array, " n"]]:
-    """The best finite score of each row and the first class that has it."""
+def _suppressed(
+    suppress: Suppression,
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, " n"],
+    classes: Int[Array, " n"],
+    valid: Bool[Array, " n"],
+    score_threshold: Float[Array, ""],
+    class_agnostic: bool,
+) -> tuple[Float[Array, "n 4"], Float[Array, " n"], Int[Array, " n"], Bool[Array, " n"]]:
+    """Boxes, scores and classes by falling score after a suppression function, and which of the rows exist."""
+    # Rows that do not exist hold a box of no size, whatever the buffer held: functions may compute with them.
+    boxes, scores = jnp.where(valid[:, None], boxes, 0.0), jnp.where(valid, scores, 0.0)
+    kept = suppress(boxes, scores, None if class_agnostic else classes, len(scores), valid=valid)
+    at = kept.indices
+    boxes = kept.boxes if isinstance(kept, Merged) else boxes[at]
+    scores = kept.scores if isinstance(kept, Rescored | Merged) else scores[at]
+    finite = jnp.isfinite(boxes).all(-1) & jnp.isfinite(scores)
+    keep = kept.valid & finite & (scores >= score_threshold)
+    order = ascending_order(score_keys(scores, keep))
+    return boxes[order].astype(jnp.float32), scores[order].astype(jnp.float32), classes[at][order], keep[order]
+
+
+def best_class(scores: Float[Array, "n C"]) -> tuple[Float[Array, " n"], Int[Array, " n"]]:
+    """The best finite score of each row and the first class that has it; -inf where no score is finite."""
     scores = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
     best = scores.max(-1)
     # By comparison, which fills vector lanes; argmax does not on a CPU.

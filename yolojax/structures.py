@@ -1,9 +1,10 @@
-"""The pytrees that flow through every part: fixed size, padded, with an explicit mask.
+"""The pytrees that all parts exchange: fixed size, padded, with an explicit mask.
 
 Boxes are ``(x1, y1, x2, y2)`` in float32, absolute pixels of the input image, unless a docstring says otherwise. Images
-are NHWC. Padding is told by the mask alone, never by special coordinates or scores. Leading dimension ``B`` is the
-batch,
-``M`` the padded number of objects, ``N`` the number of candidate predictions, ``C`` classes, ``K`` detections kept.
+are NHWC. Only the mask says which rows are padding, never special coordinates or scores.
+
+``B`` is the batch size, ``M`` the padded number of objects, ``N`` the number of candidate predictions, ``C`` the number
+of classes and ``K`` the number of detections kept.
 """
 
 from typing import NamedTuple
@@ -68,7 +69,7 @@ class LossTerms(NamedTuple):
     ``sums[part]`` holds per-image sums, already weighed by the lambdas, and ``normalisers[part]`` the per-image share
     of the divisor. The total over any set of images is ``sum_part sum_b sums / max(sum_b normalisers, 1)``, which
     `reduce` computes.
-    ``counts`` are per-image diagnostics that carry no gradient (positives, collisions, ...).
+    ``counts`` are per-image diagnostics that carry no gradient (positives, unassigned, ignored).
     """
 
     sums: dict[str, Float[Array, " B"]]
@@ -89,7 +90,7 @@ class Candidates(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What is left after threshold and suppression: ``K`` rows an image, the valid ones first, by falling score.
+    """Detections after threshold and suppression: ``K`` rows for each image, the valid ones first, by falling score.
 
     Padding rows hold box 0, score 0, class -1 and ``valid`` False. ``truncated_candidates`` counts what passed the
     score threshold but not the top-k before suppression; ``truncated`` what suppression kept beyond ``K``.

@@ -9,11 +9,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from yolojax import coding, losses, nms
+from yolojax import assign, coding, losses, nms
 from yolojax.data import shapes_dataset
 from yolojax.draw import draw_assignment
-from yolojax.structures import Candidates, Level, Targets
-from yolojax.training.assignments import BY_PREDICTION, BY_SHAPE, assign_by
+from yolojax.structures import Level, Targets
 
 HERE = Path(__file__).parent
 SIDE = 256
@@ -78,7 +77,7 @@ def draw_assignments():
     yes = np.ones((1, count), bool)
     targets = Targets(record.boxes[None], record.classes[None], yes, ~yes, np.zeros(1, np.int32))
     levels = tuple(Level(SIDE // s, SIDE // s, s) for s in (8, 16, 32))
-    points = np.asarray(coding.cell_centres(levels)[0])
+    points, strides = (np.asarray(a) for a in coding.cell_centres(levels))
     centres = (record.boxes[:, :2] + record.boxes[:, 2:]) / 2
     distance = np.linalg.norm(points[:, None] - centres[None], axis=-1)
     nearest = distance.argmin(1)
@@ -88,17 +87,20 @@ def draw_assignments():
     classes = int(record.classes.max()) + 1
     scores = np.full((len(points), classes), 0.02, np.float32)
     scores[np.arange(len(points)), record.classes[nearest]] = np.exp(-distance.min(1) / 40)
-    candidates = Candidates(jnp.asarray(boxes[None]), jnp.asarray(scores[None]))
+    logits = jnp.log(scores) - jnp.log1p(-scores)
+    predictions = assign.Predictions(jnp.asarray(boxes[None]), logits[None])
+    anchors = jnp.asarray(ANCHORS, jnp.float32)
+    rules = {name: (f, anchors) for name, f in assign.ANCHORED_ASSIGNERS.items()}
+    rules |= {name: (f, predictions) for name, f in assign.ANCHOR_FREE_ASSIGNERS.items()}
     figure = new_figure(12, 8.4)
-    for axes, rule in zip(figure.subplots(2, 3).flat, BY_SHAPE + BY_PREDICTION, strict=True):
-        got = assign_by(rule, targets, levels, anchors=ANCHORS, candidates=candidates)
+    for axes, (rule, (assigner, given)) in zip(figure.subplots(2, 3).flat, rules.items(), strict=True):
+        got = jax.jit(lambda t, x, f=assigner: f(t, levels, x))(targets, given)
         mine = np.flatnonzero(got.positive[0])
+        cell = mine // (got.positive.shape[1] // len(points))  # anchor-based rules have several predictions in a cell
         pixels = record.pixels().repeat(2, 0).repeat(2, 1)
-        owners = got.objects[0][mine]
-        axes.imshow(
-            draw_assignment(pixels, record.boxes * 2, got.points[mine] * 2, owners, np.asarray(got.strides[mine]) * 2)
-        )
-        axes.set(title=f"{rule}: {len(mine)} of {len(got.points)} predictions", xticks=[], yticks=[])
+        owners = np.asarray(got.objects)[0, mine]
+        axes.imshow(draw_assignment(pixels, record.boxes * 2, points[cell] * 2, owners, strides[cell] * 2))
+        axes.set(title=f"{rule}: {len(mine)} of {got.positive.shape[1]} predictions", xticks=[], yticks=[])
     figure.savefig(HERE / "assignment.png", dpi=70)
 
 

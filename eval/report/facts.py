@@ -1,4 +1,4 @@
-"""What a report says, as plain values that JSON can hold: the content of `metrics.json` and of the pages."""
+"""The content of a report (`metrics.json` and the pages) as plain JSON values."""
 
 import hashlib
 import platform

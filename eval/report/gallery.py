@@ -1,4 +1,4 @@
-"""Which images a report shows, and what is drawn on them: the worst ones, and examples of every kind of error."""
+"""Chooses the images that a report shows (the worst ones, and examples of every kind of error) and draws on them."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from yolojax.eval.matching import groups, overlaps
 from yolojax.eval.tide import KINDS
 
 Photo = Callable[[Any], UInt8[np.ndarray, "h w 3"] | None]
-"""The pixels of the image with this id, or None where there are none to be had; may raise `DataError`."""
+"""Gives the pixels of the image with this id, or None where there are none; may raise `DataError`."""
 
 FOUND, IGNORED = -1, -2
 """Status of a detection that is no error: a true positive, or one in a crowd region."""
@@ -43,7 +43,7 @@ class Gallery:
       total: images of the data set.
       cut: detections of the shown images that are left out, since only the highest scores of each are kept.
       missing: images shown without their photo.
-      unreadable: what the first photo that could not be read said of itself.
+      unreadable: the error message of the first photo that could not be read.
       limits: that were kept.
     """
 

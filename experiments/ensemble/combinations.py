@@ -12,8 +12,8 @@ import numpy as np
 from experiments.shared.candidate_rows import Rows, as_results
 from yolojax.data import ImageCache
 from yolojax.detector import Detector, Variables
-from yolojax.eval.calibration import calibration
 from yolojax.eval.coco import evaluate_coco, read_both
+from yolojax.eval.confidence import calibration
 from yolojax.eval.matching import match_detections, overlaps
 from yolojax.inference.ensemble import EnsembleDetections, box_uncertainty, detect_ensemble, fuse_members
 from yolojax.inference.evaluate import make_detect_batch

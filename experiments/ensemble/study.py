@@ -7,7 +7,7 @@ afterwards: AP, calibration, time. And does the spread of the members' boxes tel
 Method: the lesson's detector with CIoU on 400 *shapes* of 96 x 96 pixels; 25 members by 25 seeds, five ensembles of
 five, no member in two. They are trained one after another by one compiled step: on a processor a program that maps
 over weights takes two to four times as long; `yolojax.training.sweep` trains them as one where that pays. 200 test
-images, COCO protocol. Calibration: the expected calibration error of `yolojax.eval.calibration` (Guo et al. 2017;
+images, COCO protocol. Calibration: the expected calibration error of `yolojax.eval.confidence` (Guo et al. 2017;
 Kueppers et al. 2020, arXiv 2004.13546, without position) over detections that score at least .1, true at IoU .5.
 Uncertainty: Spearman's rank correlation, over true positives that at least two members see, of `box_uncertainty` with
 1 - IoU; beside it that of the score, which is known without an ensemble. An ensemble counts once; one member means the

@@ -52,7 +52,7 @@ def config_of(arm: str, seed: int, args: argparse.Namespace) -> TrainConfig:
         optimiser=OptimiserConfig(learning_rate=ARMS[arm], warmup_steps=20),
         epochs=EPOCHS,
         seed=seed,
-        validation=ValidationConfig(samples=0),
+        validation=ValidationConfig(confidence=0.001, iou=0.7, samples=0),
         validate_every=2,
         checkpoint_every=0,
         init=init,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from yolojax.eval.bootstrap import bootstrap
 from yolojax.eval.coco import read_both
 from yolojax.inference.evaluate import evaluate_images, make_detect_batch
 from yolojax.inference.tta import TTA, with_tta
+from yolojax.nms import Suppression, soft_nms_gaussian
 from yolojax.progress import Quiet
 
 ONE, OWN_SOFT = "its own size", "its own size, soft"
@@ -35,7 +36,20 @@ def named(look: str) -> str:
     return look.replace("as long as", "as many pixels as")
 
 
-def looks_of(spec: DetectorSpec) -> dict[str, TTA]:
+class Look(NamedTuple):
+    """Augmentations, and the suppression over their union; None for greedy suppression."""
+
+    tta: TTA
+    suppress: Suppression | None = None
+
+    @property
+    def validation(self) -> ValidationConfig:
+        """The thresholds: the same for all detectors, whatever they were published with."""
+        iou = 0.7 if self.suppress is None else None
+        return ValidationConfig(confidence=0.001, iou=iou, max_detections=100, batch_size=8)
+
+
+def looks_of(spec: DetectorSpec) -> dict[str, Look]:
     """The detector's own size, three about a fifth apart, and single larger ones of as many pixels."""
     stride, side = max(spec.strides), max(spec.input_size)
     step = stride * max(1, round(0.2 * side / stride))
@@ -46,32 +60,31 @@ def looks_of(spec: DetectorSpec) -> dict[str, TTA]:
         return TTA((round(side * times**0.5 / stride) * stride / side,), flip=False)
 
     return {
-        ONE: TTA((1.0,), flip=False),
-        OWN_SOFT: TTA((1.0,), flip=False, fusion="soft"),
-        "its own size, fused": TTA((1.0,), flip=False, fusion="wbf"),
-        "mirrored": TTA((1.0,)),
-        "three sizes": TTA(three, flip=False),
-        "three sizes, mirrored": TTA(three),
-        SOFT: TTA(three, fusion="soft"),
-        FUSED: TTA(three, fusion="wbf"),
-        "larger, as long as mirrored": larger(2),
-        "larger, as long as three": larger(pixels),
-        "larger, as long as six": larger(2 * pixels),
+        ONE: Look(TTA((1.0,), flip=False)),
+        OWN_SOFT: Look(TTA((1.0,), flip=False), soft_nms_gaussian),
+        "its own size, fused": Look(TTA((1.0,), flip=False, fusion="wbf")),
+        "mirrored": Look(TTA((1.0,))),
+        "three sizes": Look(TTA(three, flip=False)),
+        "three sizes, mirrored": Look(TTA(three)),
+        SOFT: Look(TTA(three), soft_nms_gaussian),
+        FUSED: Look(TTA(three, fusion="wbf")),
+        "larger, as long as mirrored": Look(larger(2)),
+        "larger, as long as three": Look(larger(pixels)),
+        "larger, as long as six": Look(larger(2 * pixels)),
     }
 
 
-_compiled: dict[tuple[str, TTA], Any] = {}
-VALIDATION = ValidationConfig(max_detections=100, batch_size=8)
+_compiled: dict[tuple[str, Look], Any] = {}
 
 
 def tested(
-    name: str, detector: Detector, variables: Callable[[], Variables], dataset: Dataset, tta: TTA, samples: int = 0
+    name: str, detector: Detector, variables: Callable[[], Variables], dataset: Dataset, look: Look, samples: int = 0
 ) -> dict[str, Any]:
     """COCO's numbers of a look, and AP on resampled images. ``name`` is the detector's: it is compiled once a look."""
-    if (name, tta) not in _compiled:
-        _compiled[name, tta] = make_detect_batch(detector, VALIDATION.max_detections, tta=tta)
-    input_images = laid_out(dataset, with_tta(detector.spec, tta).input_size, detector)
-    found = evaluate_images(_compiled[name, tta], detector, variables(), input_images, VALIDATION, Quiet())
+    if (name, look) not in _compiled:
+        _compiled[name, look] = make_detect_batch(detector, 100, tta=look.tta, suppress=look.suppress)
+    input_images = laid_out(dataset, with_tta(detector.spec, look.tta).input_size, detector)
+    found = evaluate_images(_compiled[name, look], detector, variables(), input_images, look.validation, Quiet())
     numbers = {key: getattr(found.result, key) for key in NUMBERS}
     if samples:
         columns = read_both(dataset.to_coco(), found.detections)
@@ -87,18 +100,18 @@ def laid_out(dataset: Dataset, input_size: tuple[int, int], detector: Detector) 
 def seconds(detector: Detector, variables: Variables, rounds: int = 8) -> dict[str, Any]:
     """Milliseconds of each look at one image of noise: all in turn, the fastest of some rounds."""
     runs: dict[str, Callable[[], Any]] = {}
-    for look, tta in looks_of(detector.spec).items():
-        input_size = with_tta(detector.spec, tta).input_size
+    for name, look in looks_of(detector.spec).items():
+        input_size = with_tta(detector.spec, look.tta).input_size
         image = jax.device_put(np.random.default_rng(0).integers(0, 256, (1, *input_size, 3), np.uint8))
-        program = make_detect_batch(detector, 100, tta=tta)
-        runs[look] = partial(program, variables, image, np.float32(0.001), np.float32(0.7))
-        jax.block_until_ready(runs[look]())
+        program = make_detect_batch(detector, 100, tta=look.tta, suppress=look.suppress)
+        runs[name] = partial(program, variables, image, 0.001, look.validation.iou)
+        jax.block_until_ready(runs[name]())
     fastest = dict.fromkeys(runs, np.inf)
     for _ in range(rounds):
-        for look, run in runs.items():
+        for name, run in runs.items():
             clock = time.perf_counter()
             jax.block_until_ready(run())
-            fastest[look] = min(fastest[look], 1e3 * (time.perf_counter() - clock))
+            fastest[name] = min(fastest[name], 1e3 * (time.perf_counter() - clock))
     return {"ms": fastest}
 
 

@@ -5,7 +5,7 @@ of AP, what does it cost in time, and what would a single size have given for th
 
 Method: `yolojax.inference.tta`, one compiled program. Against the detector's own size: mirrored as well; three sizes;
 three sizes and mirrored, by greedy suppression, soft-NMS and weighted box fusion, the last two also of one look alone;
-and one larger size, with about as many pixels as the views together. Generated: the lesson's detector trained on 400
+and one larger size, with about as many pixels as all augmentations. Generated: the lesson's detector trained on 400
 *shapes* of 96 x 96 pixels, five seeds, 200 held-out images, intervals over seeds. BCCD: one run of `yolojax train`, of
 YOLOX-Nano from its published weights as in `fine_tuning`, the 72 test images. COCO: Yolo-Fastest-1.1 and YOLOX-Nano,
 published weights, 128 images of COCO train2017. Intervals of the last two are of 300 resamples of the images. The

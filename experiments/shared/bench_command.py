@@ -1,4 +1,4 @@
-"""``yolojax bench train`` in a process of its own. Used by `experiments.throughput` and `experiments.what_pays`."""
+"""``yolojax bench train`` in a process of its own. Used by two benchmarks, `throughput` and `what_pays`."""
 
 import json
 import os

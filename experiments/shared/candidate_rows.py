@@ -37,8 +37,8 @@ def strongest(detector: Detector, variables: Variables, input_images: InputImage
     @jax.jit
     def run(variables: Variables, pixels: Any) -> Any:
         outputs = detector.forward(detector.fold(variables), prepare_images(pixels, detector.spec.preprocess))
-        options = {"suppression": "none", "multi_label": detector.spec.multi_label}
-        return postprocess(detector.decode(outputs), CONFIDENCE, 0.5, max_detections=COUNT, **options)
+        options = {"suppress": "none", "multi_label": detector.spec.multi_label}
+        return postprocess(detector.decode(outputs), CONFIDENCE, max_detections=COUNT, **options)
 
     rows: list[tuple[Any, ...]] = []
     for start in range(0, len(input_images), 8):

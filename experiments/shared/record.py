@@ -38,6 +38,7 @@ from yolojax.files import write_whole
 
 HERE = Path(__file__).parent.parent
 UNFINISHED = "runs.jsonl"
+GPU_PACKAGES = ("jax-cuda13-plugin", "nvidia-cuda-runtime", "nvidia-cudnn-cu13", "nvidia-cublas")
 SECTIONS = ("Question:", "Method:", "Command:", "Expected:")
 
 Record = dict[str, Any]
@@ -87,8 +88,26 @@ def environment(*packages: str) -> Record:
 
     device = jax.devices()[0]
     hardware = f"{os.cpu_count()} processor cores" if device.platform == "cpu" else device.device_kind
+    if device.platform == "gpu":
+        packages = (*packages, *(name for name in GPU_PACKAGES if _installed(name)))
     versions = {name: importlib.metadata.version(name) for name in ("jax", *packages)}
     return {"hardware": hardware, "versions": {"python": platform.python_version(), **versions}}
+
+
+def device_name() -> str:
+    """The kind of device as the name of a file: ``cpu``, ``nvidia_h200``."""
+    import jax
+
+    device = jax.devices()[0]
+    return "cpu" if device.platform == "cpu" else device.device_kind.lower().replace(" ", "_")
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def arguments(doc: str, name: str) -> argparse.ArgumentParser:
@@ -261,16 +280,28 @@ def studies() -> dict[str, str]:
     return {name: ast.get_docstring(ast.parse(file.read_text())) or "" for name, file in names.items()}
 
 
+def records_of(name: str) -> list[Path]:
+    """The folders of a study's records: its own, and those below it that are named after another device."""
+    folder = folder_of(name)
+    return [file.parent for file in (folder / "results.json", *sorted(folder.glob("*/results.json"))) if file.exists()]
+
+
+def _title(page: Path, folder: Path) -> str:
+    if page.stem != "README":
+        return page.stem
+    return "record" if page.parent == folder else page.parent.name
+
+
 def index() -> str:
     """The table of all studies, from their docstrings and records."""
     rows = []
     for name, doc in studies().items():
         folder = folder_of(name)
         path = folder.relative_to(HERE)
-        pages = sorted(folder.glob("*.md"))
-        links = ", ".join(f"[{'record' if p.stem == 'README' else p.stem}]({path}/{p.name})" for p in pages)
+        pages = sorted(folder.glob("*.md")) + sorted(folder.glob("*/README.md"))
+        links = ", ".join(f"[{_title(p, folder)}]({p.relative_to(HERE)})" for p in pages)
         found = "not recorded yet"
-        if files := sorted(folder.glob("*.json")):
+        if files := sorted(folder.glob("*.json")) + sorted(folder.glob("*/results.json")):
             module = import_study(name)
             told = [module.conclude(json.loads(file.read_text())) for file in files if hasattr(module, "conclude")]
             found = " ".join(told) or "see the record"

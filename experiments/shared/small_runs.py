@@ -153,7 +153,7 @@ def any_box_loss(detector: Detector, choice: jax.Array) -> Detector:
         return jax.lax.switch(choice, list(BOX_PARTS.values()), *args)
 
     def loss(outputs: Any, targets: Targets, hyper: Hyper) -> LossTerms:
-        return yolov3_loss(outputs, levels_of(outputs, detector.spec.strides), sizes, targets, hyper, box_part=part)
+        return yolov3_loss(outputs, levels_of(outputs, detector.spec.strides), sizes, targets, hyper, box_loss=part)
 
     return detector._replace(loss=loss)
 

@@ -20,7 +20,7 @@ def oracle(targets, lab):
     owner, margin = np.full((B, N), -1), np.inf
     anchors = np.concatenate([POINTS - STRIDES[:, None], POINTS + STRIDES[:, None]], -1)
     for b in range(B):
-        claims = [[] for _ in range(N)]
+        proposals = [[] for _ in range(N)]
         for m in lab.real(targets, b):
             box = targets.boxes[b, m].astype(np.float64)
             centre = (box[:2] + box[2:]) / 2
@@ -37,10 +37,10 @@ def oracle(targets, lab):
                 inside = (POINTS[n] > box[:2]).all() and (POINTS[n] < box[2:]).all()
                 margin = min(margin, abs(overlap - threshold))
                 if overlap >= threshold and inside:
-                    claims[n].append((-overlap, lab.content(targets, b, m), m))
-        for n, claimants in enumerate(claims):
-            if claimants:
-                owner[b, n] = min(claimants)[-1]
+                    proposals[n].append((-overlap, lab.content(targets, b, m), m))
+        for n, rivals in enumerate(proposals):
+            if rivals:
+                owner[b, n] = min(rivals)[-1]
     return owner, margin
 
 

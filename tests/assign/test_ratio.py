@@ -19,7 +19,7 @@ assign = jax.jit(lambda targets: ratio_assign(targets, LEVELS, jnp.asarray(ANCHO
 def oracle(targets, lab):
     owner = np.full((B, N), -1)
     for b in range(B):
-        claims = [[] for _ in range(N)]
+        proposals = [[] for _ in range(N)]
         for m in lab.real(targets, b):
             box = targets.boxes[b, m].astype(np.float64)
             w, h, cx, cy = box[2] - box[0], box[3] - box[1], (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
@@ -32,13 +32,13 @@ def oracle(targets, lab):
                     if max(w / aw, aw / w, h / ah, ah / h) < 4:
                         for rank, (r, c) in enumerate(cells):
                             if 0 <= r < rows and 0 <= c < columns:
-                                claims[start + (r * columns + c) * 2 + a].append(
+                                proposals[start + (r * columns + c) * 2 + a].append(
                                     (rank > 0, lab.content(targets, b, m), m)
                                 )
                 start += rows * columns * 2
-        for n, claimants in enumerate(claims):
-            if claimants:
-                owner[b, n] = min(claimants)[-1]
+        for n, rivals in enumerate(proposals):
+            if rivals:
+                owner[b, n] = min(rivals)[-1]
     return owner
 
 

@@ -37,16 +37,16 @@ def oracle(boxes, cls, obj, targets, lab, radius=2.5):
                 overlap[m, n] = lab.iou(box, boxes[b, n].astype(np.float64))
                 cost[m, n] = -(y * np.log(p) + (1 - y) * np.log(1 - p)).sum() - 3 * np.log(overlap[m, n] + 1e-8)
         pool = [n for n in range(N) if any(in_box[m, n] or in_centre[m, n] for m in objects)]
-        claims = [[] for _ in range(N)]
+        proposals = [[] for _ in range(N)]
         for m in objects:
             for n in pool:
                 cost[m, n] += 0 if in_box[m, n] and in_centre[m, n] else 1e5
             k = max(1, int(sum(sorted((overlap[m, n] for n in pool), reverse=True)[:10])))
             for n in sorted(pool, key=lambda n: (cost[m, n], n))[:k]:
-                claims[n].append((cost[m, n], lab.content(targets, b, m), m))
-        for n, claimants in enumerate(claims):
-            if claimants:
-                owner[b, n] = min(claimants)[-1]
+                proposals[n].append((cost[m, n], lab.content(targets, b, m), m))
+        for n, rivals in enumerate(proposals):
+            if rivals:
+                owner[b, n] = min(rivals)[-1]
                 score[b, n] = overlap[owner[b, n], n]
     return owner, score
 

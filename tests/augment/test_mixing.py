@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.augment.scenes import BATCH, HEIGHT, OBJECTS, WIDTH, make_scene
 from yolojax.augment import mixup, mosaic9
-from yolojax.augment.mosaic import _draw_tiles, _gather_objects, _lay_tiles
+from yolojax.augment._mixing import _draw_tiles, _gather_objects, _lay_tiles
 from yolojax.errors import ConfigError
 
 

@@ -51,10 +51,10 @@ def test_val_prints_and_writes_the_numbers(trained, yolojax, tmp_path):
 
 def test_val_on_other_data(trained, yolojax):
     data = ["--data", "shapes:?count=3&size=64", "--split", "test"]
-    looks = ["--tta", "--tta-scales", "1", "1.5", "--tta-flip", "no"]
-    ended = yolojax("val", "--model", trained, *data, "--out", "here", "--samples", "0", *looks)
+    options = ["--tta", "--tta-scales", "1", "1.5", "--tta-flip", "no"]
+    ended = yolojax("val", "--model", trained, *data, "--out", "here", "--samples", "0", *options)
     assert ended.code == 0 and "3 images" in ended.out and "here: detections.json" in ended.out
-    assert "test-time augmentation: 2 views, 64 x 64, 96 x 96 pixels, made one by nms" in ended.err
+    assert "test-time augmentation: 2 augmentations, 64 x 64, 96 x 96 pixels, combined by one suppression" in ended.err
     ended = yolojax("val", "--model", trained, "--out", "here")
     assert ended.code == 2 and "--out here exists already" in ended.err
 

@@ -39,9 +39,8 @@ def test_a_photo_is_drawn_and_told(trained, folder, yolojax, tmp_path, load_once
     assert ended.out.splitlines()[0].startswith(f"{folder / 'a.png'}: ")
     assert {p.name for p in (tmp_path / "predictions").iterdir()} == {"a.png", "predictions.json"}
     (told,) = json.loads((tmp_path / "predictions" / "predictions.json").read_text())
-    result = load_once(trained, size=None, max_detections=100, batch_size=1, tta=None)(
-        folder / "a.png", confidence=0.01
-    )
+    own = {"size": None, "dtype": "float32", "max_detections": None, "batch_size": 1, "tta": None, "suppress": None}
+    result = load_once(trained, **own)(folder / "a.png", confidence=0.01)
     assert told == {"image": str(folder / "a.png"), **result.as_dict()}
     drawn = np.asarray(Image.open(tmp_path / "predictions" / "a.png"))
     np.testing.assert_array_equal(drawn, result.plot())
@@ -79,14 +78,26 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_done(trained, folde
     assert "Traceback" not in ended.err
 
 
-def test_several_looks_at_a_photo(trained, folder, yolojax):
-    looks = ("--tta-scales", "1", "1.5", "--tta-fusion", "wbf")
-    ended = yolojax("predict", folder / "a.png", "--model", trained, "--json", "--conf", ".01", "--tta", *looks)
+def test_augmentations_of_a_photo(trained, folder, yolojax):
+    options = ("--tta-scales", "1", "1.5", "--tta-fusion", "wbf")
+    ended = yolojax("predict", folder / "a.png", "--model", trained, "--json", "--conf", ".01", "--tta", *options)
     assert ended.code == 0 and json.loads(ended.out)[0]["detections"]
-    assert "4 views, 64 x 64, 96 x 96 pixels, each also mirrored, made one by wbf" in ended.err
-    for wrong, said in ((looks, "give --tta as well"), (("--tta", "--tta-scales", "0"), "0 is out of range")):
+    assert "4 augmentations, 64 x 64, 96 x 96 pixels, each also mirrored, combined by weighted box fusion" in ended.err
+    for wrong, said in ((options, "give --tta as well"), (("--tta", "--tta-scales", "0"), "0 is out of range")):
         ended = yolojax("predict", folder / "a.png", "--model", trained, *wrong)
         assert ended.code == 2 and said in ended.err and "Traceback" not in ended.err
+
+
+def test_suppression_by_name(trained, folder, yolojax):
+    def found(*options):
+        ended = yolojax("predict", folder / "a.png", "--model", trained, "--json", "--conf", ".01", *options)
+        assert ended.code == 0, ended.err
+        return [(d["score"], d["box"]) for d in json.loads(ended.out)[0]["detections"]]
+
+    plain, named = found(), found("--suppress", "nms", "--iou", ".45")
+    assert plain == named
+    few, many = (found("--suppress", "fast", "--suppress-parameter", value) for value in (".1", ".9"))
+    assert len(few) < len(many)
 
 
 def test_a_photo_whose_files_cannot_be_written_is_named_and_the_others_done(trained, folder, yolojax, monkeypatch):
@@ -211,6 +222,13 @@ def test_drawings_of_the_same_name_do_not_overwrite_each_other(trained, folder, 
         (["photos", "--model", "RUN", "--max-detections", "0"], "max_detections = 0"),
         (["photos", "--model", "RUN", "--classes", "dragon"], "'dragon' is none of the 6 classes"),
         (["photos", "--model", "RUN", "--size", "100"], "size = 100: give a multiple of 8, such as 96 or 104"),
+        (["photos", "--model", "RUN", "--suppress-parameter", ".3"], "give --suppress as well"),
+        (
+            ["photos", "--model", "RUN", "--suppress", "nms", "--suppress-parameter", ".3"],
+            "the threshold of nms is iou",
+        ),
+        (["photos", "--model", "RUN", "--suppress", "fast", "--suppress-parameter", "2"], "above 0, at most 1"),
+        (["photos", "--model", "RUN", "--suppress", "soft-gaussian", "--iou", ".5"], "is the threshold of greedy"),
         (["no*.png", "--model", "RUN"], "no image matches this pattern"),
         (["photos", "--model", "RUN", "--out", "photos/notes.txt"], "photos/notes.txt exists already"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from yolojax.coding import decode_yolov5, decode_yolox, encode_yolov5, encode_yolox
 
-CANVAS = 640
+INPUT_SIDE = 640
 
 
 def as_jax(*arrays):
@@ -15,7 +15,7 @@ def as_jax(*arrays):
 
 
 def boxes_with(offset, size, stride, rng):
-    cells = rng.integers(1, CANVAS // stride - 1, offset.shape)
+    cells = rng.integers(1, INPUT_SIDE // stride - 1, offset.shape)
     centre = (cells + offset) * stride
     return np.concatenate([centre - size / 2, centre + size / 2], -1), cells
 
@@ -24,7 +24,7 @@ def boxes_with(offset, size, stride, rng):
 def test_squared_inverse_over_its_whole_reach(stride):
     rng = np.random.default_rng(stride)
     anchors = np.exp(rng.uniform(np.log(8), np.log(400), (400, 2)))
-    size = np.clip(anchors * rng.uniform(0.05, 3.99, anchors.shape), 2, CANVAS)
+    size = np.clip(anchors * rng.uniform(0.05, 3.99, anchors.shape), 2, INPUT_SIDE)
     anchors = np.maximum(anchors, size / 3.99)
     offset = np.concatenate([rng.uniform(-0.5, 1.5, (398, 2)), [[-0.5, 1.5], [0, 1]]])
     boxes, cells, anchors = as_jax(*boxes_with(offset, size, stride, rng), anchors)
@@ -45,7 +45,7 @@ def test_squared_formula():
 @pytest.mark.parametrize("stride", [8, 32])
 def test_direct_inverse_also_outside_of_the_cell(stride):
     rng = np.random.default_rng(stride)
-    size = np.exp(rng.uniform(np.log(2), np.log(CANVAS), (400, 2)))
+    size = np.exp(rng.uniform(np.log(2), np.log(INPUT_SIDE), (400, 2)))
     boxes, cells = as_jax(*boxes_with(rng.uniform(-3, 4, (400, 2)), size, stride, rng))
     raw = encode_yolox(boxes, cells, stride)
     assert jnp.abs(decode_yolox(raw, cells, stride) - boxes).max() < 1e-3

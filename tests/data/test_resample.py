@@ -7,7 +7,7 @@ import pytest
 
 from tests.darknet_cases import RESIZED_FROM, RESIZED_TO, random_image
 from yolojax.data import make_input_image
-from yolojax.data.resample import resize_bilinear
+from yolojax.data.images import resize_bilinear
 from yolojax.geometry import Preprocess
 
 GOLDEN = Path(__file__).parent.parent / "goldens" / "darknet_opencv.npz"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from yolojax.eval.calibration import calibration
 from yolojax.eval.coco import read_both
+from yolojax.eval.confidence import calibration
 from yolojax.eval.matching import match_detections
 
 

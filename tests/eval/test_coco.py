@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from yolojax.errors import ConfigError
-from yolojax.eval import backends
+from yolojax.eval import coco
 from yolojax.eval.coco import DENSE_CAPS, METRICS, evaluate_coco
+from yolojax.eval.confidence import best_f1, operating_point
 from yolojax.eval.inputs import read_detections, read_ground_truth
 from yolojax.eval.matching import match_detections
-from yolojax.eval.operating_point import best_f1, operating_point
 
 
 def twelve(result) -> list:
@@ -80,7 +80,7 @@ def test_hotcoco_gives_the_same_numbers(make_case, caps) -> None:
 def test_another_hotcoco_is_not_used(make_case, monkeypatch) -> None:
     """A release whose numbers differ in the last digit is refused before it is asked for the whole evaluation."""
     truth, found = make_case(0)
-    honest = backends._tables
+    honest = coco._tables
 
     def off(truth, detections, caps, backend):
         tables = honest(truth, detections, caps, "pycocotools")
@@ -88,7 +88,7 @@ def test_another_hotcoco_is_not_used(make_case, monkeypatch) -> None:
             tables.precision[0, 0, 0, 0, 0] += 1e-12
         return tables
 
-    monkeypatch.setattr(backends, "_tables", off)
+    monkeypatch.setattr(coco, "_tables", off)
     with pytest.raises(ConfigError, match="other numbers than pycocotools"):
         evaluate_coco(truth, found, backend="hotcoco")
 

@@ -8,7 +8,7 @@ import pytest
 
 from yolojax.errors import ResultError
 from yolojax.eval.coco import METRICS, evaluate_coco
-from yolojax.eval.files import detections_to_coco, metrics, write_json, write_metrics
+from yolojax.eval.files import detections_to_coco, metrics, write_json
 from yolojax.eval.table import format_notes, format_number, format_result
 
 
@@ -48,7 +48,7 @@ def test_write_json_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
 def test_metrics_file_round_trips(make_case, tmp_path: Path) -> None:
     truth, found = make_case(1)
     result = evaluate_coco(truth, found)
-    write_metrics(tmp_path / "metrics.json", result)
+    write_json(tmp_path / "metrics.json", metrics(result))
     read = json.loads((tmp_path / "metrics.json").read_text())
     assert read == metrics(result)
     assert list(read)[:14] == [*METRICS, "precision", "recall"]
@@ -58,7 +58,7 @@ def test_metrics_file_round_trips(make_case, tmp_path: Path) -> None:
 
 def test_what_was_not_measured_is_null_and_not_available(tmp_path: Path) -> None:
     result = evaluate_coco({"images": [], "categories": [], "annotations": []}, [])
-    write_metrics(tmp_path / "metrics.json", result)
+    write_json(tmp_path / "metrics.json", metrics(result))
     assert json.loads((tmp_path / "metrics.json").read_text())["AP"] is None
     assert format_number(None) == "n/a" and "-1" not in format_result(result)
     assert format_result(result).count("n/a") == 14

@@ -25,7 +25,7 @@ def shifted_cells():
         boxes, scores = plain.decode(outputs[0])
         return Candidates(boxes + outputs[1] * jnp.array([[[1.0, 0, 1, 0]]]), scores)
 
-    detector = plain._replace(forward=forward, decode=decode, fold=lambda variables: (detector, variables))
+    detector = plain._replace(forward=forward, decode=decode, fold=lambda variables: variables)
     return detector
 
 

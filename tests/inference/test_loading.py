@@ -8,8 +8,10 @@ import pytest
 
 from tests.zoo.yolox_arrays import golden, write_arrays
 from yolojax import zoo
+from yolojax.data import shapes_dataset
 from yolojax.errors import CheckpointError, ConfigError
-from yolojax.inference.loading import load_detector, with_input_size
+from yolojax.inference.evaluate import evaluate
+from yolojax.inference.loading import load_detector, load_origin, with_input_size
 from yolojax.weights.released import save_released
 
 
@@ -36,6 +38,27 @@ def test_a_run_by_its_path_its_best_and_its_name(folder, monkeypatch):
         again, loaded = load_detector(given)
         assert again.spec == detector.spec
         same(loaded, variables)
+
+
+def test_every_form_of_a_path(folder, monkeypatch):
+    """A list of files is one detector, and ``~`` is the home directory."""
+    monkeypatch.setenv("HOME", str(folder))
+    expected = load_detector(folder / "small.npz", folder / "small.names")
+    files = "~/small.npz", Path("~/small.names")
+    for given in (files, [files], [list(files)]):
+        detector, variables = load_detector(*given)
+        assert detector.spec == expected[0].spec
+        same(variables, expected[1])
+    assert load_origin(files) == load_origin(*files) == {}
+    assert load_origin("~/runs/mine")["detector"]["name"] == "yolox"
+    for given in (files, list(files), "~/runs/mine"):
+        with pytest.raises(ConfigError, match="classes the detector does not know"):
+            evaluate(given, shapes_dataset(1, size=(64, 64)))
+
+
+def test_a_record_has_a_type_of_its_own(folder):
+    with pytest.raises(ConfigError, match="build the detector with dtype"):
+        evaluate(load_detector(folder / "runs" / "mine"), shapes_dataset(1, size=(64, 64)), dtype="bfloat16")
 
 
 def test_another_input_keeps_ratio_and_parameters(folder):

@@ -20,6 +20,7 @@ from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import CheckpointError, ConfigError, DataError
 from yolojax.geometry import Preprocess
 from yolojax.inference.predict import Predictor, Result, load_detector
+from yolojax.postprocess import postprocess
 from yolojax.structures import Candidates
 from yolojax.weights.released import load_description, load_weights, save_released
 
@@ -49,7 +50,7 @@ def red_finder(preprocess: Preprocess) -> Detector:
         strength = jnp.where(red, image[..., 0], 0.0).max((1, 2))
         return Candidates(box[:, None], strength[:, None, None])
 
-    detector = Detector(spec, lambda key: {}, forward, None, None, decode, lambda variables: (detector, variables))  # pyright: ignore[reportArgumentType]
+    detector = Detector(spec, lambda key: {}, forward, None, None, decode, lambda variables: variables)  # pyright: ignore[reportArgumentType]
     return detector
 
 
@@ -191,6 +192,20 @@ def test_what_does_not_fit_is_counted(released, predictor):
     np.testing.assert_array_equal(few.boxes, all_of_it.boxes[:3])
 
 
+def test_a_network_in_bfloat16(released, predictor):
+    """The network rounds to 8 bits of precision; boxes are still computed in float32."""
+    half = yolojax.load(released, max_detections=1000, dtype="bfloat16")
+    assert {x.dtype for x in jax.tree.leaves(half.variables)} == {jnp.dtype("float32")}
+    image = photos(1)[0]
+    exact, rounded = predictor(image, confidence=0.4), half(image, confidence=0.4)
+    assert rounded.boxes.dtype == np.float32 and len(rounded) > 5
+    assert not np.array_equal(exact.scores[:5], rounded.scores[:5])
+    np.testing.assert_allclose(exact.scores[:5], rounded.scores[:5], atol=0.02)
+    for wrong in ("int8", "halb"):
+        with pytest.raises(ConfigError, match="give float32 or bfloat16"):
+            yolojax.load(released, dtype=wrong)
+
+
 def test_files_and_arrays_give_the_same(predictor, tmp_path):
     image = photos(1)[0]
     Image.fromarray(image).save(tmp_path / "a.png")
@@ -301,6 +316,24 @@ def test_a_box_of_a_class_not_wanted_does_not_come_back_under_another(multi_labe
     low = -np.inf
     first, last = ([low, 0.8, 0.1], [low, 0.1, 0.2]) if multi_label else ([low] * 3, [low] * 3)
     np.testing.assert_array_equal(got.scores[0], np.array([first, [low, 0.7, 0.7], last], np.float32))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_only_classes_agrees_with_the_class_that_is_reported(bad):
+    """Scores that are not finite are never reported; of equal scores the first class is."""
+    scores = np.array([[[bad, 0.7, 0.2], [0.2, bad, 0.9], [0.6, 0.6, 0.1], [0.1, 0.6, 0.6], [bad] * 3]], np.float32)
+    boxes = jnp.arange(5.0)[None, :, None] * 100 + jnp.array([[[0.0, 0, 50, 50]]])
+    every = postprocess(Candidates(boxes, jnp.asarray(scores)), 0.05, 0.5, max_detections=5)
+    for wanted in ([0], [1], [2], [0, 2], [1, 2]):
+        mask = jnp.isin(jnp.arange(3), jnp.array(wanted))
+        some = postprocess(
+            only_classes(Candidates(boxes, jnp.asarray(scores)), mask, multi_label=False), 0.05, 0.5, max_detections=5
+        )
+        keep = np.isin(every.classes[0], wanted)
+        assert int(some.valid.sum()) == keep.sum()
+        np.testing.assert_array_equal(some.boxes[0][: keep.sum()], every.boxes[0][keep])
+        np.testing.assert_array_equal(some.classes[0][: keep.sum()], every.classes[0][keep])
+    np.testing.assert_array_equal(every.classes[0], [2, 1, 0, 1, -1])
 
 
 RED = photo(80, 120, (30, 20, 90, 60))
@@ -458,7 +491,7 @@ from yolojax.inference.predict import Predictor, load_detector
 detector, variables = load_detector(sys.argv[1])
 many = Predictor(detector, variables).many
 for call, options in (
-    (many, {"confidence": "0.5"}), (many, {"confidence": None}), (many, {"iou": [0.5]}), (many, {"classes": 1.5}),
+    (many, {"confidence": "0.5"}), (many, {"iou": [0.5]}), (many, {"classes": 1.5}),
     (many, {"classes": [True]}),
     (yolojax.load, {"size": "96"}), (yolojax.load, {"size": (64, 96, 3)}), (yolojax.load, {"size": 96.0}),
     (yolojax.load, {"max_detections": 2.5}), (yolojax.load, {"max_detections": 10**8}),
@@ -477,7 +510,6 @@ def test_arguments_of_wrong_types_are_refused_by_name(released):
     assert told.returncode == 0, told.stderr
     assert [line.partition(";")[0] for line in told.stdout.splitlines()] == [
         "confidence = '0.5': give a number from 0 to below 1",
-        "confidence = None: give a number from 0 to below 1",
         "iou = [0.5]: give a number above 0, at most 1",
         "classes: 1.5 is none of the 3 classes, which are cell, platelet, other",
         "classes: True is none of the 3 classes, which are cell, platelet, other",

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from tests.inference.test_predict import red_finder
-from yolojax.augment.letterbox import letterbox
+from yolojax.augment import letterbox
 from yolojax.detect import detect
 from yolojax.detector import Detector, DetectorSpec, prepare_images
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.inference.predict import Predictor
-from yolojax.inference.tta import TTA, describe_views, detect_views, fuse_detections, view_sizes, with_tta
+from yolojax.inference.tta import TTA, augmented_sizes, describe_tta, detect_augmented, fuse_detections, with_tta
+from yolojax.nms import soft_nms_gaussian
 from yolojax.structures import Candidates, Detections
 
 LOW, IOU, K = 0.45, 0.5, 60
@@ -42,7 +43,7 @@ def cell_detector() -> Detector:
         scores = 0.5 + jnp.stack([2 * blue + 0.7071 * red, 2 * green - 0.5773 * blue], -1)
         return Candidates(boxes.reshape(b, -1, 4), scores.reshape(b, -1, 2))
 
-    detector = Detector(spec, lambda key: {}, forward, None, None, decode, lambda variables: (detector, variables))  # pyright: ignore[reportArgumentType]
+    detector = Detector(spec, lambda key: {}, forward, None, None, decode, lambda variables: variables)  # pyright: ignore[reportArgumentType]
     return detector
 
 
@@ -53,17 +54,17 @@ def model():
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    """InputImages of the largest view of `VIEWS`."""
+    """Input images of the largest size of `SIZES`."""
     return np.random.default_rng(3).integers(0, 256, (2, 96, 128, 3), np.uint8)
 
 
-VIEWS = TTA(scales=(0.7, 1.0, 1.4), flip=True)
+SIZES = TTA(scales=(0.7, 1.0, 1.4), flip=True)
 """On the input image of 64 x 96: 32 x 64, 64 x 96 and 96 x 128."""
 
 
-def run(model, images, tta, **options):
+def run(model, images, tta, iou: float | None = IOU, **options):
     detector, variables = model
-    program = jax.jit(lambda v, x: detect_views(detector, v, x, LOW, IOU, tta=tta, max_detections=K, **options))
+    program = jax.jit(lambda v, x: detect_augmented(detector, v, x, LOW, iou, tta=tta, max_detections=K, **options))
     return jax.device_get(program(variables, images))
 
 
@@ -77,7 +78,7 @@ def own_rows(model, images, tta) -> list[tuple[np.ndarray, np.ndarray]]:
         return detector.decode(detector.forward(variables, prepare_images(view, detector.spec.preprocess)))
 
     found = []
-    for h, w in view_sizes(detector.spec, tta):
+    for h, w in augmented_sizes(detector.spec, tta):
         n = len(images)
         sizes, whole = jnp.tile(jnp.array([[height, width]]), (n, 1)), jnp.tile(jnp.array([[0.0, 0, w, h]]), (n, 1))
         view = np.asarray(letterbox(jnp.asarray(images), sizes, whole, (h, w), 114))
@@ -127,21 +128,21 @@ def test_one_view_is_plain_detection_bit_for_bit(model, images):
 
 
 @pytest.fixture(scope="module")
-def of_views(model, images) -> Detections:
-    return run(model, images, VIEWS)
+def augmented(model, images) -> Detections:
+    return run(model, images, SIZES)
 
 
-def test_greedy_over_the_union_of_separate_predictions(model, images, of_views):
-    found = of_views
-    views = own_rows(model, images, VIEWS)
+def test_greedy_over_the_union_of_separate_predictions(model, images, augmented):
+    found = augmented
+    views = own_rows(model, images, SIZES)
     for row in range(2):
         boxes, scores = (np.concatenate([view[i][row] for view in views]) for i in (0, 1))
         assert_rows(found, row, greedy(boxes, scores))
 
 
 def test_soft_suppression_over_the_union(model, images):
-    tta = replace(VIEWS, scales=(1.0, 1.4), fusion="soft")
-    found = run(model, images, tta)
+    tta = replace(SIZES, scales=(1.0, 1.4))
+    found = run(model, images, tta, iou=None, suppress=soft_nms_gaussian)
     views = own_rows(model, images, tta)
     for row in range(2):
         boxes, scores = (np.concatenate([view[i][row] for view in views]) for i in (0, 1))
@@ -194,7 +195,7 @@ def test_fusion_counts_how_many_views_agree():
     assert fused.truncated.tolist() == [2 + 1] and fused.truncated_candidates.tolist() == [2]
 
 
-@pytest.mark.parametrize("fusion", ["nms", "wbf"])
+@pytest.mark.parametrize("fusion", ["suppress", "wbf"])
 def test_predictor_finds_photos_in_one_program(fusion):
     tta = TTA(scales=(0.5, 1.0, 1.5), fusion=fusion)
     predictor = Predictor(red_finder(Preprocess()), {}, tta=tta)
@@ -209,27 +210,27 @@ def test_predictor_finds_photos_in_one_program(fusion):
 
 def test_views_are_rounded_and_said():
     spec = cell_detector().spec
-    assert view_sizes(spec, VIEWS) == ((32, 64), (64, 96), (96, 128))
-    assert with_tta(spec, VIEWS).input_size == (96, 128) and with_tta(spec, None) is spec
-    said = describe_views(spec, VIEWS)
-    assert "6 views, 64 x 32, 96 x 64, 128 x 96 pixels, each also mirrored, made one by nms" in said
+    assert augmented_sizes(spec, SIZES) == ((32, 64), (64, 96), (96, 128))
+    assert with_tta(spec, SIZES).input_size == (96, 128) and with_tta(spec, None) is spec
+    said = describe_tta(spec, SIZES)
+    assert "6 augmentations, 64 x 32, 96 x 64, 128 x 96 pixels, each also mirrored, combined by one suppression" in said
     for scales, wrong in (
         ((), "none given"),
         ((1.0, 0.0), "0 is out of range"),
         ((float("nan"),), "nan is out of range"),
         ((5.0,), "at most 4"),
-        ((1.0, 1.05), "1 and 1.05 both come to 96 x 64 pixels"),
+        ((1.0, 1.05), "1 and 1.05 both give 96 x 64 pixels"),
     ):
         with pytest.raises(ConfigError, match=wrong):
-            view_sizes(spec, TTA(scales=scales))
+            augmented_sizes(spec, TTA(scales=scales))
     unknown = TTA()
     object.__setattr__(unknown, "fusion", "mean")  # past the check of types that only the tests have
-    with pytest.raises(ConfigError, match="choose nms, soft or wbf"):
-        view_sizes(spec, unknown)
+    with pytest.raises(ConfigError, match="choose suppress or wbf"):
+        augmented_sizes(spec, unknown)
 
 
-def test_only_wanted_classes(model, images, of_views):
-    every, some = of_views, run(model, images, VIEWS, wanted=jnp.array([False, True]))
+def test_only_wanted_classes(model, images, augmented):
+    every, some = augmented, run(model, images, SIZES, wanted=jnp.array([False, True]))
     assert set(np.unique(some.classes)) <= {-1, 1} and some.valid.sum() > 0
     first = [b[c == 1] for b, c in zip(every.boxes, every.classes, strict=True)]
     for boxes, expected in zip(some.boxes, first, strict=True):

@@ -23,10 +23,10 @@ unit = st.floats(0, 1, width=32)
 log_side = st.floats(float(np.log(2)), float(np.log(640)))
 log_ratio = st.floats(float(np.log(0.1)), float(np.log(3.9)))
 CODERS = {
-    "anchored": (encode, decode),
-    "scaled": (lambda *a: encode(*a, scale_x_y=1.2), lambda *a: decode(*a, scale_x_y=1.2)),
-    "squared": (encode_yolov5, decode_yolov5),
-    "direct": (lambda b, c, s, a: encode_yolox(b, c, s), lambda r, c, s, a: decode_yolox(r, c, s)),
+    "yolov3": (encode, decode),
+    "yolov4": (lambda *a: encode(*a, scale_x_y=1.2), lambda *a: decode(*a, scale_x_y=1.2)),
+    "yolov5": (encode_yolov5, decode_yolov5),
+    "yolox": (lambda b, c, s, a: encode_yolox(b, c, s), lambda r, c, s, a: decode_yolox(r, c, s)),
 }
 
 

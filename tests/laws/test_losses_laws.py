@@ -172,7 +172,6 @@ box_losses = jax.jit(
             for loss in (
                 box_iou_loss,
                 generalized_box_iou_loss,
-                on_decoded_boxes,
                 distance_box_iou_loss,
                 complete_box_iou_loss,
                 scylla_box_iou_loss,

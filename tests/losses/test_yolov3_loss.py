@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax.assign import assign_targets, best_anchor_assign
-from yolojax.coding import decode, encode
+from yolojax.assign import assign_targets, best_anchor_assign, ratio_assign
+from yolojax.coding import decode, decode_yolov5, encode
 from yolojax.losses import (
     binary_cross_entropy,
     box_iou_loss,
@@ -57,7 +57,7 @@ def assign(iou_thresh):
     return jax.jit(lambda targets: assign_targets(targets, LEVELS, jnp.asarray(ANCHORS), C, iou_thresh=iou_thresh))
 
 
-def oracle(maps, targets, box_part, alphas=None, hyper=HYPER, iou_thresh=1.0):
+def oracle(maps, targets, box_loss, alphas=None, hyper=HYPER, iou_thresh=1.0):
     assigned = jax.tree.map(np.asarray, assign(iou_thresh)(targets))
     maps = [np.asarray(m, np.float64) for m in maps]
     alphas = {} if alphas is None else alphas
@@ -74,7 +74,7 @@ def oracle(maps, targets, box_part, alphas=None, hyper=HYPER, iou_thresh=1.0):
                 count["pos"][b] += 1
                 sums["obj"][b] += float(hyper.lambda_obj) * bce(t[4], 1)
                 sums["cls"][b] += float(hyper.lambda_cls) * bce(t[5:], assigned.classes[level][b, y, x, a]).sum()
-                if box_part == "ciou":
+                if box_loss == "ciou":
                     sums["box"][b] += float(hyper.lambda_coord) * (1 - ciou(box, g, alphas, (level, b, y, x, a)))
                 else:
                     wanted = [
@@ -260,6 +260,26 @@ def test_class_loss_box_loss_and_decoder_are_choices():
     np.testing.assert_array_equal(one.sums["box"], other.sums["box"])
     assert (np.asarray(one.sums["box"]) != np.asarray(plain.sums["box"]))[:2].all()
     assert plain.counts["ignored"].sum() > 0 and other.counts["ignored"].sum() == 0
+
+
+def test_another_assigner_decides_who_is_positive():
+    """With YOLOv5's assigner and coder: the positives are its own, and none of them is ignored."""
+    maps, targets = scene()
+
+    @jax.jit
+    def chosen(maps, targets):
+        anchors = jnp.asarray(ANCHORS)
+        box_loss = on_decoded_boxes(complete_box_iou_loss, decode_yolov5)
+        options = {"assign": ratio_assign, "box_loss": box_loss, "decoder": decode_yolov5}
+        terms = yolov3_loss(maps, LEVELS, anchors, targets, HYPER, **options)
+        return terms, ratio_assign(targets, LEVELS, anchors)
+
+    terms, assigned = jax.tree.map(np.asarray, chosen(maps, targets))
+    np.testing.assert_array_equal(terms.counts["positives"], assigned.positive.sum(-1))
+    objectness = np.concatenate([np.asarray(m, np.float64)[..., 4].reshape(B, -1) for m in maps], 1)
+    expected = np.where(assigned.positive, bce(objectness, 1), 0).sum(-1)
+    np.testing.assert_allclose(terms.sums["obj"], expected, rtol=1e-5)
+    assert (terms.counts["positives"] > compiled("mse")(maps, targets, HYPER).counts["positives"])[0]
 
 
 def test_any_box_loss_compares_decoded_boxes():

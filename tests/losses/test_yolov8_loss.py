@@ -1,11 +1,13 @@
-"""The composed anchor-free loss against its definition in float64 NumPy."""
+"""YOLOv8's composed loss against its definition in float64 NumPy."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax.assign import Predictions, task_aligned_assign
+from yolojax.assign import Predictions, atss_assign, one_to_one_assign, simota_assign, task_aligned_assign
 from yolojax.coding import cell_centres, decode_distributions, flatten_levels
 from yolojax.losses import (
     box_iou_loss,
@@ -93,10 +95,10 @@ loss = jax.jit(lambda maps, targets, hyper: yolov8_loss(*maps, LEVELS, targets, 
 gradient = jax.jit(jax.grad(lambda maps, targets: yolov8_loss(*maps, LEVELS, targets, HYPER).reduce()[0]))
 
 
-def assignment(maps, targets):
+def assignment(maps, targets, rule=task_aligned_assign):
     points, strides = cell_centres(LEVELS)
     boxes = decode_distributions(flatten_levels(maps[0]), points, strides)
-    return task_aligned_assign(targets, LEVELS, Predictions(boxes, flatten_levels(maps[1])))
+    return rule(targets, LEVELS, Predictions(boxes, flatten_levels(maps[1])))
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -112,6 +114,29 @@ def test_equals_its_definition(seed):
     total, parts = terms.reduce()
     np.testing.assert_allclose(total, sum(s.sum() for s in sums.values()) / max(normaliser.sum(), 1), rtol=1e-5)
     assert set(parts) == {"box", "cls", "dfl"}
+
+
+@pytest.mark.parametrize("rule", [partial(atss_assign, anchor_scale=2.0), simota_assign, one_to_one_assign])
+def test_equals_its_definition_with_other_assigners(rule):
+    maps, targets = scene(1)
+    chosen = jax.jit(lambda maps, t: (yolov8_loss(*maps, LEVELS, t, HYPER, assign=rule), assignment(maps, t, rule)))
+    terms, assigned = chosen(maps, targets)
+    sums, normaliser, _ = oracle(maps, targets, assigned)
+    for part, expected in sums.items():
+        np.testing.assert_allclose(terms.sums[part], expected, rtol=1e-5, atol=1e-6, err_msg=part)
+        np.testing.assert_allclose(terms.normalisers[part], normaliser, rtol=1e-6)
+    assert np.asarray(assigned.positive).any()
+
+
+def test_an_assigner_need_not_list_its_positives():
+    maps, targets = scene()
+
+    def plain(*given):
+        return task_aligned_assign(*given)._replace(listed=None)
+
+    terms = jax.jit(lambda maps, t: yolov8_loss(*maps, LEVELS, t, HYPER, assign=plain))(maps, targets)
+    for got, expected in zip(jax.tree.leaves(terms), jax.tree.leaves(loss(maps, targets, HYPER)), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_counts():

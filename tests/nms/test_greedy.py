@@ -10,9 +10,7 @@ import pytest
 
 from yolojax.errors import ConfigError
 from yolojax.nms import batched_nms, nms
-from yolojax.nms.greedy_blocks import keep_by_blocks
-from yolojax.nms.greedy_tiles import keep_by_tiles
-from yolojax.nms.rows import Rows
+from yolojax.nms.greedy import Rows, keep_by_blocks, keep_by_tiles
 
 GOLDENS = pathlib.Path(__file__).parent.parent / "goldens"
 GOLDEN = np.load(GOLDENS / "nms_torchvision.npz")

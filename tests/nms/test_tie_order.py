@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from yolojax.nms import batched_nms
-from yolojax.nms.order import ascending_order, score_keys
+from yolojax.nms.sorting import ascending_order, score_keys
 from yolojax.postprocess import postprocess
 from yolojax.structures import Candidates
 

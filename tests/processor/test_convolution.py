@@ -41,11 +41,59 @@ def test_depthwise(kernel, size, stride):
     close_to_plain(lambda x, k: convolution.depthwise(x, k, stride), (2, *size, 4), (*kernel, 1, 4), stride, groups=4)
 
 
-def test_convolve_takes_depthwise_apart_only_where_every_channel_stands_alone():
+# A shape for every lowering: input, kernel, stride, groups.
+LOWERINGS = {
+    "pointwise": ((2, 8, 12, 5), (1, 1, 5, 7), 1, 1),
+    "depthwise": ((2, 8, 12, 4), (3, 3, 1, 4), 1, 4),
+    "depthwise of stride 2": ((2, 8, 12, 4), (3, 3, 1, 4), 2, 4),
+    "strided by columns": ((2, 8, 12, 64), (3, 3, 64, 8), 2, 1),
+    "plain": ((2, 8, 12, 4), (3, 3, 4, 8), 1, 1),
+}
+
+
+def lowered(shapes, platform):
+    """The program of values and gradients of a convolution, as it is handed to the compiler of a platform."""
+    x_shape, kernel_shape, stride, groups = shapes
+
+    def loss(x, kernel):
+        return (convolution.convolve(x, kernel, stride, groups) ** 2).sum()
+
+    arguments = jnp.ones(x_shape), jnp.ones(kernel_shape)
+    return jax.jit(jax.value_and_grad(loss, (0, 1))).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("name", LOWERINGS)
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_a_program_for_an_accelerator_holds_convolutions_only(name, platform):
+    text = lowered(LOWERINGS[name], platform)
+    assert text.count("stablehlo.convolution") == 3  # of the value and of both gradients
+    for word in ("dot_general", "optimization_barrier", "concatenate"):
+        assert word not in text
+
+
+@pytest.mark.parametrize("name", LOWERINGS)
+def test_a_program_for_a_processor_holds_its_lowering_only(name):
+    text = lowered(LOWERINGS[name], "cpu")
+    assert ("stablehlo.convolution" in text) == (name == "plain")
+    assert ("dot_general" in text) == (name in ("pointwise", "strided by columns"))
+
+
+def test_only_a_convolution_of_every_channel_by_itself_is_taken_apart():
     for cin, cout, groups, taken in ((4, 4, 4, True), (4, 8, 4, False), (4, 4, 2, False), (1, 1, 1, False)):
-        x, k = jax.numpy.ones((1, 6, 6, cin)), jax.numpy.ones((3, 3, cin // groups, cout))
-        jaxpr = str(jax.make_jaxpr(lambda x, k, groups=groups: convolution.convolve(x, k, 1, groups))(x, k))
-        assert ("conv_general_dilated" not in jaxpr) == (taken and jax.default_backend() == "cpu")
+        text = lowered(((1, 6, 6, cin), (3, 3, cin // groups, cout), 1, groups), "cpu")
+        assert ("stablehlo.convolution" not in text) == taken
+
+
+@pytest.mark.parametrize("name", LOWERINGS)
+def test_convolutions_can_be_mapped_over_images_and_over_kernels(name):
+    x_shape, kernel_shape, stride, groups = LOWERINGS[name]
+    x, kernels = jax.random.normal(jax.random.key(0), x_shape), jax.random.normal(jax.random.key(1), (3, *kernel_shape))
+
+    def values(function):
+        each = jax.vmap(jax.vmap(lambda x, k: function(x[None], k, stride, groups)[0], (0, None)), (None, 0))
+        return jax.jit(each)(x, kernels)
+
+    np.testing.assert_allclose(values(convolution.convolve), values(convolution.plain), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -58,16 +106,6 @@ def test_convolve_chooses_only_equal_lowerings(stride, groups, kernel, size):
     got = jax.jit(lambda x, k: convolution.convolve(x, k, stride, groups))(x, k)
     want = jax.jit(lambda x, k: convolution.plain(x, k, stride, groups))(x, k)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
-
-
-# A shape for every lowering: matrix product, depthwise, Winograd, gathered windows, plain.
-LOWERINGS = {
-    "pointwise": ((2, 8, 12, 5), (1, 1, 5, 7), 1, 1),
-    "depthwise": ((2, 8, 12, 4), (3, 3, 1, 4), 1, 4),
-    "winograd": ((2, 8, 12, 64), (3, 3, 64, 64), 1, 1),
-    "strided by columns": ((2, 8, 12, 64), (3, 3, 64, 8), 2, 1),
-    "plain": ((2, 8, 12, 4), (3, 3, 4, 8), 1, 1),
-}
 
 
 @pytest.mark.parametrize("name", LOWERINGS)

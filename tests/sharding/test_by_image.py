@@ -118,7 +118,7 @@ def test_detections_need_no_communication_but_their_collection(detector, shardin
     found = jax.device_get(split_up(*arguments))
     np.testing.assert_array_equal(found.classes, alone.classes)
     np.testing.assert_allclose(found.boxes, alone.boxes, atol=1e-3)
-    text = split_up.lower(*arguments).compile().as_text()
+    text = split_up.program.lower(*arguments).compile().as_text()
     assert {kind for kind, _, _ in collectives(text)} <= {"all-gather", "all-reduce"}
     for _, shape, origin in collectives(text):
         assert re.match(r"\s*\(?(f32|s32|pred)\[4(,20)?(,4)?\]", shape), (shape, origin)

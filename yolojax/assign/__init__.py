@@ -13,7 +13,8 @@ Assigners of anchor-free detectors share the signature `AnchorFreeAssign`, those
 | `one_to_one_assign` | `AnchorFreeAssign` | DETR family: least total cost | yes | no conflict arises |
 
 "Content" means the order of `sort_by_content`, which never depends on the position of an object in the list.
-`ignored_negatives` and `inside_crowd` say which negatives carry no loss.
+`ignored_negatives` and `inside_crowd` say which negatives carry no loss. `ANCHORED_ASSIGNERS` and
+`ANCHOR_FREE_ASSIGNERS` name the six by the words that the command line uses.
 """
 
 from yolojax.assign._anchor_free import (
@@ -40,7 +41,17 @@ from yolojax.assign._common import (
     without_padding,
 )
 
+ANCHORED_ASSIGNERS: dict[str, AnchoredAssign] = {"best-anchor": best_anchor_assign, "ratio": ratio_assign}
+ANCHOR_FREE_ASSIGNERS: dict[str, AnchorFreeAssign] = {
+    "atss": atss_assign,
+    "simota": simota_assign,
+    "task-aligned": task_aligned_assign,
+    "one-to-one": one_to_one_assign,
+}
+
 __all__ = [
+    "ANCHORED_ASSIGNERS",
+    "ANCHOR_FREE_ASSIGNERS",
     "DUMMY_BOX",
     "AnchorFreeAssign",
     "AnchoredAssign",

@@ -268,14 +268,12 @@ def _points(
     Raises:
       ConfigError: the number of predictions is no multiple of the number of cells.
     """
-    points, strides = cell_centres(levels)
-    cells, n = len(points), len(points) if predictions is None else predictions.boxes.shape[1]
-    if n == cells:
-        return points, strides
+    cells = sum(level.h * level.w for level in levels)
+    n = cells if predictions is None else predictions.boxes.shape[1]
     if n % cells:
         grids = ", ".join(f"{level.h} x {level.w}" for level in levels)
         raise ConfigError(f"{n} predictions for {cells} cells ({grids}): give equally many for each cell of each level")
-    return jnp.repeat(points, n // cells, axis=0), jnp.repeat(strides, n // cells)
+    return cell_centres(levels, n // cells)
 
 
 def _points_inside(boxes: Float[Array, "B M 4"], points: Float[Array, "N 2"]) -> Bool[Array, "B M N"]:

@@ -1,18 +1,21 @@
 """Augmentation inside `jit`: pure functions of a key, uint8 images and padded targets, all of fixed shape.
 
-An augmentation is ``(key, images, targets) -> (images, targets)``; `compose` chains any list of them, a user's own
-function included. Boxes that leave the input image are clipped; `keep_visible` documents when one is dropped.
+An augmentation is ``(key, images, targets) -> (images, targets)``. `compose` chains any list of them, a function of
+your own included. Boxes that leave the input image are clipped, and dropped by the rule of `keep_visible`.
 """
 
-from yolojax.augment.boxes import fit_into_rows, keep_visible, project_boxes, transform_boxes
-from yolojax.augment.colour import hsv_to_rgb, random_hsv, rgb_to_hsv
-from yolojax.augment.compose import Augmentation, compose
-from yolojax.augment.cutout import cutout
-from yolojax.augment.geometric import random_affine, random_flip, random_perspective
-from yolojax.augment.letterbox import letterbox, resize_to
-from yolojax.augment.mixup import mixup
-from yolojax.augment.mosaic import mosaic, mosaic9
-from yolojax.augment.warp import warp_affine, warp_perspective
+from yolojax.augment._common import (
+    Augmentation,
+    compose,
+    fit_into_rows,
+    keep_visible,
+    project_boxes,
+    transform_boxes,
+)
+from yolojax.augment._geometric import random_affine, random_flip, random_perspective
+from yolojax.augment._mixing import mixup, mosaic, mosaic9
+from yolojax.augment._pixels import cutout, hsv_to_rgb, random_hsv, rgb_to_hsv
+from yolojax.augment._resample import letterbox, resize_to, warp_affine, warp_perspective
 
 __all__ = [
     "Augmentation",

@@ -1,4 +1,4 @@
-"""``yolojax data assign``: who is assigned to what, drawn on the images of a data set."""
+"""``yolojax data assign``: draws which prediction learns which object, on the images of a data set."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from yolojax.cli.folders import choose_folder
 from yolojax.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from yolojax.assign import Assigned
     from yolojax.data import Dataset
-    from yolojax.structures import Batch, Candidates
-    from yolojax.training.assignments import Positives
+    from yolojax.structures import Batch, Candidates, Level, Targets
 
 LEAST_SIDE = 480
-"""InputImages are enlarged until they have this many pixels a side, so that neighbouring cells can be told apart."""
+"""Input images are enlarged until they have this many pixels a side, so that neighbouring cells can be told apart."""
 
 
 @dataclass(frozen=True)
 class Assign:
-    """Draw which cells are made to learn which object, by any of the rules of assignment.
+    """Draw which cells learn which object, by any of the six assigners.
 
     Attributes:
       path: a data set, as for train.
-      rule: simota, task-aligned and one-to-one read predictions, and so need --model.
-      model: a run directory or released detector, for its predictions, input image and strides.
+      rule: the assigner; simota, task-aligned and one-to-one read predictions, and so need --model.
+      model: a run directory or released detector, for its predictions, input size and strides.
       split: part of the data set.
       images: the folder of the images, where they do not lie at their format's usual place.
       first: the image to begin with, counted from 0.
@@ -67,21 +69,20 @@ class Assign:
         if self.first >= len(dataset):
             raise ConfigError(f"--first {self.first}: the data set has only the images 0 to {len(dataset) - 1}")
         shown = dataset.take(range(self.first, min(self.first + self.count, len(dataset))))
-        positives, batch = self._assign(dataset, shown)
-        picture, lines = _draw(positives, batch, shown, self.rule)
+        assigned, batch, levels = self._assign(dataset, shown)
+        picture, lines = _draw(assigned, batch, levels, shown, self.rule)
         out.mkdir(parents=True, exist_ok=True)
         save_png(out / "assignment.png", picture)
         print("\n".join([*lines, "", f"{out}: assignment.png"]))
         return 0
 
-    def _assign(self, dataset: Dataset, shown: Dataset) -> tuple[Positives, Batch]:
+    def _assign(self, dataset: Dataset, shown: Dataset) -> tuple[Assigned, Batch, tuple[Level, ...]]:
         import numpy as np
 
         from yolojax.anchors import design_anchors
         from yolojax.data import box_sizes_on_input, build_cache
         from yolojax.geometry import Preprocess
         from yolojax.structures import Level
-        from yolojax.training.assignments import assign_by
 
         input_size, strides, preprocess, detector = (self.size, self.size), (8, 16, 32), Preprocess(), None
         if self.model is not None:
@@ -105,7 +106,34 @@ class Assign:
             own = np.array([detector[0].spec.class_names.index(n) for n in shown.class_names], np.int32)
             batch = batch._replace(targets=batch.targets._replace(classes=own[np.asarray(batch.targets.classes)]))
             candidates = _predict(detector, batch)
-        return assign_by(self.rule, batch.targets, levels, anchors=anchors, candidates=candidates), batch
+        return assign_by(self.rule, batch.targets, levels, anchors, candidates), batch, levels
+
+
+def assign_by(
+    rule: str,
+    targets: Targets,
+    levels: tuple[Level, ...],
+    anchors: np.ndarray | None = None,
+    candidates: Candidates | None = None,
+) -> Assigned:
+    """The assignment of one rule with its usual constants.
+
+    ``anchors [L, A, 2]``, in input pixels, are needed by best-anchor and ratio; the ``candidates`` of a detector by
+    simota, task-aligned and one-to-one. Final scores stand for the probability of a class, without objectness.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from yolojax.assign import ANCHOR_FREE_ASSIGNERS, ANCHORED_ASSIGNERS, Predictions, atss_assign
+
+    if rule in ANCHORED_ASSIGNERS:
+        given = jnp.asarray(anchors, jnp.float32)
+        return jax.jit(lambda t: ANCHORED_ASSIGNERS[rule](t, levels, given))(targets)
+    if candidates is None:
+        return jax.jit(lambda t: atss_assign(t, levels))(targets)
+    scores = jnp.clip(candidates.scores, 1e-6, 1.0 - 1e-6)
+    predictions = Predictions(candidates.boxes, jnp.log(scores) - jnp.log1p(-scores))
+    return jax.jit(lambda t, p: ANCHOR_FREE_ASSIGNERS[rule](t, levels, p))(targets, predictions)
 
 
 def _predict(detector: tuple, batch: Batch) -> Candidates:
@@ -118,28 +146,33 @@ def _predict(detector: tuple, batch: Batch) -> Candidates:
     return forward(variables, batch.images)
 
 
-def _draw(positives: Positives, batch: Batch, dataset: Dataset, rule: str) -> tuple:
-    """The sheet, and a line for each image."""
+def _draw(assigned: Assigned, batch: Batch, levels: tuple[Level, ...], dataset: Dataset, rule: str) -> tuple:
+    """The contact sheet of all images, and a line of text for each image."""
     import numpy as np
 
     from yolojax import draw
+    from yolojax.coding import cell_centres
+
+    positive, objects = np.asarray(assigned.positive), np.asarray(assigned.objects)
+    per_cell = positive.shape[1] // sum(level.h * level.w for level in levels)
+    points, all_strides = (np.asarray(a) for a in cell_centres(levels, per_cell))
 
     tiles, lines = [], [f"{'image':<24} objects  without a cell  cells  by stride"]
     for b, record in enumerate(dataset.records):
         real = np.flatnonzero(np.asarray(batch.targets.valid[b]) & ~np.asarray(batch.targets.crowd[b]))
-        mine = np.flatnonzero(positives.positive[b])
-        owners, strides = positives.objects[b][mine], positives.strides[mine]
+        mine = np.flatnonzero(positive[b])
+        owners, strides = objects[b][mine], all_strides[mine]
         left = len(set(real) - set(owners))
-        each = ", ".join(f"{s:.0f}: {(strides == s).sum()}" for s in np.unique(positives.strides))
+        each = ", ".join(f"{s:.0f}: {(strides == s).sum()}" for s in np.unique(all_strides))
         name = Path(record.file_name).name
         lines.append(f"{name:<24} {len(real):7d}  {left:14d}  {len(mine):5d}  {each}")
         image = np.asarray(batch.images[b])
         factor = max(1, -(-LEAST_SIDE // min(image.shape[:2])))
-        # Owners are rows of the targets; the padding between them is not drawn.
+        # Owners are rows of the targets. Only rows with an object are drawn, so their indices are closed up.
         boxes = np.asarray(batch.targets.boxes[b])[real] * np.float32(factor)
-        place = np.searchsorted(real, owners)
+        index = np.searchsorted(real, owners)
         picture = draw.draw_assignment(
-            image.repeat(factor, 0).repeat(factor, 1), boxes, positives.points[mine] * factor, place, strides * factor
+            image.repeat(factor, 0).repeat(factor, 1), boxes, points[mine] * factor, index, strides * factor
         )
         tiles.append(draw.caption(picture, f"{name}: {len(mine)} cells for {len(real)} objects ({rule})"))
     return draw.contact_sheet(tiles, 3), lines

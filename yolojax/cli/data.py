@@ -1,4 +1,4 @@
-"""``yolojax data``: a look at a data set before training on it."""
+"""``yolojax data``: check a data set before training on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yolojax.cli.folders import choose_folder
 
 @dataclass(frozen=True)
 class Check:
-    """Name every error of a data set and whatever deserves a look.
+    """Name every error of a data set and everything that looks wrong.
 
     Attributes:
       path: a folder or file in Pascal VOC, COCO or YOLO layout, or "shapes" for generated images.

@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from yolojax import __version__
 from yolojax.cli.folders import choose_folder
 from yolojax.cli.provenance import command_line, described
-from yolojax.cli.views import Views
+from yolojax.cli.tta import TTAOptions
 from yolojax.config import TrainConfig, ValidationConfig, check
 from yolojax.errors import ConfigError, ResultError
 
@@ -33,7 +33,8 @@ class Val:
       split: part of the data set.
       out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.
       validation: How detections are made and measured.
-      views: Test-time augmentation.
+      tta: Test-time augmentation.
+      dtype: floating-point type in which the network computes; bfloat16 is faster on accelerators and less exact.
     """
 
     model: Annotated[tuple[Path, ...], arg(metavar="RUN|FILE ...")]
@@ -47,7 +48,8 @@ class Val:
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/val, runs/val2, ...)")
     ] = None
     validation: OmitArgPrefixes[ValidationConfig] = field(default_factory=ValidationConfig)
-    views: OmitArgPrefixes[Views] = field(default_factory=Views)
+    tta: OmitArgPrefixes[TTAOptions] = field(default_factory=TTAOptions)
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     def run(self) -> int:
         """Measure; prints the table and writes both files."""
@@ -58,14 +60,14 @@ class Val:
         from yolojax.eval.files import write_json
         from yolojax.eval.table import format_result
         from yolojax.inference.evaluate import evaluate
-        from yolojax.inference.predict import load_detector
+        from yolojax.inference.loading import load_detector
         from yolojax.inference.report import write_evaluation_report
         from yolojax.processor.memory import prepare_processor
 
         check(TrainConfig(validation=self.validation))
-        tta = self.views.settings()
+        tta = self.tta.settings()
         prepare_processor(self.validation.batch_size)
-        model, reporter = load_detector(*self.model), make_reporter()
+        model, reporter = load_detector(*self.model, dtype=self.dtype), make_reporter()
         if self.data is None:
             data = self._own_validation_images()
         else:
@@ -92,7 +94,8 @@ class Val:
         )
         print(format_result(found.result))
         if found.truncated:
-            print(f"{found.truncated} detections beyond {self.validation.max_detections} an image were not counted")
+            most = self.validation.max_detections or model[0].spec.postprocess.validation.max_detections
+            print(f"{found.truncated} detections beyond {most} an image were not counted")
         print(f"\n{out}: detections.json, index.html, report.md, metrics.json")
         return 0
 

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from yolojax.cli.folders import choose_folder
-from yolojax.cli.views import Views
+from yolojax.cli.tta import TTAOptions
+from yolojax.config import SuppressionName
 from yolojax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from yolojax.data.sources import Source
     from yolojax.inference.predict import Predictor
     from yolojax.inference.results import Result
+    from yolojax.nms import Suppression
+    from yolojax.nms.named import BuiltIn
     from yolojax.progress import Reporter
 
 BATCH = 8
@@ -41,7 +44,11 @@ class Predict:
         weights, or the .cfg and .weights of a Darknet (with its .names, so that classes have names).
       size: longer side of the detector's input in pixels; larger finds smaller objects and takes longer.
       confidence: score from which a detection is reported; lower finds more and errs more.
-      iou: overlap above which the weaker of two boxes of a class is taken for the same object.
+      iou: overlap above which nms removes the box of lower score; other kinds of suppression do not read it.
+      suppress: how several boxes on one object are reduced to one; what the detector needs, nms as a rule.
+      suppress_parameter: of soft-linear, the IoU from which it lowers scores (.3); of soft-gaussian and matrix, sigma
+        (.5); of diou and fast, the overlap above which they suppress (.5); of wbf, the IoU above which it averages
+        boxes (.55). nms and none have no parameter.
       classes: report these only, by name or number.
       max_detections: most detections on a photo.
       out: folder for all files, among them predictions.json.
@@ -49,22 +56,30 @@ class Predict:
       json: print the detections as JSON and nothing else.
       txt: write a text file for each photo in labels/: class, centre x, centre y, width, height (as shares), score.
       crop: cut out each detection, into crops/CLASS/.
-      views: Test-time augmentation.
+      dtype: floating-point type in which the network computes; bfloat16 is faster on accelerators and less exact.
+      tta: Test-time augmentation.
     """
 
     images: Annotated[Positional[tuple[str, ...]], arg(metavar="PHOTO|FOLDER ...", help_behavior_hint="")]
     model: Annotated[tuple[Path, ...], arg(metavar="RUN|FILE ...")]
     size: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as trained)")] = None
-    confidence: Annotated[float, arg(aliases=["--conf"])] = 0.25
-    iou: float = 0.45
+    confidence: Annotated[
+        float | None, arg(aliases=["--conf"], metavar="FLOAT", help_behavior_hint="(default: the detector's, .25)")
+    ] = None
+    iou: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: the detector's, .45)")] = None
+    suppress: Annotated[SuppressionName | None, arg(help_behavior_hint="(default: the detector's)")] = None
+    suppress_parameter: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: see there)")] = None
     classes: Annotated[tuple[str, ...], arg(metavar="[NAME ...]", help_behavior_hint="(default: all)")] = ()
-    max_detections: Annotated[int, arg(aliases=["--max-det"])] = 100
+    max_detections: Annotated[
+        int | None, arg(aliases=["--max-det"], metavar="INT", help_behavior_hint="(default: the detector's, 100)")
+    ] = None
     out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: predictions)")] = None
     save: bool = False
     json: bool = False
     txt: bool = False
     crop: bool = False
-    views: OmitArgPrefixes[Views] = field(default_factory=Views)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    tta: OmitArgPrefixes[TTAOptions] = field(default_factory=TTAOptions)
 
     def run(self) -> int:
         """Predict; what cannot be read is named, the rest is done, and the exit code is then 2."""
@@ -74,7 +89,7 @@ class Predict:
 
         from yolojax.data.sources import find_sources
 
-        tta = self.views.settings()
+        tta, suppress = self.tta.settings(), self._suppression()
         sources = find_sources(names, _read_input)
         draw = self.save or not (self.json or self.txt or self.crop)
         folder = None
@@ -84,15 +99,23 @@ class Predict:
         from yolojax.cli.prediction_files import Files
         from yolojax.cli.progress import make_reporter
         from yolojax.inference.predict import load
-        from yolojax.inference.tta import describe_views
+        from yolojax.inference.tta import describe_tta
         from yolojax.processor.memory import prepare_processor
 
         reporter = make_reporter()
         batch = BATCH if any(source.is_video for source in sources) else min(BATCH, len(sources))
         prepare_processor(batch)
-        predictor = load(*model, size=self.size, max_detections=self.max_detections, batch_size=batch, tta=tta)
+        predictor = load(
+            *model,
+            size=self.size,
+            dtype=self.dtype,
+            max_detections=self.max_detections,
+            batch_size=batch,
+            tta=tta,
+            suppress=suppress,
+        )
         if tta is not None:
-            reporter.say(describe_views(predictor.spec, tta))
+            reporter.say(describe_tta(predictor.spec, tta))
         known = predictor.spec.class_names
         options: dict[str, Any] = {
             "confidence": self.confidence,
@@ -120,6 +143,15 @@ class Predict:
         if failed:
             reporter.say(f"{failed} of {len(sources)} photos could not be read or written")
         return 2 if failed else 0
+
+    def _suppression(self) -> Suppression | BuiltIn | None:
+        from yolojax.nms import named_suppression
+
+        if self.suppress is not None:
+            return named_suppression(self.suppress, self.suppress_parameter)
+        if self.suppress_parameter is not None:
+            raise ConfigError("--suppress-parameter belongs to a suppression; give --suppress as well")
+        return None
 
     def _tell(self, source: Source, result: Result | DataError, files: Files, reporter: Reporter) -> dict[str, Any]:
         if isinstance(result, DataError):

@@ -1,4 +1,4 @@
-"""Box coders: from what a network predicts to boxes (xyxy, input pixels), and the exact inverse.
+"""Box coders: from what a network predicts to boxes (xyxy, input pixels), and the inverse.
 
 | functions | detectors | centre | size |
 |---|---|---|---|
@@ -8,11 +8,20 @@
 | `boxes_to_distances`, `decode_distributions` | YOLOv8 and later | distances from a point, as distributions | |
 """
 
-from yolojax.coding.anchored import cell_offsets, decode, encode
-from yolojax.coding.dfl import boxes_to_distances, decode_distributions, dfl_expectation, distances_to_boxes
-from yolojax.coding.grid import anchor_grid, cell_centres, flatten_levels, levels_of
-from yolojax.coding.yolov5 import decode_yolov5, encode_yolov5
-from yolojax.coding.yolox import decode_yolox, encode_yolox
+from yolojax.coding._coders import (
+    boxes_to_distances,
+    cell_offsets,
+    decode,
+    decode_distributions,
+    decode_yolov5,
+    decode_yolox,
+    dfl_expectation,
+    distances_to_boxes,
+    encode,
+    encode_yolov5,
+    encode_yolox,
+)
+from yolojax.coding._grid import anchor_grid, cell_centres, flatten_levels, levels_of
 
 __all__ = [
     "anchor_grid",

@@ -18,6 +18,7 @@ from yolojax.data.input_images import (
     padded_objects,
 )
 from yolojax.data.opening import list_splits, open_dataset
+from yolojax.data.paths import split_named
 from yolojax.data.sampling import (
     Sampler,
     class_balanced_weights,
@@ -28,7 +29,7 @@ from yolojax.data.sampling import (
     weighted_sampler,
 )
 from yolojax.data.shapes import shapes_dataset
-from yolojax.data.splits import open_splits, split_named, take_fraction, validation_split
+from yolojax.data.splits import open_splits, take_fraction, validation_split
 from yolojax.data.storage import (
     Capacity,
     Storage,

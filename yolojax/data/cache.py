@@ -72,13 +72,18 @@ def to_devices(cache: ImageCache, replicated: NamedSharding, split: NamedShardin
 
 @dataclass(frozen=True, eq=False)
 class DiskCache(InputImages):
-    """InputImages in a memory-mapped file; the system keeps in memory what fits."""
+    """Input images in a memory-mapped file; the system keeps in memory what fits.
+
+    Attributes:
+      images: of all files that the cache was made from.
+      rows: the row of each image of ``dataset``.
+    """
 
     images: UInt8[np.ndarray, "files H W 3"] = field(repr=False)
     rows: Int[np.ndarray, " n"] = field(repr=False)
 
     def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
-        """A copy of these input images, read from the disk where the system does not hold them in memory."""
+        """Copies the pixels of these images, from the disk where the system does not hold them in memory."""
         return np.asarray(self.images[self.rows[indices]]), indices
 
 
@@ -92,12 +97,12 @@ def build_disk_cache(
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> DiskCache:
-    """The input images of a data set in a file below ``folder``, decoded once: a later run with the same images maps
-    it.
+    """The input images of a data set, decoded once into a file in ``folder`` that later runs map into memory.
 
-    The file's name is a hash of the images (and of their files' sizes and times), the input image and the
-    preprocessing; a description, written last, says that it is whole, and which images could not be decoded. Arguments
-    and errors are those of `yolojax.data.input_images.build_cache`; also raises `DataError` when the disk refuses.
+    The name of the file is a hash of the data set (`Dataset.fingerprint`), of the sizes and times of its image files,
+    of the input size and of the preprocessing. A description beside it, written last, says that the file is whole and
+    which images could not be decoded. Arguments and errors are those of `build_cache`; also raises `DataError` when the
+    disk refuses.
     """
     files = [_file_state(r.source) for r in dataset.records]
     what = json.dumps([dataset.fingerprint(), files, input_size, asdict(preprocess), dataset.skip_bad], sort_keys=True)
@@ -123,7 +128,7 @@ def build_disk_cache(
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     else:
-        # A summary that names what was left out needs the reasons, and those need another look at these files alone.
+        # The summary names why images were left out, for which these files alone are decoded again.
         left = dataset.take(kept)
         bad = sorted(set(range(len(dataset))) - set(kept))
         if bad:
@@ -134,7 +139,7 @@ def build_disk_cache(
 
 
 def _file_state(source: object) -> tuple[str, int, int] | None:
-    """Path, size and time of change of an image file: a cache must not outlive the file that it was made from."""
+    """Path, size and time of change of an image file, so that a cache is not used after the file has changed."""
     if not isinstance(source, Path):
         return None
     try:
@@ -145,7 +150,7 @@ def _file_state(source: object) -> tuple[str, int, int] | None:
 
 
 def _whole(pixels: Path, description: Path, shape: tuple[int, ...]) -> list[int] | None:
-    """Which images a finished cache holds; None when it is missing, unfinished or not what its name says."""
+    """The indices of the images in a finished cache; None when it is missing, unfinished or of another shape."""
     try:
         kept = [int(i) for i in json.loads(description.read_text())["kept"]]
         images = np.load(pixels, mmap_mode="r")

@@ -1,4 +1,4 @@
-"""A look at a data set before it is used: counts, sizes, every repair by name, and pictures of what the labels mean."""
+"""Checks a data set before training: counts, sizes, every repair by name, and pictures of the labels."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,8 +30,8 @@ class DataReport:
 
     Attributes:
       images: number of images, of which ``background`` have no object.
-      objects: number of annotated objects, of which ``crowd`` are regions or difficult objects that training leaves
-        out of account.
+      objects: number of annotated objects, of which ``crowd`` are crowd regions or difficult objects, which training
+        ignores.
       per_class: ordinary objects of each class, in the order of the classes.
       small, medium, large: ordinary objects by area in original pixels.
       per_image: quantiles 0, .25, .5, .75 and 1 of the number of objects on an image.
@@ -39,7 +39,7 @@ class DataReport:
       image_sizes: the smallest and the largest ``(height, width)`` by area.
       identical: boxes that repeat an object of the same class on the same image exactly.
       summary: what was repaired, skipped or noticed.
-      warnings: what deserves a look before training, in words.
+      warnings: what should be looked at before training, as sentences.
     """
 
     images: int

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolojax.data.classes import class_lookup, unknown_class
 from yolojax.data.dataset import CocoSource, Dataset, ImageRecord
-from yolojax.data.objects import RawObject, RecordBuilder
+from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, unknown_class
 from yolojax.data.paths import choose_split, inside, read_text
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError

@@ -1,7 +1,7 @@
 """A data set on the host: images by name or in memory, objects in original pixels, and what was repaired on reading."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,11 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
-from yolojax.data.images import read_image
+from yolojax.data.images import as_rgb, read_image
 from yolojax.data.summary import Summary
 from yolojax.errors import DataError
 
-Format = Literal["voc", "coco", "yolo", "shapes"]
+Format = Literal["voc", "coco", "yolo", "shapes", "arrays"]
+
+Source = Path | UInt8[np.ndarray, "h w 3"] | Callable[[], Any]
+"""An image file, the pixels themselves, or a function that gives the pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +26,7 @@ class ImageRecord:
     Attributes:
       image_id: at least 0 and unique; the file's own for COCO JSON, else 1, 2, ... in the order of the data set.
       file_name: relative to the folder of the images.
-      source: the file, or the pixels themselves.
+      source: the file, the pixels themselves, or a function that gives them each time they are needed.
       size: ``(height, width)`` that the boxes refer to, in pixels.
       boxes: ``(x1, y1, x2, y2)`` in original pixels, inside the image, each with a positive width and height.
       classes: index into the data set's ``class_names``.
@@ -36,7 +39,7 @@ class ImageRecord:
 
     image_id: int
     file_name: str
-    source: Path | UInt8[np.ndarray, "h w 3"]
+    source: Source
     size: tuple[int, int]
     boxes: Float32[np.ndarray, "n 4"]
     classes: Int32[np.ndarray, " n"]
@@ -47,13 +50,25 @@ class ImageRecord:
     upright: bool = True
 
     def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
-        """The image as RGB uint8. Raises `DataError` when the file cannot be decoded or has changed its size."""
+        """The image as RGB uint8.
+
+        Raises `DataError` when the file cannot be decoded, the function that gives the image raises or gives something
+        else, or the size is not that of the record.
+        """
         if isinstance(self.source, np.ndarray):
             return self.source
-        image = read_image(self.source, upright=self.upright)
+        if isinstance(self.source, Path):
+            name, image = str(self.source), read_image(self.source, upright=self.upright)
+        else:
+            name = self.file_name
+            try:
+                given = self.source()
+            except Exception as error:
+                raise DataError(f"{name}: the function that gives this image raised {error!r}") from error
+            image = as_rgb(given, name)
         if image.shape[:2] != self.size:
             raise DataError(
-                f"{self.source}: decodes to {image.shape[1]} x {image.shape[0]} pixels, but was "
+                f"{name}: decodes to {image.shape[1]} x {image.shape[0]} pixels, but was "
                 f"{self.size[1]} x {self.size[0]} when the data set was opened; open the data set again"
             )
         return image
@@ -78,7 +93,7 @@ class Dataset:
       category_ids: the COCO category id of each class, for results that leave the program.
       records: the images, background images included.
       summary: what was clipped, dropped, skipped or noticed on reading.
-      root: the folder of the data set (None when it was generated).
+      root: the folder of the data set (None when it was not read from one).
       split: the name under which a part of it was opened, or None for all of it.
       format: what it was read from.
       skip_bad: whether unusable images are to be left out, and named, when they fail to decode.
@@ -95,6 +110,79 @@ class Dataset:
     skip_bad: bool = False
     coco: CocoSource | None = field(default=None, repr=False)
 
+    @classmethod
+    def from_arrays(
+        cls,
+        images: UInt8[np.ndarray, "n h w 3"] | Sequence[Any],
+        boxes: Sequence[Any],
+        classes: Sequence[Any],
+        class_names: Sequence[str],
+        *,
+        names: Sequence[str] | None = None,
+        crowd: Sequence[Any] | None = None,
+        image_ids: Sequence[int] | None = None,
+        split: str | None = None,
+    ) -> "Dataset":
+        """A data set of ``n`` images in memory; it trains, validates and is drawn like one read from files.
+
+        Args:
+          images: ``n`` RGB images, uint8 ``[h, w, 3]`` of any sizes, or one array ``[n, h, w, 3]``. Grey images become
+            RGB and an alpha channel is dropped (`yolojax.data.images.as_rgb`). Arrays are not copied. An image may also
+            be the path of a file.
+          boxes: for each image ``[k, 4]``, rows ``(x1, y1, x2, y2)`` in pixels of the image; empty where it shows no
+            object. Boxes are clipped to their image, boxes without extent are dropped, and the summary lists both, as
+            for data sets read from files.
+          classes: for each image ``[k]``, indices into ``class_names`` or names.
+          class_names: the classes.
+          names: of the images, all different, as results and pictures call them; ``000001`` and so on by default.
+          crowd: for each image ``[k]``, whether an object is a crowd region, which training leaves out of account.
+          image_ids: different integers of at least 0; 1, 2, ... by default.
+          split: the name of this part of the data (``train``, ``val``), for messages only.
+
+        Raises:
+          DataError: columns of different lengths, an image that is not uint8, a box that is not finite or is inverted
+            (a mix-up with ``x, y, width, height``), an unknown class, a name or id used twice; image and object are
+            named.
+
+        Example:
+          >>> image = np.zeros((64, 96, 3), np.uint8)
+          >>> data = Dataset.from_arrays([image], [[[8, 8, 40, 32]]], [["cat"]], ("cat", "dog"))
+          >>> len(data), data.object_count
+          (1, 1)
+        """
+        from yolojax.data.arrays import dataset_from_arrays  # it builds on this module
+
+        return dataset_from_arrays(
+            images, boxes, classes, class_names, names=names, crowd=crowd, image_ids=image_ids, split=split
+        )
+
+    @classmethod
+    def from_records(
+        cls, records: Iterable[Mapping[str, Any]], class_names: Sequence[str], *, split: str | None = None
+    ) -> "Dataset":
+        """A data set from plain dicts, one for each image; images may be loaded when they are needed.
+
+        Args:
+          records: dicts with the keys
+
+            - ``image``: a uint8 array as in `from_arrays`, the path of an image file, or a function without arguments
+              that gives such an array each time it is called (also from several threads at once);
+            - ``boxes`` and ``classes``: as one entry of `from_arrays`;
+            - ``crowd``, ``image_id`` and ``file_name``, optional: likewise (``file_name`` is one of ``names``; the path
+              is the default for a file);
+            - ``size``: ``(height, width)``. A function needs ``size`` and ``file_name``: disk caches and resumed runs
+              know its pixels by that name.
+          class_names: the classes.
+          split: the name of this part of the data, for messages only.
+
+        Raises:
+          DataError: as `from_arrays`, and for unknown or missing keys or an image file that cannot be read. A function
+            that fails or gives another size raises when the image is loaded.
+        """
+        from yolojax.data.arrays import dataset_from_records
+
+        return dataset_from_records(records, class_names, split=split)
+
     def __len__(self) -> int:
         """The number of images."""
         return len(self.records)
@@ -109,7 +197,11 @@ class Dataset:
         return replace(self, records=tuple(self.records[i] for i in indices))
 
     def fingerprint(self) -> str:
-        """A SHA-256 of class names, image names, sizes and objects (not of the pixels of files)."""
+        """A SHA-256 of class names, image ids, names, sizes, objects, and the pixels of arrays in memory.
+
+        Images in files and images given by functions count by their name: a run is resumed after its data were copied
+        elsewhere, and who changes the pixels behind a name gives another name.
+        """
         digest = hashlib.sha256(repr((self.class_names, self.category_ids)).encode())
         for r in self.records:
             digest.update(repr((r.image_id, r.file_name, r.size)).encode())

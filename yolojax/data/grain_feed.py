@@ -1,8 +1,8 @@
-"""Reading ahead with Grain, whose order is given from outside; the only file that imports it.
+"""Reading ahead with Grain; the only file that imports it.
 
-Grain executes and nothing more: which image comes when is a function of the step, so that the batches do not depend on
-the number of threads, and a run is resumed exactly by starting at its step. Threads, because decoding releases the
-interpreter's lock, and worker processes would outlive a killed run.
+Grain only executes: the order of the images is a function of the step that is passed in. The batches therefore do not
+depend on the number of threads, and a run is resumed exactly by starting at its step. Threads are used because decoding
+releases the interpreter's lock, while worker processes would outlive a killed run.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ AHEAD = 2
 
 
 class _Places:
-    """Endless places of the stream of images, as the random access source that Grain wants."""
+    """The endless stream of images as the random-access source that Grain needs; position ``step * size + row``."""
 
     def __init__(
         self, order: Callable[[int], Int[np.ndarray, " B"]], load: Callable[[int], Any], first_step: int, size: int

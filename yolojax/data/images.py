@@ -1,4 +1,4 @@
-"""Image files to RGB uint8 arrays, and their sizes from the header alone.
+"""Image files to RGB uint8 arrays, their sizes from the header alone, and OpenCV's resize.
 
 Conventions:
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolojax.errors import DataError
@@ -133,6 +133,30 @@ def to_rgb(image: Image.Image, name: str, *, upright: bool = True) -> UInt8[np.n
         return np.array(picture, np.uint8)
 
 
+def as_rgb(image: object, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """An array in memory as RGB uint8, by the rules that hold for files.
+
+    ``[h, w, 3]`` uint8 is taken as it is, without a copy; ``[h, w]`` and ``[h, w, 1]`` are grey and become RGB; of
+    ``[h, w, 4]`` the alpha channel is dropped. Raises `DataError` for everything else: the range of floating-point
+    pixels, for one, is unknown.
+    """
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8:
+        mend = "multiply by 255 if they lie in 0..1, and " if pixels.dtype.kind == "f" else ""
+        raise DataError(
+            f"{name}: the image holds {pixels.dtype}, not uint8 pixels; {mend}convert it with astype(np.uint8)"
+        )
+    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1):
+        pixels = np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+    elif pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = np.ascontiguousarray(pixels[..., :3])
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise DataError(f"{name}: the image has shape {pixels.shape}, not [height, width, 3] (RGB)")
+    if not pixels.size:
+        raise DataError(f"{name}: an image of {pixels.shape[1]} x {pixels.shape[0]} pixels; give one that has pixels")
+    return pixels
+
+
 def _deep_to_grey(pixels: np.ndarray, name: str, deep: bool) -> UInt8[np.ndarray, "h w"]:
     """``deep`` says that the range is that of 16 bits, however little of it this image uses."""
     if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > 65535:
@@ -157,3 +181,36 @@ def settle_size(header: Header, stated: tuple[int, int] | None, where: str, path
         f"{where}: states an image of {w} x {h} pixels, but {path} has {upright_w} x {upright_h}; "
         "the boxes belong to another version of the image: restore that version or label it anew"
     )
+
+
+_ONE = 2048
+"""OpenCV's fixed point: weights of two neighbours sum to this."""
+
+
+def resize_bilinear(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """The photo at ``size = (height, width)``: the values of ``cv2.resize``, ``INTER_LINEAR``, bit for bit.
+
+    Each value mixes the two by two pixels around its place, however much the photo shrinks, so that small things may
+    be lost or stand out; scores of a detector change by some hundredths with the filter. Pixel centres lie at halves.
+    """
+    top, bottom, above, below = _neighbours(image.shape[0], size[0])
+    left, right, before, after = _neighbours(image.shape[1], size[1])
+
+    def across(rows: Int32[np.ndarray, " H"]) -> Int32[np.ndarray, "H W 3"]:
+        lines = image[rows].astype(np.int32)
+        return (lines[:, left] * before[None, :, None] + lines[:, right] * after[None, :, None]) >> 4
+
+    mixed = ((above[:, None, None] * across(top)) >> 16) + ((below[:, None, None] * across(bottom)) >> 16)
+    return np.clip((mixed + 2) >> 2, 0, 255).astype(np.uint8)
+
+
+def _neighbours(n: int, m: int) -> tuple[Int32[np.ndarray, " m"], ...]:
+    """For each of ``m`` places among ``n`` pixels: the pixel before, the one after, and the weight of each.
+
+    Beyond the centre of a border pixel both are that pixel.
+    """
+    place = ((np.arange(m) + 0.5) * (1 / (m / n)) - 0.5).astype(np.float32)
+    first = np.floor(place).astype(np.int32)
+    share = place - first.astype(np.float32)
+    weights = [np.rint(part * np.float32(_ONE)).astype(np.int32) for part in (np.float32(1) - share, share)]
+    return np.clip(first, 0, n - 1), np.clip(first + 1, 0, n - 1), weights[0], weights[1]

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float32, Int, Int32, UInt8
 from PIL import Image
 
 from yolojax.data.dataset import Dataset, ImageRecord
-from yolojax.data.resample import resize_bilinear
+from yolojax.data.images import resize_bilinear
 from yolojax.data.summary import Finding, Summary
 from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import Placement, Preprocess, place_on_input, scale_and_offset, to_input
@@ -35,11 +35,16 @@ SMALLEST_PADDING = 32
 def make_input_image(
     image: UInt8[np.ndarray, "h w 3"], input_size: tuple[int, int], preprocess: Preprocess
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Placement]:
-    """An RGB photo resized onto an input image ``(H, W)``, padded with grey, and where it lies there.
+    """Resizes an RGB photo to the network's input size ``(H, W)``, padded with grey.
 
-    The resize is Pillow's bilinear filter, which is antialiased: its support grows with the reduction, so that small
-    objects do not alias away; or `resize_bilinear` where ``preprocess.filter`` says so. Raises `ConfigError` when the
-    photo or the input image has no pixel.
+    The filter is Pillow's bilinear one, which is antialiased: its support grows with the reduction, so that small
+    objects do not disappear. Where ``preprocess.filter`` is ``bilinear`` it is `resize_bilinear`.
+
+    Returns:
+      the input image and where the photo lies on it.
+
+    Raises:
+      ConfigError: the photo or the input size has no pixel.
     """
     placement = place_on_input((image.shape[0], image.shape[1]), input_size, preprocess)
     if image.shape[:2] != (placement.height, placement.width):
@@ -57,7 +62,7 @@ def make_input_image(
 def load_input_image(
     record: ImageRecord, input_size: tuple[int, int], preprocess: Preprocess
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Placement]:
-    """An image of a data set on its input image (`make_input_image`); raises `DataError` when it cannot be decoded."""
+    """Decodes an image of a data set and applies `make_input_image`; raises `DataError` when it cannot be decoded."""
     return make_input_image(record.pixels(), input_size, preprocess)
 
 
@@ -84,11 +89,11 @@ class InputImages(ABC):
     Attributes:
       dataset: exactly these images, in this order.
       input_size: ``(H, W)`` in pixels.
-      preprocess: how the images are laid on the input image.
+      preprocess: how photos were resized and padded.
       targets: all objects, padded to ``M``; boxes in input pixels.
       sizes: ``(height, width)`` of the originals.
-      content: the box of the input image where the photo lies.
-      image_ids: the data set's own, int32 where they fit and int64 otherwise: they stay on the host.
+      content: the box ``(x1, y1, x2, y2)`` of the input image that each photo covers, in input pixels.
+      image_ids: the data set's own, int32 where they fit and int64 otherwise; they stay on the host.
     """
 
     dataset: Dataset
@@ -130,12 +135,12 @@ class InputImages(ABC):
 
 @dataclass(frozen=True, eq=False)
 class ImageCache(InputImages):
-    """InputImages that were all loaded once, as RGB uint8; a batch costs one gather."""
+    """Input images that were all decoded once and are kept in memory, as RGB uint8; a batch costs one gather."""
 
     images: UInt8[np.ndarray, "n H W 3"] = field(repr=False)
 
     def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
-        """A copy of these input images."""
+        """Copies the pixels of these images."""
         return self.images[indices], indices
 
 
@@ -167,12 +172,12 @@ def build_cache(
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> ImageCache:
-    """Decode and resize every image of a data set into memory; ``n * H * W * 3`` bytes.
+    """Decodes and resizes every image of a data set into memory; this takes ``n * H * W * 3`` bytes.
 
     Args:
       dataset: what to cache.
       input_size: ``(H, W)`` in pixels.
-      preprocess: how images are laid on the input image.
+      preprocess: how photos are resized and padded.
       max_objects: ``M`` (see `padded_objects`, the default); of an image with more objects the crowd regions are
         dropped first, then the smallest objects.
       progress: called after each image.
@@ -196,7 +201,7 @@ def decode_all(
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> tuple[list[int], Dataset]:
-    """Fill ``images``; which of them hold one, and the data set of these (see `build_cache`)."""
+    """Decodes all images into ``images``; returns the indices that were decoded and the data set of these images."""
     n, input_size = len(dataset), (images.shape[1], images.shape[2])
     kept: list[int] = []
     findings: list[Finding] = []
@@ -227,14 +232,14 @@ def decode_all(
 
 
 def default_threads() -> int:
-    """One per processor, at most 8: beyond that decoding waits for memory."""
+    """One thread for each processor, at most 8: more of them would wait for memory."""
     return min(8, os.cpu_count() or 1)
 
 
 def pad_targets(records: tuple[ImageRecord, ...], placements: list[Placement], max_objects: int) -> Targets:
-    """The objects of ``n`` images in input pixels, each padded to ``M = max_objects``; NumPy arrays.
+    """The objects of ``n`` images in input pixels, padded to ``M = max_objects`` for each image; NumPy arrays.
 
-    Padding rows hold the box (0, 0, 1, 1): valid under every loss, so that no masked gradient is NaN.
+    Padding rows hold the box (0, 0, 1, 1), for which every loss is finite, so that no masked gradient is NaN.
     """
     n, m = len(records), max_objects
     boxes: Any = np.tile(np.array([0, 0, 1, 1], np.float32), (n, m, 1))
@@ -254,7 +259,7 @@ def pad_targets(records: tuple[ImageRecord, ...], placements: list[Placement], m
 
 
 def _kept_objects(record: ImageRecord, m: int) -> Int[np.ndarray, " k"]:
-    """Which objects to keep when only ``m`` fit, in the order of the file; ties go by content, never by position."""
+    """The objects to keep when only ``m`` fit, in the order of the file; content decides ties, never order."""
     n = len(record.boxes)
     if n <= m:
         return np.arange(n)

@@ -1,14 +1,16 @@
-"""From the objects of an annotation file to a checked `ImageRecord`: clip, drop, count and name."""
+"""From the objects of an annotation file or of arrays to a checked `ImageRecord`: clip, drop, count and name."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from yolojax.data.dataset import ImageRecord
+from yolojax.data.dataset import ImageRecord, Source
 from yolojax.data.images import read_header, settle_size
 from yolojax.data.summary import Notebook
+from yolojax.errors import DataError
 
 ROUNDING = 0.05
 """Pixels by which a box may pass the edge of its image unreported: files round their coordinates."""
@@ -52,7 +54,7 @@ class RecordBuilder:
         self,
         image_id: int,
         file_name: str,
-        source: Path,
+        source: Source,
         size: tuple[int, int],
         upright: bool,
         where: str,
@@ -104,3 +106,20 @@ def finite_number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def class_lookup(class_names: Sequence[str], where: str) -> dict[str, int]:
+    """The index of each class by name; `DataError` when the list is empty or names a class twice."""
+    names = list(class_names)
+    if not names:
+        raise DataError(f"{where}: no classes; name at least one")
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise DataError(f"{where}: classes listed more than once: {', '.join(twice)}; make the names unique")
+    return {n: i for i, n in enumerate(names)}
+
+
+def unknown_class(name: str, where: str, known: Sequence[str]) -> DataError:
+    """The error for an object of a class that is not among the known ones."""
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return DataError(f"{where}: unknown class {name!r}; the classes are {shown}. Correct the name or list the class")

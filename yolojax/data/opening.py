@@ -1,4 +1,4 @@
-"""`open_dataset`: what lies at a path is recognised by itself and read by the reader of its format."""
+"""`open_dataset` recognises the format of a data set and calls its reader."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from yolojax.data.classes import class_lookup, unknown_class
 from yolojax.data.coco import find_coco, open_coco_folder, read_coco
 from yolojax.data.dataset import Dataset
+from yolojax.data.objects import class_lookup, unknown_class
 from yolojax.data.shapes import SPLITS, open_shapes
 from yolojax.data.summary import Finding, Summary
 from yolojax.data.voc import find_voc, read_voc, voc_splits
@@ -42,7 +42,7 @@ def open_dataset(
       class_names: the classes in the order wanted; by default those of the data set.
       images: the folder of the images, where the format's own place for them does not hold.
       skip_bad: for training only: leave out what cannot be used, and name it in the summary, instead of raising. An
-        object of unknown class is left out alone; whatever else is wrong takes its image with it.
+        object of unknown class is left out alone; any other error leaves out the whole image.
 
     Returns:
       the data set, with every repair named in its ``summary``: boxes over the edge are clipped, boxes without extent
@@ -69,7 +69,7 @@ def read_dataset(
     images: str | Path | None = None,
     skip_bad: bool = False,
 ) -> Dataset:
-    """`open_dataset`, but a data set without a usable image is one, too: its summary says why."""
+    """`open_dataset`, but a data set without a usable image is returned, with the reasons in its summary."""
     if _is_shapes(path):
         return _with_classes(open_shapes(str(path), split), class_names)
     place = user_path(path)

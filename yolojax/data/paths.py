@@ -50,10 +50,15 @@ def read_text(path: Path) -> str:
 
 def choose_split(wanted: str, splits: Sequence[str], where: Path) -> str:
     """The split named ``wanted``: exactly, or the only one that begins so (``val`` finds ``val2017`` and ``valid``)."""
-    if wanted in splits:
-        return wanted
-    begins = [s for s in splits if s.startswith(wanted)]
-    if len(begins) == 1:
-        return begins[0]
+    if (found := split_named(wanted, splits)) is not None:
+        return found
     there = ", ".join(splits) or "none"
     raise DataError(f"{where}: there is no split {wanted!r}; the splits there: {there}")
+
+
+def split_named(name: str, splits: Sequence[str]) -> str | None:
+    """The split of this name, or the only one whose name begins with it (``val`` for ``val2017``), or None."""
+    if name in splits:
+        return name
+    candidates = [split for split in splits if split.startswith(name)]
+    return candidates[0] if len(candidates) == 1 else None

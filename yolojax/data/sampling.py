@@ -1,7 +1,7 @@
 """Which images make up which batch: pure functions of seed and step.
 
-Whatever decodes and carries the images, the order is decided here alone. So it is the same under any number of threads,
-devices and processes, and to resume a run needs only its step.
+The order of the images is decided here and nowhere else. It is therefore the same for any number of threads, devices
+and processes, and a run is resumed from its step alone.
 """
 
 import functools

@@ -271,7 +271,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> Float[np.nda
 
 
 def _paint(rng: np.random.Generator, picture: Float[np.ndarray, "h w 3"], figure: Figure) -> None:
-    """Lay a figure over the picture in place, with a colour that stands out from what it covers."""
+    """Draws a figure over the picture in place, in a colour that contrasts with what it covers."""
     fine = (_FINE * picture.shape[0], _FINE * picture.shape[1])
     rows, columns, mask = _window(figure, fine)
     top, left = rows.start // _FINE, columns.start // _FINE

@@ -1,4 +1,4 @@
-"""Which photos and videos are meant by what a user names: files, folders, patterns, standard input."""
+"""Finds the photos and videos that a user names: files, folders, patterns, standard input."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
 
 def find_sources(names: Iterable[str | Path], read_input: Callable[[], bytes] | None = None) -> list[Source]:
-    """Everything that is meant, each once, in order.
+    """The photos and videos that these names stand for, each once, in order.
 
     Args:
       names: files as they are, existing or not (reading them says what is wrong); folders, for the photos and videos

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from yolojax.data.dataset import Dataset
 from yolojax.data.opening import list_splits, open_dataset
+from yolojax.data.paths import split_named
 from yolojax.data.sampling import sample_indices
 from yolojax.errors import ConfigError
 
@@ -58,14 +59,6 @@ def take_fraction(dataset: Dataset, fraction: float, seed: int) -> Dataset:
         return dataset
     drawn = sample_indices(seed, 0, count, len(dataset))
     return dataset.take(sorted(drawn.tolist()))
-
-
-def split_named(name: str, available: tuple[str, ...]) -> str | None:
-    """The split of this name, or the only one whose name begins with it (``val`` for ``val2017``), or None."""
-    if name in available:
-        return name
-    candidates = [split for split in available if split.startswith(name)]
-    return candidates[0] if len(candidates) == 1 else None
 
 
 def validation_split(path: str | Path) -> str | None:

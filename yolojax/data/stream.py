@@ -1,4 +1,4 @@
-"""Batches from data sets that do not fit into memory: images are decoded on demand, and ahead of their use."""
+"""Input images of data sets that do not fit into memory: they are decoded each time, ahead of their use."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -20,14 +20,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class ImageStream(InputImages):
-    """InputImages that are decoded each time they are asked for, by a pool of threads that live as long as the
-    stream."""
+    """Input images that are decoded each time they are needed.
+
+    Attributes:
+      pool: threads that decode; they live as long as the stream.
+      threads: how many.
+    """
 
     pool: ThreadPoolExecutor = field(repr=False)
     threads: int
 
     def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
-        """These input images. With the data set's ``skip_bad`` the next image stands in for one that fails to decode.
+        """Decodes these images. With the data set's ``skip_bad`` an image that fails is replaced by the next one.
 
         Raises `DataError` when an image fails to decode, or with ``skip_bad`` when all do.
         """
@@ -36,7 +40,7 @@ class ImageStream(InputImages):
         return np.stack([pixels for pixels, _ in loaded]), np.array([i for _, i in loaded], np.int64)
 
     def load_one(self, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], int]:
-        """One input image, and which image it is; see `load`."""
+        """The pixels of one image and the index of the image that was decoded; see `load`."""
         n = len(self.dataset)
         for tried in range(n if self.dataset.skip_bad else 1):
             i = (index + tried) % n
@@ -67,14 +71,14 @@ def stream_images(
     max_objects: int | None = None,
     threads: int | None = None,
 ) -> ImageStream:
-    """The input images of a data set without a cache: batches equal those of `yolojax.data.input_images.build_cache`.
+    """The input images of a data set without a cache; the batches equal those of `build_cache`.
 
     Args:
       dataset: the images.
       input_size: ``(H, W)`` in pixels.
-      preprocess: how images are laid on the input image.
-      max_objects: ``M``; by default as `yolojax.data.input_images.padded_objects` has it.
-      threads: how many decode at once; by default one per processor, at most 8.
+      preprocess: how photos are resized and padded.
+      max_objects: ``M``; by default `padded_objects`.
+      threads: how many decode at once; by default one for each processor, at most 8.
     """
     if not len(dataset):
         raise DataError("the data set holds no image; give it at least one")

@@ -1,6 +1,6 @@
-"""What a reader changed, left out or noticed, each time with the file it happened in.
+"""What a reader changed, left out or noticed, with the file in which it happened.
 
-Nothing is repaired in silence: a `Summary` lists every finding, and its text is what the user sees.
+Every repair is listed in a `Summary`, whose text is shown to the user.
 """
 
 from collections import Counter
@@ -73,12 +73,12 @@ class Notebook:
         self._findings: list[Finding] = []
 
     def add(self, kind: Kind, where: str, detail: str) -> None:
-        """Write one finding down."""
+        """Adds one finding."""
         self._findings.append(Finding(kind, where, detail))
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
-        """Within it a `DataError` is raised as ever, or with ``skip_bad`` noted as skipped under ``where``."""
+        """A `DataError` in this block is raised as usual, or with ``skip_bad`` listed as skipped under ``where``."""
         try:
             yield
         except DataError as error:
@@ -87,5 +87,5 @@ class Notebook:
             self.add("skipped", where, str(error).removeprefix(f"{where}: "))
 
     def summary(self) -> Summary:
-        """What was written down so far."""
+        """The findings so far."""
         return Summary(tuple(self._findings))

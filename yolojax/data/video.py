@@ -26,7 +26,7 @@ def _opencv(what: str) -> Any:
         import cv2  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ConfigError(f"{what}: video needs OpenCV; install it with: pip install 'yolojax[video]'") from None
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said by our own errors
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our own errors say what is wrong
     return cv2
 
 

@@ -13,10 +13,9 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse as parse_xml
 
-from yolojax.data.classes import class_lookup, unknown_class
 from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.images import IMAGE_SUFFIXES
-from yolojax.data.objects import RawObject, RecordBuilder, finite_number
+from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
 from yolojax.data.paths import choose_split, find_folder, images_below, inside, read_text
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError
@@ -40,7 +39,7 @@ def voc_splits(root: Path) -> list[str]:
 def read_voc(
     root: Path, split: str | None, class_names: Sequence[str] | None, images: Path | None, skip_bad: bool
 ) -> Dataset:
-    """A VOC root, all of it or one split. Raises `DataError` as `yolojax.data.open_dataset` tells."""
+    """A VOC root, all of it or one split. Raises `DataError` as `open_dataset` does."""
     annotations = _annotation_folder(root)
     if annotations is None:
         raise DataError(f"{root}: no folder Annotations with XML files in it")

@@ -13,9 +13,8 @@ from typing import Any
 
 import yaml
 
-from yolojax.data.classes import class_lookup, unknown_class
 from yolojax.data.dataset import Dataset, ImageRecord
-from yolojax.data.objects import RawObject, RecordBuilder, finite_number
+from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
 from yolojax.data.paths import choose_split, images_below, inside, read_text
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError

@@ -1,12 +1,12 @@
-"""Ensembles: several trained members of one architecture as one program, and how far they disagree about each box.
+"""Ensembles: several sets of variables of one detector as one program, and how far they disagree about each box.
 
     members = stack_members([variables_of_seed_0, variables_of_seed_1, variables_of_seed_2])
     found = jax.jit(lambda m, images: detect_ensemble(detector, m, images, 0.25, 0.45, max_detections=100))(members, x)
     found.detections.boxes, found.spread, found.agree
 
-Members are stacked along a first axis and mapped by `jax.vmap`; what they find is made one by weighted box fusion
-(arXiv 1910.13302), whose scores count how many agree. That members which differ by nothing but their seed tell
-their uncertainty by their disagreement is Lakshminarayanan et al. 2017 (deep ensembles, arXiv 1612.01474).
+Members are stacked along a first axis and mapped by `jax.vmap`. Weighted box fusion (arXiv 1910.13302) combines their
+detections; its scores count how many members agree. Members that differ by their seed alone express their uncertainty
+by their disagreement (deep ensembles, B. Lakshminarayanan et al., arXiv 1612.01474).
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from yolojax.boxes import box_iou
 from yolojax.detector import Detector, Variables, prepare_images
 from yolojax.errors import ConfigError
 from yolojax.inference.tta import FUSION_IOU, fuse_detections
+from yolojax.nms import Suppression
+from yolojax.nms.named import BuiltIn
 from yolojax.postprocess import postprocess
 from yolojax.structures import Candidates, Detections
 
 
 class EnsembleDetections(NamedTuple):
-    """Fused detections and what the members say about each.
+    """Fused detections, and how far the members agree about each.
 
-    ``spread`` is the standard deviation (of a sample) of the boxes that the members have for a row, for each of x1, y1,
-    x2, y2 in input pixels; 0 where fewer than two members have one. ``agree`` counts the members that have one.
+    ``spread`` is the sample standard deviation of the members' boxes for a row, for each of x1, y1, x2, y2 in input
+    pixels; it is 0 where fewer than two members have a box for it. ``agree`` counts the members that have one.
     """
 
     detections: Detections
@@ -39,7 +41,7 @@ class EnsembleDetections(NamedTuple):
 
 
 def stack_members(members: Sequence[Variables]) -> Variables:
-    """Variables of one architecture as one pytree whose leaves have a first axis over the members.
+    """The variables of several members as one pytree whose leaves have a first axis over the members.
 
     Raises `ConfigError` when there is none, or when their arrays differ in name or shape.
     """
@@ -57,11 +59,15 @@ def detect_members(
     members: Variables,
     images: UInt8[Array, "B H W 3"],
     confidence: float | Float[Array, ""],
-    iou: float | Float[Array, ""],
+    iou: float | Float[Array, ""] | None = None,
     *,
     max_detections: int,
+    suppress: Suppression | BuiltIn | None = None,
 ) -> Detections:
-    """What each member finds by itself (as `yolojax.detect.detect`, BatchNorm folded): arrays with a first axis S."""
+    """The detections of each member by itself, as `yolojax.detect.detect` gives them: arrays with a first axis ``S``.
+
+    BatchNorm is folded inside; see `detect_ensemble` for the arguments.
+    """
     spec = detector.spec
     prepared = prepare_images(images, spec.preprocess)
 
@@ -75,17 +81,18 @@ def detect_members(
         Candidates(*(x.reshape(count * batch, *x.shape[2:]) for x in candidates)),
         confidence,
         iou,
+        suppress=spec.suppression if suppress is None else suppress,
         max_detections=max_detections,
-        suppression=spec.suppression,
         multi_label=spec.multi_label,
     )
     return Detections(*(x.reshape(count, batch, *x.shape[1:]) for x in found))
 
 
 def fuse_members(own: Detections, confidence: float | Float[Array, ""], *, max_detections: int) -> EnsembleDetections:
-    """Detections of ``S`` members, every array with a first axis over them, as one, with the spread of their boxes.
+    """Combines the detections of ``S`` members (arrays with a first axis over them) and computes their spread.
 
-    A member's box for a fused one is that of its class which overlaps it most, by an IoU above `FUSION_IOU`.
+    The box that a member has for a fused box is the one of the same class that overlaps it most, by an IoU above
+    `FUSION_IOU`.
     """
     count = own.boxes.shape[0]
     fused = fuse_detections(
@@ -116,28 +123,31 @@ def detect_ensemble(
     members: Variables,
     images: UInt8[Array, "B H W 3"],
     confidence: float | Float[Array, ""],
-    iou: float | Float[Array, ""],
+    iou: float | Float[Array, ""] | None = None,
     *,
     max_detections: int,
+    suppress: Suppression | BuiltIn | None = None,
 ) -> EnsembleDetections:
-    """Images to fused detections of all members; compiled whole by its users.
+    """Images to fused detections of all members; a pure function that its users compile as a whole.
 
     Args:
-      detector: the members' architecture, closed over, not folded.
+      detector: the members' detector, closed over.
       members: see `stack_members`.
       images: as for `yolojax.detect.detect`; boxes are in input pixels.
       confidence: a detection scores at least this, in its member and after fusion.
-      iou: of the suppression within each member.
+      iou: of greedy suppression within each member; None for every other kind.
       max_detections: rows an image, of each member and of the whole.
+      suppress: within each member, see `yolojax.postprocess.postprocess`; None takes what ``detector.spec`` names.
     """
-    own = detect_members(detector, members, images, confidence, iou, max_detections=max_detections)
+    own = detect_members(detector, members, images, confidence, iou, max_detections=max_detections, suppress=suppress)
     return fuse_members(own, confidence, max_detections=max_detections)
 
 
 def box_uncertainty(found: EnsembleDetections) -> Float[Array, "B K"]:
-    """The spread of each box as a share of its size: the mean over the sides, by the square root of the area.
+    """The spread of each box relative to its size: the mean over the four sides, divided by the square root of the
+    area.
 
-    0 where the spread is; read it where ``agree`` is at least 2.
+    It is 0 where the spread is 0, and means something where ``agree`` is at least 2.
     """
     x1, y1, x2, y2 = (found.detections.boxes[..., i] for i in range(4))
     size = jnp.sqrt(jnp.maximum((x2 - x1) * (y2 - y1), 0.0))

@@ -1,38 +1,71 @@
-"""Measuring a detector on a data set: batched detection, back to original pixels, pycocotools' numbers."""
+"""Evaluation of a detector on a data set: detection in batches, boxes in original pixels, pycocotools' numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat, cast
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, DTypeLike, Float, Int, UInt8
 
 from yolojax.config import ValidationConfig
 from yolojax.data import Dataset, InputImages, local_rows, onto_devices, open_dataset, open_input_images
-from yolojax.detect import detect
-from yolojax.detector import Detector, Variables
+from yolojax.detect import choose_iou, detect
+from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult, evaluate_coco
 from yolojax.eval.files import detections_to_coco
 from yolojax.geometry import batch_to_original
-from yolojax.inference.tta import TTA, describe_views, detect_views, with_tta
+from yolojax.inference.loading import ModelPath, load_detector
+from yolojax.inference.tta import TTA, describe_tta, detect_augmented, union_suppression, with_tta
+from yolojax.nms import Suppression, named_suppression
+from yolojax.nms.named import BuiltIn
 from yolojax.progress import Quiet, Reporter
 from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.structures import Detections
 
-DetectBatch = Callable[
-    [Variables, UInt8[Array, "B H W 3"], float | np.float32, float | np.float32],
-    Detections,
-]
+
+class DetectBatch:
+    """A compiled program from variables and input images to detections; see `make_detect_batch`.
+
+    Confidence and IoU threshold are traced; None takes the detector's own (`DetectorSpec.postprocess`).
+    """
+
+    def __init__(self, program: Any, spec: DetectorSpec, suppress: Suppression | BuiltIn) -> None:
+        self.program = program
+        self.spec = spec
+        self.suppress: Suppression | BuiltIn = suppress
+
+    def __call__(
+        self,
+        variables: Variables,
+        images: UInt8[Array, "B H W 3"] | UInt8[np.ndarray, "B H W 3"],
+        confidence: SupportsFloat | None = None,
+        iou: SupportsFloat | None = None,
+    ) -> Detections:
+        """Detections in input pixels; raises `ConfigError` for an ``iou`` that the suppression does not read."""
+        return self.program(variables, images, *self.thresholds(confidence, iou))
+
+    def thresholds(
+        self, confidence: SupportsFloat | None, iou: SupportsFloat | None
+    ) -> tuple[np.float32, np.float32 | None]:
+        """The two thresholds as the program takes them."""
+        own = self.spec.postprocess.validation
+        iou = choose_iou(self.spec, self.suppress, None if iou is None else float(iou), own.iou)
+        confidence = own.confidence if confidence is None else confidence
+        return np.float32(float(confidence)), None if iou is None else np.float32(iou)
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found. ``truncated`` counts detections that `ValidationConfig` had no room for."""
+    """The numbers of an evaluation, and the detections as a COCO result list.
+
+    ``truncated`` counts detections beyond the largest number an image, ``truncated_candidates`` those that did not
+    enter suppression.
+    """
 
     result: CocoResult
     detections: list[dict[str, Any]]
@@ -41,29 +74,46 @@ class Evaluation(NamedTuple):
 
 
 def make_detect_batch(
-    detector: Detector, max_detections: int, split: NamedSharding | None = None, tta: TTA | None = None
+    detector: Detector,
+    max_detections: int | None = None,
+    split: NamedSharding | None = None,
+    tta: TTA | None = None,
+    suppress: Suppression | BuiltIn | None = None,
 ) -> DetectBatch:
-    """A compiled function of variables, a uint8 input image batch, confidence and IoU; BatchNorm is folded inside it.
+    """The compiled function with which an evaluation detects; BatchNorm is folded inside it.
 
-    With ``split`` every device detects on its part of the batch, of which there must then be equally many images for
-    each; the detections are collected on all. With ``tta`` it detects on several views
-    (`yolojax.inference.tta.detect_views`), and the input images must be laid out by `yolojax.inference.tta.with_tta`.
+    Args:
+      detector: any record; what was replaced in it holds.
+      max_detections: rows an image; None takes the detector's own (`DetectorSpec.postprocess`).
+      split: how a batch lies on the devices. Each device then detects on its part, which must be equally large on all,
+        and the detections are collected on all.
+      tta: test-time augmentation; the images must then have the input size of `yolojax.inference.tta.with_tta`.
+      suppress: see `yolojax.postprocess.postprocess`; None takes what ``detector.spec`` names.
     """
-    found = detect if tta is None else partial(detect_views, tta=tta)
+    found = detect if tta is None else partial(detect_augmented, tta=tta)
+    if max_detections is None:
+        max_detections = detector.spec.postprocess.validation.max_detections
+    settings: dict[str, Any] = {"max_detections": max_detections, "suppress": suppress}
 
     def detect_batch(
-        variables: Variables, images: UInt8[Array, "B H W 3"], confidence: Float[Array, ""], iou: Float[Array, ""]
+        variables: Variables,
+        images: UInt8[Array, "B H W 3"],
+        confidence: Float[Array, ""],
+        iou: Float[Array, ""] | None,
     ) -> Detections:
-        def detect_images(images: Array, variables: Variables, confidence: Array, iou: Array) -> Detections:
-            return found(detector, variables, images, confidence, iou, max_detections=max_detections)
+        def detect_images(images: Array, variables: Variables, confidence: Array, iou: Array | None) -> Detections:
+            return found(detector, variables, images, confidence, iou, **settings)
 
         own = detect_images if split is None else by_image(detect_images, split, shared=3)
         return own(images, detector.fold(variables), confidence, iou)
 
     if split is None:
-        return jax.jit(detect_batch)
-    everywhere = NamedSharding(split.mesh, PartitionSpec())
-    return jax.jit(detect_batch, in_shardings=(everywhere, split, everywhere, everywhere), out_shardings=everywhere)
+        program = jax.jit(detect_batch)
+    else:
+        everywhere = NamedSharding(split.mesh, PartitionSpec())
+        shardings = (everywhere, split, everywhere, everywhere)
+        program = jax.jit(detect_batch, in_shardings=shardings, out_shardings=everywhere)
+    return DetectBatch(program, detector.spec, union_suppression(detector.spec, tta, suppress))
 
 
 def evaluate_images(
@@ -75,17 +125,16 @@ def evaluate_images(
     reporter: Reporter,
     split: NamedSharding | None = None,
 ) -> Evaluation:
-    """Evaluate on images that are already on their input images; the ground truth is in original pixels.
+    """Evaluates on images that already have the input size; the ground truth is in original pixels.
 
-    ``split`` is that of `make_detect_batch`. Each process then reads only the images that its own devices look at;
-    every process gets all detections, and the same numbers.
+    ``detect_batch`` comes from `make_detect_batch`, which was given the same ``split``. With ``split`` each process
+    reads only the images of its own devices; every process gets all detections and the same numbers.
     """
     rows: list[dict[str, Any]] = []
     truncated = truncated_candidates = done = 0
-    confidence, iou = np.float32(validation.confidence), np.float32(validation.iou)
     with reporter.task("evaluating", len(input_images)) as advance:
         for images, places in _evaluation_images(input_images, validation.batch_size, split):
-            found = jax.device_get(detect_batch(variables, images, confidence, iou))
+            found = jax.device_get(detect_batch(variables, images, validation.confidence, validation.iou))
             known = np.minimum(places, len(input_images) - 1)
             boxes = batch_to_original(found.boxes, input_images.content[known], input_images.sizes[known])
             for row in np.flatnonzero(places < len(input_images)):
@@ -107,7 +156,7 @@ def evaluate_images(
 def _evaluation_images(
     input_images: InputImages, batch_size: int, split: NamedSharding | None
 ) -> Iterator[tuple[Any, Int[np.ndarray, " B"]]]:
-    """The images of every batch of an evaluation, and their places; places beyond the last image only fill up."""
+    """The images of every batch of an evaluation, and their indices; indices beyond the last image are padding."""
     size = batch_size if split is None else -(-batch_size // split.mesh.size) * split.mesh.size
     mine = np.arange(size) if split is None else local_rows(split, size)
     for start in range(0, len(input_images), size):
@@ -117,32 +166,43 @@ def _evaluation_images(
 
 
 def evaluate(
-    model: str | Path | tuple[Detector, Variables],
+    model: str | Path | Sequence[str | Path] | tuple[Detector, Variables],
     data: str | Path | Dataset,
     split: str | None = None,
     *,
     validation: ValidationConfig | None = None,
     reporter: Reporter | None = None,
     tta: TTA | None = None,
+    suppress: Suppression | BuiltIn | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Evaluation:
     """COCO-style evaluation of a detector on a data set.
 
     Args:
-      model: a run directory or released detector, or a detector with its variables.
+      model: a run directory, a released detector, published files (several as a list or tuple of paths), or a pair of
+        a detector and its variables. What was replaced in the detector (``detector._replace(decode=mine)``) holds.
       data: a data set, or the path of one.
       split: which part of it; None takes all of it.
-      validation: confidence, NMS threshold and number of detections; the COCO protocol's by default.
-      reporter: where progress goes.
-      tta: the views to detect on, where an image is to be looked at several times.
+      validation: confidence, IoU threshold, number of detections and suppression. None of a setting takes the
+        detector's own: confidence .001, IoU .7 and 300 detections unless it was published with others.
+      reporter: told how far the evaluation is.
+      tta: test-time augmentation.
+      suppress: ``nms``, ``none`` or a function with the interface `yolojax.nms.Suppression`; None takes the one that
+        ``validation`` names, or else what the detector's ``spec`` names.
+      dtype: in which the network of a loaded model computes, ``float32`` (the default) or ``bfloat16``. A detector that
+        is given as a record computes in the type that it was built with.
 
     Raises:
-      ConfigError: when the views are wrong, or the data set's classes are not the detector's (they are joined by name).
+      ConfigError: when a setting is wrong or would not be read, or the data set's classes are not the detector's (they
+        are joined by name).
       DataError, CheckpointError: when data set or model cannot be read.
     """
-    from yolojax.inference.predict import load_detector
-
     validation, reporter = validation or ValidationConfig(), reporter or Quiet()
-    detector, variables = model if isinstance(model, tuple) else load_detector(model)
+    detector, variables = _as_detector(model, dtype)
+    if suppress is None:
+        suppress = validation_suppression(validation)
+    elif validation.suppress is not None:
+        raise ConfigError(f"suppress is given twice: a function and validation.suppress = {validation.suppress!r}")
     if not isinstance(data, Dataset):
         data = open_dataset(data, split, class_names=detector.spec.class_names)
     if data.skip_bad:
@@ -152,12 +212,37 @@ def evaluate(
     check_classes(detector, data)
     spec = with_tta(detector.spec, tta)
     if tta is not None:
-        reporter.say(describe_views(detector.spec, tta))
+        reporter.say(describe_tta(detector.spec, tta))
     input_images = open_input_images(data, spec.input_size, spec.preprocess, reporter)
     devices = split_over_devices(validation.batch_size) if jax.process_count() == 1 else None
     variables = variables if devices is None else on_all_devices(variables, devices)
-    detect_batch = make_detect_batch(detector, validation.max_detections, devices, tta)
+    detect_batch = make_detect_batch(detector, validation.max_detections, devices, tta, suppress)
     return evaluate_images(detect_batch, detector, variables, input_images, validation, reporter, devices)
+
+
+def _as_detector(
+    model: str | Path | Sequence[str | Path] | tuple[Detector, Variables], dtype: DTypeLike | None
+) -> tuple[Detector, Variables]:
+    """A pair of a detector and its variables as it is, or the one that paths lead to."""
+    if isinstance(model, tuple) and any(isinstance(part, Detector) for part in model):
+        if len(model) != 2 or not isinstance(model[0], Detector):
+            raise ConfigError("a model that is a record is a pair: give (detector, variables)")
+        if dtype is not None:
+            raise ConfigError("dtype belongs to a model that is loaded; build the detector with dtype instead")
+        return model[0], cast(Variables, model[1])
+    return load_detector(cast(ModelPath, model), dtype="float32" if dtype is None else dtype)
+
+
+def validation_suppression(validation: ValidationConfig) -> Suppression | BuiltIn | None:
+    """The suppression that a configuration names, None where it names none.
+
+    Raises `ConfigError` for a parameter that no suppression reads.
+    """
+    if validation.suppress is not None:
+        return named_suppression(validation.suppress, validation.suppress_parameter)
+    if validation.suppress_parameter is not None:
+        raise ConfigError("suppress_parameter belongs to a suppression; give suppress as well, such as soft-gaussian")
+    return None
 
 
 def check_classes(detector: Detector, dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""A detector with its variables from whatever it is kept in: a run, a released folder, or published files."""
+"""A detector with its variables from a run directory, a released detector or published files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import DTypeLike
 
 from yolojax import zoo
 from yolojax.detector import Detector, Variables
@@ -19,6 +20,10 @@ from yolojax.weights.class_names import read_class_names
 from yolojax.weights.released import fit_tree, load_description, load_weights
 
 _WANTED = "give a run directory, a released detector, cfg and weights of a Darknet, or an .npz of YOLOX arrays"
+
+ModelPath = str | Path | Sequence[str | Path]
+"""One path, or several that belong to one detector."""
+
 Size = SupportsIndex | Sequence[SupportsIndex]
 """Pixels of the longer side, or ``(height, width)``."""
 
@@ -26,15 +31,16 @@ _PICKLED = (".pt", ".pth", ".pkl", ".ckpt")
 
 
 def load_detector(
-    *paths: str | Path,
+    *paths: ModelPath,
     size: Size | None = None,
+    dtype: DTypeLike = "float32",
     parts: Mapping[str, Callable[..., Any]] | None = None,
     detector: Detector | None = None,
 ) -> tuple[Detector, Variables]:
     """A detector and its variables, checked against each other.
 
     Args:
-      paths: one of
+      paths: given one by one or as a list; a leading ``~`` is the home directory. One of
 
         - a run directory (its ``best/`` is taken), the name of one in ``runs/``, or a folder with ``detector.json``;
         - ``FILE.cfg`` and ``FILE.weights`` of a Darknet (either finds the other beside it);
@@ -42,7 +48,8 @@ def load_detector(
 
         and with published files, where their classes have to be named, a text file of class names, one a line
         (``.names`` or ``.txt``).
-      size: another input image than the detector's own: its longer side, or ``(height, width)``.
+      size: another input size than the detector's own, in pixels: its longer side, or ``(height, width)``.
+      dtype: in which the network computes, ``float32`` or ``bfloat16``. Parameters and boxes are float32 always.
       parts: functions of the user's own that a released detector was made with, such as ``{"assign": my_assign}`` or
         ``{"decode": my_decode}``, since files hold no functions (`yolojax.zoo.custom_parts`).
       detector: the whole record, for variables of a detector that the zoo does not know.
@@ -52,7 +59,8 @@ def load_detector(
       ConfigError: files that do not belong together, class names that are not as many as the classes, a size that
         the detector's strides do not divide, or parts that the detector does not have.
     """
-    files = [user_path(path) for path in paths]
+    files = model_files(paths)
+    dtype = _network_dtype(dtype)
     if not files:
         raise ConfigError(f"which detector? {_WANTED}")
     suffixes = [file.suffix.lower() for file in files]
@@ -61,33 +69,51 @@ def load_detector(
     if _published(files):
         if parts or detector is not None:
             raise ConfigError(f"{files[0]}: published files have no parts of your own; edit the record with _replace")
-        detector, variables = _load_published(files)
+        detector, variables = _load_published(files, dtype)
     elif len(files) == 1:
         if suffixes[0] in _PICKLED:
             raise CheckpointError(f"{files[0]}: pickled files can run any program and are not opened; {_WANTED}")
-        detector, variables = _load_released(files[0], parts, detector)
+        detector, variables = _load_released(files[0], dtype, parts, detector)
     else:
         raise ConfigError(f"{' '.join(map(str, files))}: these do not make one detector; {_WANTED}")
     return detector if size is None else with_input_size(detector, size), variables
 
 
-def load_origin(*paths: str | Path) -> dict[str, Any]:
-    """What a released detector says of itself: its training, its numbers, what wrote it. Published files say nothing.
+def model_files(paths: Iterable[ModelPath]) -> list[Path]:
+    """The files that are meant by paths and lists of paths, with ``~`` expanded."""
+    lists = ([path] if isinstance(path, str | Path) or not isinstance(path, Sequence) else path for path in paths)
+    return [user_path(path) for several in lists for path in several]
+
+
+def load_origin(*paths: ModelPath) -> dict[str, Any]:
+    """What a released detector says about itself: training, numbers, versions. It is empty for published files.
 
     ``paths`` as for `load_detector`; raises `CheckpointError` as it does.
     """
-    if _published(Path(path) for path in paths):
-        return {}
-    return load_description(released_folder(paths[0]))
+    files = model_files(paths)
+    if not files:
+        raise ConfigError(f"which detector? {_WANTED}")
+    return {} if _published(files) else load_description(released_folder(files[0]))
+
+
+def _network_dtype(dtype: DTypeLike) -> DTypeLike:
+    """The type itself; raises `ConfigError` unless it is one that networks compute in."""
+    try:
+        known = jnp.dtype(dtype) in (jnp.dtype("float32"), jnp.dtype("bfloat16"))
+    except TypeError:
+        known = False
+    if not known:
+        raise ConfigError(f"dtype = {dtype!r}: give float32 or bfloat16")
+    return dtype
 
 
 def with_input_size(detector: Detector, size: Size) -> Detector:
-    """The same detector on another input image; its variables fit it as they are.
+    """The same record for another input size; its variables fit it unchanged.
 
-    Of the record only ``spec`` changes, so ``init`` still starts from what it expects at the size it was made for.
-
-    ``size`` is ``(height, width)``, or the longer side, to which the other keeps its ratio as well as the largest
-    stride lets it. Raises `ConfigError` when a side is no multiple of the largest stride.
+    Only ``spec.input_size`` is replaced: the functions of a record compute with images of any size that its strides
+    divide, and what was replaced in the record stays. ``size`` is ``(height, width)`` in pixels, or the longer side;
+    the other side then keeps the ratio as nearly as the largest stride allows. Raises `ConfigError` when a side is no
+    multiple of the largest stride.
     """
     spec, stride = detector.spec, max(detector.spec.strides)
     try:
@@ -115,15 +141,17 @@ def _published(files: Iterable[Path]) -> bool:
 
 
 def _load_released(
-    path: Path, parts: Mapping[str, Callable[..., Any]] | None, detector: Detector | None
+    path: Path, dtype: DTypeLike, parts: Mapping[str, Callable[..., Any]] | None, detector: Detector | None
 ) -> tuple[Detector, Variables]:
     folder = released_folder(path)
     description = load_description(folder)["detector"]
     try:
         if detector is None:
-            detector = zoo.from_description(description, parts=parts)
+            detector = zoo.from_description(description, dtype=dtype, parts=parts)
         else:
             zoo.check_record(detector, description)
+            if jnp.dtype(dtype) != jnp.float32:
+                raise ConfigError("dtype belongs to a detector that is loaded; build the record with dtype instead")
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     weights = folder / "weights.safetensors"
@@ -131,7 +159,7 @@ def _load_released(
     return detector, jax.tree.map(jnp.asarray, variables)
 
 
-def _load_published(files: Sequence[Path]) -> tuple[Detector, Variables]:
+def _load_published(files: Sequence[Path], dtype: DTypeLike) -> tuple[Detector, Variables]:
     by_suffix: dict[str, Path] = {}
     for file in files:
         suffix = ".names" if file.suffix.lower() == ".txt" else file.suffix.lower()
@@ -142,13 +170,14 @@ def _load_published(files: Sequence[Path]) -> tuple[Detector, Variables]:
     if ".npz" in by_suffix:
         if len(by_suffix) > 1:
             raise ConfigError(f"{by_suffix['.npz']} is a detector by itself; leave the other files out")
-        return zoo.from_yolox(by_suffix[".npz"], class_names=None if names is None else read_class_names(names))
+        class_names = None if names is None else read_class_names(names)
+        return zoo.from_yolox(by_suffix[".npz"], class_names=class_names, dtype=dtype)
     for own, other in ((".cfg", ".weights"), (".weights", ".cfg")):
         if other not in by_suffix:
             by_suffix[other] = by_suffix[own].with_suffix(other)
             if not by_suffix[other].is_file():
                 raise CheckpointError(f"{by_suffix[own]}: {by_suffix[other].name} is not beside it; give both files")
-    return zoo.from_darknet(by_suffix[".cfg"], by_suffix[".weights"], names=names)
+    return zoo.from_darknet(by_suffix[".cfg"], by_suffix[".weights"], names=names, dtype=dtype)
 
 
 def released_folder(path: str | Path) -> Path:

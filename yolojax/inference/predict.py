@@ -1,4 +1,4 @@
-"""Prediction: a detector with its variables, an image or many in, boxes in original pixels out."""
+"""Prediction: from a detector with its variables and photos to boxes in pixels of the photos."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from typing import Any, SupportsFloat, SupportsIndex, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, DTypeLike, Float, UInt8
 
 from yolojax.config import MOST_DETECTIONS
 from yolojax.data.images import read_image, to_rgb
 from yolojax.data.input_images import make_input_image
-from yolojax.detect import detect
+from yolojax.detect import choose_iou, detect
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import batch_to_original
-from yolojax.inference.loading import Size, load_detector, released_folder
+from yolojax.inference.loading import ModelPath, Size, load_detector, released_folder
 from yolojax.inference.results import Result
-from yolojax.inference.tta import TTA, detect_views, with_tta
+from yolojax.inference.tta import TTA, detect_augmented, union_suppression, with_tta
+from yolojax.nms import Suppression
+from yolojax.nms.named import BuiltIn
 from yolojax.paths import user_path
 from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.structures import Detections
@@ -42,9 +44,22 @@ class Predictor:
     """A detector ready to use: ``predictor(image)`` gives a `Result`, ``predictor(images)`` a list of them.
 
     One program is compiled, for the batch size given, whatever the sizes of the photos (and a second one when classes
-    are first picked out); thresholds are traced and can change from call to call. What an image gives does not depend
-    on the images beside it. With ``tta`` each photo is looked at several times, see `yolojax.inference.tta`. Where
-    there are several devices and they can share a batch equally, they do.
+    are first selected); thresholds are traced and can change from call to call. What an image gives does not depend on
+    the images beside it. Several devices share a batch where they can do so equally.
+
+    Args:
+      detector: any record; what was replaced in it (``detector._replace(decode=mine)``) holds. The network computes in
+        the type that the detector was built with (``zoo.build(..., dtype="bfloat16")``, ``load(..., dtype=...)``);
+        boxes are computed in float32.
+      variables: those of the detector, as trained.
+      max_detections: most detections of a photo; None takes the detector's own (`DetectorSpec.postprocess`).
+      batch_size: photos that the network takes at once.
+      tta: test-time augmentation, see `yolojax.inference.tta.TTA`.
+      suppress: ``nms``, ``none`` or a function with the interface `yolojax.nms.Suppression`, such as
+        ``partial(soft_nms_gaussian, sigma=0.3)``; None takes what the detector's ``spec`` names.
+
+    Raises:
+      ConfigError: for an argument out of range.
     """
 
     def __init__(
@@ -52,28 +67,34 @@ class Predictor:
         detector: Detector,
         variables: Variables,
         *,
-        max_detections: SupportsIndex = 100,
+        max_detections: SupportsIndex | None = None,
         batch_size: SupportsIndex = 1,
         tta: TTA | None = None,
+        suppress: Suppression | BuiltIn | None = None,
     ) -> None:
+        self._defaults = detector.spec.postprocess.prediction
+        max_detections = self._defaults.max_detections if max_detections is None else max_detections
         max_detections = _count("max_detections", max_detections, MOST_DETECTIONS)
         batch_size = _count("batch_size", batch_size)
         self.spec = detector.spec
         self.layout = with_tta(detector.spec, tta)
         self.batch_size = batch_size
+        self.detector = detector
+        suppress = union_suppression(detector.spec, tta, suppress)
+        self.suppress: Suppression | BuiltIn = suppress
         # As one program: run operation by operation, it would compile something for the shape of every layer.
         self.variables = jax.jit(detector.fold)(variables)
-        self.detector = detector
 
         def run(
             images: UInt8[Array, "B H W 3"],
             variables: Variables,
             confidence: Float[Array, ""],
-            iou: Float[Array, ""],
+            iou: Float[Array, ""] | None,
             wanted: Bool[Array, " C"] | None,
         ) -> Detections:
-            found = detect if tta is None else partial(detect_views, tta=tta)
-            return found(detector, variables, images, confidence, iou, wanted, max_detections=max_detections)
+            found = detect if tta is None else partial(detect_augmented, tta=tta)
+            settings = {"max_detections": max_detections, "suppress": suppress}
+            return found(detector, variables, images, confidence, iou, wanted, **settings)
 
         split = split_over_devices(batch_size)
         if split is not None:
@@ -85,22 +106,27 @@ class Predictor:
         self,
         images: list[Any] | tuple[Any, ...],
         *,
-        confidence: SupportsFloat = ...,
-        iou: SupportsFloat = ...,
+        confidence: SupportsFloat | None = ...,
+        iou: SupportsFloat | None = ...,
         classes: Any = ...,
     ) -> list[Result]: ...
 
     @overload
     def __call__(
-        self, images: Photo, *, confidence: SupportsFloat = ..., iou: SupportsFloat = ..., classes: Any = ...
+        self,
+        images: Photo,
+        *,
+        confidence: SupportsFloat | None = ...,
+        iou: SupportsFloat | None = ...,
+        classes: Any = ...,
     ) -> Result: ...
 
     def __call__(
         self,
         images: Photo,
         *,
-        confidence: SupportsFloat = 0.25,
-        iou: SupportsFloat = 0.45,
+        confidence: SupportsFloat | None = None,
+        iou: SupportsFloat | None = None,
         classes: Classes | None = None,
     ) -> Result | list[Result]:
         """Detect on one image, or on a list of them; see `many` for the arguments and what raises."""
@@ -113,8 +139,8 @@ class Predictor:
         self,
         images: Iterable[Photo],
         *,
-        confidence: SupportsFloat = 0.25,
-        iou: SupportsFloat = 0.45,
+        confidence: SupportsFloat | None = None,
+        iou: SupportsFloat | None = None,
         classes: Classes | None = None,
     ) -> Iterator[Result]:
         """Detect on many images, ``batch_size`` at a time; a `Result` for each, in order.
@@ -122,8 +148,10 @@ class Predictor:
         Args:
           images: files, RGB uint8 arrays (of NumPy, JAX or PyTorch) or Pillow images, of any sizes; read as they are
             needed.
-          confidence: detections must score at least this.
-          iou: of two boxes of a class that overlap more than this, the weaker is left out.
+          confidence: the least score of a detection; None takes the detector's own (.25 unless it says otherwise).
+          iou: of two boxes of a class that overlap by more than this, greedy suppression removes the one of lower
+            score; None takes the detector's own (.45 unless it says otherwise). Other kinds of suppression have
+            thresholds of their own and take no ``iou``.
           classes: names or indices of the classes to report; None reports all. A box of another class does not come
             back under its second best.
 
@@ -131,20 +159,23 @@ class Predictor:
           ConfigError: a threshold out of range, an unknown class, or an array that is no RGB image.
           DataError: a file that cannot be read.
         """
+        confidence = self._defaults.confidence if confidence is None else confidence
         if not 0 <= _number(confidence) < 1:
             raise ConfigError(f"confidence = {confidence!r}: give a number from 0 to below 1")
-        if not 0 < _number(iou) <= 1:
+        if iou is not None and not 0 < _number(iou) <= 1:
             raise ConfigError(f"iou = {iou!r}: give a number above 0, at most 1")
+        threshold = choose_iou(self.spec, self.suppress, None if iou is None else float(iou), self._defaults.iou)
         if isinstance(images, str | Path) or not isinstance(images, Iterable):
             raise ConfigError(f"many({images!r}): give a list of images")
         wanted = None if classes is None else class_mask(classes, self.spec.class_names)
-        return self._many(iter(images), jnp.float32(float(confidence)), jnp.float32(float(iou)), wanted)
+        iou_array = None if threshold is None else jnp.float32(threshold)
+        return self._many(iter(images), jnp.float32(float(confidence)), iou_array, wanted)
 
     def _many(
-        self, images: Iterator[Photo], confidence: jax.Array, iou: jax.Array, wanted: np.ndarray | None
+        self, images: Iterator[Photo], confidence: jax.Array, iou: jax.Array | None, wanted: np.ndarray | None
     ) -> Iterator[Result]:
         while chunk := list(islice(images, self.batch_size)):
-            # Rows that no photo fills keep what the input image is padded with; nobody reads what they give.
+            # Rows without a photo hold the padding of the input image; their detections are not read.
             inputs = np.full((self.batch_size, *self.layout.input_size, 3), self.spec.preprocess.pad, np.uint8)
             content = np.tile(np.array([0, 0, 1, 1], np.int64), (self.batch_size, 1))
             sizes = np.ones((self.batch_size, 2), np.int64)
@@ -228,7 +259,7 @@ def _count(name: str, value: Any, most: int | None = None) -> int:
 
 
 def class_mask(classes: Classes, class_names: Sequence[str]) -> Bool[np.ndarray, " C"]:
-    """Which classes are meant by names or indices; raises `ConfigError` naming the first that is none, or for none."""
+    """A mask of the classes with these names or indices; raises `ConfigError` for an unknown one, or for none."""
     mask = np.zeros(len(class_names), bool)
     alone = isinstance(classes, str) or _index(classes) is not None
     wanted: Iterable[Any] = classes if isinstance(classes, Iterable) and not alone else [classes]
@@ -245,19 +276,22 @@ def class_mask(classes: Classes, class_names: Sequence[str]) -> Bool[np.ndarray,
 
 
 def load(
-    *paths: str | Path,
+    *paths: ModelPath,
     size: Size | None = None,
-    max_detections: SupportsIndex = 100,
+    dtype: DTypeLike = "float32",
+    max_detections: SupportsIndex | None = None,
     batch_size: SupportsIndex = 1,
     tta: TTA | None = None,
+    suppress: Suppression | BuiltIn | None = None,
     parts: Mapping[str, Callable[..., Any]] | None = None,
     detector: Detector | None = None,
 ) -> Predictor:
-    """A ready `Predictor` from a run directory, a released detector or published files; see `load_detector`.
+    """A ready `Predictor` from a run directory, a released detector or published files.
 
-    With ``tta`` it looks at each photo several times: at other sizes, and mirrored (`yolojax.inference.tta.TTA`). A run
-    that was trained with functions of the user's own asks for them as ``parts``, or for the whole record as
-    ``detector``.
+    ``paths``, ``size``, ``dtype``, ``parts`` and ``detector`` are those of `load_detector`, which also says what
+    raises; the others are those of `Predictor`.
     """
-    detector, variables = load_detector(*paths, size=size, parts=parts, detector=detector)
-    return Predictor(detector, variables, max_detections=max_detections, batch_size=batch_size, tta=tta)
+    detector, variables = load_detector(*paths, size=size, dtype=dtype, parts=parts, detector=detector)
+    return Predictor(
+        detector, variables, max_detections=max_detections, batch_size=batch_size, tta=tta, suppress=suppress
+    )

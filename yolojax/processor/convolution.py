@@ -1,20 +1,21 @@
 """One convolution, several lowerings: same kernel ``[kh, kw, cin, cout]``, same values, chosen by what runs fastest.
 
 On an accelerator a convolution is left to the compiler. XLA on CPU has a good matrix product and a poor convolution,
-above all its gradients, so there `convolve` rewrites a convolution as matrix products where that was measured to be
-faster. Padding is symmetric, ``k // 2`` on every side, as in Darknet and
-PyTorch; ``SAME`` would pad a stride-2 convolution on one side only and shift published weights by a pixel.
+above all its gradients, so for a CPU `convolve` rewrites a convolution as matrix products where that was measured to
+be faster. The choice is made when a program is lowered for a platform (`jax.lax.platform_dependent`), not when it is
+traced, so a program that is exported for a GPU or a TPU from a machine without one holds convolutions only.
+
+Padding is symmetric, ``k // 2`` on every side, as in Darknet and PyTorch; ``SAME`` would pad a stride-2 convolution on
+one side only and shift published weights by a pixel.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
-
-from yolojax.processor.winograd import winograd
-
-# Below, its transforms cost more than they save.
-WINOGRAD_CHANNELS = 32
 
 # Below, gathering the windows of a strided convolution costs more than its matrix product saves: with both gradients,
 # 16 images of 160x160x16 to 32 channels take 41 ms as columns and 36 as they are, 80x80x32 to 64 take 24.5 and 21.
@@ -80,26 +81,31 @@ def depthwise(
     return total
 
 
+@partial(jax.jit, static_argnums=(2, 3), inline=True)
 def convolve(
     x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw i O"], stride: int = 1, groups: int = 1
 ) -> Float[Array, "B h w O"]:
-    """Convolution with symmetric padding ``k // 2``, in the lowering that is fastest on the default backend.
+    """Convolution with symmetric padding ``k // 2``, in the lowering that runs fastest where it is compiled for.
 
-    The choice is made while tracing, from static shapes and `jax.default_backend`; all lowerings agree to rounding.
+    All lowerings agree to rounding. Convolutions of the same shapes are traced once.
     """
-    if jax.default_backend() != "cpu":
-        return plain(x, kernel, stride, groups)
-    if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
-        return depthwise(x, kernel, stride)
+    lowering = _cpu_lowering(x.shape, kernel.shape, stride, groups)
+    default = partial(plain, stride=stride, groups=groups)
+    return default(x, kernel) if lowering is None else lax.platform_dependent(x, kernel, cpu=lowering, default=default)
+
+
+def _cpu_lowering(
+    x: tuple[int, ...], kernel: tuple[int, ...], stride: int, groups: int
+) -> Callable[[Array, Array], Array] | None:
+    """The lowering that a CPU runs faster than `plain` for these shapes; None where `plain` is the fastest."""
+    if groups == x[-1] == kernel[-1] and groups > 1:
+        return partial(depthwise, stride=stride)
     if groups != 1:
-        return plain(x, kernel, stride, groups)
-    size = kernel.shape[:2]
+        return None
+    size = kernel[:2]
     if size == (1, 1) and stride == 1:
-        return pointwise(x, kernel)
-    if size == (3, 3) and stride == 1 and min(kernel.shape[2:]) >= WINOGRAD_CHANNELS:
-        # In float32 whatever comes in: its transforms would lose most of the eight bits that bfloat16 has.
-        return winograd(x.astype(jnp.float32), kernel.astype(jnp.float32)).astype(x.dtype)
-    even = x.shape[1] % 2 == x.shape[2] % 2 == 0
-    if stride == 2 and size[0] % 2 == size[1] % 2 == 1 and even and x.shape[3] >= COLUMNS_CHANNELS:
-        return strided_by_columns(x, kernel)
-    return plain(x, kernel, stride)
+        return pointwise
+    even = x[1] % 2 == x[2] % 2 == 0
+    if stride == 2 and size[0] % 2 == size[1] % 2 == 1 and even and x[3] >= COLUMNS_CHANNELS:
+        return strided_by_columns
+    return None

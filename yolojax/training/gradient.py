@@ -1,6 +1,7 @@
 """Loss and gradient of a batch, computed in one pass or in several equal parts with the same result."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -112,8 +113,10 @@ def accumulated_gradient(count: int) -> GradientOf:
         shapes = jax.eval_shape(one, state, *jax.tree.map(lambda x: x[0], parts), hyper)[0]
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         # A rolled loop around convolutions is some twenty times slower on XLA's CPU backend (jax issue 12868).
-        unroll = count if jax.default_backend() == "cpu" else 1
-        (gradients, state), stacked = jax.lax.scan(step, (zero, state), parts, unroll=unroll)
+        loop = partial(jax.lax.scan, step)
+        (gradients, state), stacked = jax.lax.platform_dependent(
+            (zero, state), parts, cpu=partial(loop, unroll=count), default=loop
+        )
         terms: LossTerms = jax.tree.map(join, stacked)
         loss, of_parts = terms.reduce()
         first = {index: name for name, index in reversed(groups.items())}

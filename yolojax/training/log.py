@@ -104,7 +104,6 @@ def validation_note(row: dict[str, Any]) -> str:
 
 COUNTED = {
     "count/dropped": "objects over the padding",
-    "count/collisions": "collisions in assignment",
     "count/unassigned": "objects without a prediction",
     "count/truncated_candidates": "candidates truncated",
     "count/truncated": "detections truncated",

@@ -11,7 +11,7 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from yolojax import zoo
-from yolojax.augment.compose import Augmentation
+from yolojax.augment import Augmentation
 from yolojax.config import ModelConfig, TrainConfig
 from yolojax.data import Dataset, InputImages, Sampler, box_sizes_on_input, choose_input_size
 from yolojax.detector import Detector, check_parts

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from yolojax.augment.compose import Augmentation
+from yolojax.augment import Augmentation
 from yolojax.config import OptimiserConfig, TrainConfig
 from yolojax.detector import Detector, freeze_mask, prepare_images
 from yolojax.errors import ConfigError

@@ -29,7 +29,7 @@ from yolojax.data import ImageCache, InputImages, Sampler, open_input_images
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult
-from yolojax.inference.evaluate import evaluate_images, make_detect_batch
+from yolojax.inference.evaluate import evaluate_images, make_detect_batch, validation_suppression
 from yolojax.progress import Quiet, Reporter
 from yolojax.structures import Batch, Hyper, Targets
 from yolojax.training.augmentation import images_per_sample
@@ -294,7 +294,9 @@ def sweep(
     if measure and val_set is not None:
         clock = time.monotonic()
         val_images = open_input_images(val_set, spec.input_size, spec.preprocess, reporter)
-        detect = make_detect_batch(detector, config.validation.max_detections)
+        detect = make_detect_batch(
+            detector, config.validation.max_detections, suppress=validation_suppression(config.validation)
+        )
         results = [
             evaluate_images(detect, detector, v, val_images, config.validation, reporter).result for v in variables
         ]

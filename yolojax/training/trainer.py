@@ -20,7 +20,7 @@ from jaxtyping import Int
 from yolojax.data import InputImages, device_batches, prefetch
 from yolojax.detector import Detector, Variables
 from yolojax.errors import NonFiniteError
-from yolojax.inference.evaluate import Evaluation, evaluate_images, make_detect_batch
+from yolojax.inference.evaluate import Evaluation, evaluate_images, make_detect_batch, validation_suppression
 from yolojax.progress import Reporter, Task
 from yolojax.sharding.devices import device_memory
 from yolojax.sharding.processes import any_process, first_of, is_first, replicate, wait_for_all
@@ -113,7 +113,12 @@ class Trainer:
         self._stop, self._stopping, self._ending = StopSignal(), False, False
         self._keeps_states = reads_state(self.callbacks)
         self._learning_rate = jax.jit(self._learning_rate_at)
-        self._detect_batch = make_detect_batch(run.detector, run.config.validation.max_detections, run.devices.split)
+        self._detect_batch = make_detect_batch(
+            run.detector,
+            run.config.validation.max_detections,
+            run.devices.split,
+            suppress=validation_suppression(run.config.validation),
+        )
         self._exits = ExitStack()
         self._advance: Task | None = None
         self._batches: Iterator[tuple[Int[np.ndarray, " B"], Batch]] = iter(())

@@ -12,7 +12,7 @@ from jaxtyping import Array, DTypeLike, Float
 from yolojax.assign import best_anchor_assign
 from yolojax.boxes import xyxy_to_cxcywh
 from yolojax.coding import anchor_grid, decode, decode_yolov5, flatten_levels
-from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs
+from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs, Postprocess, Thresholds
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.losses import (
@@ -33,6 +33,9 @@ from yolojax.zoo.parts import BOX_LOSSES, CLASS_LOSSES, find_part
 
 PREPROCESS = Preprocess("stretch", filter="bilinear")
 """Darknet's: the photo stretched to the input image, RGB, 0..1."""
+
+POSTPROCESS = Postprocess(validation=Thresholds(confidence=0.005, iou=0.45, max_detections=300))
+"""Darknet's: the thresholds of its validation."""
 
 _NO_PREDICTION = -1e4
 
@@ -242,6 +245,7 @@ def pyramid_detector(
         PREPROCESS,
         hyper={"ignore_iou": 0.7},
         options=options,
+        postprocess=POSTPROCESS,
     )
 
     def make_network(style: Style) -> Network:

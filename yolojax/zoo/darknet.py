@@ -51,7 +51,7 @@ from yolojax.weights.darknet import (
 from yolojax.weights.darknet_layers import Region, Yolo
 from yolojax.weights.darknet_write import with_classes
 from yolojax.weights.released import fit_tree
-from yolojax.zoo.anchored import AnchoredLevel, anchored_detection
+from yolojax.zoo.anchored import POSTPROCESS, AnchoredLevel, anchored_detection
 from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import flax_detector
@@ -283,6 +283,7 @@ def _build(
         Preprocess("letterbox" if cfg.letter_box else "stretch", pad=128, filter="bilinear"),
         hyper={"ignore_iou": ignore},
         options=options,
+        postprocess=POSTPROCESS,
     )
     style = Style(momentum=momentum, epsilon=epsilon, dtype=dtype)
     return mark_built(flax_detector(spec, darknet_network(cfg, split_parts(cfg, length), style), loss, decode))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from weakref import WeakKeyDictionary
 
-from yolojax.detector import Detector, DetectorSpec
+from yolojax.detector import Detector, DetectorSpec, Postprocess, Thresholds
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.zoo.parts import CUSTOM, needs_part, qualified_name
@@ -78,6 +78,7 @@ def check_record(detector: Detector, description: Mapping[str, Any], *, loose: t
     """
     made, given = (json.loads(json.dumps(x)) for x in (dataclasses.asdict(detector.spec), dict(description)))
     given.pop("custom", None)
+    given.setdefault("postprocess", made["postprocess"])  # which older descriptions do not say
     for entry in (made, given):
         if isinstance(entry.get("options"), dict):
             entry["options"] = {k: v for k, v in entry["options"].items() if k not in loose}
@@ -125,12 +126,19 @@ def restore(
         # What a specification says beside the architecture holds as it is written.
         stated = {key: description[key] for key in ("suppression", "multi_label", "hyper") if key in description}
         preprocess = _read_preprocess(description["preprocess"])
+        if "postprocess" in description:
+            stated["postprocess"] = _read_postprocess(description["postprocess"])
         spec = dataclasses.replace(detector.spec, preprocess=preprocess, **stated)
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"the description does not make a detector: {error}") from error
     detector = detector._replace(spec=spec, **{part: parts[part] for part in parts if part in FIELDS})
     check_record(detector, {**description, "preprocess": dataclasses.asdict(preprocess)}, loose=tuple(own_options))
     return detector
+
+
+def _read_postprocess(stated: Any) -> Postprocess:
+    """The thresholds that a description states."""
+    return Postprocess(**{name: Thresholds(**values) for name, values in dict(stated).items()})
 
 
 def _read_preprocess(stated: Any) -> Preprocess:

@@ -11,7 +11,7 @@ A description stores names. In the place of a function of the user's own it has 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -117,8 +117,9 @@ def find_assigner(value: Any, k: int) -> tuple[AnchorFreeAssign, str]:
     ``k`` belongs to task-aligned assignment and to SimOTA; other assigners have their own numbers. Raises `ConfigError`
     as `find_part` does.
     """
-    function, name = find_part("assign", value, ASSIGNERS)
-    limits: dict[str, Callable[..., Any]] = {
+    found, name = find_part("assign", value, ASSIGNERS)
+    function: AnchorFreeAssign = found
+    limits: dict[str, AnchorFreeAssign] = {
         "task-aligned": partial(task_aligned_assign, k=k),
         "simota": partial(simota_assign, largest_k=k),
     }

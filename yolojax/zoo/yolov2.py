@@ -18,7 +18,7 @@ from yolojax.models.heads import YOLOHead
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolo_necks import Passthrough
-from yolojax.zoo.anchored import PREPROCESS, anchored_detector, check_backbone
+from yolojax.zoo.anchored import POSTPROCESS, PREPROCESS, anchored_detector, check_backbone
 
 ANCHORS = (((18.32736, 21.67632), (59.98272, 66.00096), (106.82976, 175.17888), (252.25024, 112.88896),
             (312.65664, 293.38496)),)  # fmt: skip
@@ -61,6 +61,7 @@ def yolov2(
         PREPROCESS,
         hyper={"ignore_iou": 0.6},
         options=options,
+        postprocess=POSTPROCESS,
     )
 
     def make_network(style: Style) -> Network:

@@ -19,7 +19,7 @@ from jaxtyping import DTypeLike
 
 from yolojax.assign import AnchorFreeAssign
 from yolojax.coding import cell_centres, decode_yolox, flatten_levels, levels_of
-from yolojax.detector import Detector, DetectorSpec, Outputs, Variables
+from yolojax.detector import Detector, DetectorSpec, Outputs, Postprocess, Thresholds, Variables
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.losses import BoxLoss, ClassLoss, yolox_loss
@@ -39,6 +39,9 @@ from yolojax.zoo.parts import BOX_LOSSES, CLASS_LOSSES, find_assigner, find_part
 STRIDES = (8, 16, 32)
 HYPER = {"lambda_coord": 5.0, "lambda_obj": 1.0, "lambda_noobj": 1.0, "lambda_cls": 1.0, "lambda_l1": 0.0}
 PREPROCESS = Preprocess(align="topleft", channels="bgr", scale=1.0, filter="bilinear")
+POSTPROCESS = Postprocess(validation=Thresholds(confidence=0.01, iou=0.65, max_detections=300))
+"""The thresholds at which its published average precisions were measured."""
+
 EPSILON = 1e-3
 
 
@@ -94,7 +97,15 @@ def yolox(
         "class_loss": class_name,
     }
     spec = DetectorSpec(
-        "yolox", class_names, input_size, STRIDES, PREPROCESS, multi_label=False, hyper=HYPER, options=options
+        "yolox",
+        class_names,
+        input_size,
+        STRIDES,
+        PREPROCESS,
+        multi_label=False,
+        hyper=HYPER,
+        options=options,
+        postprocess=POSTPROCESS,
     )
 
     style = Style(activation="silu", momentum=momentum, epsilon=EPSILON, dtype=dtype)

@@ -38,9 +38,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from yolojax.eval.accumulate import coco_numbers
 from yolojax.eval.bootstrap import bootstrap
 from yolojax.eval.coco import METRICS, evaluate_coco, read_both
-from yolojax.eval.device_numbers import device_numbers
 
 RESULTS = Path(__file__).parent
 GOAL = 10.0
@@ -141,7 +141,7 @@ def study(folder: Path, rounds: int, samples: int, say: Callable[[str], None]) -
         say(f"{program} from {start}: {seconds:.3f} s, numbers within {apart:.1g} of pycocotools")
 
     def ours(columns: tuple) -> list[float]:
-        got = device_numbers(*columns)
+        got = coco_numbers(*columns)
         return [got[name] for name in METRICS]
 
     first, again, numbers = timed(lambda: ours((truth, found)), rounds)

@@ -45,10 +45,8 @@ import numpy as np
 from jax import lax
 
 from yolojax.nms import nms
-from yolojax.nms.greedy_blocks import keep_by_blocks
-from yolojax.nms.greedy_tiles import keep_by_tiles
-from yolojax.nms.order import ascending_order, score_keys
-from yolojax.nms.rows import Rows
+from yolojax.nms.greedy import Rows, keep_by_blocks, keep_by_tiles
+from yolojax.nms.sorting import ascending_order, score_keys
 from yolojax.postprocess import postprocess
 from yolojax.structures import Candidates
 

@@ -1,4 +1,4 @@
-"""Trainers of others, run and never imported. Used by `experiments.throughput`."""
+"""Trainers of others, run and never imported. Used by `experiments.benchmarks.throughput`."""
 
 import csv
 import json
@@ -12,8 +12,9 @@ from typing import Any
 Record = dict[str, Any]
 
 
-def pytorch(python: str, size: int, batch: int, dtype: str, seconds: float) -> Record:
-    call = f"import json, torch_yolov8n as t; print(json.dumps(t.main({size}, {batch}, {dtype!r}, {seconds})))"
+def pytorch(python: str, size: int, batch: int, dtype: str, seconds: float, mode: str = "eager") -> Record:
+    settings = f"{size}, {batch}, {dtype!r}, {seconds}, {mode!r}"
+    call = f"import json, torch_yolov8n as t; print(json.dumps(t.main({settings})))"
     done = subprocess.run(
         [python, "-c", call], cwd=Path(__file__).parent, check=True, stdout=subprocess.PIPE, text=True
     )

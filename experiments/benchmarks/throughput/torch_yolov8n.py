@@ -1,13 +1,18 @@
-"""A PyTorch network of YOLOv8n's size and plan, trained with a bare step. Used by `experiments.throughput`.
+"""A PyTorch network of YOLOv8n's size and plan, trained with a bare step.
 
-Imports PyTorch and nothing of this project, so that any Python that has PyTorch can run it. The step is forward, the
-sum of squared outputs as loss, backward and AdamW, on noise that lies on the device: no data set, augmentation,
-assignment, average or log. Channels-last; bfloat16 by autocast.
+Used by `experiments.benchmarks.throughput`. It imports PyTorch and nothing of this project, so that any Python that has
+PyTorch can run it. The step is forward, the sum of squared outputs as loss, backward and AdamW, on noise that lies on
+the device: no data set, augmentation, assignment, average or log. Channels-last; bfloat16 by autocast. On a GPU float32
+products may use TF32, as JAX does by default, cuDNN chooses its algorithms by measuring, and AdamW is fused. The loss
+is read one step late, as in our loop. The step runs in one of three modes: ``eager``, op after op; ``graph``, the whole
+step captured once as a CUDA graph and replayed; ``compiled``, network and loss by ``torch.compile`` with CUDA graphs
+(``reduce-overhead``).
 """
 
 # pyright: reportMissingImports=false
 
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -85,28 +90,65 @@ class Network(nn.Module):
         return [head(x) for heads in (self.boxes, self.scores) for head, x in zip(heads, (a, b, c), strict=True)]
 
 
-def main(size: int, batch: int, dtype: str, seconds: float) -> dict[str, object]:
-    """Images per second over at least ``seconds``, after three steps."""
+def main(size: int, batch: int, dtype: str, seconds: float, mode: str = "eager") -> dict[str, object]:
+    """Images per second over at least ``seconds``, after a few steps; ``compile_seconds`` is what those took."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     network = Network().to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(network.parameters(), 1e-4)
+    options = {"fused": True, "capturable": mode == "graph"} if device == "cuda" else {}
+    optimiser = torch.optim.AdamW(network.parameters(), 1e-4, **options)
     images = torch.rand(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
 
-    def step() -> float:
-        optimiser.zero_grad(set_to_none=True)
+    def loss_of(images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
             outputs = network(images)
-        loss = torch.stack([y.float().square().mean() for y in outputs]).sum()
+        return torch.stack([y.float().square().mean() for y in outputs]).sum()
+
+    if mode == "compiled":
+        loss_of = torch.compile(loss_of, mode="reduce-overhead")
+
+    def step() -> torch.Tensor:
+        optimiser.zero_grad(set_to_none=True)
+        loss = loss_of(images)
         loss.backward()
         optimiser.step()
-        return float(loss)  # waits for the device
+        return loss.detach().clone() if mode == "compiled" else loss.detach()
 
+    started = time.perf_counter()
+    if mode == "graph":
+        step = _captured(step)
     for _ in range(3):
-        step()
-    started, steps = time.perf_counter(), 0
+        float(step())  # waits for the device
+    before = time.perf_counter() - started
+    started, steps, pending = time.perf_counter(), 1, step()
     while steps < 3 or time.perf_counter() - started < seconds:
-        step()
-        steps += 1
+        loss = step()
+        float(pending)
+        pending, steps = loss, steps + 1
+    float(pending)
     rate = steps * batch / (time.perf_counter() - started)
     parameters = sum(p.numel() for p in network.parameters())
-    return {"images_per_second": rate, "steps": steps, "parameters": parameters, "torch": torch.__version__}
+    found = {"images_per_second": rate, "steps": steps, "parameters": parameters, "torch": torch.__version__}
+    if device == "cuda":
+        found |= {"compile_seconds": before, "device_memory": torch.cuda.max_memory_reserved()}
+    return found
+
+
+def _captured(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """The step as a CUDA graph, captured after a few steps on a stream of its own, as PyTorch's manual asks for."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return loss.clone()  # the next replay writes its loss where this one did
+
+    return replay

@@ -49,16 +49,15 @@ def _plain_pointwise() -> None:
 
 def _plain() -> None:
     _plain_pointwise()
-    _set("models.convolution", WINOGRAD_CHANNELS=10**9, COLUMNS_CHANNELS=10**9)()
+    _set("processor.convolution", COLUMNS_CHANNELS=10**9)()
 
 
 LEFT_OUT: dict[str, Callable[[], None]] = {
     WHOLE: lambda: None,
-    "holes of compilations stay in the heap": _set("training.processor", set_holes_aside=lambda: None),
-    "freed memory is given back": _set("training.processor", keep_freed_memory=lambda: True),  # as if it were kept
-    "all cores one device": _set("training.processor", devices_for=lambda batch: 1),
-    "3x3 convolutions not by Winograd": _set("models.convolution", WINOGRAD_CHANNELS=10**9),
-    "strided convolutions not by columns": _set("models.convolution", COLUMNS_CHANNELS=10**9),
+    "holes of compilations stay in the heap": _set("processor.memory", set_holes_aside=lambda: None),
+    "freed memory is given back": _set("processor.memory", keep_freed_memory=lambda: True),  # as if it were kept
+    "all cores one device": _set("processor.memory", devices_for=lambda batch: 1),
+    "strided convolutions not by columns": _set("processor.convolution", COLUMNS_CHANNELS=10**9),
     "1x1 convolutions not as products": _plain_pointwise,
     "all convolutions as XLA has them": _plain,
 }
@@ -100,7 +99,7 @@ def shares(record: Record) -> dict[str, float]:
 
 def conclude(record: Record) -> str:
     found = shares(record)
-    out = {name: found[name] for name in LEFT_OUT if name in found and name != WHOLE}
+    out = {name: share for name, share in found.items() if name not in (WHOLE, AGAIN, *PUT_IN)}
     listed = "; ".join(f"{name} {share:.2f}" for name, share in sorted(out.items(), key=lambda item: item[1]))
     text = f"Images a second, of those with all measures ({whole_speed(record):.1f}): {listed}."
     if put := [f"{name} {found[name]:.2f}" for name in PUT_IN if name in found]:

@@ -1,0 +1,127 @@
+"""What confidence scores are worth: counts at a threshold, the threshold with the best F1, and calibration.
+
+Calibration asks whether of the detections with a score near .7 seven in ten are true positives: C. Guo et al., "On
+Calibration of Modern Neural Networks", ICML 2017, equations 2 to 5, with true positives at IoU .5 in place of right
+answers, as in F. Kueppers et al., "Multivariate Confidence Calibration for Object Detection", CVPR Workshops 2020
+(arXiv 2004.13546), without its dependence on position.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from yolojax.eval.inputs import GroundTruth, ScoredBoxes
+from yolojax.eval.matching import Matches
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Counts at one confidence threshold (inclusive); ``precision`` is None where nothing passes the threshold and
+    ``recall`` where there is no object.
+
+    Micro-averaged where several classes are counted together: every detection and every object weighs the same.
+    """
+
+    confidence: float
+    true_positives: int
+    false_positives: int
+    objects: int
+
+    @property
+    def precision(self) -> float | None:
+        found = self.true_positives + self.false_positives
+        return self.true_positives / found if found else None
+
+    @property
+    def recall(self) -> float | None:
+        return self.true_positives / self.objects if self.objects else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of the two, as ``2 TP / (detections + objects)``; None where there is neither."""
+        total = self.true_positives + self.false_positives + self.objects
+        return 2 * self.true_positives / total if total else None
+
+
+def operating_point(
+    truth: GroundTruth, detections: ScoredBoxes, matches: Matches, confidence: float, category: int | None = None
+) -> OperatingPoint:
+    """Counts of one class, or of all together, among the detections that score at least ``confidence``."""
+    counted, found, objects = _selection(truth, detections, matches, category)
+    counted = counted & (detections.scores >= confidence)
+    true = int(np.sum(counted & found))
+    return OperatingPoint(confidence, true, int(np.sum(counted)) - true, objects)
+
+
+def best_f1(
+    truth: GroundTruth, detections: ScoredBoxes, matches: Matches, category: int | None = None
+) -> OperatingPoint | None:
+    """The threshold with the highest F1 (of equal ones the highest threshold); None without objects or detections.
+
+    Only observed scores are thresholds, and detections of equal score stand or fall together.
+    """
+    counted, found, objects = _selection(truth, detections, matches, category)
+    scores, hits = _by_falling_score(detections.scores[counted], found[counted])
+    if not len(scores) or not objects:
+        return None
+    last_of_tie = np.append(scores[1:] != scores[:-1], True)
+    true, seen = np.cumsum(hits)[last_of_tie], (np.arange(len(scores)) + 1)[last_of_tie]
+    best = int(np.argmax(2 * true / (seen + objects)))
+    return OperatingPoint(float(scores[last_of_tie][best]), int(true[best]), int(seen[best] - true[best]), objects)
+
+
+def _selection(
+    truth: GroundTruth, detections: ScoredBoxes, matches: Matches, category: int | None
+) -> tuple[Bool[np.ndarray, " D"], Bool[np.ndarray, " D"], int]:
+    """Which detections count, which of all found an object, and the number of objects, of one class or of all."""
+    counted, wanted = ~matches.ignored, ~truth.crowd
+    if category is not None:
+        counted = counted & (detections.categories == category)
+        wanted = wanted & (truth.categories == category)
+    return counted, matches.object_of >= 0, int(np.sum(wanted))
+
+
+def _by_falling_score(
+    scores: Float64[np.ndarray, " n"], hits: Bool[np.ndarray, " n"]
+) -> tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    order = np.argsort(-scores, kind="stable")
+    return scores[order], hits[order]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Detections by score, in bins of equal width over 0..1 (what lies outside falls into the end bins).
+
+    Attributes:
+      edges: of the bins; a score on an edge belongs to the bin above it.
+      true, false: true and false positives at the IoU of the matching; what lies in crowd regions is neither.
+      mean_score: of each bin, NaN where it is empty.
+      error: the expected calibration error, the mean over detections of ``|mean score - share of true positives|`` of
+        their bin; None without detections.
+    """
+
+    edges: Float64[np.ndarray, " B1"]
+    true: Int64[np.ndarray, " B"]
+    false: Int64[np.ndarray, " B"]
+    mean_score: Float64[np.ndarray, " B"]
+    error: float | None
+
+    @property
+    def precision(self) -> Float64[np.ndarray, " B"]:
+        """Share of true positives in each bin, NaN where it is empty."""
+        total = self.true + self.false
+        return np.divide(self.true, total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def calibration(detections: ScoredBoxes, matches: Matches, *, bins: int = 20) -> Calibration:
+    """Scores against truth, over all classes together."""
+    counted = ~matches.ignored
+    scores, hits = detections.scores[counted], matches.object_of[counted] >= 0
+    which = np.clip(np.floor(scores * bins), 0, bins - 1).astype(np.int64)
+    true = np.bincount(which[hits], minlength=bins)
+    total = np.bincount(which, minlength=bins)
+    summed = np.bincount(which, weights=scores, minlength=bins)
+    mean = np.divide(summed, total, out=np.full(bins, np.nan), where=total > 0)
+    error = float(np.abs(summed - true).sum() / len(scores)) if len(scores) else None
+    return Calibration(np.linspace(0.0, 1.0, bins + 1), true, total - true, mean, error)

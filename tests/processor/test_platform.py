@@ -1,0 +1,68 @@
+"""A program is made for the platform that it is lowered for, on a machine that need not have one."""
+
+import re
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.training.toy import toy_batch
+from yolojax import zoo
+from yolojax.augment.colour import random_hsv
+from yolojax.config import OptimiserConfig
+from yolojax.models import layers
+from yolojax.postprocess import postprocess
+from yolojax.processor.convolution import plain
+from yolojax.structures import Candidates, Hyper, hyper_as_arrays
+from yolojax.training.state import make_state
+from yolojax.training.step import make_train_step
+
+CONFIG = OptimiserConfig()
+
+
+@pytest.fixture(autouse=True)
+def nobody_asks_for_the_default_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise AssertionError("a lowering was chosen while the program was traced")
+
+    monkeypatch.setattr(jax, "default_backend", fail)
+
+
+def lowered(function, arguments, platform: str) -> str:
+    """The program that is handed to the compiler of a platform."""
+    return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+
+
+def training_step(platform: str, accumulate: int) -> Counter:
+    """The operations in a step of YOLOX-Nano, which has 1x1, strided and depthwise convolutions, with colour jitter."""
+    detector = zoo.build("yolox-nano", ("a", "b"), (64, 64))
+    state = jax.eval_shape(lambda: make_state(detector, CONFIG, 10, jax.random.key(0)))
+    batch = toy_batch(size=4)._replace(images=jnp.zeros((4, 64, 64, 3), jnp.uint8))
+    hyper = hyper_as_arrays(Hyper()._replace(**detector.spec.hyper))
+    step = make_train_step(detector, CONFIG, random_hsv(0.1, 0.1, 0.1), jax.random.key(1), accumulate=accumulate)
+    return Counter(re.findall(r"stablehlo\.(\w+)", lowered(step, (state, batch, hyper), platform)))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_training_step_for_a_gpu_holds_no_lowering_for_a_processor(monkeypatch, accumulate):
+    found = training_step("cuda", accumulate)
+    monkeypatch.setattr(layers, "convolve", plain)
+    want = training_step("cuda", accumulate)
+    for name in ("convolution", "dot_general", "optimization_barrier", "concatenate"):
+        assert found[name] == want[name], name
+    # Values and gradients of all layers.
+    assert found["convolution"] > 100
+
+
+def test_suppression_is_chosen_for_the_platform():
+    candidates = Candidates(jnp.zeros((2, 600, 4)), jnp.zeros((2, 600, 3)))
+    texts = {
+        platform: lowered(lambda boxes, scores: postprocess(Candidates(boxes, scores), 0.1, 0.5), candidates, platform)
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    # A processor sorts lone integers; the others sort pairs of a key and a position.
+    for platform, text in texts.items():
+        sorts = set(re.findall(r'"stablehlo\.sort"\(([^)]*)\)', text))
+        assert sorts
+        assert {operands.count(",") for operands in sorts} == ({0} if platform == "cpu" else {1})
