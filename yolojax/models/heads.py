@@ -1,4 +1,4 @@
-"""Heads: from feature maps to raw predictions, level by level. They decode nothing."""
+"""Heads: modules that turn the features of each level into raw predictions. The record's ``decode`` decodes them."""
 
 import math
 from typing import NamedTuple

@@ -47,7 +47,7 @@ def kernel_init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike) -> 
 
 @dataclass(frozen=True)
 class Style:
-    """What all layers of a network have in common.
+    """The settings that all layers of a network share.
 
     Attributes:
       activation: after every normalised convolution that has one.
@@ -128,9 +128,10 @@ class BatchNorm(nn.Module):
 
 
 def is_folded(module: nn.Module) -> bool:
-    """Whether the variables of this normalised convolution have their BatchNorm folded in: ``norm`` is then absent.
+    """Whether BatchNorm is folded into the variables of this module; they have no ``norm`` then.
 
-    For modules with the children ``conv`` and ``norm`` and the mark ``folds_norm``, which `fold_batch_norm` looks for.
+    The module must have the children ``conv`` and ``norm`` and the class attribute ``folds_norm``, by which
+    `yolojax.models.batch_norm.find_folds` recognises it.
     """
     return not module.is_initializing() and not module.has_variable("params", "norm")
 
