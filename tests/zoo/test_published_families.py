@@ -1,4 +1,4 @@
-"""YOLOv5, YOLOv5u, YOLOv8 and YOLO11: published sizes, and their PyTorch files there and back."""
+"""YOLOv5, YOLOv5u, YOLOv8, YOLOv9 and YOLO11: published sizes, and their PyTorch files there and back."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,11 @@ from yolojax.weights.foreign import read_weight_file
 
 COCO = tuple(map(str, range(80)))
 NAMES = ("cat", "dog", "owl")
-FAMILIES = ("yolov5", "yolov5u", "yolov8", "yolo11")
+SMALLEST = {"yolov5": "n", "yolov5u": "n", "yolov8": "n", "yolov9": "t", "yolo11": "n"}
 
 # Parameters and GFLOPs of the published tables. Exact numbers of parameters include the 16 constants of the
-# expectation over bins, which are no parameters here; those of YOLOv5 are counted with BatchNorm folded away.
+# expectation over bins, which are no parameters here; those of YOLOv5 are counted with BatchNorm folded away. Those of
+# YOLOv9 were counted in files; the tables count its network with the branches of its bottlenecks merged.
 PUBLISHED = [
     ("yolov5", "n", 1_867_405, 4.5),
     ("yolov5", "s", 7_225_885, 16.5),
@@ -27,6 +28,8 @@ PUBLISHED = [
     ("yolov5u", "m", 25.1e6, 64.2),
     ("yolov5u", "l", 53.2e6, 135.0),
     ("yolov5u", "x", 97.2e6, 246.4),
+    ("yolov9", "t", 2_128_720, None),
+    ("yolov9", "s", 7_318_368, None),
     ("yolo11", "n", 2_624_080, 6.5),
     ("yolo11", "s", 9_458_752, 21.5),
     ("yolo11", "m", 20_114_688, 68.0),
@@ -47,7 +50,8 @@ def test_has_the_published_size(name, scale, parameters, gflops):
         assert count == parameters - (0 if name == "yolov5" else 16)
     else:
         assert count / 1e6 == pytest.approx(parameters / 1e6, abs=0.1)
-    assert zoo.forward_flops(detector) / 1e9 == pytest.approx(gflops, abs=0.06)
+    if gflops is not None:
+        assert zoo.forward_flops(detector) / 1e9 == pytest.approx(gflops, abs=0.06)
 
 
 def fill(shapes, seed=0):
@@ -58,16 +62,16 @@ def fill(shapes, seed=0):
 
 @pytest.fixture(scope="module")
 def detectors():
-    built = {name: zoo.build(name, NAMES, (64, 96)) for name in FAMILIES}
+    built = {name: zoo.build(name, NAMES, (64, 96)) for name in SMALLEST}
     return {name: (one, fill(jax.eval_shape(one.init, jax.random.key(0)))) for name, one in built.items()}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", SMALLEST)
 def test_tensors_come_back_byte_for_byte(name, detectors, tmp_path):
     detector, variables = detectors[name]
     tensors = zoo.to_state_dict(detector, variables)
     save_file(tensors, tmp_path / "own.safetensors")
-    assert zoo.identify(read_weight_file(tmp_path / "own.safetensors")) == (name, "n")
+    assert zoo.identify(read_weight_file(tmp_path / "own.safetensors")) == (name, SMALLEST[name])
     again, loaded = zoo.from_pytorch(tmp_path / "own.safetensors", class_names=NAMES, input_size=(64, 96))
     assert zoo.describe(again) == {**zoo.describe(detector), "preprocess": zoo.describe(again)["preprocess"]}
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
@@ -77,10 +81,10 @@ def test_tensors_come_back_byte_for_byte(name, detectors, tmp_path):
 
 def test_weights_without_normalisation_compute_the_same(detectors, tmp_path):
     detector, variables = detectors["yolov8"]
-    folded = detector.fold(variables)
+    folded = jax.jit(detector.fold)(variables)
     save_file(zoo.to_state_dict(detector, folded), tmp_path / "folded.safetensors")
     again, loaded = zoo.from_pytorch(tmp_path / "folded.safetensors", class_names=NAMES, input_size=(64, 96))
-    jax.tree.map(np.testing.assert_array_equal, again.fold(loaded), folded)
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(again.fold)(loaded), folded)
 
 
 def test_wrapped_names_are_read(detectors, tmp_path):
@@ -133,9 +137,9 @@ def test_classes_have_to_be_named(detectors, tmp_path):
         zoo.to_state_dict(zoo.build("compact", NAMES, (64, 64)), {})
 
 
-@pytest.mark.parametrize("name", ["yolov5", "yolov5u", "yolo11"])
+@pytest.mark.parametrize("name", ["yolov5", "yolov5u", "yolov9", "yolo11"])
 def test_has_no_other_scale(name):
-    with pytest.raises(ConfigError, match="no scale 'k'; it has n, s, m, l, x"):
+    with pytest.raises(ConfigError, match=r"no scale 'k'; it has (n, s, m, l, x|t, s)"):
         zoo.build(name, NAMES, (64, 64), scale="k")
 
 
@@ -161,7 +165,9 @@ def check_there_and_back(path, detector, variables):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "pixels"), [("yolov8n", 0.05), ("yolov5nu", 0.1), ("yolo11n", 0.05)])
+@pytest.mark.parametrize(
+    ("name", "pixels"), [("yolov8n", 0.05), ("yolov5nu", 0.1), ("yolov9t", 0.05), ("yolo11n", 0.05)]
+)
 def test_real_files_give_what_the_peer_computes(name, pixels, test_data):
     """Of YOLOv5nu's 33,600 numbers the peer's own rounding moves two by more than .05 pixel, against float64."""
     refs = test_data / "refs"

@@ -31,6 +31,7 @@ from yolojax.zoo.yolov4 import yolov4, yolov4_tiny
 from yolojax.zoo.yolov5 import yolov5
 from yolojax.zoo.yolov5u import yolov5u
 from yolojax.zoo.yolov8 import yolov8
+from yolojax.zoo.yolov9 import yolov9
 from yolojax.zoo.yolox import from_yolox, yolox, yolox_l, yolox_m, yolox_nano, yolox_s, yolox_tiny, yolox_x
 
 __all__ = [
@@ -70,6 +71,7 @@ ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "yolov5": yolov5,
     "yolov5u": yolov5u,
     "yolov8": yolov8,
+    "yolov9": yolov9,
     "yolox": yolox,
     "yolox-nano": yolox_nano,
     "yolox-tiny": yolox_tiny,

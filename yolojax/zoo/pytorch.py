@@ -39,6 +39,8 @@ from yolojax.zoo.yolov5u import yolov5u
 from yolojax.zoo.yolov8 import PUBLISHED_NAMES as YOLOV8_NAMES
 from yolojax.zoo.yolov8 import SCALES as YOLOV8_SCALES
 from yolojax.zoo.yolov8 import scaled_depths, scaled_widths, yolov8
+from yolojax.zoo.yolov9 import PUBLISHED_NAMES as YOLOV9_NAMES
+from yolojax.zoo.yolov9 import yolov9
 
 PREPROCESS = Preprocess(filter="bilinear")
 """Theirs: a centred letterbox by OpenCV's bilinear filter, padded with 114; RGB, 0..1."""
@@ -111,6 +113,15 @@ FAMILIES: dict[str, Family] = {
         24,
         ("24.cv2.0.0.conv.weight", "24.dfl.conv.weight", "2.cv3.conv.weight"),
         _scales(YOLOV5_SCALES, 3),
+        2,
+    ),
+    "yolov9": Family(
+        "YOLOv9",
+        yolov9,
+        YOLOV9_NAMES,
+        22,
+        ("22.cv2.0.0.conv.weight", "22.dfl.conv.weight", "2.cv2.conv.weight", "4.cv2.0.cv1.conv.weight"),
+        {(16, 0): "t", (32, 0): "s"},
         2,
     ),
     "yolo11": Family(
