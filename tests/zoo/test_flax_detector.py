@@ -24,8 +24,7 @@ SYSTEMS = {
     "yolov3-tiny": {"width": 1 / 16},
     "yolov4": {"width": 1 / 16, "depths": (0, 1, 0, 0, 0)},
     "yolov4-tiny": {"width": 1 / 16},
-    "yolov8": {},
-    "yolox-nano": {},
+    "yolox": {"width": 1 / 32, "depthwise": True},
 }
 
 
