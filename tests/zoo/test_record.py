@@ -17,7 +17,7 @@ from yolojax.inference.ensemble import detect_ensemble, stack_members
 from yolojax.inference.evaluate import make_detect_batch
 from yolojax.inference.loading import load_detector, with_input_size
 from yolojax.inference.predict import Predictor
-from yolojax.inference.tta import TTA, detect_views
+from yolojax.inference.tta import TTA, detect_augmented
 from yolojax.structures import Candidates, Hyper, LossTerms
 from yolojax.weights.released import save_released
 
@@ -48,7 +48,7 @@ def test_another_decoder_holds_in_every_way_to_detect(compact):
     ways = {
         "detect": lambda: jax.jit(lambda v, x: detect(mine, v, x, 0.5, 0.5, max_detections=5))(variables, IMAGES),
         "validation": lambda: make_detect_batch(mine, 5)(variables, IMAGES, np.float32(0.5), np.float32(0.5)),
-        "augmented": lambda: detect_views(
+        "augmented": lambda: detect_augmented(
             mine, variables, jnp.asarray(IMAGES), 0.5, 0.5, tta=TTA((1.0,), flip=False), max_detections=5
         ),
         "ensemble": lambda: (

@@ -141,6 +141,7 @@ class ConvBNAct(nn.Module):
 
     Parameters are ``conv/kernel``, ``norm/scale`` and ``norm/bias``. Variables that went through `fold_batch_norm` have
     ``conv/kernel`` and ``conv/bias`` instead, and then the convolution adds the bias and nothing is normalised.
+    ``padding`` in pixels is half of the kernel's size (rounded down) unless given.
     """
 
     features: int
@@ -149,12 +150,14 @@ class ConvBNAct(nn.Module):
     groups: int = 1
     activate: bool = True
     style: Style = Style()
+    padding: int | None = None
     folds_norm: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B h w O"]:
         style, folded = self.style, is_folded(self)
-        x = Conv(self.features, self.kernel_size, self.stride, self.groups, folded, dtype=style.dtype, name="conv")(x)
+        shape = (self.features, self.kernel_size, self.stride, self.groups)
+        x = Conv(*shape, folded, dtype=style.dtype, padding=self.padding, name="conv")(x)
         if not folded:
             x = BatchNorm(style.momentum, style.epsilon, name="norm")(x, train)
         return ACTIVATIONS[style.activation](x) if self.activate else x

@@ -23,9 +23,13 @@ from yolojax.zoo.flax_detector import flax_detector, forward_flops, measure_stat
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.options import check_types
 from yolojax.zoo.parts import PART_OPTIONS
+from yolojax.zoo.pytorch import FAMILIES, from_pytorch, identify, to_state_dict
+from yolojax.zoo.yolo11 import yolo11
 from yolojax.zoo.yolov2 import yolov2
 from yolojax.zoo.yolov3 import yolov3, yolov3_tiny
 from yolojax.zoo.yolov4 import yolov4, yolov4_tiny
+from yolojax.zoo.yolov5 import yolov5
+from yolojax.zoo.yolov5u import yolov5u
 from yolojax.zoo.yolov8 import yolov8
 from yolojax.zoo.yolox import from_yolox, yolox, yolox_l, yolox_m, yolox_nano, yolox_s, yolox_tiny, yolox_x
 
@@ -33,6 +37,7 @@ __all__ = [
     "ANCHORED",
     "ARCHITECTURES",
     "COCO_CLASSES",
+    "FAMILIES",
     "build",
     "check_record",
     "custom_parts",
@@ -41,23 +46,29 @@ __all__ = [
     "forward_flops",
     "from_darknet",
     "from_description",
+    "from_pytorch",
     "from_yolox",
+    "identify",
     "load_darknet",
     "measure_statistics",
     "parameter_count",
     "save_darknet",
     "to_darknet",
+    "to_state_dict",
 ]
 
 ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "compact": compact,
     "darknet": darknet,
     "lesson": lesson,
+    "yolo11": yolo11,
     "yolov2": yolov2,
     "yolov3": yolov3,
     "yolov3-tiny": yolov3_tiny,
     "yolov4": yolov4,
     "yolov4-tiny": yolov4_tiny,
+    "yolov5": yolov5,
+    "yolov5u": yolov5u,
     "yolov8": yolov8,
     "yolox": yolox,
     "yolox-nano": yolox_nano,
