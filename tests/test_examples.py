@@ -108,6 +108,7 @@ def test_ensemble_spread(example):
     assert fused.agree.max() <= 2 and np.isfinite(fused.spread).all()
 
 
+@pytest.mark.slow  # compiling YOLOX, the one detector of the zoo with an L1 loss, takes longer than the others together
 def test_schedule_of_hyper(example):
     """With four epochs of one step, L1 counts in the last alone."""
     run, rows = example("schedule_of_hyper", epochs=4)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 import yolojax
-from yolojax.config import ModelConfig, OptimiserConfig, TrainConfig
+from yolojax.config import ModelConfig, OptimiserConfig, TrainConfig, ValidationConfig
 from yolojax.data import Dataset
 from yolojax.draw import Objects, contact_sheet, draw_boxes
 
@@ -40,6 +40,7 @@ def main(out="runs/arrays", images=128, epochs=15):
         model=ModelConfig(size=64, options=OPTIONS),
         epochs=epochs,
         optimiser=OptimiserConfig(learning_rate=4e-3, ema_decay=0.95),
+        validation=ValidationConfig(samples=0),
     )
     run = yolojax.fit(config, out, data=(train, val))
     print(f"AP50 {run.result.AP50:.3f}")

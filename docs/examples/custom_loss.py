@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 import yolojax
 from yolojax import zoo
-from yolojax.config import OptimiserConfig, TrainConfig
+from yolojax.config import OptimiserConfig, TrainConfig, ValidationConfig
 from yolojax.data import shapes_dataset
 from yolojax.losses import binary_cross_entropy
 
@@ -48,7 +48,11 @@ def main(out="runs/custom_loss", images=128, epochs=20):
         class_loss=poly_loss,
     )
     detector = detector._replace(loss=with_calm_logits(detector.loss))
-    config = TrainConfig(epochs=epochs, optimiser=OptimiserConfig(learning_rate=4e-3, ema_decay=0.95))
+    config = TrainConfig(
+        epochs=epochs,
+        optimiser=OptimiserConfig(learning_rate=4e-3, ema_decay=0.95),
+        validation=ValidationConfig(samples=0),
+    )
 
     rows = []
     run = yolojax.fit(config, out, data=data, detector=detector, callbacks=[lambda event: rows.append(event.row)])

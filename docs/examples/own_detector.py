@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 import yolojax
 from yolojax.coding import cell_centres, decode_distributions, flatten_levels, levels_of
-from yolojax.config import OptimiserConfig, TrainConfig
+from yolojax.config import OptimiserConfig, TrainConfig, ValidationConfig
 from yolojax.data import shapes_dataset
 from yolojax.detector import Detector, DetectorSpec
 from yolojax.losses import yolov8_loss
@@ -55,7 +55,11 @@ def own_detector(class_names, size):
 def main(out="runs/own_detector", images=256, epochs=30):
     data = shapes_dataset(images, size=(96, 96)), shapes_dataset(32, size=(96, 96), split="val")
     detector = own_detector(data[0].class_names, (96, 96))
-    config = TrainConfig(epochs=epochs, optimiser=OptimiserConfig(weight_decay=0.05, ema_decay=0.95))
+    config = TrainConfig(
+        epochs=epochs,
+        optimiser=OptimiserConfig(weight_decay=0.05, ema_decay=0.95),
+        validation=ValidationConfig(samples=0),
+    )
     run = yolojax.fit(config, out, data=data, detector=detector)
     decayed = jax.tree.leaves(detector.decay_mask(run.variables["params"]))
     print(f"weight decay moves {sum(decayed)} of {len(decayed)} arrays; AP50 {run.result.AP50:.3f}")

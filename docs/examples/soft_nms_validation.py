@@ -39,7 +39,7 @@ def main(out="runs/soft_nms", images=256, epochs=20):
     config = TrainConfig(
         epochs=epochs,
         optimiser=OptimiserConfig(learning_rate=4e-3, ema_decay=0.95),
-        validation=ValidationConfig(suppress="soft-gaussian", suppress_parameter=0.3),
+        validation=ValidationConfig(suppress="soft-gaussian", suppress_parameter=0.3, samples=0),
     )
     run = yolojax.fit(config, out, data=(train, val), detector=detector)
     print(f"{'in fit':12} AP {run.result.AP:.4f}")

@@ -8,7 +8,7 @@ import csv
 from pathlib import Path
 
 import yolojax
-from yolojax.config import ModelConfig, TrainConfig
+from yolojax.config import ModelConfig, TrainConfig, ValidationConfig
 from yolojax.data import shapes_dataset
 from yolojax.errors import ConfigError
 from yolojax.training.callbacks import TensorBoard
@@ -43,7 +43,9 @@ def main(out="runs/logged", images=64, epochs=5):
     except ConfigError as error:
         print(f"without TensorBoard: {error}")
     data = shapes_dataset(images, size=(64, 64)), shapes_dataset(16, size=(64, 64), split="val")
-    config = TrainConfig(model=ModelConfig(size=64, options=OPTIONS), epochs=epochs)
+    config = TrainConfig(
+        model=ModelConfig(size=64, options=OPTIONS), epochs=epochs, validation=ValidationConfig(samples=0)
+    )
     yolojax.fit(config, out, data=data, callbacks=loggers)
     lines = (Path(out) / "steps.csv").read_text().splitlines()
     print(lines[0], lines[-1], sep="\n")
