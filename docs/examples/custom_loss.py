@@ -13,6 +13,8 @@ from yolojax.config import OptimiserConfig, TrainConfig, ValidationConfig
 from yolojax.data import shapes_dataset
 from yolojax.losses import binary_cross_entropy
 
+OPTIONS = {"widths": (0, 16, 32, 64), "depths": (0, 1, 1, 1), "head_width": 32, "merge": True}
+
 
 def poly_loss(logits, targets, epsilon=1.0):
     """Poly-1 (arXiv 2204.12511): binary cross-entropy plus epsilon (1 - p_t), element-wise."""
@@ -35,18 +37,8 @@ def with_calm_logits(loss, weight=0.01):
 
 def main(out="runs/custom_loss", images=128, epochs=20):
     data = shapes_dataset(images, size=(96, 96)), shapes_dataset(32, size=(96, 96), split="val")
-    detector = zoo.build(
-        "compact",
-        data[0].class_names,
-        (96, 96),
-        widths=(0, 16, 32, 64),
-        depths=(0, 1, 1, 1),
-        head_width=32,
-        merge=True,
-        assign="simota",
-        box_loss="giou",
-        class_loss=poly_loss,
-    )
+    parts = {"assign": "simota", "box_loss": "giou", "class_loss": poly_loss}
+    detector = zoo.build("compact", data[0].class_names, (96, 96), **OPTIONS, **parts)
     detector = detector._replace(loss=with_calm_logits(detector.loss))
     config = TrainConfig(
         epochs=epochs,

@@ -55,11 +55,8 @@ def own_detector(class_names, size):
 def main(out="runs/own_detector", images=256, epochs=30):
     data = shapes_dataset(images, size=(96, 96)), shapes_dataset(32, size=(96, 96), split="val")
     detector = own_detector(data[0].class_names, (96, 96))
-    config = TrainConfig(
-        epochs=epochs,
-        optimiser=OptimiserConfig(weight_decay=0.05, ema_decay=0.95),
-        validation=ValidationConfig(samples=0),
-    )
+    optimiser, validation = OptimiserConfig(weight_decay=0.05, ema_decay=0.95), ValidationConfig(samples=0)
+    config = TrainConfig(epochs=epochs, optimiser=optimiser, validation=validation)
     run = yolojax.fit(config, out, data=data, detector=detector)
     decayed = jax.tree.leaves(detector.decay_mask(run.variables["params"]))
     print(f"weight decay moves {sum(decayed)} of {len(decayed)} arrays; AP50 {run.result.AP50:.3f}")

@@ -50,11 +50,8 @@ def main(out="runs/own_flax_detector", images=256, epochs=30):
     data = shapes_dataset(images, size=(96, 96)), shapes_dataset(32, size=(96, 96), split="val")
     spec = DetectorSpec("own-flax", data[0].class_names, (96, 96), STRIDES)
     detector = zoo.flax_detector(spec, Net(len(spec.class_names)), loss, decode)
-    config = TrainConfig(
-        epochs=epochs,
-        optimiser=OptimiserConfig(weight_decay=0.05, ema_decay=0.95),
-        validation=ValidationConfig(samples=0),
-    )
+    optimiser, validation = OptimiserConfig(weight_decay=0.05, ema_decay=0.95), ValidationConfig(samples=0)
+    config = TrainConfig(epochs=epochs, optimiser=optimiser, validation=validation)
     run = yolojax.fit(config, out, data=data, detector=detector)
     moved = jnp.abs(run.variables["batch_stats"]["BatchNorm_0"]["mean"]).max()
     print(f"{sorted(run.variables)}; the first running mean moved to {moved:.3f}; AP50 {run.result.AP50:.3f}")
