@@ -33,7 +33,7 @@ def disturbed(variables, key=1):
     leaves, tree = jax.tree.flatten(variables)
     rng = np.random.default_rng(key)
     return tree.unflatten(
-        [np.asarray(x) * rng.uniform(0.5, 1.5, x.shape).astype(np.float32) + np.float32(0.01) for x in leaves]
+        [jnp.asarray(x * rng.uniform(0.5, 1.5, x.shape).astype(np.float32) + np.float32(0.01)) for x in leaves]
     )
 
 

@@ -56,9 +56,16 @@ def custom_parts(detector: Detector) -> dict[str, str]:
     fields = {
         name: qualified_name(function)
         for name, function in zip(FIELDS, detector[1:], strict=True)
-        if (name, architecture) not in _built.get(function, set())
+        if not _is_built(function, name, architecture)
     }
     return {**options, **fields}
+
+
+def _is_built(function: Callable[..., Any], field: str, architecture: str) -> bool:
+    try:
+        return (field, architecture) in _built.get(function, set())
+    except (TypeError, ValueError):  # a callable object that has no hash or no plain equality is none of ours
+        return False
 
 
 def describe(detector: Detector) -> dict[str, Any]:
