@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from yolojax.data.images import read_header, read_image, settle_size, to_rgb
+from yolojax.data.images import read_header, read_image, resolve_size, to_rgb
 from yolojax.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -125,11 +125,11 @@ def test_the_annotation_decides_which_orientation_its_boxes_mean(tmp_path):
     path = tmp_path / "a.png"
     image.save(path, exif=image.getexif())
     header = read_header(path)
-    assert settle_size(header, None, "a.xml", path) == ((7, 5), True)
-    assert settle_size(header, (7, 5), "a.xml", path) == ((7, 5), True)
-    assert settle_size(header, (5, 7), "a.xml", path) == ((5, 7), False)
+    assert resolve_size(header, None, "a.xml", path) == ((7, 5), True)
+    assert resolve_size(header, (7, 5), "a.xml", path) == ((7, 5), True)
+    assert resolve_size(header, (5, 7), "a.xml", path) == ((5, 7), False)
     with pytest.raises(DataError, match=r"a\.xml: states an image of 8 x 7 pixels, but .*a.png has 5 x 7"):
-        settle_size(header, (7, 8), "a.xml", path)
+        resolve_size(header, (7, 8), "a.xml", path)
 
 
 def test_damaged_files_are_named(tmp_path):

@@ -24,13 +24,13 @@ from yolojax.postprocess import postprocess
 from yolojax.structures import Candidates
 from yolojax.weights.released import load_description, load_weights, save_released
 
-CANVAS = (64, 96)
+INPUT_SIZE = (64, 96)
 CLASSES = ("cell", "platelet", "other")
 
 
 def red_finder(preprocess: Preprocess) -> Detector:
     """A detector that is right by construction: one box around whatever is red, scored by how red it is."""
-    spec = DetectorSpec("red finder", ("red",), CANVAS, (32,), preprocess)
+    spec = DetectorSpec("red finder", ("red",), INPUT_SIZE, (32,), preprocess)
 
     def forward(variables, images):
         rgb = images[..., ::-1] if preprocess.channels == "bgr" else images
@@ -84,9 +84,9 @@ def test_boxes_come_back_in_pixels_of_the_photo(preprocess):
         result = predictor(photo(height, width, box))
         assert result.size == (height, width) and result.names == ["red"] and result.truncated == 0
         # To one input image pixel: that is what the input image can tell, in pixels of the photo.
-        pixel = np.array([max(height / CANVAS[0], width / CANVAS[1])] * 4)
+        pixel = np.array([max(height / INPUT_SIZE[0], width / INPUT_SIZE[1])] * 4)
         if preprocess.resize == "stretch":
-            pixel = np.array([width / CANVAS[1], height / CANVAS[0]] * 2)
+            pixel = np.array([width / INPUT_SIZE[1], height / INPUT_SIZE[0]] * 2)
         assert (np.abs(result.boxes[0] - box) <= pixel + 1e-3).all(), ((height, width), result.boxes)
         assert (result.boxes[0] >= 0).all() and result.boxes[0, 2] <= width and result.boxes[0, 3] <= height
 
@@ -109,7 +109,7 @@ def test_nothing_found_is_an_empty_result():
 
 def small_detector() -> Detector:
     return zoo.build(
-        "compact", CLASSES, CANVAS, widths=(8, 8, 16, 16, 24), depths=(0, 1, 1, 1, 1), head_width=16, reg_max=8
+        "compact", CLASSES, INPUT_SIZE, widths=(8, 8, 16, 16, 24), depths=(0, 1, 1, 1, 1), head_width=16, reg_max=8
     )
 
 

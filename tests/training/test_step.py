@@ -18,14 +18,14 @@ from yolojax.training.gradient import accumulated_gradient, whole_gradient
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
 
-CANVAS = (32, 32)
+INPUT_SIZE = (32, 32)
 SMALL = {"widths": (4, 4, 8), "depths": (0, 0, 0), "head_width": 8, "reg_max": 4, "shared_head": True}
 CONFIG = OptimiserConfig(warmup_steps=0, schedule="constant", ema_decay=0.5)
 HYPER = hyper_as_arrays(Hyper(learning_rate=0.01, weight_decay=0.1))
 
 
 def make_batch(key: int = 0) -> Batch:
-    images = jax.random.randint(jax.random.key(key), (2, *CANVAS, 3), 0, 256).astype(jnp.uint8)
+    images = jax.random.randint(jax.random.key(key), (2, *INPUT_SIZE, 3), 0, 256).astype(jnp.uint8)
     boxes = jnp.broadcast_to(jnp.array([[4.0, 4, 20, 24], [0, 0, 1, 1]]), (2, 2, 4))
     valid = jnp.broadcast_to(jnp.array([True, False]), (2, 2))
     zero = jnp.zeros((2, 2), jnp.int32)
@@ -53,7 +53,7 @@ def moved(before, after):
 
 def test_a_step_lowers_the_loss_of_its_batch_and_moves_everything():
     """Of a real detector."""
-    detector = zoo.build("compact", ("thing",), CANVAS, **SMALL)
+    detector = zoo.build("compact", ("thing",), INPUT_SIZE, **SMALL)
     step = jax.jit(make_train_step(detector, CONFIG, compose([]), jax.random.key(1)))
     hyper = hyper_as_arrays(Hyper()._replace(**detector.spec.hyper))
     state, batch = fresh(detector), make_batch()

@@ -11,7 +11,7 @@ from yolojax.models.network import Network
 from yolojax.structures import Batch, Candidates, Hyper, LossTerms, Targets
 from yolojax.zoo import flax_detector
 
-CANVAS = (8, 8)
+INPUT_SIZE = (8, 8)
 
 
 class Part(nn.Module):
@@ -57,12 +57,12 @@ def toy_detector(dtype: str = "float32") -> Detector:
         raise NotImplementedError
 
     network = Network(Part(2, style), Part(1, style), Head(dtype))
-    return flax_detector(DetectorSpec("toy", ("thing",), CANVAS, (2,)), network, toy_loss, decode)
+    return flax_detector(DetectorSpec("toy", ("thing",), INPUT_SIZE, (2,)), network, toy_loss, decode)
 
 
 def toy_batch(key: int = 0, size: int = 8) -> Batch:
     """Noise, the brighter the later; image ``i`` has ``i % 3`` objects."""
-    noise = jax.random.randint(jax.random.key(key), (size, *CANVAS, 3), 0, 256)
+    noise = jax.random.randint(jax.random.key(key), (size, *INPUT_SIZE, 3), 0, 256)
     images = (noise * jnp.arange(1, size + 1).reshape(-1, 1, 1, 1) // size).astype(jnp.uint8)
     boxes = jnp.tile(jnp.array([0.0, 0, 1, 1]), (size, 2, 1))
     valid = jnp.arange(2)[None, :] < (jnp.arange(size) % 3)[:, None]

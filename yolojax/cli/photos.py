@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from yolojax.data.coco import find_image_folder
-from yolojax.data.images import read_header, read_image, settle_size
+from yolojax.data.images import read_header, read_image, resolve_size
 from yolojax.data.paths import inside
 from yolojax.errors import DataError
 from yolojax.eval.inputs import GroundTruth
@@ -27,7 +27,7 @@ def photos_of(truth: GroundTruth, file: Path, folder: Path | None) -> Photo:
             raise DataError(f"{path} is not there; give --images FOLDER")
         height, width = (int(v) for v in truth.sizes[k])
         stated = (height, width) if height > 1 and width > 1 else None
-        _, upright = settle_size(read_header(path), stated, str(file), path)
+        _, upright = resolve_size(read_header(path), stated, str(file), path)
         return read_image(path, upright=upright)
 
     return photo

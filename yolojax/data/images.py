@@ -166,7 +166,9 @@ def _deep_to_grey(pixels: np.ndarray, name: str, deep: bool) -> UInt8[np.ndarray
     return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)
 
 
-def settle_size(header: Header, stated: tuple[int, int] | None, where: str, path: Path) -> tuple[tuple[int, int], bool]:
+def resolve_size(
+    header: Header, stated: tuple[int, int] | None, where: str, path: Path
+) -> tuple[tuple[int, int], bool]:
     """The size ``(h, w)`` that the boxes of the image at ``path`` refer to, and whether it is to be turned upright.
 
     ``stated`` is the size in the annotation ``where`` (None: it states none). Raises `DataError` when the image has

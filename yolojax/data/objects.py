@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from yolojax.data.dataset import ImageRecord, Source
-from yolojax.data.images import read_header, settle_size
+from yolojax.data.images import read_header, resolve_size
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError
 
@@ -44,7 +44,7 @@ class RecordBuilder:
         Raises `DataError` when the file is missing or no image, or when the sizes contradict each other.
         """
         header = read_header(path)
-        size, upright = settle_size(header, stated, where, path)
+        size, upright = resolve_size(header, stated, where, path)
         if header.orientation != 1:
             how = "turned upright" if upright else "read as stored: that is the size its annotation states"
             self.notebook.add("orientation", str(path), f"EXIF orientation {header.orientation}, {how}")
