@@ -5,10 +5,11 @@ IoU, GIoU, DIoU and SIoU are tried as well. A loss has a scale of its own, and `
 comparison at one value of it would compare scales: every loss is trained at two.
 
 Method: the lesson's detector on 100 images of *shapes* of 96 x 96 pixels, the same epochs, initial parameters, order of
-images and augmentation for all six losses; five seeds; one compiled step, in which the loss is a traced choice. The
-weight of each loss is chosen on 100 validation images (mean AP over the seeds); the AP reported is that of 200 test
-images. The same again on BCCD's photos of blood cells at 160 x 160 pixels: 205 to train with, 87 to choose by, 72 to
-test on. Differences are taken seed by seed.
+images and augmentation for all six losses, which the detector takes as `box_loss`; five seeds. The runs of a loss, over
+seeds and weights, are the trials of one call of `yolojax.training.sweep`. The weight of each loss is chosen on 100
+validation images (mean AP over the seeds); the AP reported is that of 200 test images. The same again on BCCD's photos
+of blood cells at 160 x 160 pixels: 205 to train with, 87 to choose by, 72 to test on. Differences are taken seed by
+seed.
 
 Command:   python -m experiments.ciou_vs_mse --bccd FOLDER    (the data set; without it generated images only)
 Expected:  an hour and a half on two cores.
@@ -36,21 +37,24 @@ from experiments.shared.small_runs import (
     add_bccd,
     ap_by_iou,
     by_data,
-    lesson_trainer,
+    evaluate,
+    lesson_detector,
     part,
     scales_of,
+    train_trials,
 )
+from yolojax.detector import Variables
+from yolojax.training.sweep import Trial
 
 WEIGHTS = (5.0, 15.0)
 Record = dict[str, Any]
 
 
-def one(scale: Scale, seed: int, loss: str, weight: float, choose_by: int) -> Record:
-    """A run: AP on the images to choose by, and on the test images by IoU threshold."""
-    trainer = lesson_trainer(scale)
-    variables = trainer.train(seed, part(scale), choice=BOX_LOSSES.index(loss), lambda_coord=weight)
-    chosen_by = trainer.evaluate(variables, part(scale, "val", choose_by)).result.AP
-    return {"val_AP": chosen_by, "by_iou": ap_by_iou(trainer.evaluate(variables, part(scale, "test")))}
+def measured(scale: Scale, variables: Variables, choose_by: int) -> Record:
+    """Of a run: AP on the images to choose by, and on the test images by IoU threshold."""
+    detector = lesson_detector(scale)  # one for all losses, since detecting does not use the loss
+    chosen_by = evaluate(detector, variables, part(scale, "val", choose_by)).result.AP
+    return {"val_AP": chosen_by, "by_iou": ap_by_iou(evaluate(detector, variables, part(scale, "test")))}
 
 
 def measure(args: argparse.Namespace) -> Record:
@@ -59,10 +63,13 @@ def measure(args: argparse.Namespace) -> Record:
     weights: list[float] = args.weights[:1] if args.quick else args.weights
     # Squared error always: the others are held against it.
     names = list(BOX_LOSSES[:2]) if args.quick else [BOX_LOSSES[0], *(n for n in args.losses if n != BOX_LOSSES[0])]
-    for (data, weight), name in product(product(scales, weights), names):
-        for seed in range(scales[data].seeds):
-            compute = partial(one, scales[data], seed, name, weight, 8 if args.quick else 100)
-            runs({"data": data, "loss": name, "weight": weight, "seed": seed}, compute)
+    for (data, scale), name in product(scales.items(), names):
+        settings = product(weights, range(scale.seeds))
+        missing = runs.missing({"data": data, "loss": name, "weight": w, "seed": seed} for w, seed in settings)
+        trials = [Trial(key["seed"], {"lambda_coord": key["weight"]}) for key in missing]
+        trained = train_trials(lesson_detector(scale, box_loss=name), part(scale).dataset, scale, trials)
+        for key, variables in zip(missing, trained, strict=True):
+            runs(key, partial(measured, scale, variables, 8 if args.quick else 100))
     # An interrupted piece may have left some seeds.
     count = Counter((run["data"], run["loss"], run["weight"]) for run in runs.all)
     whole = [r for r in runs.all if count[r["data"], r["loss"], r["weight"]] == scales["shapes"].seeds]

@@ -4,7 +4,8 @@ Question: what would twice the images be worth, for a detector of this size, and
 
 Method: the lesson's detector with CIoU on the first 25, 50, 100, 200 and 400 images of *shapes* of 96 x 96 pixels, 200
 test images, five seeds. Every run takes the same number of steps, so that what differs is variety and not time: 25
-images are seen 240 times each, 400 images 15 times. The gain of a doubling is taken seed by seed.
+images are seen 240 times each, 400 images 15 times. The seeds of a count are the trials of one call of
+`yolojax.training.sweep`. The gain of a doubling is taken seed by seed.
 
 Command:   python -m experiments.data_scaling
 Expected:  20 minutes on two cores.
@@ -22,7 +23,9 @@ from typing import Any
 import numpy as np
 
 from experiments.shared.record import Runs, figure, interval, paired, run_study, table, verdict
-from experiments.shared.small_runs import CIOU, images, lesson_trainer, scale_of
+from experiments.shared.small_runs import evaluate, images, lesson_detector, scale_of, train_trials
+from yolojax.detector import Variables
+from yolojax.training.sweep import Trial
 
 COUNTS = (25, 50, 100, 200, 400)
 Record = dict[str, Any]
@@ -30,19 +33,22 @@ Record = dict[str, Any]
 
 def measure(args: argparse.Namespace) -> Record:
     scale = scale_of(args)
-    trainer = lesson_trainer(scale)
+    detector = lesson_detector(scale)
     counts = (scale.train // 2, scale.train) if args.quick else COUNTS
-    learn, test = images(counts[-1], scale.side), images(scale.test, scale.side, "test")
+    learn, test = images(counts[-1], scale.side).dataset, images(scale.test, scale.side, "test")
     runs = Runs(args, "data_scaling", scale.facts() | {"steps": scale.steps})
-    for seed in range(scale.seeds):
-        for count in counts:
 
-            def compute(seed: int = seed, count: int = count) -> Record:
-                variables = trainer.train(seed, learn, subset=range(count), choice=CIOU)
-                result = trainer.evaluate(variables, test).result
-                return {name: getattr(result, name) for name in ("AP", "AP50", "AP75")}
+    def measured(variables: Variables) -> Record:
+        result = evaluate(detector, variables, test).result
+        return {name: getattr(result, name) for name in ("AP", "AP50", "AP75")}
 
-            runs({"seed": seed, "images": count}, compute)
+    for count in counts:
+        missing = runs.missing({"seed": seed, "images": count} for seed in range(scale.seeds))
+        trials = [Trial(key["seed"]) for key in missing]
+        for key, variables in zip(
+            missing, train_trials(detector, learn.take(range(count)), scale, trials), strict=True
+        ):
+            runs(key, partial(measured, variables))
     return {"scale": scale.facts() | {"steps": scale.steps}, "runs": runs.all}
 
 

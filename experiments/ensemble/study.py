@@ -5,13 +5,13 @@ Question: five detectors that differ in nothing but their seed, stacked and run 
 afterwards: AP, calibration, time. And does the spread of the members' boxes tell how wrong a box is?
 
 Method: the lesson's detector with CIoU on 400 *shapes* of 96 x 96 pixels; 25 members by 25 seeds, five ensembles of
-five, no member in two. They are trained one after another by one compiled step: on a processor a program that maps
-over weights takes two to four times as long; `yolojax.training.sweep` trains them as one where that pays. 200 test
-images, COCO protocol. Calibration: the expected calibration error of `yolojax.eval.confidence` (Guo et al. 2017;
-Kueppers et al. 2020, arXiv 2004.13546, without position) over detections that score at least .1, true at IoU .5.
-Uncertainty: Spearman's rank correlation, over true positives that at least two members see, of `box_uncertainty` with
-1 - IoU; beside it that of the score, which is known without an ensemble. An ensemble counts once; one member means the
-average of an ensemble's five. Time: a batch of eight images, compiled, the fastest of several, in the same call.
+five, no member in two. The members of an ensemble are trained by one call of `yolojax.training.sweep`: on a processor
+one after another, since a program that maps over weights takes two to four times as long there. 200 test images, COCO
+protocol. Calibration: the expected calibration error of `yolojax.eval.confidence` (Guo et al. 2017; Kueppers et al.
+2020, arXiv 2004.13546, without position) over detections that score at least .1, true at IoU .5. Uncertainty:
+Spearman's rank correlation, over true positives that at least two members see, of `box_uncertainty` with 1 - IoU;
+beside it that of the score, which is known without an ensemble. An ensemble counts once; one member means the average
+of an ensemble's five. Time: a batch of eight images, compiled, the fastest of several, in the same call.
 
 Command:   python -m experiments.ensemble
 Pieces:    --parts quality time    (what the record has is not run again)
@@ -34,7 +34,7 @@ from experiments.ensemble.combinations import CONFIDENCE, IOU, NUMBERS, Ways, nu
 from experiments.shared.candidate_rows import say
 from experiments.shared.record import Runs, figure, interval, paired, run_study, table, verdict
 from experiments.shared.small_runs import QUICK, images, lesson_detector
-from experiments.shared.trained_members import PLAIN, member
+from experiments.shared.trained_members import PLAIN, members
 from yolojax.inference.ensemble import stack_members
 
 Record = dict[str, Any]
@@ -47,7 +47,7 @@ def measure(args: argparse.Namespace) -> Record:
     ways = Ways(lesson_detector(scale))
 
     def quality(seed: int) -> Record:
-        own = [member(scale, size * seed + i) for i in range(size)]
+        own = members(scale, range(size * seed, size * (seed + 1)))
         alone = [numbers(test, over(test, lambda x, v=v: ways.one(v, x, CONFIDENCE, IOU), 8)) for v in own]
         apart = over(test, partial(ways.separate, own), 8)
         together = over(test, partial(ways.together, stack_members(own)), 8)
@@ -59,7 +59,7 @@ def measure(args: argparse.Namespace) -> Record:
         }
 
     def timed() -> Record:
-        own, pixels = [member(scale, i) for i in range(size)], jax.device_put(test.images[:8])
+        own, pixels = members(scale, range(size)), jax.device_put(test.images[:8])
         stacked = stack_members(own)
         calls = {
             "one": lambda: ways.one(own[0], pixels, CONFIDENCE, IOU),

@@ -4,15 +4,16 @@ Question: the four weights of the loss are set by hand or swept. A training run 
 can `jax.grad` through the steps of optax say which way each should move, is that gradient right, and does following it
 help the AP?
 
-Method: four unrolled steps of SGD with momentum on one batch of 16 images of 32 x 32 pixels, batch statistics as in
-training. The validation loss is that of 16 other images at the weights of YOLOv1, whatever the run was trained with, so
-that no weight can win by shrinking the loss that it multiplies. The gradient is of the logarithms of the four weights,
-and is checked by central differences (step .005) on two detectors below 32 channels (above, a processor's convolution
-has no second derivative): *usual* is the lesson's, whose leaky ReLU and max-pooling have kinks, whose CIoU holds its
-alpha constant and which ignores negatives by a threshold; *smooth* has SiLU, no pooling, squared error, and ignores
-nothing. On the smooth one ten steps of descent on the log weights follow, from the defaults, and the validation loss
-before and after is compared; five seeds. What this cannot show is what a weight does over a whole run: few steps are a
-myopic horizon (Wu et al., arXiv 1803.02021).
+Method: the steps are written out with the detector's own functions `forward_train` and `loss` and not run by `fit`,
+because the study differentiates through them. Four unrolled steps of SGD with momentum on one batch of 16 images of 32
+x 32 pixels, batch statistics as in training. The validation loss is that of 16 other images at the weights of YOLOv1,
+whatever the run was trained with, so that no weight can win by shrinking the loss that it multiplies. The gradient is
+of the logarithms of the four weights, and is checked by central differences (step .005) on two detectors below 32
+channels (above, a processor's convolution has no second derivative): *usual* is the lesson's, whose leaky ReLU and
+max-pooling have kinks, whose CIoU holds its alpha constant and which ignores negatives by a threshold; *smooth* has
+SiLU, no pooling, squared error, and ignores nothing. On the smooth one ten steps of descent on the log weights follow,
+from the defaults, and the validation loss before and after is compared; five seeds. What this cannot show is what a
+weight does over a whole run: few steps are a myopic horizon (Wu et al., arXiv 1803.02021).
 
 Command:   python -m experiments.hypergradients
 Expected:  10 minutes on two cores, most of it compilation.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.shared.small_runs import BOX_LOSSES, CLASSES, Scale, any_box_loss, lesson_detector
+from experiments.shared.small_runs import CLASSES, Scale, lesson_detector
 from yolojax.detector import Detector, prepare_images
 from yolojax.models.backbones import DarknetTiny
 from yolojax.models.heads import YOLOHead
@@ -22,15 +22,14 @@ KINDS = ("usual", "smooth")
 
 def detector_of(kind: str, scale: Scale) -> tuple[Detector, Hyper]:
     """The detector, and the hyper-parameters besides the four weights."""
-    lesson = lesson_detector(scale)
     if kind == "usual":
-        return any_box_loss(lesson, jnp.int32(BOX_LOSSES.index("ciou"))), Hyper()
+        return lesson_detector(scale), Hyper()
 
+    lesson = lesson_detector(scale, box_loss="mse")
     style = Style("silu", momentum=0.9, epsilon=1e-5)
     backbone = DarknetTiny(scale.widths, scale.depths, csp=False, sppf=False, levels=scale.levels, style=style)
     network = Network(backbone, FPN(scale.neck_width, style=style), YOLOHead(2, len(CLASSES), style=style))
-    loss = any_box_loss(lesson, jnp.int32(BOX_LOSSES.index("mse"))).loss
-    return flax_detector(lesson.spec, network, loss, lesson.decode), Hyper(ignore_iou=1.0)
+    return flax_detector(lesson.spec, network, lesson.loss, lesson.decode), Hyper(ignore_iou=1.0)
 
 
 def make_outer(kind: str, scale: Scale, steps: int) -> Any:

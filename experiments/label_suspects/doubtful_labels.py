@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.shared.small_runs import CIOU, Scale, any_box_loss, lesson_trainer, part
+from experiments.shared.small_runs import Scale, evaluate, hyper_of, lesson_detector, part, train_trials
 from yolojax.boxes import box_iou
-from yolojax.data.input_images import ImageCache, build_cache
+from yolojax.data import Dataset, ImageCache
 from yolojax.detector import prepare_images
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes
-from yolojax.geometry import Preprocess
 from yolojax.training.per_example import per_object_loss
+from yolojax.training.sweep import Trial
 
 FOLDS = (("train",), ("val", "test"))  # detectors that are trained on one judge the labels of the other
 SEEN = 0.25  # score from which a detection says what the detector sees
@@ -27,24 +27,23 @@ def find_suspects(scale: Scale, count: int) -> tuple[list[Record], list[float]]:
     """The ``count`` labels of all parts with the highest `per_object_loss`, mean of ``scale.seeds`` detectors that were
     not trained on them; each with what the first of those sees there, boxes in pixels of the image. And the losses of
     all labels."""
-    trainer = lesson_trainer(scale)
-    detector = any_box_loss(trainer.detector, jnp.int32(CIOU))
+    detector = lesson_detector(scale)
+    hyper = hyper_of(detector)
 
     @jax.jit
     def score(variables: Any, pixels: Any, targets: Any) -> Any:
         outputs = detector.forward(variables, prepare_images(pixels, detector.spec.preprocess))
-        return per_object_loss(detector, outputs, targets, trainer.hyper)
+        return per_object_loss(detector, outputs, targets, hyper)
 
     found: list[Record] = []
     everything: list[float] = []
     for learn, judged in (FOLDS, FOLDS[::-1]):
-        known = joined(scale, learn)
-        members = [trainer.train(seed, known, choice=CIOU) for seed in range(scale.seeds)]
+        members = train_trials(detector, joined(scale, learn), scale, [Trial(seed) for seed in range(scale.seeds)])
         for split in judged:
             input_images = part(scale, split)
             targets = jax.tree.map(jnp.asarray, input_images.targets)
             losses = np.mean([score(v, jnp.asarray(input_images.images), targets) for v in members], axis=0)
-            seen = trainer.evaluate(members[0], input_images).detections
+            seen = evaluate(detector, members[0], input_images).detections
             everything += losses[input_images.targets.valid].round(2).tolist()
             for image, row in np.argwhere(input_images.targets.valid):
                 found.append({"split": split, "image": int(image), "row": int(row), "loss": float(losses[image, row])})
@@ -53,12 +52,12 @@ def find_suspects(scale: Scale, count: int) -> tuple[list[Record], list[float]]:
     return found, everything
 
 
-def joined(scale: Scale, splits: tuple[str, ...]) -> ImageCache:
+def joined(scale: Scale, splits: tuple[str, ...]) -> Dataset:
     """The images of several parts, numbered anew."""
     datasets = [part(scale, split).dataset for split in splits]
     records = [record for dataset in datasets for record in dataset.records]
     numbered = tuple(replace(record, image_id=number) for number, record in enumerate(records, 1))
-    return build_cache(replace(datasets[0], records=numbered), (scale.side, scale.side), Preprocess())
+    return replace(datasets[0], records=numbered)
 
 
 def _details(label: Record, input_images: ImageCache, seen: list[Record]) -> Record:

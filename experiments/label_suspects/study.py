@@ -6,9 +6,10 @@ say of a data set as it is?
 Method: a detector knows the labels that it was trained on, so others judge them: five small detectors with CIoU are
 trained on the 205 training photos of BCCD at 160 x 160 pixels, and five on the 159 of the other two parts, and every
 label is ranked by the mean `per_object_loss` of those five that do not know it (but for the anchors, the same for all,
-which come from the training part; and for equally many steps over fewer photos). The first 50 are listed, with what the
-first of the five sees at their place (score .25 and more), and drawn on the sheet `runs/label_suspects.png`, for
-somebody to judge.
+which come from the training part; and for about as many steps over fewer photos). The five are the trials of one call
+of `yolojax.training.sweep`; the loss of an object comes from the library's function, called directly, since no training
+computes it. The first 50 are listed, with what the first of the five sees at their place (score .25 and more), and
+drawn on the sheet `runs/label_suspects.png`, for somebody to judge.
 
 Command:   python -m experiments.label_suspects --bccd FOLDER    (the data set)
 Expected:  15 minutes on two cores.

@@ -44,7 +44,7 @@ from experiments.multi_scale.augmentations import (
 from experiments.shared.candidate_rows import apart, load_real, say
 from experiments.shared.record import Runs, figure, interval, paired, run_study, table
 from experiments.shared.small_runs import QUICK, images, lesson_detector
-from experiments.shared.trained_members import PLAIN, member
+from experiments.shared.trained_members import PLAIN, members
 from yolojax.data import open_dataset
 from yolojax.inference.loading import load_detector
 
@@ -61,7 +61,7 @@ def measure(args: argparse.Namespace) -> Record:
         if args.quick and name not in (ONE, "mirrored"):
             continue
         for seed in range(scale.seeds):
-            one = partial(tested, "small", small, partial(member, scale, seed), test, tta)
+            one = partial(tested, "small", small, lambda s=seed: members(scale, range(scale.seeds))[s], test, tta)
             runs({"part": "generated", "look": name, "seed": seed}, one)
     real = {model: partial(load_real, args.data, model) for model in (REAL if args.data else ())}
     if args.model:
@@ -76,7 +76,7 @@ def measure(args: argparse.Namespace) -> Record:
         if "time" in args.parts:
             runs({"part": "time", "model": name}, partial(seconds, detector, variables))
     if "time" in args.parts and not args.quick:
-        runs({"part": "time", "model": "generated"}, partial(seconds, small, member(scale, 0)))
+        runs({"part": "time", "model": "generated"}, partial(seconds, small, members(scale, [0])[0]))
     return {"scale": scale.facts(), "runs": runs.all}
 
 

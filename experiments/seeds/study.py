@@ -3,11 +3,12 @@
 Question: a table that says "A .512, B .520" from one run each may say nothing. Two kinds of chance are measured apart:
 the seed (initial parameters, order, augmentation) and the choice of test images.
 
-Method: the lesson's detector with CIoU on 100 images of *shapes* of 96 x 96 pixels, ten seeds, 200 test images. The
-spread of the seeds is their standard deviation s, with its own 95 % interval (chi-squared). That of the images is the
-standard error of `yolojax.eval.bootstrap` (500 draws of the test images) of each run, averaged. Two methods with n
-seeds each tell a true difference d apart with 80 % power at 5 % (two-sided) if n is at least 2 (1.96 + .84)^2 s^2 /
-d^2; the images do not enter there when both methods are measured on the same ones.
+Method: the lesson's detector with CIoU on 100 images of *shapes* of 96 x 96 pixels, ten seeds, 200 test images. The ten
+runs are the trials of one call of `yolojax.training.sweep`. The spread of the seeds is their standard deviation s, with
+its own 95 % interval (chi-squared). That of the images is the standard error of `yolojax.eval.bootstrap` (500 draws of
+the test images) of each run, averaged. Two methods with n seeds each tell a true difference d apart with 80 % power at
+5 % (two-sided) if n is at least 2 (1.96 + .84)^2 s^2 / d^2; the images do not enter there when both methods are
+measured on the same ones.
 
 Command:   python -m experiments.seeds
 Expected:  10 minutes on two cores.
@@ -25,9 +26,11 @@ from typing import Any
 import numpy as np
 
 from experiments.shared.record import Runs, figure, interval, run_study, table
-from experiments.shared.small_runs import CIOU, images, lesson_trainer, scale_of
+from experiments.shared.small_runs import evaluate, images, lesson_detector, scale_of, train_trials
+from yolojax.detector import Variables
 from yolojax.eval.bootstrap import bootstrap
 from yolojax.eval.coco import read_both
+from yolojax.training.sweep import Trial
 
 SEEDS, DRAWS = 10, 500
 NAMES = ("AP", "AP50", "AP75")
@@ -37,11 +40,11 @@ Record = dict[str, Any]
 
 def measure(args: argparse.Namespace) -> Record:
     scale = scale_of(args)
-    trainer = lesson_trainer(scale)
+    detector = lesson_detector(scale)
     learn, test = images(scale.train, scale.side), images(scale.test, scale.side, "test")
 
-    def compute(seed: int) -> Record:
-        found = trainer.evaluate(trainer.train(seed, learn, choice=CIOU), test)
+    def measured(variables: Variables) -> Record:
+        found = evaluate(detector, variables, test)
         columns = read_both(test.dataset.to_coco(), found.detections)
         drawn = bootstrap(*columns, samples=4 if args.quick else DRAWS).values
         error = {name: float(np.nanstd(drawn[name], ddof=1)) for name in NAMES}
@@ -50,8 +53,10 @@ def measure(args: argparse.Namespace) -> Record:
     seeds = 2 if args.quick else SEEDS
     facts = scale.facts() | {"seeds": seeds}
     runs = Runs(args, "seeds", facts)
-    for seed in range(seeds):
-        runs({"seed": seed}, partial(compute, seed))
+    missing = runs.missing({"seed": seed} for seed in range(seeds))
+    trained = train_trials(detector, learn.dataset, scale, [Trial(key["seed"]) for key in missing])
+    for key, variables in zip(missing, trained, strict=True):
+        runs(key, partial(measured, variables))
     return {"scale": facts, "runs": runs.all}
 
 

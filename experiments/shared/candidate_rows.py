@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from experiments.shared.small_runs import Scale, images, lesson_detector
-from experiments.shared.trained_members import member
+from experiments.shared.trained_members import members
 from yolojax import zoo
 from yolojax.data import InputImages, build_cache, open_dataset
 from yolojax.detector import Detector, Variables, prepare_images
@@ -71,7 +71,9 @@ def shapes_rows(scale: Scale, seed: int, split: str) -> Rows:
     """The rows of a member of ``scale`` on validation or test images of its kind."""
     count = scale.test if split == "test" else min(100, scale.test)
     input_images = images(count, scale.side, split, scale.objects, scale.visible)
-    return strongest(lesson_detector(scale), member(scale, seed), input_images)
+    # A study looks at the first seeds of its scale: they are trained together.
+    of_seeds = members(scale, range(max(scale.seeds, seed + 1)))
+    return strongest(lesson_detector(scale), of_seeds[seed], input_images)
 
 
 def as_results(rows: Rows, found: list[Any], only: np.ndarray | None = None) -> tuple[Any, list[dict[str, Any]]]:

@@ -143,8 +143,12 @@ class Runs:
             elif found:
                 print(f"{file.name}: {len(found)} runs of other settings, made again", flush=True)
 
+    def missing(self, keys: Iterable[Record]) -> list[Record]:
+        """Those of the keys whose run has yet to be computed."""
+        return [key for key in keys if not any(run.items() >= key.items() for run in self.all)]
+
     def __call__(self, key: Record, compute: Callable[[], Record]) -> None:
-        if any(run.items() >= key.items() for run in self.all):
+        if not self.missing([key]):
             return
         self.all.append({**key, **compute()})
         if self.keep:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 import typing
 from pathlib import Path
 
@@ -47,6 +48,8 @@ OPTIONS = {
     "model.rectangular": (["--square"], False),
     "model.options": (["--option", "box_loss=mse", "k=[1,2]", "m=.5"], {"box_loss": "mse", "k": [1, 2], "m": 0.5}),
     "hyper": (["--hyper", "lambda_cls=2", "lambda_coord=.5"], {"lambda_cls": 2.0, "lambda_coord": 0.5}),
+    "final_hyper": (["--final-hyper", "lambda_l1=1"], {"lambda_l1": 1.0}),
+    "optimiser.decay": (["--optimiser.decay", "coupled"], "coupled"),
     "init": (["--init", "runs/a"], "runs/a"),
     "freeze": (["--freeze", "backbone", "neck/level0"], ("backbone", "neck/level0")),
     "minutes": (["--minutes", "7.5"], 7.5),
@@ -57,8 +60,13 @@ OPTIONS = {
     "data.repeat_threshold": (["--repeat-threshold", "0.1"], 0.1),
     "data.cache": (["--cache", "disk"], "disk"),
     "data.cache_folder": (["--cache-folder", "there"], "there"),
-    "model.multi_scale": (["--training-sizes", "3"], 3),
-    "model.multi_scale_range": (["--size-span", "0.5"], 0.5),
+    "model.multi_scale": (["--multi-scale", "3"], 3),
+    "model.multi_scale_range": (["--multi-scale-range", "0.5"], 0.5),
+    "validation.confidence": (["--validation.confidence", ".5"], 0.5),
+    "validation.iou": (["--validation.iou", ".6"], 0.6),
+    "validation.max_detections": (["--validation.max-detections", "7"], 7),
+    "validation.suppress": (["--validation.suppress", "diou"], "diou"),
+    "validation.suppress_parameter": (["--validation.suppress-parameter", ".4"], 0.4),
     "compute": (["--compute", "bfloat16"], "bfloat16"),
     "select": (["--select", "best"], "best"),
     "optimiser.name": (["--optimiser.name", "sgd"], "sgd"),
@@ -131,7 +139,7 @@ def test_what_cannot_be_trained_is_found_before_the_run_directory_is_made(yoloja
     def loss(*_, **__):
         raise TypeError("shapes (3,) and (4,) do not agree")
 
-    monkeypatch.setattr("yolojax.zoo.yolov8.yolov8_loss", loss)
+    monkeypatch.setattr(sys.modules["yolojax.zoo.yolov8"], "yolov8_loss", loss)  # the package has a function yolov8
     ended = yolojax("train", DATA, *SMALL, "--out", "wrong")
     assert ended.code == 2 and "compact cannot be trained with widths = [8, 8, 16]" in ended.err
     assert "TypeError: shapes (3,) and (4,) do not agree" in ended.err and not (tmp_path / "wrong").exists()

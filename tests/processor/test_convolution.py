@@ -124,6 +124,8 @@ def test_bfloat16_has_values_and_gradients_of_its_kind(name):
     arguments = (x, kernel, cotangent)
     got = jax.jit(lambda *a: run(convolution.convolve, *a))(*arguments)
     want = jax.jit(lambda *a: run(convolution.plain, *a))(*(a.astype(jnp.float32) for a in arguments))
+    # A bfloat16 has a rounding error of 2**-9. Sums must be made in float32: jax from 0.11 on sums matrix products of
+    # bfloat16 in bfloat16 unless told otherwise, and the gradient of a 1x1 kernel was off by 3 % of its largest value.
     for a, b in zip(got, want, strict=True):
         assert a.dtype == jnp.bfloat16
-        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-7, atol=0.02 * np.abs(b).max())
+        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-7, atol=0.01 * np.abs(b).max())

@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.toy import toy_batch
 from yolojax import zoo
-from yolojax.augment.colour import random_hsv
+from yolojax.augment import random_hsv
 from yolojax.config import OptimiserConfig
 from yolojax.models import layers
 from yolojax.postprocess import postprocess

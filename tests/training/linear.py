@@ -60,5 +60,4 @@ def linear_detector(class_names: tuple[str, ...], input_size: tuple[int, int]) -
         boxes = jnp.concatenate([centre - 8, centre + 8], -1)
         return Candidates(boxes, jnp.full((*boxes.shape[:2], len(class_names)), 0.5))
 
-    detector = Detector(spec, init, forward, forward_train, loss, decode, lambda variables: (detector, variables))
-    return detector
+    return Detector(spec, init, forward, forward_train, loss, decode)

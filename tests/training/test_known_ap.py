@@ -30,4 +30,4 @@ def test_a_detector_learns_sixteen_images(tmp_path):
         checkpoint_every=0,
     )
     result = fit(config, tmp_path / "run", data=(images, images)).result
-    assert pytest.approx(0.786, abs=0.08) == result.AP and result.AP50 > 0.85
+    assert abs(result.AP - 0.786) < 0.08 and result.AP50 > 0.85

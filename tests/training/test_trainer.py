@@ -215,6 +215,17 @@ def test_images_in_device_memory_train_and_validate_on_all_devices(tmp_path):
     assert runs["memory"].result.AP == runs["device"].result.AP
 
 
+def test_a_callback_that_fails_at_the_start_leaves_the_signals_as_they_were(make):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def fail(event):
+        raise RuntimeError(event.kind)
+
+    with pytest.raises(RuntimeError, match="start"), make([fail]):
+        pass
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_validation_images_are_kept_where_the_configuration_says(make):
     trainer = make(data=DataConfig(cache="stream"))
     assert type(trainer.val_images).__name__ == type(trainer.run.images).__name__ == "ImageStream"

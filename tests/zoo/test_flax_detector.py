@@ -24,8 +24,7 @@ SYSTEMS = {
     "yolov3-tiny": {"width": 1 / 16},
     "yolov4": {"width": 1 / 16, "depths": (0, 1, 0, 0, 0)},
     "yolov4-tiny": {"width": 1 / 16},
-    "yolov8": {},
-    "yolox-nano": {},
+    "yolox": {"width": 1 / 32, "depthwise": True},
 }
 
 
@@ -34,7 +33,7 @@ def disturbed(variables, key=1):
     leaves, tree = jax.tree.flatten(variables)
     rng = np.random.default_rng(key)
     return tree.unflatten(
-        [np.asarray(x) * rng.uniform(0.5, 1.5, x.shape).astype(np.float32) + np.float32(0.01) for x in leaves]
+        [jnp.asarray(x * rng.uniform(0.5, 1.5, x.shape).astype(np.float32) + np.float32(0.01)) for x in leaves]
     )
 
 

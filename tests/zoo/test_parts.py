@@ -117,7 +117,7 @@ def test_options_that_came_later_take_their_defaults():
     ("options", "message"),
     [
         ({"assign": "simoto"}, "assign = 'simoto': did you mean simota"),
-        ({"class_loss": 3}, "class_loss = 3: give bce, focal, quality-focal, varifocal, or a function"),
+        ({"class_loss": 3}, "class_loss = 3: give a name or a function"),
         ({"box_loss": "mse"}, "box_loss = 'mse': .*give iou, squared-iou"),
     ],
 )

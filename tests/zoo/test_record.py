@@ -17,7 +17,7 @@ from yolojax.inference.ensemble import detect_ensemble, stack_members
 from yolojax.inference.evaluate import make_detect_batch
 from yolojax.inference.loading import load_detector, with_input_size
 from yolojax.inference.predict import Predictor
-from yolojax.inference.tta import TTA, detect_views
+from yolojax.inference.tta import TTA, detect_augmented
 from yolojax.structures import Candidates, Hyper, LossTerms
 from yolojax.weights.released import save_released
 
@@ -48,8 +48,8 @@ def test_another_decoder_holds_in_every_way_to_detect(compact):
     ways = {
         "detect": lambda: jax.jit(lambda v, x: detect(mine, v, x, 0.5, 0.5, max_detections=5))(variables, IMAGES),
         "validation": lambda: make_detect_batch(mine, 5)(variables, IMAGES, np.float32(0.5), np.float32(0.5)),
-        "augmented": lambda: detect_views(
-            mine, variables, IMAGES, 0.5, 0.5, tta=TTA((1.0,), flip=False), max_detections=5
+        "augmented": lambda: detect_augmented(
+            mine, variables, jnp.asarray(IMAGES), 0.5, 0.5, tta=TTA((1.0,), flip=False), max_detections=5
         ),
         "ensemble": lambda: (
             detect_ensemble(
@@ -146,7 +146,7 @@ def plain_detector() -> Detector:
 
     def forward(variables, images):
         layer, (gain,) = variables["params"]
-        return gain * (images.mean((1, 2)) @ layer.matrix + layer.shift)
+        return gain[None] * (images.mean((1, 2)) @ layer.matrix + layer.shift[None])
 
     def forward_train(variables, images, targets, key):
         return forward(variables, images), {}
@@ -168,7 +168,7 @@ def test_a_detector_of_plain_functions_needs_six_fields(tmp_path):
     assert detector.fold(variables) is variables
     assert detector.decay_mask(params) == (Layer(True, False), [False])
     assert detector.freeze(detector.forward_train, ("0",)) is detector.forward_train
-    assert len(Predictor(detector, variables)(IMAGES[0]).boxes) == 2  # both classes, above .25
+    assert len(Predictor(detector, variables)(IMAGES[0], confidence=0).boxes) == 2  # both classes
     outputs = detector.forward(variables, jnp.zeros((1, *SIZE, 3)))
     assert float(detector.loss(outputs, None, Hyper()).sums["square"][0]) == 0.0
     description = zoo.describe(detector)

@@ -17,7 +17,7 @@ from yolojax.structures import Targets
 from yolojax.zoo.coco import COCO_CLASSES
 
 NAMES = ("circle", "square", "star")
-CANVAS = (64, 96)
+INPUT_SIZE = (64, 96)
 
 
 def as_published(outputs) -> np.ndarray:
@@ -33,7 +33,7 @@ def as_published(outputs) -> np.ndarray:
 def read(request, tmp_path_factory):
     """A small YOLOX read from arrays as trained (``plain``) or folded (``depthwise``), with its name."""
     path = write_arrays(tmp_path_factory.mktemp("yolox") / "weights.npz", golden(request.param))
-    return request.param, *zoo.from_yolox(path, class_names=NAMES, input_size=CANVAS)
+    return request.param, *zoo.from_yolox(path, class_names=NAMES, input_size=INPUT_SIZE)
 
 
 def test_equals_pytorch(read):
@@ -93,9 +93,9 @@ def test_sizes_are_the_published_ones(name, side, millions, gflops):
 def test_class_names_are_asked_for_unless_they_are_cocos(tmp_path):
     path = write_arrays(tmp_path / "weights.npz", golden("depthwise"))
     with pytest.raises(ConfigError, match="has 3 classes, and none are given"):
-        zoo.from_yolox(path, input_size=CANVAS)
+        zoo.from_yolox(path, input_size=INPUT_SIZE)
     with pytest.raises(ConfigError, match="has 3 classes, and 2 are given"):
-        zoo.from_yolox(path, class_names=("a", "b"), input_size=CANVAS)
+        zoo.from_yolox(path, class_names=("a", "b"), input_size=INPUT_SIZE)
     with pytest.raises(ConfigError, match="multiples of the largest stride"):
         zoo.from_yolox(path, class_names=NAMES, input_size=(64, 100))
 
@@ -103,7 +103,7 @@ def test_class_names_are_asked_for_unless_they_are_cocos(tmp_path):
 @pytest.mark.parametrize("options", [{"width": 0.0}, {"depth": -1.0}])
 def test_sizes_out_of_range_are_refused(options):
     with pytest.raises(ConfigError, match="positive depth"):
-        zoo.build("yolox", NAMES, CANVAS, **options)
+        zoo.build("yolox", NAMES, INPUT_SIZE, **options)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from yolojax.errors import CheckpointError, ConfigError
 from yolojax.structures import Hyper, Targets
 
 NAMES = ("circle", "square", "star")
-CANVAS = (64, 96)
+SIZE = (64, 96)
 SMALL = {
     "compact": {"widths": (8, 8, 16, 16, 16), "depths": (0, 0, 1, 1, 0), "head_width": 8, "reg_max": 8},
     "lesson": {
@@ -35,7 +35,7 @@ def targets(batch: int = 2) -> Targets:
 
 @pytest.fixture(scope="module", params=sorted(SMALL))
 def detector(request):
-    return zoo.build(request.param, NAMES, CANVAS, **SMALL[request.param])
+    return zoo.build(request.param, NAMES, SIZE, **SMALL[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_parameters_lie_under_backbone_neck_head(variables):
 
 
 def test_contract_of_forward_loss_and_decode(detector, variables):
-    images = jax.random.uniform(jax.random.key(1), (2, *CANVAS, 3))
+    images = jax.random.uniform(jax.random.key(1), (2, *SIZE, 3))
 
     @jax.jit
     def everything(variables, images):
@@ -58,7 +58,7 @@ def test_contract_of_forward_loss_and_decode(detector, variables):
         return detector.decode(detector.forward(variables, images)), terms, state
 
     candidates, terms, state = everything(variables, images)
-    cells = sum((CANVAS[0] // s) * (CANVAS[1] // s) for s in detector.spec.strides)
+    cells = sum((SIZE[0] // s) * (SIZE[1] // s) for s in detector.spec.strides)
     per_cell = len(SMALL["lesson"]["anchors"][0]) if detector.spec.name == "lesson" else 1
     assert candidates.boxes.shape == (2, cells * per_cell, 4)
     assert candidates.scores.shape == (2, cells * per_cell, len(NAMES))
@@ -68,19 +68,6 @@ def test_contract_of_forward_loss_and_decode(detector, variables):
     assert all(value.shape == (2,) and bool(jnp.isfinite(value).all()) for value in terms.sums.values())
     assert set(state) == {"batch_stats"}
     assert jax.tree.structure(state["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
-
-
-def test_folding_changes_no_output(detector, variables):
-    """With running statistics that differ from 0 and 1, or there would be nothing to fold."""
-    stats = jax.tree.map(lambda x: x + 0.3, variables["batch_stats"])
-    variables = {**variables, "batch_stats": stats}
-    images = jax.random.uniform(jax.random.key(3), (1, *CANVAS, 3))
-    folded = jax.jit(detector.fold)(variables)
-    plain = jax.jit(detector.forward)(variables, images)
-    merged = jax.jit(detector.forward)(folded, images)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), plain, merged)
-    assert not jax.tree.leaves(folded["batch_stats"]) and "norm" not in str(jax.tree.structure(folded))
-    jax.tree.map(np.testing.assert_array_equal, folded, detector.fold(folded))
 
 
 def test_a_description_in_json_builds_the_same_detector(detector, variables):
@@ -120,7 +107,7 @@ def test_yolov8_has_the_published_size(scale, parameters, gflops):
 
 def test_yolov8_has_no_other_scale():
     with pytest.raises(ConfigError, match="no scale 'k'; it has n, s, m, l, x"):
-        zoo.build("yolov8", NAMES, CANVAS, scale="k")
+        zoo.build("yolov8", NAMES, SIZE, scale="k")
 
 
 def test_descriptions_from_before_there_was_a_choice_of_filters_are_read(detector):
@@ -134,13 +121,13 @@ def test_descriptions_from_before_there_was_a_choice_of_filters_are_read(detecto
 
 
 def test_compact_reads_its_own_gains():
-    assert zoo.build("compact", NAMES, CANVAS, **SMALL["compact"]).spec.hyper["lambda_coord"] == 7.5
+    assert zoo.build("compact", NAMES, SIZE, **SMALL["compact"]).spec.hyper["lambda_coord"] == 7.5
 
 
 def test_lesson_finds_its_anchors_on_the_data():
     rng = np.random.default_rng(0)
     sizes = np.concatenate([rng.normal(m, 1.0, (50, 2)) for m in (8, 16, 24, 40, 60, 90)])
-    detector = zoo.build("lesson", NAMES, CANVAS, box_sizes=sizes.astype(np.float32))
+    detector = zoo.build("lesson", NAMES, SIZE, box_sizes=sizes.astype(np.float32))
     anchors = np.array(detector.spec.options["anchors"])
     assert anchors.shape == (2, 3, 2)
     np.testing.assert_allclose(anchors.reshape(6, 2).mean(1), [8, 16, 24, 40, 60, 90], atol=1.0)
@@ -150,45 +137,45 @@ def test_lesson_finds_its_anchors_on_the_data():
 @pytest.mark.parametrize("backbone", ["darknet", "resnet18"])
 def test_lesson_offers_both_backbones_and_box_losses(backbone, box_loss):
     options = {**SMALL["lesson"], "backbone": backbone, "box_loss": box_loss}
-    detector = zoo.build("lesson", NAMES, CANVAS, **options)
+    detector = zoo.build("lesson", NAMES, SIZE, **options)
     shapes = jax.eval_shape(detector.init, jax.random.key(0))
-    out = jax.eval_shape(detector.forward, shapes, jnp.zeros((1, *CANVAS, 3)))
+    out = jax.eval_shape(detector.forward, shapes, jnp.zeros((1, *SIZE, 3)))
     assert [o.shape for o in out] == [(1, 4, 6, 2, 8), (1, 2, 3, 2, 8)]
 
 
 @pytest.mark.parametrize(
     ("name", "input_size", "options", "message"),
     [
-        ("compat", CANVAS, {}, "did you mean compact"),
-        ("zebra", CANVAS, {}, "known: compact, .*lesson"),
+        ("compat", SIZE, {}, "did you mean compact"),
+        ("zebra", SIZE, {}, "known: compact, .*lesson"),
         ("compact", (65, 96), {}, "multiples of the largest stride, 32"),
-        ("compact", CANVAS, {"depth": 3}, "depth"),
-        ("lesson", CANVAS, {}, "needs anchors"),
-        ("lesson", CANVAS, {"anchors": (((1.0, 1.0),), ())}, "equally many"),
-        ("lesson", CANVAS, {**SMALL["lesson"], "backbone": "vgg"}, "darknet or resnet18"),
-        ("lesson", CANVAS, {**SMALL["lesson"], "widths": (8, 8, 8, 8), "depths": (0, 0, 0, 0)}, "give five of each"),
-        ("lesson", CANVAS, {**SMALL["lesson"], "anchors": ()}, "one to three levels"),
-        ("compact", CANVAS, {"widths": (8, 8)}, r"widths = \[8, 8\], .*give equally many"),
-        ("compact", CANVAS, {**SMALL["compact"], "depths": (1,)}, r"depths = \[1\]: give equally many"),
-        ("compact", CANVAS, {**SMALL["compact"], "neck_widths": (8,)}, r"neck_widths = \[8\]: give one for each"),
-        ("compact", CANVAS, {"widths": (8, 8, 0)}, "give equally many"),
-        ("compact", CANVAS, {"widths": (8, 8.5, 8, 8, 8)}, r"widths\[1\] = 8.5: give a whole number"),
-        ("compact", CANVAS, {"widths": (8, 8, 0, 8, 8)}, "widths = .*give whole numbers of at least 1"),
-        ("compact", CANVAS, {"activation": "step"}, "activation = 'step': give one of silu"),
-        ("compact", CANVAS, {"shared_head": "no"}, "shared_head = 'no': give true or false"),
-        ("compact", CANVAS, {"reg_max": 1}, "reg_max = 1: give a whole number of at least 2"),
-        ("compact", CANVAS, {"reg_max": True}, "reg_max = True: give a whole number"),
-        ("compact", CANVAS, {"momentum": float("nan")}, "momentum = nan: give a finite number"),
-        ("compact", CANVAS, {"momentum": 1.0}, "momentum = 1.0: give a number from 0 to below 1"),
-        ("compact", CANVAS, {"neck_depth": -1}, "neck_depth = -1: give a whole number of at least 0"),
-        ("yolov8", CANVAS, {"k": 0}, "k = 0: give a whole number of at least 1"),
-        ("yolox-nano", CANVAS, {"k": 2.5}, "k = 2.5: give a whole number"),
-        ("yolox", CANVAS, {"k": 0}, "k = 0: give a whole number of at least 1"),
-        ("yolov3", CANVAS, {"box_loss": "l1"}, "box_loss = 'l1': give mse, iou"),
-        ("yolov3-tiny", CANVAS, {"width": 0.0}, "width = 0.0: give a positive number"),
-        ("yolov4", CANVAS, {"depths": (1, 2)}, r"depths = \(1, 2\): give five"),
-        ("yolov2", CANVAS, {"anchors": [[[8.0, -1.0]]]}, r"anchors: \[8.0, -1.0\] is no width and height"),
-        ("darknet", CANVAS, {}, "darknet needs the option cfg"),
+        ("compact", SIZE, {"depth": 3}, "depth"),
+        ("lesson", SIZE, {}, "needs anchors"),
+        ("lesson", SIZE, {"anchors": (((1.0, 1.0),), ())}, "equally many"),
+        ("lesson", SIZE, {**SMALL["lesson"], "backbone": "vgg"}, "darknet or resnet18"),
+        ("lesson", SIZE, {**SMALL["lesson"], "widths": (8, 8, 8, 8), "depths": (0, 0, 0, 0)}, "give five of each"),
+        ("lesson", SIZE, {**SMALL["lesson"], "anchors": ()}, "one to three levels"),
+        ("compact", SIZE, {"widths": (8, 8)}, r"widths = \[8, 8\], .*give equally many"),
+        ("compact", SIZE, {**SMALL["compact"], "depths": (1,)}, r"depths = \[1\]: give equally many"),
+        ("compact", SIZE, {**SMALL["compact"], "neck_widths": (8,)}, r"neck_widths = \[8\]: give one for each"),
+        ("compact", SIZE, {"widths": (8, 8, 0)}, "give equally many"),
+        ("compact", SIZE, {"widths": (8, 8.5, 8, 8, 8)}, r"widths\[1\] = 8.5: give a whole number"),
+        ("compact", SIZE, {"widths": (8, 8, 0, 8, 8)}, "widths = .*give whole numbers of at least 1"),
+        ("compact", SIZE, {"activation": "step"}, "activation = 'step': give one of silu"),
+        ("compact", SIZE, {"shared_head": "no"}, "shared_head = 'no': give true or false"),
+        ("compact", SIZE, {"reg_max": 1}, "reg_max = 1: give a whole number of at least 2"),
+        ("compact", SIZE, {"reg_max": True}, "reg_max = True: give a whole number"),
+        ("compact", SIZE, {"momentum": float("nan")}, "momentum = nan: give a finite number"),
+        ("compact", SIZE, {"momentum": 1.0}, "momentum = 1.0: give a number from 0 to below 1"),
+        ("compact", SIZE, {"neck_depth": -1}, "neck_depth = -1: give a whole number of at least 0"),
+        ("yolov8", SIZE, {"k": 0}, "k = 0: give a whole number of at least 1"),
+        ("yolox-nano", SIZE, {"k": 2.5}, "k = 2.5: give a whole number"),
+        ("yolox", SIZE, {"k": 0}, "k = 0: give a whole number of at least 1"),
+        ("yolov3", SIZE, {"box_loss": "l1"}, "box_loss = 'l1': give mse, iou"),
+        ("yolov3-tiny", SIZE, {"width": 0.0}, "width = 0.0: give a positive number"),
+        ("yolov4", SIZE, {"depths": (1, 2)}, r"depths = \(1, 2\): give five"),
+        ("yolov2", SIZE, {"anchors": [[[8.0, -1.0]]]}, r"anchors: \[8.0, -1.0\] is no width and height"),
+        ("darknet", SIZE, {}, "darknet needs the option cfg"),
     ],
 )
 def test_what_cannot_be_built_is_named(name, input_size, options, message):
@@ -198,6 +185,6 @@ def test_what_cannot_be_built_is_named(name, input_size, options, message):
 
 def test_no_class_and_damaged_descriptions_are_refused():
     with pytest.raises(ConfigError, match="at least one class"):
-        zoo.build("compact", (), CANVAS)
+        zoo.build("compact", (), SIZE)
     with pytest.raises(CheckpointError, match="name"):
         zoo.from_description({"class_names": ["a"]})

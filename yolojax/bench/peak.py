@@ -1,4 +1,4 @@
-"""The most that this machine's devices can do in a second, to compare a program with: operations, and bytes moved."""
+"""The operations and the memory traffic that this machine's devices can do at most in a second."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yolojax.sharding.devices import Devices
 
 
 class Sheet(NamedTuple):
-    """Of one device: operations a second, and bytes of its memory a second."""
+    """Operations a second of one device, and bytes that its memory moves in a second."""
 
     flops: float
     bandwidth: float
@@ -49,20 +49,22 @@ SHEETS: dict[str, Sheet] = {
     "TPU v4 lite": Sheet(138e12, 614e9),
     "TPU v4": Sheet(275e12, 1228e9),
 }
-"""By words of the device's name as jax tells it, the first that fits: matrix products of bfloat16 (V100 and T4:
-float16) without sparsity, summed in float32, and the memory's bandwidth, from the vendors' data sheets."""
+"""Figures of the vendors' data sheets by words of the device's name as jax tells it; the first that fits counts.
+
+Operations are those of bfloat16 matrix products (V100 and T4: float16) without sparsity, summed in float32."""
 
 
 class Peak(NamedTuple):
-    """The most of something in a second, of all devices together, and where the number comes from."""
+    """A maximum for all devices together, in a second, and where the number comes from."""
 
     value: float
     source: str
 
 
 def peak_of(devices: Devices, stated: float | None = None) -> Peak | None:
-    """Operations a second: ``stated`` (for one device) where given; else a data sheet's; on a processor measured; None
-    when unknown.
+    """Returns the operations a second of all devices; None when unknown.
+
+    They are ``stated`` (for one device) where it is given, measured on a processor, and a data sheet's otherwise.
 
     Every comparison is with the bfloat16 peak of an accelerator, whatever the program computes in.
     """
@@ -75,7 +77,7 @@ def peak_of(devices: Devices, stated: float | None = None) -> Peak | None:
 
 
 def bandwidth_of(devices: Devices) -> Peak | None:
-    """Bytes a second between the devices and their memories: a data sheet's; on a processor measured; else None."""
+    """Returns the bytes a second between devices and memories: measured on a processor, else a data sheet's or None."""
     if jax.devices()[0].platform == "cpu":
         return Peak(measure_bandwidth(devices), "sum of an array and a number, measured")
     name, sheet = sheet_of(jax.devices()[0].device_kind)
@@ -83,7 +85,7 @@ def bandwidth_of(devices: Devices) -> Peak | None:
 
 
 def sheet_of(kind: str) -> tuple[str, Sheet | None]:
-    """The entry of `SHEETS` for a device of this kind, and its name; None where there is none, as for a laptop's."""
+    """Returns the name and entry of `SHEETS` for a device of this kind; no entry for the devices of laptops."""
     if "laptop" not in kind.lower():
         for name, sheet in SHEETS.items():
             if re.search(rf"\b{re.escape(name)}\b", kind, re.IGNORECASE):
@@ -92,14 +94,14 @@ def sheet_of(kind: str) -> tuple[str, Sheet | None]:
 
 
 def measure_peak(devices: Devices, side: int = 1024) -> float:
-    """The best of a few products of square float32 matrices, one on each device at the same time."""
+    """Measures products of square float32 matrices, one on each device at the same time; the fastest counts."""
     ones = jax.device_put(jnp.ones((devices.number, side, side)), devices.split)
     product = jax.jit(jnp.matmul, out_shardings=devices.split)
     return 2 * devices.number * side**3 / _fastest(lambda: product(ones, ones))
 
 
 def measure_bandwidth(devices: Devices, length: int = 2**24) -> float:
-    """The best of a few passes over a float32 array on each device, which read it and write another as long."""
+    """Measures passes over a float32 array on each device that read it and write another; the fastest counts."""
     ones = jax.device_put(jnp.ones((devices.number, length)), devices.split)
     add = jax.jit(lambda x, y: x + y, out_shardings=devices.split)
     return 2 * 4 * devices.number * length / _fastest(lambda: add(ones, 1.0))
@@ -110,7 +112,7 @@ def _fastest(run: Callable[[], Any]) -> float:
 
 
 def seconds_of(run: Callable[[], Any], repeats: int) -> list[float]:
-    """Seconds of each call, after one more that may compile."""
+    """Returns the seconds of each call, after one more call that may compile."""
     seconds = []
     for _ in range(repeats + 1):
         started = time.perf_counter()

@@ -89,7 +89,7 @@ class Throughput:
 def measure_training(
     config: TrainConfig, reporter: Reporter, *, seconds: float = 10.0, parts: bool = True, peak: float | None = None
 ) -> Throughput:
-    """Train for a while and measure it; nothing is kept.
+    """Trains for a while and measures it; nothing is kept.
 
     Args:
       config: the run; its length and validation do not matter.
@@ -171,7 +171,9 @@ def measure_training(
 def measure_parts(
     ready: Preparation, state: TrainState, batch: Batch, reporter: Reporter, repeats: int = 5
 ) -> dict[str, float]:
-    """Median seconds of augmentation, forward pass, loss, backward pass and optimiser; ``state`` is used up.
+    """Returns the median seconds of augmentation, forward pass, loss, backward pass and optimiser.
+
+    ``state`` is used up.
 
     Each is a program of its own, so that they need not add up to the step: the compiler merges what stands together.
     The loss includes its gradient with regard to what the network gave out; the backward pass is what the whole

@@ -52,7 +52,7 @@ class Bench:
     json: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None
 
     def run(self) -> int:
-        """Measure and print."""
+        """Measures and prints."""
         for name in ("seconds", "peak"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -77,7 +77,7 @@ class Bench:
         return 0
 
     def config(self) -> TrainConfig:
-        """The training run that is measured; raises `ConfigError` on an option that is no NAME=VALUE."""
+        """Returns the training run that is measured; raises `ConfigError` on an option that is no NAME=VALUE."""
         path = self.data or f"shapes:?count={max(64, 2 * self.batch)}&size={self.size}"
         return TrainConfig(
             data=DataConfig(path=path),
@@ -90,7 +90,7 @@ class Bench:
 
 
 def text_of(found: Throughput) -> str:
-    """The measurement as a few lines."""
+    """Returns the measurement as a few lines."""
     height, width = found.input_size
     needs = "" if found.memory is None else f"; needs {found.memory / 1e9:.2f} GB of a device by XLA's analysis"
     used = "" if found.device_memory is None else f", {found.device_memory / 1e9:.2f} GB in use at most"

@@ -10,6 +10,9 @@ from tyro.conf import Positional, arg
 
 from yolojax.errors import CheckpointError
 
+FOREIGN = (".pt", ".pth", ".safetensors", ".onnx")
+"""Files of other programs, which are described without building a network."""
+
 
 @dataclass(frozen=True)
 class Info:
@@ -17,7 +20,8 @@ class Info:
 
     Attributes:
       model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
-        weights, or the .cfg and .weights of a Darknet (with its .names, so that classes have names).
+        weights, the .cfg and .weights of a Darknet (with its .names, so that classes have names), or a .pt, .pth,
+        .safetensors or .onnx of any network, whose content is told.
     """
 
     model: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN|FILE ...", help_behavior_hint="")]
@@ -26,7 +30,14 @@ class Info:
         """Print the description."""
         from yolojax import zoo
         from yolojax.inference.loading import load_detector, load_origin
+        from yolojax.weights.describe import describe
+        from yolojax.weights.foreign import read_weight_file
 
+        if len(self.model) == 1 and self.model[0].suffix.lower() in FOREIGN:
+            file = read_weight_file(self.model[0])
+            found = zoo.identify(file)
+            print(describe(file, None if found is None else zoo.FAMILIES[found[0]].title + found[1]))
+            return 0
         detector, variables = load_detector(*self.model)
         description = load_origin(*self.model)
         spec, (height, width) = detector.spec, detector.spec.input_size

@@ -57,8 +57,8 @@ class Train:
       final_hyper: other weights for the last --final-share of the run, as NAME=VALUE. YOLOX's own recipe is
         "--final-hyper lambda_l1=1 --final-share .05 --augment.close-mosaic .05".
       final_share: share of the run, at its end, in which --final-hyper holds.
-      init: what to start from: a run directory, a released detector or a .safetensors file; parameters that fit are
-        taken, the others named.
+      init: what to start from: a run directory, a released detector, a .safetensors file, or a published file such
+        as best.pt; parameters that fit are taken, the others named.
       freeze: parts of the detector that stay as they are, their BatchNorm statistics included; backbone, neck, head, or
         a path below them.
       epochs: how often every training image is seen.

@@ -19,7 +19,10 @@ from yolojax.paths import user_path
 from yolojax.weights.class_names import read_class_names
 from yolojax.weights.released import fit_tree, load_description, load_weights
 
-_WANTED = "give a run directory, a released detector, cfg and weights of a Darknet, or an .npz of YOLOX arrays"
+_WANTED = (
+    "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, or a .pt of "
+    "YOLOv5, v8, v9 or 11"
+)
 
 ModelPath = str | Path | Sequence[str | Path]
 """One path, or several that belong to one detector."""
@@ -27,7 +30,8 @@ ModelPath = str | Path | Sequence[str | Path]
 Size = SupportsIndex | Sequence[SupportsIndex]
 """Pixels of the longer side, or ``(height, width)``."""
 
-_PICKLED = (".pt", ".pth", ".pkl", ".ckpt")
+_PYTORCH = (".pt", ".pth", ".pkl", ".ckpt", ".safetensors", ".onnx")
+"""Files that hold tensors by PyTorch's names; the content decides what they are."""
 
 
 def load_detector(
@@ -45,6 +49,8 @@ def load_detector(
         - a run directory (its ``best/`` is taken), the name of one in ``runs/``, or a folder with ``detector.json``;
         - ``FILE.cfg`` and ``FILE.weights`` of a Darknet (either finds the other beside it);
         - an ``.npz`` of YOLOX arrays by Megvii's names (`yolojax.zoo.from_yolox`);
+        - a ``.pt``, or another file of its tensors, of a published YOLOv5, v5u, v8, v9 or 11
+          (`yolojax.zoo.from_pytorch`);
 
         and with published files, where their classes have to be named, a text file of class names, one a line
         (``.names`` or ``.txt``).
@@ -63,7 +69,6 @@ def load_detector(
     dtype = _network_dtype(dtype)
     if not files:
         raise ConfigError(f"which detector? {_WANTED}")
-    suffixes = [file.suffix.lower() for file in files]
     if parts and detector is not None:
         raise ConfigError("give either parts or the whole detector")
     if _published(files):
@@ -71,8 +76,6 @@ def load_detector(
             raise ConfigError(f"{files[0]}: published files have no parts of your own; edit the record with _replace")
         detector, variables = _load_published(files, dtype)
     elif len(files) == 1:
-        if suffixes[0] in _PICKLED:
-            raise CheckpointError(f"{files[0]}: pickled files can run any program and are not opened; {_WANTED}")
         detector, variables = _load_released(files[0], dtype, parts, detector)
     else:
         raise ConfigError(f"{' '.join(map(str, files))}: these do not make one detector; {_WANTED}")
@@ -137,7 +140,7 @@ def with_input_size(detector: Detector, size: Size) -> Detector:
 
 
 def _published(files: Iterable[Path]) -> bool:
-    return any(file.suffix.lower() in (".cfg", ".weights", ".npz") for file in files)
+    return any(file.suffix.lower() in (".cfg", ".weights", ".npz", *_PYTORCH) for file in files)
 
 
 def _load_released(
@@ -163,15 +166,17 @@ def _load_published(files: Sequence[Path], dtype: DTypeLike) -> tuple[Detector, 
     by_suffix: dict[str, Path] = {}
     for file in files:
         suffix = ".names" if file.suffix.lower() == ".txt" else file.suffix.lower()
-        if suffix not in (".cfg", ".weights", ".npz", ".names") or suffix in by_suffix:
+        suffix = ".pt" if suffix in _PYTORCH else suffix
+        if suffix not in (".cfg", ".weights", ".npz", ".pt", ".names") or suffix in by_suffix:
             raise ConfigError(f"{' '.join(map(str, files))}: these do not make one detector; {_WANTED}")
         by_suffix[suffix] = file
     names = by_suffix.pop(".names", None)
-    if ".npz" in by_suffix:
-        if len(by_suffix) > 1:
-            raise ConfigError(f"{by_suffix['.npz']} is a detector by itself; leave the other files out")
-        class_names = None if names is None else read_class_names(names)
-        return zoo.from_yolox(by_suffix[".npz"], class_names=class_names, dtype=dtype)
+    for suffix, read in ((".npz", zoo.from_yolox), (".pt", zoo.from_pytorch)):
+        if suffix in by_suffix:
+            if len(by_suffix) > 1:
+                raise ConfigError(f"{by_suffix[suffix]} is a detector by itself; leave the other files out")
+            class_names = None if names is None else read_class_names(names)
+            return read(by_suffix[suffix], class_names=class_names, dtype=dtype)
     for own, other in ((".cfg", ".weights"), (".weights", ".cfg")):
         if other not in by_suffix:
             by_suffix[other] = by_suffix[own].with_suffix(other)

@@ -119,7 +119,7 @@ def yolov3_loss(
     boxes = jnp.take_along_axis(objects.boxes, owner[..., None], axis=1)
     classes = jnp.take_along_axis(objects.classes, owner, axis=1)
 
-    own = _gather_rows(maps, listed)
+    own = gather_rows(maps, listed)
     # Rows without a positive compare a raw prediction of 0 with a proper box, whose gradient cannot be NaN.
     raw = jnp.where(real[..., None], own[..., :4], 0.0)
     box = box_loss(raw, boxes, cells[listed], strides[listed], sizes[listed])
@@ -145,7 +145,7 @@ def yolov3_loss(
     )
 
 
-def _gather_rows(maps: Sequence[Array], index: Int[Array, "B P"]) -> Float[Array, "B P D"]:
+def gather_rows(maps: Sequence[Array], index: Int[Array, "B P"]) -> Float[Array, "B P D"]:
     """The predictions at flat indices, gathered level by level, so that no copy of all maps in one array is made."""
     rows, start = jnp.zeros((*index.shape, maps[0].shape[-1])), 0
     for m in maps:

@@ -11,15 +11,19 @@ from yolojax.models.layers import ConvBNAct, Style
 
 
 class Bottleneck(nn.Module):
-    """Two 3x3 convolutions and, if ``shortcut``, the identity (arXiv 1512.03385; widths as in YOLOv8, both equal)."""
+    """Two 3x3 convolutions and, if ``shortcut``, the identity (arXiv 1512.03385).
+
+    The first has ``hidden`` channels: by default as many as the second, as in YOLOv8.
+    """
 
     features: int
     shortcut: bool = True
     style: Style = Style()
+    hidden: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B H W O"]:
-        y = ConvBNAct(self.features, 3, style=self.style, name="conv1")(x, train)
+        y = ConvBNAct(self.hidden or self.features, 3, style=self.style, name="conv1")(x, train)
         y = ConvBNAct(self.features, 3, style=self.style, name="conv2")(y, train)
         return x + y if self.shortcut else y
 

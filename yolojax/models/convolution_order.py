@@ -1,4 +1,4 @@
-"""The convolutions of a network in the order in which they run, and their arrays as Darknet's files hold them."""
+"""The order in which a network's convolutions run, and their arrays in the layout of Darknet's weight files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Path = tuple[str, ...]
 
 
 def convolutions_in_order(forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int]) -> list[Path]:
-    """The path of every convolution that ``forward`` runs, in order; nothing is computed."""
+    """Lists the path of every convolution that ``forward`` runs, in order. Nothing is computed."""
     paths: list[Path] = []
 
     def note(next_call, args, kwargs, context):
@@ -32,7 +32,7 @@ def convolutions_in_order(forward: Callable[[Float[Array, "1 H W 3"]], Any], inp
 
 
 def in_groups(paths: Sequence[Path], groups: Sequence[str]) -> list[Path]:
-    """The same paths group by group: those below ``groups[0]`` first, such as ``neck/set2``, and so on.
+    """Sorts paths by group: first those below ``groups[0]``, such as ``neck/set2``, then those below ``groups[1]``.
 
     Within a group the order stays. Every path must lie below exactly one group.
     """

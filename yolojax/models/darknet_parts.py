@@ -28,7 +28,7 @@ class Parts(NamedTuple):
 
 
 def backbone_length(cfg: Cfg) -> int:
-    """How many of the first layers are taken for the backbone.
+    """Counts the first layers that are taken for the backbone.
 
     The last stage begins with the last strided layer before anything is upsampled or predicted. It ends with its last
     shortcut, or where the branches around its shortcuts are joined by a route and the convolution after it (cross-stage

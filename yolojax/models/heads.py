@@ -1,4 +1,4 @@
-"""Heads: from feature maps to raw predictions, level by level. They decode nothing."""
+"""Heads: modules that turn the features of each level into raw predictions. The record's ``decode`` decodes them."""
 
 import math
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from yolojax.models.blocks import Features
 from yolojax.models.layers import Conv, ConvBNAct, Style
+from yolojax.models.yolox import SpatialConv
 
 
 class YOLOHead(nn.Module):
@@ -55,7 +56,9 @@ class AnchorFreeHead(nn.Module):
     """One prediction a cell: distances to four sides, each over ``reg_max`` bins, and class logits, no objectness.
 
     ``depth`` 3x3 convolutions of ``box_width`` (``cls_width``) channels lead to the boxes (classes): the decoupled head
-    of arXiv 2107.08430. ``shared`` is the light form: one branch of ``box_width`` channels leads to both.
+    of arXiv 2107.08430. ``shared`` is the light form: one branch of ``box_width`` channels leads to both. ``depthwise``
+    splits every 3x3 convolution that leads to the classes into one per channel and a 1x1 convolution, as in YOLOv10
+    (arXiv 2405.14458, section 3.2, "lightweight classification head") and YOLO11.
 
     The box bias starts at 1 and the class bias where ``objects`` objects of any class are expected on the
     ``input_size`` (height, width), as in YOLOv8's recipe (there: 5 on 640 x 640).
@@ -71,10 +74,14 @@ class AnchorFreeHead(nn.Module):
     shared: bool = False
     objects: float = 5.0
     style: Style = Style()
+    depthwise: bool = False
 
-    def _branch(self, x: Array, train: bool, width: int, name: str) -> Array:
+    def _branch(self, x: Array, train: bool, width: int, name: str, depthwise: bool = False) -> Array:
         for j in range(self.depth):
-            x = ConvBNAct(width, 3, style=self.style, name=f"{name}{j}")(x, train)
+            if depthwise:
+                x = SpatialConv(width, 1, True, self.style, name=f"{name}{j}")(x, train)
+            else:
+                x = ConvBNAct(width, 3, style=self.style, name=f"{name}{j}")(x, train)
         return x
 
     @nn.compact
@@ -84,7 +91,7 @@ class AnchorFreeHead(nn.Module):
             cells = (self.input_size[0] / stride) * (self.input_size[1] / stride)
             prior = math.log(self.objects / self.num_classes / cells)
             box = self._branch(x, train, self.box_width, f"level{i}_box")
-            cls = box if self.shared else self._branch(x, train, self.cls_width, f"level{i}_cls")
+            cls = box if self.shared else self._branch(x, train, self.cls_width, f"level{i}_cls", self.depthwise)
             predict = {"use_bias": True, "dtype": self.style.dtype}
             box = Conv(4 * self.reg_max, bias_init=nn.initializers.ones, name=f"level{i}_predict_box", **predict)(box)
             cls = Conv(

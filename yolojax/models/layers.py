@@ -47,7 +47,7 @@ def kernel_init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike) -> 
 
 @dataclass(frozen=True)
 class Style:
-    """What all layers of a network have in common.
+    """The settings that all layers of a network share.
 
     Attributes:
       activation: after every normalised convolution that has one.
@@ -128,9 +128,10 @@ class BatchNorm(nn.Module):
 
 
 def is_folded(module: nn.Module) -> bool:
-    """Whether the variables of this normalised convolution have their BatchNorm folded in: ``norm`` is then absent.
+    """Whether BatchNorm is folded into the variables of this module; they have no ``norm`` then.
 
-    For modules with the children ``conv`` and ``norm`` and the mark ``folds_norm``, which `fold_batch_norm` looks for.
+    The module must have the children ``conv`` and ``norm`` and the class attribute ``folds_norm``, by which
+    `yolojax.models.batch_norm.find_folds` recognises it.
     """
     return not module.is_initializing() and not module.has_variable("params", "norm")
 
@@ -140,6 +141,7 @@ class ConvBNAct(nn.Module):
 
     Parameters are ``conv/kernel``, ``norm/scale`` and ``norm/bias``. Variables that went through `fold_batch_norm` have
     ``conv/kernel`` and ``conv/bias`` instead, and then the convolution adds the bias and nothing is normalised.
+    ``padding`` in pixels is half of the kernel's size (rounded down) unless given.
     """
 
     features: int
@@ -148,12 +150,14 @@ class ConvBNAct(nn.Module):
     groups: int = 1
     activate: bool = True
     style: Style = Style()
+    padding: int | None = None
     folds_norm: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B h w O"]:
         style, folded = self.style, is_folded(self)
-        x = Conv(self.features, self.kernel_size, self.stride, self.groups, folded, dtype=style.dtype, name="conv")(x)
+        shape = (self.features, self.kernel_size, self.stride, self.groups)
+        x = Conv(*shape, folded, dtype=style.dtype, padding=self.padding, name="conv")(x)
         if not folded:
             x = BatchNorm(style.momentum, style.epsilon, name="norm")(x, train)
         return ACTIVATIONS[style.activation](x) if self.activate else x

@@ -1,4 +1,4 @@
-"""Necks: they pass what coarse levels know about content to the fine ones, and what fine ones know about place back."""
+"""Necks: modules that combine the features of all levels before the head."""
 
 import jax.numpy as jnp
 from flax import linen as nn

@@ -1,1 +1,1 @@
-"""Several devices and processes: one mesh, images that stay on their device, waiting for one another."""
+"""Several devices and processes: the mesh, functions of single images without communication, jobs of processes."""

@@ -1,8 +1,8 @@
-"""What treats every image by itself, kept from communicating where a batch is split over devices.
+"""Functions that treat every image by itself, run without communication where a batch is split over devices.
 
-XLA's partitioner does not see that top-k, scatters and loops over a batch touch one image at a time: it collects the
+XLA's partitioner does not see that top-k, scatters and loops over a batch touch one image at a time. It collects the
 whole batch on every device first (for `lax.top_k` and scatters) or synchronises every round (for a vmapped loop). A
-loss here gives sums per image (`LossTerms`), and suppression treats images one by one, so both may run inside
+loss gives sums per image (`LossTerms`), and suppression treats images one by one, so both may run inside
 `jax.shard_map`, where each device sees its own images only.
 """
 
@@ -17,7 +17,7 @@ from yolojax.structures import Hyper, LossTerms, Targets
 
 
 def by_image(function: Callable[..., Any], split: NamedSharding, *, shared: int = 0) -> Callable[..., Any]:
-    """The same function, run by each device on its own images.
+    """Returns the same function, run by each device on its own images.
 
     Args:
       function: of pytrees with a leading batch axis, to pytrees with one; no image may influence another.
@@ -28,14 +28,14 @@ def by_image(function: Callable[..., Any], split: NamedSharding, *, shared: int 
 
     def split_up(*arguments: Any) -> Any:
         specs = (rows,) * (len(arguments) - shared) + (whole,) * shared
-        # Without the check of what varies between devices: loops that begin with a constant would fail it.
+        # The check of what varies between devices is off, because loops that begin with a constant would fail it.
         return jax.shard_map(function, mesh=split.mesh, in_specs=specs, out_specs=rows, check_vma=False)(*arguments)
 
     return split_up
 
 
 def split_over_devices(batch_size: int) -> NamedSharding | None:
-    """How this process's devices share a batch; None where there is one device, or they cannot share it equally."""
+    """Returns how this process's devices share a batch; None for one device, or where they cannot share it equally."""
     devices = jax.local_devices()
     if len(devices) == 1 or batch_size % len(devices):
         return None
@@ -44,12 +44,12 @@ def split_over_devices(batch_size: int) -> NamedSharding | None:
 
 
 def on_all_devices(variables: Any, split: NamedSharding) -> Any:
-    """A copy of these arrays on every device of ``split``, made once and not anew for each batch."""
+    """Copies these arrays to every device of ``split``, once and not for each batch."""
     return jax.device_put(variables, NamedSharding(split.mesh, PartitionSpec()))
 
 
 def with_loss_by_image(detector: Detector, split: NamedSharding) -> Detector:
-    """A detector whose loss, assignment included, communicates nothing. The numbers are the same."""
+    """Returns a detector whose loss, assignment included, communicates nothing. The numbers are the same."""
     if split.mesh.size == 1:
         return detector
 
@@ -58,7 +58,7 @@ def with_loss_by_image(detector: Detector, split: NamedSharding) -> Detector:
 
         def terms_of(outputs: Outputs, targets: Targets, hyper: Hyper) -> tuple:
             terms = detector.loss(outputs, targets, hyper)
-            # Parts of a loss that share a divisor must go on sharing it: accumulation counts on that.
+            # Parts of a loss that share a divisor must go on sharing it: accumulation counts the different ones.
             divisors: list[jax.Array] = []
             for name, divisor in terms.normalisers.items():
                 known = [i for i, other in enumerate(divisors) if other is divisor]

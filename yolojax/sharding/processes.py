@@ -1,7 +1,7 @@
 """Several processes as one job: how they find each other, and what happens when one of them is lost.
 
-Every process runs the same program on the same settings and takes the same decisions, because all that decisions rest
-on (losses, measurements) is computed on all devices together. What touches the disk is done by the first process alone.
+Every process runs the same program with the same settings. All take the same decisions, because losses and measurements
+are computed on all devices together. Only the first process writes to the disk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VARIABLES = ("YOLOJAX_COORDINATOR", "YOLOJAX_PROCESSES", "YOLOJAX_PROCESS")
 
 
 def job_of_environment() -> Job | None:
-    """The job that `VARIABLES` describe; None where none of them is set. Raises `ConfigError` when they make no job."""
+    """Returns the job that `VARIABLES` describe; None where none is set. Raises `ConfigError` when they make no job."""
     values = [os.environ.get(name) for name in VARIABLES]
     if not any(values):
         return None
@@ -57,7 +57,7 @@ def in_a_job(distributed: bool) -> bool:
 
 
 def join(distributed: bool) -> None:
-    """Join the job that this process belongs to, before anything asks jax for its devices.
+    """Joins the job that this process belongs to; to be called before anything asks jax for its devices.
 
     `VARIABLES` say which; with ``distributed`` but without them jax asks the scheduler (SLURM, Open MPI, Kubernetes, a
     TPU's metadata). Raises `ConfigError` when neither tells, or when the others cannot be reached.
@@ -83,7 +83,7 @@ def is_first() -> bool:
 
 
 def wait_for_all(name: str) -> None:
-    """Return when every process has come to the point of this name."""
+    """Returns when every process has come to the point of this name."""
     if jax.process_count() > 1:
         from jax.experimental.multihost_utils import sync_global_devices
 
@@ -92,7 +92,7 @@ def wait_for_all(name: str) -> None:
 
 @contextmanager
 def noticing_lost_processes(advice: str) -> Iterator[None]:
-    """Turn jax's error about a broken connection into `LostProcessError`, with the advice how to go on."""
+    """Turns jax's error about a broken connection into `LostProcessError`, with the advice how to go on."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -105,7 +105,7 @@ def noticing_lost_processes(advice: str) -> Iterator[None]:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is up in any process; all must ask at the same point of the program."""
+    """Whether the flag is True in any process; all must ask at the same point of the program."""
     if jax.process_count() == 1:
         return flag
     from jax.experimental.multihost_utils import process_allgather
@@ -114,7 +114,7 @@ def any_process(flag: bool) -> bool:
 
 
 def first_of(value: float) -> float:
-    """The first process's value, for what depends on a clock; all must ask at the same point of the program."""
+    """Returns the first process's value, for what depends on a clock; all must ask at the same point of the program."""
     if jax.process_count() == 1:
         return value
     from jax.experimental.multihost_utils import broadcast_one_to_all
@@ -123,7 +123,7 @@ def first_of(value: float) -> float:
 
 
 def replicate(tree: PyTree, replicated: Sharding) -> PyTree:
-    """The same arrays, which every process holds, on all devices of all processes."""
+    """Puts arrays that every process holds on all devices of all processes."""
     if jax.process_count() > 1:
         tree = jax.tree.map(np.asarray, tree)
     return jax.device_put(tree, replicated)

@@ -16,7 +16,7 @@ from yolojax.paths import user_path
 from yolojax.progress import Quiet, Reporter
 from yolojax.sharding.processes import is_first
 from yolojax.training.callbacks import Callback, EvaluationReport, Pictures, reads_state
-from yolojax.training.data import GivenData
+from yolojax.training.data import GivenData, lay_out
 from yolojax.training.initialise import Weights, load_init, start_from
 from yolojax.training.preparation import Preparation, prepare
 from yolojax.training.programs import example_batch
@@ -125,6 +125,9 @@ def open_trainer(
     That the step can be traced is checked before the run directory is made.
     """
     config, total_steps = run.config, run.config.epochs * steps_per_epoch(run)
+    val_images = None
+    if run.data.val is not None:
+        val_images = lay_out(run.data.val, run.detector.spec, config, run.devices, reporter, training=False)
     run_state = RunState.start(run.data)
     state = restore_run(out, lambda: run.fresh(total_steps=total_steps), run_state, reporter) if resume else None
     if state is not None:
@@ -147,6 +150,7 @@ def open_trainer(
         directory,
         state,
         run_state,
+        val_images=val_images,
         callbacks=callbacks,
         reporter=reporter,
         given=given,

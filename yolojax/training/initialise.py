@@ -40,8 +40,9 @@ def load_init(path: str | Path) -> Weights:
     """Loads the weights to start from.
 
     ``path`` is a ``.safetensors`` file, whose names are taken as they are, or anything that `load_detector` loads: a
-    run directory, a released detector, an ``.npz`` of YOLOX arrays. Of the latter the classes need no names here, and
-    unless they are COCO's they have none, so there is no description. Raises `CheckpointError` when it cannot be read.
+    run directory, a released detector, a published ``.pt``, an ``.npz`` of YOLOX arrays. Of the latter the classes need
+    no names here, and unless they are COCO's they have none, so there is no description. Raises `CheckpointError` when
+    it cannot be read.
     """
     path = user_path(path)
     if path.suffix.lower() == ".npz" and (count := read_yolox(path).num_classes) != len(COCO_CLASSES):

@@ -28,7 +28,6 @@ from yolojax.structures import Batch
 from yolojax.training.budget import CHECK_EVERY, Clock, is_check_due, steps_that_fit
 from yolojax.training.callbacks import Callback, Event, EventKind, reads_state
 from yolojax.training.checkpoint import save_checkpoint
-from yolojax.training.data import lay_out
 from yolojax.training.log import EpochLog, checked, epoch_line, validation_note
 from yolojax.training.optimiser import schedule_at
 from yolojax.training.preparation import Preparation
@@ -67,6 +66,7 @@ class Trainer:
       directory: where the log, checkpoints and released detectors go.
       state: the arrays to go on from.
       run_state: the host-side state that belongs to them.
+      val_images: the validation images at the input size; None where nothing is measured.
       callbacks: told of every event, in this order.
       reporter: where progress goes.
       given: what the run was given as arguments (`yolojax.training.run_directory.describe_given`).
@@ -88,6 +88,7 @@ class Trainer:
         state: TrainState,
         run_state: RunState,
         *,
+        val_images: InputImages | None,
         callbacks: Sequence[Callback],
         reporter: Reporter,
         given: dict[str, Any] | None = None,
@@ -100,10 +101,7 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(run)
         self.pending: deque[Started] = deque()
         self.evaluation: tuple[int, Evaluation] | None = None
-        self.val_images: InputImages | None = None
-        if run.data.val is not None:
-            spec, devices = run.detector.spec, run.devices
-            self.val_images = lay_out(run.data.val, spec, run.config, devices, reporter, training=False)
+        self.val_images = val_images
         self.started = time.monotonic() if started is None else started
         self.seconds = {"prepare": time.monotonic() - self.started, "validate": 0.0}
 
@@ -111,7 +109,7 @@ class Trainer:
         self._saved_step, self._total_of_last_step = self.step, self.total_steps
         self._trained_before, self._compiled_before = run_state.train_seconds, run.step.seconds
         self._last_validation = 0.0
-        self._clock = Clock(run_state.spent_seconds + run.step.seconds)
+        self._clock = Clock(run_state.spent_seconds)
         self._stop, self._stopping, self._ending = StopSignal(), False, False
         self._keeps_states = reads_state(self.callbacks)
         self._learning_rate = jax.jit(self._learning_rate_at)
@@ -139,8 +137,13 @@ class Trainer:
         self._advance = self._exits.enter_context(self.reporter.task("training", self.total_steps))
         self._batches = self._exits.enter_context(closing(prefetch(batches)))
         self._exits.enter_context(self._stop)
-        self._clock.lap()
-        self.tell("start")
+        try:
+            self.tell("start")
+        except BaseException:
+            self._exits.close()
+            raise
+        # The time of the run counts from here; what was compiled to choose a batch size belongs to it.
+        self._clock = Clock(self.run_state.spent_seconds + self.run.step.seconds)
         return self
 
     def __exit__(

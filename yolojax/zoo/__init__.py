@@ -23,16 +23,22 @@ from yolojax.zoo.flax_detector import flax_detector, forward_flops, measure_stat
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.options import check_types
 from yolojax.zoo.parts import PART_OPTIONS
+from yolojax.zoo.pytorch import FAMILIES, from_pytorch, identify, to_state_dict
+from yolojax.zoo.yolo11 import yolo11
 from yolojax.zoo.yolov2 import yolov2
 from yolojax.zoo.yolov3 import yolov3, yolov3_tiny
 from yolojax.zoo.yolov4 import yolov4, yolov4_tiny
+from yolojax.zoo.yolov5 import yolov5
+from yolojax.zoo.yolov5u import yolov5u
 from yolojax.zoo.yolov8 import yolov8
+from yolojax.zoo.yolov9 import yolov9
 from yolojax.zoo.yolox import from_yolox, yolox, yolox_l, yolox_m, yolox_nano, yolox_s, yolox_tiny, yolox_x
 
 __all__ = [
     "ANCHORED",
     "ARCHITECTURES",
     "COCO_CLASSES",
+    "FAMILIES",
     "build",
     "check_record",
     "custom_parts",
@@ -41,24 +47,31 @@ __all__ = [
     "forward_flops",
     "from_darknet",
     "from_description",
+    "from_pytorch",
     "from_yolox",
+    "identify",
     "load_darknet",
     "measure_statistics",
     "parameter_count",
     "save_darknet",
     "to_darknet",
+    "to_state_dict",
 ]
 
 ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "compact": compact,
     "darknet": darknet,
     "lesson": lesson,
+    "yolo11": yolo11,
     "yolov2": yolov2,
     "yolov3": yolov3,
     "yolov3-tiny": yolov3_tiny,
     "yolov4": yolov4,
     "yolov4-tiny": yolov4_tiny,
+    "yolov5": yolov5,
+    "yolov5u": yolov5u,
     "yolov8": yolov8,
+    "yolov9": yolov9,
     "yolox": yolox,
     "yolox-nano": yolox_nano,
     "yolox-tiny": yolox_tiny,
@@ -120,6 +133,9 @@ def build(
     if missing := [n for n in known - set(options) if parameters[n].default is inspect.Parameter.empty]:
         raise ConfigError(f"{name} needs the option {missing[0]}")
     check_types(builder, {key: value for key, value in options.items() if key not in PART_OPTIONS})
+    for key in PART_OPTIONS:
+        if key in options and not isinstance(options[key], str) and not callable(options[key]):
+            raise ConfigError(f"{key} = {options[key]!r}: give a name or a function")
     try:
         detector = builder(tuple(class_names), tuple(input_size), dtype=dtype, **options)
         jax.eval_shape(detector.init, jax.random.key(0))

@@ -1,4 +1,4 @@
-"""What the prediction maps of YOLOv2, v3 and v4 mean: decoder, loss and detector from the anchors of each level."""
+"""The anchor-based detectors YOLOv2, v3 and v4: their loss, their decoder and their record, from their anchors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ from yolojax.zoo.options import check_counts, check_momentum, check_width
 from yolojax.zoo.parts import BOX_LOSSES, CLASS_LOSSES, find_part
 
 PREPROCESS = Preprocess("stretch", filter="bilinear")
-"""Darknet's: the photo stretched to the input image, RGB, 0..1."""
+"""Darknet stretches the photo to the input image; RGB from 0 to 1."""
 
 POSTPROCESS = Postprocess(validation=Thresholds(confidence=0.005, iou=0.45, max_detections=300))
 """Darknet's: the thresholds of its validation."""
@@ -46,7 +46,7 @@ class AnchoredLevel:
 
     Attributes:
       stride: input pixels of a cell.
-      anchors: ``(width, height)`` in input pixels of each of its A anchors.
+      anchors: ``(width, height)`` of each of the A anchors, in input pixels.
       scale_x_y: how far centres reach beyond their cell; see `yolojax.coding.decode`.
       squared: sides are ``anchor (2 sigmoid)^2`` instead of ``anchor exp`` (scaled YOLOv4, v7); scores are the same.
     """
@@ -82,8 +82,8 @@ def anchored_detection(
 ) -> tuple[Loss, Decode, dict[str, str]]:
     """Makes loss and decoder of a network with these levels, finest first.
 
-    Scores are objectness times class. The loss is `yolov3_loss`: one responsible prediction an object, and with
-    ``iou_thresh`` more. An anchor that stands in two levels counts for the finer as an object's best.
+    Scores are objectness times class. The loss is `yolov3_loss`: each object has one positive prediction, and with
+    ``iou_thresh`` further ones. Where two levels have the same anchor, the finer level has the object's best.
 
     Args:
       levels: how each map is read.
@@ -91,7 +91,8 @@ def anchored_detection(
         `yolojax.zoo.parts.BOX_LOSSES`, or a `BoxLoss`.
       class_loss: a key of `yolojax.zoo.parts.CLASS_LOSSES`, or a `ClassLoss`.
       softmax: classes exclude each other (YOLOv2): scores by softmax, and cross entropy in the place of ``bce``.
-      iou_thresh: shape IoU above which an anchor answers for an object beside the best one (``iou_thresh`` of a cfg).
+      iou_thresh: shape IoU above which an anchor learns an object although another one fits it better (a cfg's own
+        ``iou_thresh``).
 
     Returns:
       The loss, the decoder, and the names of both losses for the description.
@@ -117,7 +118,7 @@ def anchored_detection(
         return decode(raw, cells, stride, anchors, scale_x_y=reach)
 
     def squared_error(raw: Array, boxes: Array, cells: Array, stride: Array, anchors: Array) -> Array:
-        """`squared_offset_loss` for any coder: of centres in strides and logarithms of sides of the decoded box."""
+        """`squared_offset_loss` for any coder: squared errors of centres in strides and of logarithms of sides."""
         found, wanted = (xyxy_to_cxcywh(b) for b in (decode_boxes(raw, cells, stride, anchors), boxes))
         centres = jnp.square((found[..., :2] - wanted[..., :2]) / stride[..., None])
         found_sides, sides = (jnp.log(jnp.maximum(b[..., 2:], 1e-3)) for b in (found, wanted))
@@ -138,7 +139,7 @@ def anchored_detection(
         most = max(len(level.anchors) for level in levels)
         maps, sizes = [], []
         for one, level in zip(outputs, levels, strict=True):
-            # A level with fewer anchors gets some without area, which no object chooses, and which predict nothing.
+            # Anchors without area fill up a level with fewer of them. No object prefers them, and they predict nothing.
             missing = most - len(level.anchors)
             spare = jnp.zeros((*one.shape[:3], missing, one.shape[-1])).at[..., 4].set(_NO_PREDICTION)
             maps.append(jnp.concatenate([one, spare], axis=3) if missing else one)
@@ -190,10 +191,19 @@ def anchored_detector(
     softmax: bool = False,
     iou_thresh: float = 1.0,
 ) -> Detector:
-    """A detector of Darknet's family: its anchors (input_size pixels) one level after another, finest first.
+    """Makes the record of an anchor-based detector.
 
-    ``scales`` are the ``scale_x_y`` of the levels, 1 by default. Raises `ConfigError` when the anchors are not as many
-    for each of ``spec.strides``, or the input image does not fit.
+    Args:
+      spec: its options are completed by the names of the two losses.
+      anchors: ``(width, height)`` in input pixels, equally many for each of ``spec.strides``, finest first.
+      make_network: makes the network in Darknet's style of layers.
+      momentum: of the running BatchNorm statistics.
+      dtype: of the network's computation.
+      box_loss, class_loss, softmax, iou_thresh: see `anchored_detection`.
+      scales: ``scale_x_y`` of each level, 1 by default.
+
+    Raises:
+      ConfigError: the anchors are not equally many for each level, or the input size does not fit.
     """
     check_input_size(spec.input_size, 32)
     check_momentum(momentum)
@@ -227,7 +237,7 @@ def pyramid_detector(
     scales: Sequence[float] | None = None,
     iou_thresh: float = 1.0,
 ) -> Detector:
-    """YOLOv3 or v4: the coarsest levels up to stride 32, each with a convolution before its prediction.
+    """Makes a YOLOv3 or v4: the coarsest levels up to stride 32, each with a convolution before its prediction.
 
     Args:
       name, class_names, input_size: of the detector.

@@ -1,9 +1,9 @@
-"""Compact: an anchor-free detector small enough to train from scratch on a processor, after YOLOv8's plan.
+"""Compact: an anchor-free detector that is small enough to train from scratch on a processor, built like YOLOv8.
 
 CSP backbone with SPPF, path-aggregation neck, one prediction a cell without objectness, boxes as distributions over
 distances, task-aligned assignment, CIoU and distribution focal loss. What differs from the published YOLOv8: fewer and
-narrower stages, one branch of convolutions in the head instead of two by choice, and an input image that need not be
-square. There is no published accuracy; `experiments/` records what it reaches here.
+narrower stages, and optionally one branch of convolutions in the head instead of two. There is no published accuracy;
+`experiments/` records what it reaches here.
 """
 
 from collections.abc import Sequence

@@ -69,7 +69,7 @@ ORDERS = {
     "yolov4": V4_ORDER,
     "yolov4-tiny": V4_TINY_ORDER,
 }
-"""The parts of each detector as they follow one another in its weight file."""
+"""The order of the convolutions of each detector in its weight file, by the parts that they belong to."""
 
 
 def darknet(
@@ -82,7 +82,7 @@ def darknet(
     momentum: float = 0.97,
     dtype: DTypeLike = "float32",
 ) -> Detector:
-    """Build it, without weights.
+    """Builds the detector of a cfg, without weights.
 
     Args:
       class_names: in the order of the class scores; the prediction layers are made for as many.
@@ -118,7 +118,7 @@ def from_darknet(
     momentum: float = 0.97,
     dtype: DTypeLike = "float32",
 ) -> tuple[Detector, Variables]:
-    """A published detector and its variables.
+    """Reads a published detector and its variables.
 
     Args:
       cfg: the ``.cfg`` file.
@@ -186,7 +186,7 @@ def to_darknet(
 
 
 def load_darknet(detector: Detector, weights: str | Path) -> Variables:
-    """Variables for a YOLOv2, v3 or v4 of the zoo from a Darknet ``.weights`` file.
+    """Reads the variables of a YOLOv2, v3 or v4 of the zoo from a Darknet ``.weights`` file.
 
     Raises:
       ConfigError: the detector is none of them (`from_darknet` reads any network together with its cfg).
@@ -204,7 +204,10 @@ def load_darknet(detector: Detector, weights: str | Path) -> Variables:
 def save_darknet(
     detector: Detector, variables: Variables, weights: str | Path, *, header: Header | None = None
 ) -> None:
-    """The inverse of `load_darknet`; the header says version 0.2.5 and no image seen unless given."""
+    """Writes variables as `load_darknet` reads them.
+
+    The header states version 0.2.5 and no image seen, unless another one is given.
+    """
     paths = _paths(detector)
     variables = jax.device_get(variables)
     arrays = {i: arrays_at(variables, path) for i, path in enumerate(paths)}

@@ -56,9 +56,16 @@ def custom_parts(detector: Detector) -> dict[str, str]:
     fields = {
         name: qualified_name(function)
         for name, function in zip(FIELDS, detector[1:], strict=True)
-        if (name, architecture) not in _built.get(function, set())
+        if not _is_built(function, name, architecture)
     }
     return {**options, **fields}
+
+
+def _is_built(function: Callable[..., Any], field: str, architecture: str) -> bool:
+    try:
+        return (field, architecture) in _built.get(function, set())
+    except (TypeError, ValueError):  # a callable object that has no hash or no plain equality is none of ours
+        return False
 
 
 def describe(detector: Detector) -> dict[str, Any]:
@@ -145,11 +152,8 @@ def _read_preprocess(stated: Any) -> Preprocess:
     """The preprocessing that a description states; raises `ConfigError` for a value that this version does not know."""
     if not isinstance(stated, Mapping):
         raise ConfigError(f"preprocess = {stated!r}: it is no object")
-    # Descriptions written before there was a choice of filters say none, and meant the antialiased one.
-    preprocess = Preprocess(**{"filter": Preprocess().filter, **stated})
     for name, hint in get_type_hints(Preprocess).items():
-        if get_origin(hint) is Literal and getattr(preprocess, name) not in get_args(hint):
-            raise ConfigError(
-                f"preprocess.{name} = {getattr(preprocess, name)!r}: known are {', '.join(get_args(hint))}"
-            )
-    return preprocess
+        if get_origin(hint) is Literal and stated.get(name, get_args(hint)[0]) not in get_args(hint):
+            raise ConfigError(f"preprocess.{name} = {stated[name]!r}: known are {', '.join(get_args(hint))}")
+    # Descriptions written before there was a choice of filters say none, and meant the antialiased one.
+    return Preprocess(**{"filter": Preprocess().filter, **stated})

@@ -1,4 +1,4 @@
-"""The lesson's own architecture: a 1x1 head with anchors on a backbone, trained with the three losses of YOLO.
+"""Lesson: the detector of a first lesson on YOLO, a 1x1 head with anchors on a backbone, trained with YOLO's losses.
 
 A backbone (a small Darknet or ResNet-18), a feature pyramid of two or three levels, one 1x1 convolution a level that
 gives ``tx, ty, tw, th, objectness, classes`` for each anchor, best-shape-IoU assignment over all levels' anchors

@@ -117,10 +117,10 @@ def find_assigner(value: Any, k: int) -> tuple[AnchorFreeAssign, str]:
     ``k`` belongs to task-aligned assignment and to SimOTA; other assigners have their own numbers. Raises `ConfigError`
     as `find_part` does.
     """
-    found, name = find_part("assign", value, ASSIGNERS)
-    function: AnchorFreeAssign = found
-    limits: dict[str, AnchorFreeAssign] = {
+    function: AnchorFreeAssign
+    function, name = find_part("assign", value, ASSIGNERS)
+    limited: dict[str, AnchorFreeAssign] = {
         "task-aligned": partial(task_aligned_assign, k=k),
         "simota": partial(simota_assign, largest_k=k),
     }
-    return limits.get(name, function), name
+    return limited.get(name, function), name

@@ -22,10 +22,10 @@ from yolojax.zoo.anchored import POSTPROCESS, PREPROCESS, anchored_detector, che
 
 ANCHORS = (((18.32736, 21.67632), (59.98272, 66.00096), (106.82976, 175.17888), (252.25024, 112.88896),
             (312.65664, 293.38496)),)  # fmt: skip
-"""Of COCO, in input pixels: those of the published file, which counts in cells, times 32."""
+"""The anchors for COCO in input pixels. The published file has them in cells of 32 pixels."""
 
 DARKNET_ORDER = ("backbone", "neck/conv0", "neck/conv1", "neck/passthrough", "neck/join", "head")
-"""How the convolutions follow one another in Darknet's weight files."""
+"""The order of the convolutions in Darknet's weight files, by the parts that they belong to."""
 
 
 def yolov2(

@@ -24,7 +24,7 @@ ANCHORS = (
     ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
 )
 TINY_ANCHORS = (((10.0, 14.0), (23.0, 27.0), (37.0, 58.0)), ((81.0, 82.0), (135.0, 169.0), (344.0, 319.0)))
-"""Of COCO, in input pixels, finest level first."""
+"""The anchors for COCO in input pixels, finest level first."""
 
 DARKNET_ORDER = (
     "backbone",
@@ -37,7 +37,7 @@ TINY_DARKNET_ORDER = (
     *("neck/reduce", "head/conv1", "head/predict/predict1"),
     *("neck/lateral", "head/conv0", "head/predict/predict0"),
 )
-"""How the convolutions follow one another in Darknet's weight files."""
+"""The order of the convolutions in Darknet's weight files, by the parts that they belong to."""
 
 
 def yolov3(

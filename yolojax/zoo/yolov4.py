@@ -23,13 +23,13 @@ ANCHORS = (
     ((142.0, 110.0), (192.0, 243.0), (459.0, 401.0)),
 )
 TINY_ANCHORS = (((23.0, 27.0), (37.0, 58.0), (81.0, 82.0)), ((81.0, 82.0), (135.0, 169.0), (344.0, 319.0)))
-"""Of COCO, in input pixels, finest level first. In tiny both levels have (81, 82), as published."""
+"""The anchors for COCO in input pixels, finest level first. In tiny both levels have (81, 82), as published."""
 
 SCALES = (1.2, 1.1, 1.05)
 """``scale_x_y`` of each level, finest first; 1.05 in tiny."""
 
-ALSO_ABOVE = 0.213
-"""``iou_thresh``: shape IoU above which an anchor answers for an object beside the best one; not in tiny."""
+IOU_THRESH = 0.213
+"""Shape IoU above which an anchor learns an object although another anchor fits it better; not used in tiny."""
 
 DARKNET_ORDER = (
     "backbone",
@@ -44,7 +44,7 @@ TINY_DARKNET_ORDER = (
     *("neck/reduce", "head/conv1", "head/predict/predict1"),
     *("neck/lateral", "head/conv0", "head/predict/predict0"),
 )
-"""How the convolutions follow one another in Darknet's weight files."""
+"""The order of the convolutions in Darknet's weight files, by the parts that they belong to."""
 
 
 def yolov4(
@@ -96,7 +96,7 @@ def yolov4(
         options,
         dtype=dtype,
         scales=SCALES,
-        iou_thresh=ALSO_ABOVE,
+        iou_thresh=IOU_THRESH,
     )
 
 

@@ -13,17 +13,19 @@ distribution focal loss. Depths and widths of the five scales follow the publish
 | l | 43.7 M | 165.2 | .529 |
 | x | 68.2 M | 257.8 | .539 |
 
-What differs: nothing in the network. Its published weights are pickled and under another licence; none are read here.
+What differs: nothing in the network. Published weight files are read by `yolojax.zoo.from_pytorch`; they are under a
+licence of their own. Their arrays were compared by names, shapes and outputs; no code of their authors was read.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 from jaxtyping import DTypeLike
 
 from yolojax.assign import AnchorFreeAssign
 from yolojax.coding import cell_centres, decode_distributions, flatten_levels, levels_of
-from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs
+from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs, Postprocess, Thresholds
 from yolojax.errors import ConfigError
 from yolojax.losses import BoxLoss, ClassLoss, yolov8_loss
 from yolojax.models.backbones import DarknetTiny
@@ -52,11 +54,59 @@ STRIDES = (8, 16, 32)
 HYPER = {"lambda_coord": 7.5, "lambda_cls": 0.5, "lambda_dfl": 1.5}
 """The gains of YOLOv8's published recipe."""
 
+POSTPROCESS = Postprocess(Thresholds(0.001, 0.7, 300), Thresholds(0.25, 0.7, 300))
+"""The published thresholds of validation and of prediction."""
+
+PUBLISHED_NAMES = {
+    **{f"backbone/down{i}": (f"model.{layer}", "conv") for i, layer in enumerate((0, 1, 3, 5, 7))},
+    **{f"backbone/stage{i}": (f"model.{2 * i}", "c2f") for i in (1, 2, 3, 4)},
+    "backbone/sppf": ("model.9", "sppf"),
+    "neck/down1": ("model.12", "c2f"),
+    "neck/down0": ("model.15", "c2f"),
+    "neck/reduce1": ("model.16", "conv"),
+    "neck/up1": ("model.18", "c2f"),
+    "neck/reduce2": ("model.19", "conv"),
+    "neck/up2": ("model.21", "c2f"),
+    "head": ("model.22", "distances"),
+}
+"""Modules here, their names in published files, and how both name what is inside (`yolojax.weights.ultralytics`)."""
+
+
+def scaled_widths(widths: Sequence[int], wide: float, widest: int) -> tuple[int, ...]:
+    """Channels of a scale: at most ``widest``, times ``wide``, rounded up to a multiple of 8."""
+    return tuple(8 * math.ceil(min(width, widest) * wide / 8) for width in widths)
+
+
+def scaled_depths(depths: Sequence[int], deep: float) -> tuple[int, ...]:
+    """Repeats of a scale; at least 1 where there is any."""
+    return tuple(max(round(depth * deep), 1) if depth else 0 for depth in depths)
+
 
 def check_distribution(reg_max: int, k: int) -> None:
     """Raises `ConfigError` unless a distance has at least the bins 0 and 1, and an object a point."""
     check_counts(2, reg_max=reg_max)
     check_counts(1, k=k)
+
+
+def distance_head(
+    spec: DetectorSpec, finest: int, reg_max: int, style: Style, *, depthwise: bool = False
+) -> AnchorFreeHead:
+    """The head of YOLOv8 and the detectors after it, over features whose finest level has ``finest`` channels.
+
+    The branch of the boxes has a quarter of these channels, and at least its own output's; the branch of the classes
+    has all of them, and at least one for each class up to 100.
+    """
+    classes = len(spec.class_names)
+    return AnchorFreeHead(
+        classes,
+        spec.strides,
+        spec.input_size,
+        reg_max,
+        box_width=max(16, finest // 4, 4 * reg_max),
+        cls_width=max(finest, min(classes, 100)),
+        style=style,
+        depthwise=depthwise,
+    )
 
 
 def distribution_loss_and_decode(
@@ -126,24 +176,17 @@ def yolov8(
     check_input_size(input_size, STRIDES[-1])
     check_distribution(reg_max, k)
     deep, wide, widest = SCALES[scale]
-    widths = tuple(8 * math.ceil(min(width, widest) * wide / 8) for width in WIDTHS)
-    depths = tuple(round(depth * deep) for depth in DEPTHS)
+    widths, depths = scaled_widths(WIDTHS, wide, widest), scaled_depths(DEPTHS, deep)
     loss, decode, names = distribution_loss_and_decode(STRIDES, k, assign, box_loss, class_loss)
     options = {"scale": scale, "reg_max": reg_max, "k": k, **names}
-    spec = DetectorSpec("yolov8", class_names, input_size, STRIDES, hyper=HYPER, options=options)
+    spec = DetectorSpec(
+        "yolov8", class_names, input_size, STRIDES, hyper=HYPER, options=options, postprocess=POSTPROCESS
+    )
 
-    style, finest = Style(dtype=dtype), widths[2]
+    style = Style(dtype=dtype)
     network = Network(
         DarknetTiny(widths, depths, style=style),
         PAN(widths[2:], depths[-1], style=style),
-        AnchorFreeHead(
-            len(class_names),
-            STRIDES,
-            input_size,
-            reg_max,
-            box_width=max(16, finest // 4, 4 * reg_max),
-            cls_width=max(finest, min(len(class_names), 100)),
-            style=style,
-        ),
+        distance_head(spec, widths[2], reg_max, style),
     )
     return mark_built(flax_detector(spec, network, loss, decode))

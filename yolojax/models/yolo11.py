@@ -1,0 +1,172 @@
+"""The backbone and the neck of YOLO11: cross-stage blocks with an inner kind, and attention at the coarsest level."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from yolojax.models.blocks import SPPF, Bottleneck, Features, upsample_nearest
+from yolojax.models.layers import ConvBNAct, Style
+
+HEAD_CHANNELS = 64
+"""Channels of the values of one attention head; queries and keys have half as many."""
+
+
+class InnerCSP(nn.Module):
+    """A cross-stage partial block (arXiv 1911.11929) of three 1x1 convolutions around two 3x3 bottlenecks."""
+
+    features: int
+    depth: int = 2
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B H W O"]:
+        hidden = self.features // 2
+        main = ConvBNAct(hidden, 1, style=self.style, name="main")(x, train)
+        side = ConvBNAct(hidden, 1, style=self.style, name="side")(x, train)
+        for i in range(self.depth):
+            main = Bottleneck(hidden, style=self.style, name=f"bottleneck{i}")(main, train)
+        return ConvBNAct(self.features, 1, style=self.style, name="join")(jnp.concatenate([main, side], -1), train)
+
+
+class C3k2(nn.Module):
+    """YOLO11's cross-stage block, ``C3k2``: as `yolojax.models.blocks.CSPBlock`, with a choice of what it repeats.
+
+    Each of ``depth`` inner blocks is an `InnerCSP` if ``nested``, otherwise a bottleneck whose first convolution has
+    half of the channels. The halves have ``expansion * features`` channels. Every bottleneck has a shortcut.
+    """
+
+    features: int
+    depth: int = 1
+    nested: bool = False
+    expansion: float = 0.5
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B H W O"]:
+        hidden = int(self.features * self.expansion)
+        x = ConvBNAct(2 * hidden, 1, style=self.style, name="split")(x, train)
+        parts = [x[..., :hidden], x[..., hidden:]]
+        for i in range(self.depth):
+            if self.nested:
+                inner = InnerCSP(hidden, style=self.style, name=f"bottleneck{i}")
+            else:
+                inner = Bottleneck(hidden, style=self.style, hidden=hidden // 2, name=f"bottleneck{i}")
+            parts.append(inner(parts[-1], train))
+        return ConvBNAct(self.features, 1, style=self.style, name="join")(jnp.concatenate(parts, axis=-1), train)
+
+
+class Attention(nn.Module):
+    """Self-attention over all places of a map, with a 3x3 convolution per channel of the values as position.
+
+    ``softmax(q k / sqrt(key channels)) v`` in ``heads`` heads (arXiv 1706.03762, equation 1); keys have half of the
+    channels of values (YOLOv10, arXiv 2405.14458, section 3.2, "partial self-attention").
+    """
+
+    heads: int
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W C"]:
+        batch, height, width, channels = x.shape
+        value = channels // self.heads
+        key = value // 2
+
+        def linear(x: Array, features: int, name: str, kernel: int = 1, groups: int = 1) -> Array:
+            return ConvBNAct(features, kernel, 1, groups, False, self.style, name=name)(x, train)
+
+        qkv = linear(x, channels + 2 * key * self.heads, "qkv")
+        qkv = qkv.reshape(batch, height * width, self.heads, 2 * key + value)
+        q, k, v = qkv[..., :key], qkv[..., key : 2 * key], qkv[..., 2 * key :]
+        logits = jnp.einsum("bqhc,bkhc->bhqk", q, k) / math.sqrt(key)
+        weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(x.dtype)
+        attended = jnp.einsum("bhqk,bkhc->bqhc", weights, v).reshape(x.shape)
+        position = linear(v.reshape(x.shape), channels, "position", 3, channels)
+        return linear(attended + position, channels, "project")
+
+
+class AttentionBlock(nn.Module):
+    """Attention and two 1x1 convolutions of twice the channels between, each with the identity around it."""
+
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W C"]:
+        channels = x.shape[-1]
+        x = x + Attention(max(1, channels // HEAD_CHANNELS), self.style, name="attention")(x, train)
+        y = ConvBNAct(2 * channels, 1, style=self.style, name="expand")(x, train)
+        return x + ConvBNAct(channels, 1, activate=False, style=self.style, name="reduce")(y, train)
+
+
+class C2PSA(nn.Module):
+    """Attention on one half of the channels, ``C2PSA``: ``depth`` `AttentionBlock` between 1x1 convolutions."""
+
+    depth: int = 1
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W C"]:
+        channels = x.shape[-1]
+        hidden = channels // 2
+        x = ConvBNAct(2 * hidden, 1, style=self.style, name="split")(x, train)
+        passed, x = x[..., :hidden], x[..., hidden:]
+        for i in range(self.depth):
+            x = AttentionBlock(self.style, name=f"block{i}")(x, train)
+        return ConvBNAct(channels, 1, style=self.style, name="join")(jnp.concatenate([passed, x], axis=-1), train)
+
+
+class YOLO11Backbone(nn.Module):
+    """Stem and four stages of a 3x3 convolution of stride 2 and a `C3k2`, SPPF, `C2PSA`; strides 8, 16 and 32.
+
+    ``widths`` has the channels of stem, first convolution and the four blocks; the convolution before a block keeps
+    the channels of the block before it, but for the last, which has its block's. The first two blocks are nested only
+    if ``nested``; the last two always are.
+    """
+
+    widths: Sequence[int]
+    depth: int = 1
+    nested: bool = False
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W 3"], train: bool) -> tuple[Float[Array, "B _h _w _c"], ...]:
+        style, features = self.style, []
+        x = ConvBNAct(self.widths[0], 3, 2, style=style, name="down0")(images.astype(style.dtype), train)
+        x = ConvBNAct(self.widths[1], 3, 2, style=style, name="down1")(x, train)
+        for i, width in enumerate(self.widths[2:], start=1):
+            early = i <= 2
+            if i > 1:
+                x = ConvBNAct(self.widths[i] if i < 4 else width, 3, 2, style=style, name=f"down{i}")(x, train)
+            block = C3k2(width, self.depth, self.nested or not early, 0.25 if early else 0.5, style, name=f"stage{i}")
+            x = block(x, train)
+            features.append(x)
+        x = SPPF(self.widths[-1], style, name="sppf")(x, train)
+        features[-1] = C2PSA(self.depth, style, name="attention")(x, train)
+        return tuple(features[1:])
+
+
+class YOLO11Neck(nn.Module):
+    """Path aggregation as in `yolojax.models.necks.PAN`, with `C3k2`; the coarsest block out is always nested."""
+
+    widths: Sequence[int]
+    depth: int = 1
+    nested: bool = False
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, features: Features, train: bool) -> tuple[Float[Array, "B _h _w _c"], ...]:
+        style, last = self.style, len(features) - 1
+        down = [features[-1]]
+        for i in reversed(range(last)):
+            x = jnp.concatenate([upsample_nearest(down[0]), features[i]], axis=-1)
+            down.insert(0, C3k2(self.widths[i], self.depth, self.nested, style=style, name=f"down{i}")(x, train))
+        out = [down[0]]
+        for i in range(1, last + 1):
+            x = ConvBNAct(self.widths[i - 1], 3, 2, style=style, name=f"reduce{i}")(out[-1], train)
+            x = jnp.concatenate([x, down[i]], axis=-1)
+            block = C3k2(self.widths[i], self.depth, self.nested or i == last, style=style, name=f"up{i}")
+            out.append(block(x, train))
+        return tuple(out)

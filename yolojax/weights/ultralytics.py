@@ -1,0 +1,163 @@
+"""Names of tensors in published files of the Ultralytics families, for arrays under the names of this library.
+
+A family states the names of its modules, such as ``{"backbone/stage1": ("model.2", "c2f")}``: the module here, the
+module there, and a kind. This file knows the names inside each kind, and how arrays are laid out. One table serves both
+directions: for each array of the detector the peer's name is computed, then read or written.
+
+The names were taken from published files, whose tensors were listed; no code of their authors was read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from yolojax.errors import CheckpointError
+from yolojax.weights.released import flatten, unflatten
+
+Names = Mapping[str, tuple[str, str]]
+"""Module here, to the module in the file and the kind of both."""
+
+_C3 = (
+    (r"main", r"cv1"),
+    (r"side", r"cv2"),
+    (r"join", r"cv3"),
+    (r"bottleneck(\d+)/conv1", r"m.\1.cv1"),
+    (r"bottleneck(\d+)/conv2(?:/full)?", r"m.\1.cv2"),
+)
+_C2F = ((r"split", r"cv1"), (r"join", r"cv2"), (r"bottleneck(\d+)/conv(\d)", r"m.\1.cv\2"))
+
+_INSIDE: dict[str, tuple[tuple[str, str], ...]] = {
+    "conv": ((r"(?:full)?", r""),),
+    "sppf": ((r"reduce", r"cv1"), (r"join", r"cv2")),
+    "c3": _C3,
+    "c2f": _C2F,
+    "c3k2": _C2F,
+    "c2psa": (
+        (r"split", r"cv1"),
+        (r"join", r"cv2"),
+        (r"block(\d+)/attention/qkv", r"m.\1.attn.qkv"),
+        (r"block(\d+)/attention/position", r"m.\1.attn.pe"),
+        (r"block(\d+)/attention/project", r"m.\1.attn.proj"),
+        (r"block(\d+)/expand", r"m.\1.ffn.0"),
+        (r"block(\d+)/reduce", r"m.\1.ffn.1"),
+    ),
+    "elan": ((r"split", r"cv1"), (r"part(\d)", r"cv\1"), (r"join", r"cv4")),
+    "gelan": (
+        (r"split", r"cv1"),
+        (r"join", r"cv4"),
+        (r"part(\d)", r"cv\1.1"),
+        (r"part(\d)_csp/main", r"cv\1.0.cv1"),
+        (r"part(\d)_csp/side", r"cv\1.0.cv2"),
+        (r"part(\d)_csp/join", r"cv\1.0.cv3"),
+        (r"part(\d)_csp/bottleneck(\d+)/spatial", r"cv\1.0.m.\2.cv1.conv1"),
+        (r"part(\d)_csp/bottleneck(\d+)/pointwise", r"cv\1.0.m.\2.cv1.conv2"),
+        (r"part(\d)_csp/bottleneck(\d+)/conv2", r"cv\1.0.m.\2.cv2"),
+    ),
+    "sppelan": ((r"reduce", r"cv1"), (r"join", r"cv5")),
+    "distances": (
+        (r"level(\d)_box(\d)", r"cv2.\1.\2"),
+        (r"level(\d)_predict_box", r"cv2.\1.2"),
+        (r"level(\d)_cls(\d)", r"cv3.\1.\2"),
+        (r"level(\d)_cls(\d)/depthwise", r"cv3.\1.\2.0"),
+        (r"level(\d)_cls(\d)/pointwise", r"cv3.\1.\2.1"),
+        (r"level(\d)_predict_cls", r"cv3.\1.2"),
+    ),
+    "anchors": ((r"predict(\d)", r"m.\1"),),
+}
+
+_LEAVES = {
+    "conv/kernel": "conv.weight",
+    "conv/bias": "conv.bias",
+    "norm/scale": "bn.weight",
+    "norm/bias": "bn.bias",
+    "norm/mean": "bn.running_mean",
+    "norm/var": "bn.running_var",
+}
+_PLAIN = {"kernel": "weight", "bias": "bias"}
+
+
+def published_name(name: str, names: Names) -> str:
+    """The name in published files of an array here, such as ``params/backbone/stage1/split/conv/kernel``.
+
+    Raises `KeyError` where the table of the family has no such module.
+    """
+    _, _, path = name.partition("/")
+    for ours, (theirs, kind) in names.items():
+        if not path.startswith(f"{ours}/"):
+            continue
+        inner = path.removeprefix(f"{ours}/")
+        ends = [(leaf, end) for leaf, end in _LEAVES.items() if inner == leaf or inner.endswith(f"/{leaf}")]
+        leaf, end = ends[0] if ends else (inner.rpartition("/")[2], _PLAIN[inner.rpartition("/")[2]])
+        place = _inside(inner.removesuffix(leaf).removesuffix("/"), kind)
+        return ".".join(part for part in (theirs, place, end) if part)
+    raise KeyError(name)
+
+
+def _inside(path: str, kind: str) -> str:
+    """The peer's path of a convolution inside a module of this kind."""
+    if kind == "c3k2" and (nested := re.fullmatch(r"bottleneck(\d+)/(main|side|join|bottleneck.*)", path)):
+        return f"m.{nested[1]}.{_inside(nested[2], 'c3')}"
+    for ours, theirs in _INSIDE[kind]:
+        if match := re.fullmatch(ours, path):
+            return match.expand(theirs)
+    raise KeyError(path)
+
+
+def take_tensors(
+    tensors: Mapping[str, np.ndarray], expected: Any, names: Names, ignored: str, source: str
+) -> dict[str, Any]:
+    """Reads the arrays of a detector out of the tensors of a file.
+
+    Args:
+      tensors: by the peer's names, kernels as OIHW.
+      expected: the variables of the detector, or their shapes.
+      names: of the family's modules.
+      ignored: a regular expression of names that carry nothing to learn, such as counters.
+      source: the file, for messages.
+
+    Returns:
+      The variables, float32 NumPy arrays.
+
+    Raises:
+      CheckpointError: a tensor is missing, of another shape or not finite, or has no place in the detector.
+    """
+    taken, used = {}, set()
+    for name, want in flatten(expected).items():
+        theirs = published_name(name, names)
+        if theirs not in tensors:
+            raise CheckpointError(f"{source}: the tensor {theirs} is missing; the file is not the whole of a network")
+        array, shape = tensors[theirs], tuple(want.shape)
+        wanted = (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape
+        if array.shape != wanted or array.dtype.kind != "f":
+            raise CheckpointError(
+                f"{source}: the tensor {theirs} is {array.dtype} of shape {list(array.shape)}, this network needs "
+                f"numbers of shape {list(wanted)}; its layers were changed, give one of the published sizes"
+            )
+        value = np.asarray(array, np.float32)
+        if not np.isfinite(value).all():
+            raise CheckpointError(f"{source}: the tensor {theirs} holds values that are not finite; give other weights")
+        taken[name] = np.ascontiguousarray(value.transpose(2, 3, 1, 0)) if len(shape) == 4 else np.array(value)
+        used.add(theirs)
+    unknown = [name for name in tensors if name not in used and not re.fullmatch(ignored, name)]
+    if unknown:
+        raise CheckpointError(
+            f"{source}: {len(unknown)} tensors have no place in this network, such as {unknown[0]}; its layers were "
+            "changed, give one of the published sizes"
+        )
+    return unflatten(taken)
+
+
+def give_tensors(variables: Any, names: Names) -> dict[str, np.ndarray]:
+    """The inverse of `take_tensors`: float32 tensors by the peer's names, kernels as OIHW, with zeroed counters."""
+    tensors = {}
+    for name, value in flatten(variables).items():
+        array = np.asarray(value, np.float32)
+        theirs = published_name(name, names)
+        tensors[theirs] = np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if array.ndim == 4 else array
+        if theirs.endswith("bn.running_var"):
+            tensors[theirs.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
+    return tensors

@@ -1,0 +1,291 @@
+"""Published weights of the Ultralytics families: a detector from a file of theirs, and tensors by their names back.
+
+    detector, variables = from_pytorch("yolov8n.pt")
+    tensors = to_state_dict(detector, variables)          # {"model.0.conv.weight": array, ...}
+
+Family and scale are told from names and shapes of the tensors; class names, input size and class count come from the
+file. The file is read by `yolojax.weights.foreign`, which executes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import DTypeLike
+
+from yolojax.detector import Detector, Variables
+from yolojax.errors import CheckpointError, ConfigError
+from yolojax.geometry import Preprocess
+from yolojax.models.batch_norm import unfold_batch_norm
+from yolojax.weights.foreign import WeightFile, class_names, input_size, read_weight_file
+from yolojax.weights.ultralytics import Names, give_tensors, take_tensors
+from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.yolo11 import PUBLISHED_NAMES as YOLO11_NAMES
+from yolojax.zoo.yolo11 import SCALES as YOLO11_SCALES
+from yolojax.zoo.yolo11 import yolo11
+from yolojax.zoo.yolov5 import PUBLISHED_NAMES as YOLOV5_NAMES
+from yolojax.zoo.yolov5 import yolov5
+from yolojax.zoo.yolov5u import PUBLISHED_NAMES as YOLOV5U_NAMES
+from yolojax.zoo.yolov5u import SCALES as YOLOV5_SCALES
+from yolojax.zoo.yolov5u import yolov5u
+from yolojax.zoo.yolov8 import PUBLISHED_NAMES as YOLOV8_NAMES
+from yolojax.zoo.yolov8 import SCALES as YOLOV8_SCALES
+from yolojax.zoo.yolov8 import scaled_depths, scaled_widths, yolov8
+from yolojax.zoo.yolov9 import PUBLISHED_NAMES as YOLOV9_NAMES
+from yolojax.zoo.yolov9 import yolov9
+
+PREPROCESS = Preprocess(filter="bilinear")
+"""Theirs: a centred letterbox by OpenCV's bilinear filter, padded with 114; RGB, 0..1."""
+
+EPSILON = 1e-3
+"""Added to the variance by every BatchNorm of these families."""
+
+DEFAULT_SIZE = 640
+
+Tensors = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the files of one family are recognised and read.
+
+    Attributes:
+      title: how the family is called.
+      build: the zoo function.
+      names: of its modules in its files.
+      head: the number of its last layer.
+      marks: names below ``model.`` that its files have, and no other family's with the same last layer.
+      scales: number of channels of the first convolution and of repeats in a block, to the scale.
+      repeats: the layer whose repeats are counted.
+      anchored: whether the head predicts relative to anchors.
+    """
+
+    title: str
+    build: Callable[..., Detector]
+    names: Names
+    head: int
+    marks: tuple[str, ...]
+    scales: Mapping[tuple[int, int], str]
+    repeats: int
+    anchored: bool = False
+
+
+def _scales(scales: Mapping[str, Any], repeats: int) -> dict[tuple[int, int], str]:
+    """Stem channels and repeats of each scale, from the multiples of depth and width that the zoo file states."""
+    return {
+        (scaled_widths((64,), numbers[1], 64)[0], scaled_depths((repeats,), numbers[0])[0]): scale
+        for scale, numbers in scales.items()
+    }
+
+
+FAMILIES: dict[str, Family] = {
+    "yolov8": Family(
+        "YOLOv8",
+        yolov8,
+        YOLOV8_NAMES,
+        22,
+        ("22.cv2.0.0.conv.weight", "22.dfl.conv.weight", "2.m.0.cv1.conv.weight", "21.m.0.cv1.conv.weight"),
+        _scales(YOLOV8_SCALES, 3),
+        2,
+    ),
+    "yolov5": Family(
+        "YOLOv5",
+        yolov5,
+        YOLOV5_NAMES,
+        24,
+        ("24.anchors", "24.m.0.weight", "2.cv3.conv.weight"),
+        _scales(YOLOV5_SCALES, 3),
+        2,
+        anchored=True,
+    ),
+    "yolov5u": Family(
+        "YOLOv5u",
+        yolov5u,
+        YOLOV5U_NAMES,
+        24,
+        ("24.cv2.0.0.conv.weight", "24.dfl.conv.weight", "2.cv3.conv.weight"),
+        _scales(YOLOV5_SCALES, 3),
+        2,
+    ),
+    "yolov9": Family(
+        "YOLOv9",
+        yolov9,
+        YOLOV9_NAMES,
+        22,
+        ("22.cv2.0.0.conv.weight", "22.dfl.conv.weight", "2.cv2.conv.weight", "4.cv2.0.cv1.conv.weight"),
+        {(16, 0): "t", (32, 0): "s"},
+        2,
+    ),
+    "yolo11": Family(
+        "YOLO11",
+        yolo11,
+        YOLO11_NAMES,
+        23,
+        ("23.cv3.0.0.0.conv.weight", "23.dfl.conv.weight", "10.m.0.attn.qkv.conv.weight", "2.m.0.cv1.conv.weight"),
+        _scales(YOLO11_SCALES, 2),
+        2,
+    ),
+}
+"""Families by the name of their architecture in the zoo."""
+
+
+def identify(file: WeightFile) -> tuple[str, str] | None:
+    """Tells the family (a key of `FAMILIES`) and the scale of a weight file; None if it is none of these.
+
+    Raises `CheckpointError` for a network of such a family that detects no plain boxes or has another size.
+    """
+    tensors = _own_names(file.tensors)
+    layers = {int(match[1]) for name in tensors if (match := re.match(r"model\.(\d+)\.", name))}
+    for key, family in FAMILIES.items():
+        own = {f"model.{mark}" for mark in family.marks}
+        if not layers or max(layers) != family.head or not own <= tensors.keys():
+            continue
+        if any(re.match(rf"model\.{family.head}\.(cv4|proto|one2one)", name) for name in tensors):
+            raise CheckpointError(
+                f"{file.path}: this {family.title} has another head than that of boxes (masks, keypoints, angles or a "
+                "pair of heads); give the weights of a detector"
+            )
+        stem, last = tensors["model.0.conv.weight"].shape[0], rf"model\.{family.repeats}\.m\.(\d+)\."
+        repeats = len({match[1] for name in tensors if (match := re.match(last, name))})
+        if (stem, repeats) not in family.scales:
+            known = ", ".join(f"{scale}: {w} and {n}" for (w, n), scale in family.scales.items())
+            raise CheckpointError(
+                f"{file.path}: a {family.title} whose first convolution has {stem} channels and whose first block "
+                f"repeats {repeats} times is none of the published scales ({known})"
+            )
+        return key, family.scales[stem, repeats]
+    return None
+
+
+def from_pytorch(
+    path: str | Path,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    input_size: tuple[int, int] | None = None,
+    dtype: DTypeLike = "float32",
+) -> tuple[Detector, Variables]:
+    """A detector and its variables from a published weight file of one of `FAMILIES`, in any scale.
+
+    Args:
+      path: a ``.pt`` or ``.pth``, or a ``.safetensors`` with the same tensors. Weights whose
+        BatchNorm was folded away are read too, and get it back by `unfold_batch_norm`.
+      class_names: in the order of the class scores; by default the file's, or COCO's where it names none and has 80.
+      input_size: ``(height, width)`` in pixels, multiples of 32; by default the file's, or 640 by 640.
+      dtype: of the network's computation; parameters are float32.
+
+    Raises:
+      CheckpointError: unreadable, of no family that is known, or not the whole of it.
+      ConfigError: class names that are not as many as the classes, or an input image that is no multiple of 32.
+    """
+    file = read_weight_file(path)
+    found = identify(file)
+    if found is None:
+        raise CheckpointError(_unknown(file))
+    family, scale = FAMILIES[found[0]], found[1]
+    tensors = _own_names(file.tensors)
+    _check_epsilon(file)
+    options, count, constants = _read_head(family, tensors, str(file.path))
+    size = input_size or _size_of(file)
+    detector = family.build(_names_of(file, class_names, count), size, scale=scale, dtype=dtype, **options)
+    detector = detector._replace(spec=replace(detector.spec, preprocess=PREPROCESS))
+    expected = jax.eval_shape(detector.init, jax.random.key(0))
+    folded = not any(name.endswith(".bn.running_var") for name in tensors)
+    ignored = r".*\.num_batches_tracked|" + "|".join(map(re.escape, constants))
+    shapes = jax.eval_shape(detector.fold, expected) if folded else expected
+    variables = take_tensors(tensors, shapes, family.names, ignored, str(file.path))
+    if folded:
+        variables = unfold_batch_norm(variables, EPSILON)
+    return detector, jax.tree.map(jnp.asarray, {name: variables.get(name, {}) for name in expected})
+
+
+def to_state_dict(detector: Detector, variables: Variables) -> dict[str, np.ndarray]:
+    """Tensors by the peer's names and shapes, float32 and OIHW: the inverse of `from_pytorch`.
+
+    The names, the order aside, are those of the peer's ``state_dict()``, with its constants and with counters of
+    batches (``num_batches_tracked``) at 0, since nothing here counts them.
+
+    Raises `ConfigError` for a detector that is none of `FAMILIES`.
+    """
+    spec = detector.spec
+    if spec.name not in FAMILIES:
+        raise ConfigError(f"{spec.name} has no names of PyTorch's; those that do: {', '.join(FAMILIES)}")
+    family = FAMILIES[spec.name]
+    return {**give_tensors(variables, family.names), **_constants(family, spec.options, spec.strides)}
+
+
+def _constants(family: Family, options: Mapping[str, Any], strides: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Tensors that files of the family hold beside what is trained."""
+    if family.anchored:
+        anchors = np.asarray(options["anchors"], np.float32)
+        return {f"model.{family.head}.anchors": anchors / np.asarray(strides, np.float32)[:, None, None]}
+    bins = np.arange(options["reg_max"], dtype=np.float32)
+    return {f"model.{family.head}.dfl.conv.weight": bins.reshape(1, -1, 1, 1)}
+
+
+def _read_head(family: Family, tensors: Tensors, source: str) -> tuple[dict[str, Any], int, tuple[str, ...]]:
+    """Options that the head's tensors imply, the number of classes, and the names of its constants."""
+    head = f"model.{family.head}"
+    if family.anchored:
+        anchors = np.asarray(tensors[f"{head}.anchors"], np.float64)
+        if anchors.ndim != 3 or anchors.shape[::2] != (3, 2) or not (np.isfinite(anchors) & (anchors > 0)).all():
+            raise CheckpointError(f"{source}: {head}.anchors is no width and height of anchors at three levels")
+        pixels = anchors * np.asarray([8.0, 16.0, 32.0])[:, None, None]
+        count = tensors[f"{head}.m.0.weight"].shape[0] // anchors.shape[1] - 5
+        options = {"anchors": [[tuple(map(float, one)) for one in level] for level in pixels]}
+        return options, count, (f"{head}.anchors", f"{head}.anchor_grid")
+    bins, name = tensors[f"{head}.cv2.0.2.weight"].shape[0] // 4, f"{head}.dfl.conv.weight"
+    if not np.array_equal(np.asarray(tensors[name], np.float32).ravel(), np.arange(bins)):
+        raise CheckpointError(f"{source}: the tensor {name} is not 0 to {bins - 1}, the values of the bins")
+    return {"reg_max": bins}, tensors[f"{head}.cv3.0.2.weight"].shape[0], (name,)
+
+
+def _own_names(tensors: Tensors) -> Tensors:
+    """The tensors by names that begin with ``model.0``, whatever wrapped the network when it was saved."""
+    first = next((name for name in tensors if name.endswith("model.0.conv.weight")), None)
+    prefix = "" if first is None else first.removesuffix("model.0.conv.weight")
+    return {name.removeprefix(prefix): array for name, array in tensors.items()} if prefix else tensors
+
+
+def _names_of(file: WeightFile, given: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
+    names = given or class_names(file) or (COCO_CLASSES if count == len(COCO_CLASSES) else None)
+    if names is None or len(names) != count:
+        said = "none are given" if names is None else f"{len(names)} are given"
+        raise ConfigError(f"{file.path}: has {count} classes, and {said}; give class_names, one for each")
+    return tuple(names)
+
+
+def _size_of(file: WeightFile) -> tuple[int, int]:
+    """The file's input size, rounded up to multiples of 32."""
+    height, width = input_size(file) or (DEFAULT_SIZE, DEFAULT_SIZE)
+    return math.ceil(height / 32) * 32, math.ceil(width / 32) * 32
+
+
+def _check_epsilon(file: WeightFile) -> None:
+    for name, module in file.modules.items():
+        epsilon = module.attributes.get("eps") if module.class_path.endswith(".BatchNorm2d") else None
+        if epsilon is not None and not math.isclose(float(epsilon), EPSILON, rel_tol=1e-6):
+            raise CheckpointError(
+                f"{file.path}: the normalisation {name} adds {epsilon} to the variance, these families add {EPSILON}; "
+                "the file is of another program"
+            )
+
+
+def _unknown(file: WeightFile) -> str:
+    """The message for a file of no known family: what was found in it, and what is known."""
+    kinds = sorted({module.class_path.rpartition(".")[2] for module in file.modules.values()} - {""})
+    shown = [f"{name} {list(array.shape)}" for name, array in list(file.tensors.items())[:4]]
+    titles = ", ".join(family.title for family in FAMILIES.values())
+    return (
+        f"{file.path}: no YOLO that is known here ({titles}). It holds {len(file.tensors)} tensors of a "
+        f"{file.root_class or 'nameless network'}, such as {', '.join(shown) or 'none'}"
+        + (f"; modules: {', '.join(kinds[:12])}" if kinds else "")
+        + "; yolojax info FILE lists all of them"
+    )
