@@ -68,7 +68,9 @@ def test_per_example_gradients(example):
 def test_soft_nms_validation(example):
     run, found = example("soft_nms_validation")
     assert run.result is not None and set(found) == {"nms", "soft-nms", "diou", "own"}
-    assert len(found["soft-nms"].detections) >= len(found["nms"].detections) > 0
+    count = {name: len(evaluation.detections) for name, evaluation in found.items()}
+    # A box without a better one at IoU .6 has none at IoU .7 either, so greedy suppression keeps it as well.
+    assert 0 < count["own"] <= count["nms"] and count["soft-nms"] > 0
 
 
 def test_arrays_in_memory(example):
