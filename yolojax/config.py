@@ -364,7 +364,7 @@ def check(config: TrainConfig) -> TrainConfig:
         need(some, "validation.max_detections", v.max_detections, f"give 1 to {MOST_DETECTIONS}")
     if v.suppress_parameter is not None:
         kind, parameter = v.suppress, v.suppress_parameter
-        need(parameter > 0, "validation.suppress_parameter", parameter, "give a positive number")
+        need(0 < parameter <= 100, "validation.suppress_parameter", parameter, "give a number above 0, at most 100")
         has = kind not in (None, "nms", "none")
         need(has, "validation.suppress_parameter", parameter, f"{kind or 'nms'} has no parameter; leave it out")
     need(v.batch_size >= 1, "validation.batch_size", v.batch_size, "give at least 1")

@@ -73,7 +73,7 @@ class Stopped:
 def child(arguments: list[str]) -> int:
     """``yolojax train`` in this process, which says what it begins."""
     from yolojax.cli import main as command
-    from yolojax.training import fit
+    from yolojax.training import trainer
 
     def telling(name: str, function: Any) -> Any:
         def told(*args: Any, **kwargs: Any) -> Any:
@@ -90,7 +90,7 @@ def child(arguments: list[str]) -> int:
         ("evaluation", "evaluate_images"),
         ("release", "release"),
     ):
-        setattr(fit, attribute, telling(name, getattr(fit, attribute)))
+        setattr(trainer, attribute, telling(name, getattr(trainer, attribute)))
     return command(["train", *arguments])
 
 

@@ -149,6 +149,9 @@ COMPOSED = {
     "losses.yolox_loss": lambda x: losses.yolox_loss(
         x["raw_maps"], [m[..., :1] for m in x["class_maps"]], x["class_maps"], LEVELS, x["targets"], HYPER
     ),
+    "losses.yolov5_loss": lambda x: losses.yolov5_loss(
+        x["anchored_maps"], LEVELS, ANCHORS, x["targets"], HYPER, balance=(1.0, 0.4)
+    ),
     "losses.yolov3_loss": lambda x: losses.yolov3_loss(x["anchored_maps"], LEVELS, ANCHORS, x["targets"], HYPER),
 }
 
@@ -170,6 +173,7 @@ SUPPRESSION = {
     **suppression("fast_nms", iou_threshold=0.4),
     **suppression("cluster_nms", iou_threshold=0.4),
     **suppression("soft_nms_linear"),
+    **suppression("wbf"),
     **suppression("soft_nms_gaussian"),
     **suppression("matrix_nms_linear"),
     **suppression("matrix_nms_gaussian"),
@@ -177,8 +181,8 @@ SUPPRESSION = {
 }
 
 PARTS = ELEMENTWISE | ASSIGNERS | COMPOSED | SUPPRESSION
-STATIC = {"coding.cell_centres", "coding.anchor_grid", "coding.levels_of"}
-"""What takes no array that could vary: grids."""
+STATIC = {"coding.cell_centres", "coding.anchor_grid", "coding.levels_of", "nms.named_suppression"}
+"""What takes no array that could vary: grids, and functions found by name."""
 
 
 def public_functions():

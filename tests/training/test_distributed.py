@@ -9,17 +9,18 @@ import pytest
 from yolojax.data import build_cache, device_batches, local_rows, onto_devices, shapes_dataset, uniform_sampler
 from yolojax.errors import ConfigError, LostProcessError
 from yolojax.geometry import Preprocess
+from yolojax.sharding import processes
 
 
 @pytest.fixture
 def job(monkeypatch):
     def set_variables(*values):
-        for name, value in zip(distributed.VARIABLES, values, strict=True):
+        for name, value in zip(processes.VARIABLES, values, strict=True):
             if value is None:
                 monkeypatch.delenv(name, raising=False)
             else:
                 monkeypatch.setenv(name, value)
-        return distributed.job_of_environment()
+        return processes.job_of_environment()
 
     return set_variables
 
@@ -44,21 +45,21 @@ def test_half_a_job_is_refused_by_name(job, values, message):
 
 
 def test_one_process_is_the_first_and_agrees_with_itself():
-    assert distributed.is_first() and distributed.any_process(True) and not distributed.any_process(False)
-    assert distributed.first_of(3.25) == 3.25
-    distributed.wait_for_all("nobody")
+    assert processes.is_first() and processes.any_process(True) and not processes.any_process(False)
+    assert processes.first_of(3.25) == 3.25
+    processes.wait_for_all("nobody")
 
 
 def test_a_lost_connection_is_named_in_a_job_only(monkeypatch):
     def fail():
         raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer\nmore")
 
-    with pytest.raises(jax.errors.JaxRuntimeError), distributed.noticing_lost_processes("resume"):
+    with pytest.raises(jax.errors.JaxRuntimeError), processes.noticing_lost_processes("resume"):
         fail()
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with (
         pytest.raises(LostProcessError, match=r"process 0 of 2 lost another.*closed by peer.*go on with it"),
-        distributed.noticing_lost_processes("go on with it"),
+        processes.noticing_lost_processes("go on with it"),
     ):
         fail()
 
