@@ -54,17 +54,20 @@ def test_own_detector(example, capsys):
     assert "weight decay moves 5 of 10 arrays" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_own_flax_detector(example, capsys):
     example("own_flax_detector")
     shown = capsys.readouterr().out
     assert "['batch_stats', 'params']" in shown and "moved to 0.000" not in shown
 
 
+@pytest.mark.slow
 def test_per_example_gradients(example):
     wrong, norms = example("per_example_gradients")
     assert len(wrong) == 2 and norms.shape == (8,) and np.isfinite(norms).all() and (norms > 0).all()
 
 
+@pytest.mark.slow
 def test_soft_nms_validation(example):
     run, found = example("soft_nms_validation")
     assert run.result is not None and set(found) == {"nms", "soft-nms", "diou", "own"}
@@ -73,6 +76,7 @@ def test_soft_nms_validation(example):
     assert 0 < count["own"] <= count["nms"] and count["soft-nms"] > 0
 
 
+@pytest.mark.slow
 def test_arrays_in_memory(example):
     example("arrays_in_memory")
     assert Path("runs/arrays/arrays.png").is_file() and Path("runs/arrays/found.png").is_file()
@@ -105,6 +109,7 @@ def test_tensorboard_callback(example, monkeypatch):
     np.testing.assert_allclose([float(row["train/loss"]) for row in rows], list(logged.values()))
 
 
+@pytest.mark.slow
 def test_ensemble_spread(example):
     fused = example("ensemble_spread", members=2)
     assert fused.agree.max() <= 2 and np.isfinite(fused.spread).all()

@@ -21,7 +21,11 @@ RECORDED = [pytest.param(name, folder, id=folder.name) for name in DOCS for fold
 
 
 # Those that compile longest, even in their quick form.
-LONG = ("ensemble", "fine_tuning", "loss_weights", "multi_scale", "scale_out", "sweep_speed", "throughput", "what_pays")
+LONG = (
+    *("assigners", "ciou_vs_mse", "data_scaling", "ensemble", "fine_tuning", "label_errors", "label_suspects"),
+    *("loss_weights", "multi_scale", "scale_out"),
+    *("benchmarks.sweep_speed", "benchmarks.throughput", "benchmarks.what_pays"),
+)
 QUICK_RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in QUICK]
 
 

@@ -26,8 +26,8 @@ class DataConfig:
       val_split: the split to validate on during training and at the end; None takes the data set's own.
       skip_bad: leave out unreadable training images, counted and named, instead of stopping.
       max_objects: most objects an image is padded to; None takes what the data needs.
-      sampling: how often images are drawn: all alike; such that all classes come equally often; or more often the more
-        a rare class is on them.
+      sampling: ``uniform`` draws every image equally often; ``class-balanced`` draws so that every class appears
+        equally often; ``repeat-factor`` draws images with rare classes more often.
       repeat_threshold: share of the images below which a class is rare, for repeat-factor.
       cache: where decoded images are kept: in device memory, memory, on disk, or nowhere (stream); auto takes the first
         with room.
@@ -197,7 +197,8 @@ class TrainConfig:
       validation: how the detector is measured.
       hyper: overrides of the traced hyper-parameters, by name (``lambda_coord`` and so on).
       final_hyper: further overrides that hold in the last ``final_share`` of the run. YOLOX's own recipe trains its
-        last 15 of 300 epochs with an L1 loss and without mosaic: ``lambda_l1`` 1, and ``augment.close_mosaic`` .05.
+        last 15 of 300 epochs with an L1 loss and without mosaic: ``lambda_l1`` 1, and ``augment.mosaic`` 1 with
+        ``augment.close_mosaic`` .05.
       final_share: share of the run, at its end, in which ``final_hyper`` holds.
       epochs: passes over the training images.
       minutes: time for training and its measurements, compilation included. After every epoch, and within long ones,
@@ -243,7 +244,7 @@ class TrainConfig:
 
 
 MOST_DETECTIONS = 100_000
-"""On an image: room for them is made whether they come or not."""
+"""Most detections of an image; memory for all of them is always allocated."""
 
 
 MOST: dict[str, int] = {
@@ -266,7 +267,7 @@ MOST: dict[str, int] = {
     "validation.samples": 1_000_000,
 }
 """The largest value of each number that is not bounded by its meaning, far beyond what makes sense: what is larger is
-a slip of the hand, and would end in a shape or a loop that no machine holds."""
+a typing error, and would end in a shape or a loop that no machine holds."""
 
 
 def demo_config(seed: int = 0) -> TrainConfig:
@@ -349,6 +350,8 @@ def check(config: TrainConfig) -> TrainConfig:
         value = getattr(o, name)
         need(value == getattr(OptimiserConfig, name), f"optimiser.{name}", value, f"{o.name} does not use it")
     need(o.decay == "decoupled" or o.name == "sgd", "optimiser.decay", o.decay, "only sgd has coupled decay")
+    used = bool(config.final_hyper) or config.final_share == TrainConfig.final_share
+    need(used, "final_share", config.final_share, "give final_hyper as well")
     need(0 < config.final_share <= 1, "final_share", config.final_share, "give a share above 0, at most 1")
     need(o.weight_decay >= 0, "optimiser.weight_decay", o.weight_decay, "give 0 or more")
     need(o.warmup_steps >= 0, "optimiser.warmup_steps", o.warmup_steps, "give 0 or more")
@@ -377,6 +380,12 @@ def check(config: TrainConfig) -> TrainConfig:
     for name, most in MOST.items():
         value = operator.attrgetter(name)(config)
         need(not isinstance(value, int | float) or value <= most, name, value, f"give at most {most:,}")
+    try:
+        json.dumps(config.model.options)
+    except TypeError as error:
+        raise ConfigError(
+            f"model.options: {error}; a function of your own goes to zoo.build, and its record to fit as detector="
+        ) from error
     return config
 
 

@@ -8,6 +8,9 @@ from yolojax.errors import ConfigError
 
 PROBE = ".yolojax-probe-"
 
+FOREIGN = (".pt", ".pth", ".pkl", ".ckpt", ".safetensors", ".onnx")
+"""Suffixes of weight files of other programs: PyTorch, safetensors, ONNX."""
+
 
 def user_path(path: str | Path) -> Path:
     """The path with a leading ``~`` or ``~name`` resolved; raises `ConfigError` when there is no such user, or no path.

@@ -47,9 +47,9 @@ class Hyper(NamedTuple):
     """Traced hyper-parameters, float32 scalars: changing one never recompiles.
 
     ``lambda_*`` weigh the parts of a loss (each detector documents which it reads); ``ignore_iou`` is the overlap above
-    which a negative prediction carries no objectness loss. ``learning_rate`` and ``weight_decay`` (decoupled) have the
-    defaults of `yolojax.config.OptimiserConfig`. The defaults of the four lambdas of the lesson's loss are
-    those of YOLOv1 (arXiv 1506.02640, section 2.2).
+    which a negative prediction carries no objectness loss. ``learning_rate`` and ``weight_decay`` have the defaults of
+    `yolojax.config.OptimiserConfig`, whose ``decay`` says what the second means. The defaults of the four lambdas of
+    the lesson's loss are those of YOLOv1 (arXiv 1506.02640, section 2.2).
     """
 
     lambda_coord: float | Float[Array, ""] = 5.0

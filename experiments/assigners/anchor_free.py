@@ -35,10 +35,8 @@ def assigner_of(name: str, detector: Detector) -> AnchorFreeAssign:
 
         return by_anchors
 
-    assigners = (by_shape(best_anchor_assign), by_shape(ratio_assign))
-    return dict(
-        zip(ASSIGNERS, (*assigners, atss_assign, simota_assign, task_aligned_assign, one_to_one_assign), strict=True)
-    )[name]
+    by_shapes = (by_shape(best_anchor_assign), by_shape(ratio_assign))
+    return (*by_shapes, atss_assign, simota_assign, task_aligned_assign, one_to_one_assign)[ASSIGNERS.index(name)]
 
 
 def with_assigner(detector: Detector, assign: AnchorFreeAssign) -> Detector:

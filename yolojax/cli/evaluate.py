@@ -97,6 +97,8 @@ class Val:
         if found.truncated:
             most = self.validation.max_detections or model[0].spec.postprocess.validation.max_detections
             print(f"{found.truncated} detections beyond {most} an image were not counted")
+        if found.truncated_candidates:
+            print(f"{found.truncated_candidates} candidates did not enter suppression; a higher confidence has fewer")
         print(f"\n{out}: detections.json, index.html, report.md, metrics.json")
         return 0
 

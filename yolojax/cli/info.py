@@ -9,9 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from yolojax.errors import CheckpointError
-
-FOREIGN = (".pt", ".pth", ".safetensors", ".onnx")
-"""Files of other programs, which are described without building a network."""
+from yolojax.paths import FOREIGN
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,13 @@ class Info:
 
         if len(self.model) == 1 and self.model[0].suffix.lower() in FOREIGN:
             file = read_weight_file(self.model[0])
-            found = zoo.identify(file)
+            try:
+                found, note = zoo.identify(file), None
+            except CheckpointError as error:  # a network that does not run here is described all the same
+                found, note = None, str(error)
             print(describe(file, None if found is None else zoo.FAMILIES[found[0]].title + found[1]))
+            if note is not None:
+                print(note)
             return 0
         detector, variables = load_detector(*self.model)
         description = load_origin(*self.model)

@@ -16,6 +16,7 @@ from yolojax.cli.folders import choose_folder
 from yolojax.cli.tta import TTAOptions
 from yolojax.config import SuppressionName
 from yolojax.errors import ConfigError, DataError
+from yolojax.paths import FOREIGN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from yolojax.progress import Reporter
 
 BATCH = 8
-MODEL_SUFFIXES = (".cfg", ".weights", ".npz", ".names", ".txt", ".pt", ".pth", ".safetensors", ".onnx")
+MODEL_SUFFIXES = (".cfg", ".weights", ".npz", ".names", ".txt", *FOREIGN)
 
 
 @dataclass(frozen=True)

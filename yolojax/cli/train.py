@@ -55,7 +55,7 @@ class Train:
       option: further settings of the kind of detector, as NAME=VALUE, e.g. shared_head=true "widths=[16,32,64,128]".
       hyper: weights of the parts of the loss, as NAME=VALUE, e.g. lambda_cls=1.
       final_hyper: other weights for the last --final-share of the run, as NAME=VALUE. YOLOX's own recipe is
-        "--final-hyper lambda_l1=1 --final-share .05 --augment.close-mosaic .05".
+        "--final-hyper lambda_l1=1 --final-share .05 --augment.mosaic 1 --augment.close-mosaic .05".
       final_share: share of the run, at its end, in which --final-hyper holds.
       init: what to start from: a run directory, a released detector, a .safetensors file, or a published file such
         as best.pt; parameters that fit are taken, the others named.

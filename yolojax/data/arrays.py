@@ -53,6 +53,10 @@ def dataset_from_records(
     records: Iterable[Mapping[str, Any]], class_names: Sequence[str], *, split: str | None = None
 ) -> Dataset:
     """`Dataset.from_records`."""
+    texts = isinstance(class_names, str) or list(class_names)
+    if texts is True or not all(isinstance(name, str) for name in texts):
+        raise DataError(f"class_names = {class_names!r}: give a list of texts")
+    class_names = tuple(texts)
     index = class_lookup(class_names, "class_names")
     notebook = Notebook(skip_bad=False)
     builder = RecordBuilder(notebook)
@@ -145,7 +149,11 @@ def _read_objects(
         raise DataError(
             f"{where}: boxes have shape {boxes.shape}, not [k, 4]: one row (x1, y1, x2, y2) for each object"
         )
-    classes = list(record["classes"])
+    kinds: Any = record["classes"]
+    kinds = np.asarray(kinds) if hasattr(kinds, "__array__") else kinds
+    if isinstance(kinds, str) or not hasattr(kinds, "__iter__") or getattr(kinds, "ndim", 1) != 1:
+        raise DataError(f"{where}: classes is {kinds!r}; give one row, a class for each box")
+    classes = list(kinds)
     crowd = np.zeros(len(boxes), bool) if record.get("crowd") is None else np.asarray(record["crowd"])
     if crowd.size == 0:
         crowd = crowd.astype(bool)

@@ -154,7 +154,7 @@ def _whole(pixels: Path, description: Path, shape: tuple[int, ...]) -> list[int]
     try:
         kept = [int(i) for i in json.loads(description.read_text())["kept"]]
         images = np.load(pixels, mmap_mode="r")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
     return kept if images.shape == shape and images.dtype == np.uint8 and kept else None
 

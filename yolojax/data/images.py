@@ -137,9 +137,11 @@ def as_rgb(image: object, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """An array in memory as RGB uint8, by the rules that hold for files.
 
     ``[h, w, 3]`` uint8 is taken as it is, without a copy; ``[h, w]`` and ``[h, w, 1]`` are grey and become RGB; of
-    ``[h, w, 4]`` the alpha channel is dropped. Raises `DataError` for everything else: the range of floating-point
-    pixels, for one, is unknown.
+    ``[h, w, 4]`` the alpha channel is dropped. A Pillow image is converted as a file is (`to_rgb`). Raises `DataError`
+    for everything else: the range of floating-point pixels, for one, is unknown.
     """
+    if isinstance(image, Image.Image):
+        return to_rgb(image, name)
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         mend = "multiply by 255 if they lie in 0..1, and " if pixels.dtype.kind == "f" else ""

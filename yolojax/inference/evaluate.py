@@ -12,8 +12,16 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, DTypeLike, Float, Int, UInt8
 
-from yolojax.config import ValidationConfig
-from yolojax.data import Dataset, InputImages, local_rows, onto_devices, open_dataset, open_input_images
+from yolojax.config import TrainConfig, ValidationConfig, check
+from yolojax.data import (
+    Dataset,
+    InputImages,
+    local_rows,
+    onto_devices,
+    open_dataset,
+    open_input_images,
+    validation_split,
+)
 from yolojax.detect import choose_iou, detect
 from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import ConfigError
@@ -197,13 +205,20 @@ def evaluate(
         are joined by name).
       DataError, CheckpointError: when data set or model cannot be read.
     """
-    validation, reporter = validation or ValidationConfig(), reporter or Quiet()
+    validation, reporter = (
+        check(TrainConfig(validation=validation or ValidationConfig())).validation,
+        reporter or Quiet(),
+    )
     detector, variables = _as_detector(model, dtype)
     if suppress is None:
         suppress = validation_suppression(validation)
     elif validation.suppress is not None:
         raise ConfigError(f"suppress is given twice: a function and validation.suppress = {validation.suppress!r}")
-    if not isinstance(data, Dataset):
+    if isinstance(data, Dataset):
+        if split is not None:
+            raise ConfigError("split belongs to a path; a data set that is given is measured as it is")
+    else:
+        split = split or validation_split(data)
         data = open_dataset(data, split, class_names=detector.spec.class_names)
     if data.skip_bad:
         raise ConfigError("a data set opened with skip_bad cannot be measured on: leaving out images would flatter")

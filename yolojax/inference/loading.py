@@ -15,7 +15,7 @@ from jaxtyping import DTypeLike
 from yolojax import zoo
 from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
-from yolojax.paths import user_path
+from yolojax.paths import FOREIGN, user_path
 from yolojax.weights.class_names import read_class_names
 from yolojax.weights.released import fit_tree, load_description, load_weights
 
@@ -30,7 +30,6 @@ ModelPath = str | Path | Sequence[str | Path]
 Size = SupportsIndex | Sequence[SupportsIndex]
 """Pixels of the longer side, or ``(height, width)``."""
 
-_PYTORCH = (".pt", ".pth", ".pkl", ".ckpt", ".safetensors", ".onnx")
 """Files that hold tensors by PyTorch's names; the content decides what they are."""
 
 
@@ -140,7 +139,7 @@ def with_input_size(detector: Detector, size: Size) -> Detector:
 
 
 def _published(files: Iterable[Path]) -> bool:
-    return any(file.suffix.lower() in (".cfg", ".weights", ".npz", *_PYTORCH) for file in files)
+    return any(file.suffix.lower() in (".cfg", ".weights", ".npz", *FOREIGN) for file in files)
 
 
 def _load_released(
@@ -166,7 +165,7 @@ def _load_published(files: Sequence[Path], dtype: DTypeLike) -> tuple[Detector, 
     by_suffix: dict[str, Path] = {}
     for file in files:
         suffix = ".names" if file.suffix.lower() == ".txt" else file.suffix.lower()
-        suffix = ".pt" if suffix in _PYTORCH else suffix
+        suffix = ".pt" if suffix in FOREIGN else suffix
         if suffix not in (".cfg", ".weights", ".npz", ".pt", ".names") or suffix in by_suffix:
             raise ConfigError(f"{' '.join(map(str, files))}: these do not make one detector; {_WANTED}")
         by_suffix[suffix] = file

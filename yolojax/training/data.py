@@ -45,7 +45,10 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
         )
     else:
         check_untouched(config, DataConfig(), ("path", "train_split", "val_split", "skip_bad"), "data")
-        train, val = given if isinstance(given, tuple) else (given, None)
+        given = given if isinstance(given, tuple) else (given, None)
+        if len(given) != 2 or not isinstance(given[0], Dataset) or not isinstance(given[1], Dataset | None):
+            raise ConfigError("data: give a Dataset, or a pair (train, val) of them, whose second may be None")
+        train, val = given
         train = take_fraction(train, config.fraction, seed)
         if val is not None and val.class_names != train.class_names:
             raise ConfigError(
@@ -77,7 +80,7 @@ def check_untouched(config: object, default: object, names: tuple[str, ...], arg
             )
 
 
-def lay_out(
+def load_input_images(
     dataset: Dataset, spec: DetectorSpec, config: TrainConfig, devices: Devices, reporter: Reporter, *, training: bool
 ) -> InputImages:
     """Reads the images of a data set onto the detector's input size and keeps them as ``config.data.cache`` says.

@@ -11,16 +11,17 @@ import jax
 
 from yolojax.config import TrainConfig, check
 from yolojax.detector import Detector, Variables
+from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult
 from yolojax.paths import user_path
 from yolojax.progress import Quiet, Reporter
 from yolojax.sharding.processes import is_first
 from yolojax.training.callbacks import Callback, EvaluationReport, Pictures, reads_state
-from yolojax.training.data import GivenData, lay_out
+from yolojax.training.data import GivenData, load_input_images
 from yolojax.training.initialise import Weights, load_init, start_from
 from yolojax.training.preparation import Preparation, prepare
 from yolojax.training.programs import example_batch
-from yolojax.training.run_directory import RunDirectory, describe_given, resumed_config
+from yolojax.training.run_directory import RunDirectory, describe_given, read_given, resumed_config
 from yolojax.training.run_state import RunState, restore_run
 from yolojax.training.step import HyperAt
 from yolojax.training.trainer import Trainer, steps_per_epoch
@@ -78,6 +79,7 @@ def fit(
     Raises:
       ConfigError, DataError, CheckpointError: wrong settings, data or files, named.
       NonFiniteError: the loss or its gradient stopped being finite.
+      WriteError: the disk refuses.
       Terminated, KeyboardInterrupt: SIGTERM or Ctrl-C arrived while training; a checkpoint was saved first.
     """
     started = time.monotonic()
@@ -85,7 +87,7 @@ def fit(
     # Of several processes the first writes and speaks; the others only compute.
     reporter = reporter if reporter is not None and is_first() else Quiet()
     if resume:
-        config = resumed_config(out, config, data=data, detector=detector)
+        config = resumed_config(out, config, data=data, detector=detector, hyper=hyper)
     elif is_first():
         RunDirectory.check_free(out)
     # Weights that cannot be read are found before the data are read.
@@ -93,7 +95,10 @@ def fit(
 
     callbacks = (EvaluationReport(reporter), Pictures(), *callbacks)
     run = prepare(config, reporter, data=data, detector=detector, hyper_at=hyper, keep_states=reads_state(callbacks))
-    given = describe_given(run.data if data is not None else None, detector)
+    given = describe_given(run.data if data is not None else None, detector, hyper)
+    if resume and given != read_given(out):
+        changed = [name for name, value in read_given(out).items() if given.get(name) != value]
+        raise ConfigError(f"{out} was started with another {', '.join(changed)}; give fit what it was given then")
     trainer = open_trainer(
         run, out, given, weights, resume=resume, callbacks=callbacks, reporter=reporter, started=started
     )
@@ -127,7 +132,7 @@ def open_trainer(
     config, total_steps = run.config, run.config.epochs * steps_per_epoch(run)
     val_images = None
     if run.data.val is not None:
-        val_images = lay_out(run.data.val, run.detector.spec, config, run.devices, reporter, training=False)
+        val_images = load_input_images(run.data.val, run.detector.spec, config, run.devices, reporter, training=False)
     run_state = RunState.start(run.data)
     state = restore_run(out, lambda: run.fresh(total_steps=total_steps), run_state, reporter) if resume else None
     if state is not None:

@@ -15,13 +15,13 @@ from yolojax import zoo
 from yolojax.data import InputImages
 from yolojax.detector import Detector, DetectorSpec, Variables, freeze_mask
 from yolojax.errors import CheckpointError
-from yolojax.inference.predict import load_detector
+from yolojax.inference.loading import load_detector, released_folder
 from yolojax.paths import user_path
 from yolojax.progress import Reporter
 from yolojax.training.preparation import Preparation
 from yolojax.training.state import TrainState, wrap_variables
 from yolojax.training.step import keep_frozen
-from yolojax.weights.released import flatten, load_weights, unflatten_like
+from yolojax.weights.released import WEIGHTS, flatten, load_description, load_weights, unflatten_like
 from yolojax.weights.yolox import read_yolox
 from yolojax.zoo.coco import COCO_CLASSES
 
@@ -49,6 +49,11 @@ def load_init(path: str | Path) -> Weights:
         return Weights(zoo.from_yolox(path, class_names=tuple(f"class{i}" for i in range(count)))[1], None)
     if path.suffix == ".safetensors":
         return Weights(load_weights(path), None)
+    if path.is_dir():
+        folder = released_folder(path)
+        if "custom" in load_description(folder)["detector"]:
+            # The arrays are enough to start from; the functions of somebody's own are stored nowhere.
+            return Weights(load_weights(folder / WEIGHTS), None)
     detector, variables = load_detector(path)
     return Weights(variables, detector.spec)
 

@@ -22,7 +22,7 @@ from yolojax.sharding.by_image import with_loss_by_image
 from yolojax.sharding.devices import Devices, all_devices, check_batch_size
 from yolojax.structures import Hyper
 from yolojax.training.augmentation import Resize, make_augmentations, make_resize, mixes_images, sizes_around
-from yolojax.training.data import DataPair, GivenData, check_untouched, lay_out, open_data, sampler_of
+from yolojax.training.data import DataPair, GivenData, check_untouched, load_input_images, open_data, sampler_of
 from yolojax.training.programs import Programs, find_batch_size
 from yolojax.training.state import TrainState, make_state
 from yolojax.training.step import HyperAt, TrainStep, make_hyper, make_hyper_at, make_train_step
@@ -90,9 +90,12 @@ def prepare(
     # Data are read and checked. The detector's input size and, where it has any, its anchors come from the training
     # images, which are then resized once.
     pair = open_data(config.data, config.seed, data, reporter)
+    for name in ("select", "patience", "validate_raw"):
+        if pair.val is None and getattr(config, name) != getattr(TrainConfig(), name):
+            raise ConfigError(f"{name} = {getattr(config, name)!r}: there are no validation images; give some")
     detector = build(config, pair.train) if detector is None else take_detector(config, pair.train, detector)
     devices = all_devices()
-    images = lay_out(pair.train, detector.spec, config, devices, reporter, training=True)
+    images = load_input_images(pair.train, detector.spec, config, devices, reporter, training=True)
 
     # One step over all devices, compiled once for each input size.
     seed, hyper, hyper_at = jax.random.key(config.seed), make_hyper(config, detector), make_hyper_at(config, hyper_at)

@@ -7,6 +7,7 @@ detections.json  checkpoints/  best/  report/index.html  report/report.md  repor
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -24,7 +25,9 @@ from yolojax.errors import CheckpointError, ConfigError
 from yolojax.files import write_whole
 from yolojax.paths import check_writable
 from yolojax.training.data import DataPair
+from yolojax.training.step import HyperAt
 from yolojax.weights.released import save_released
+from yolojax.zoo.parts import qualified_name
 
 GIVEN = "given"
 """The entry of ``config.json`` that says what `fit` was given as arguments in place of settings."""
@@ -55,7 +58,8 @@ class RunDirectory:
         try:
             (folder / "report").mkdir(parents=True, exist_ok=True)
             values = json.loads(to_json(config)) | ({GIVEN: given} if given else {})
-            write_whole(folder / "config.json", json.dumps(values, indent=2, sort_keys=True) + "\n")
+            text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+            write_whole(folder / "config.json", text, advice="free space or give another --out")
         except OSError as error:
             raise ConfigError(f"cannot write to {folder} ({error.strerror}); give another --out") from error
         return cls(folder)
@@ -109,11 +113,9 @@ class RunDirectory:
     def _rewrite(self) -> None:
         if not self.writes:
             return
-        try:
-            write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
-            self._write_csv()
-        except OSError as error:
-            raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}; free space and resume") from error
+        rows = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_whole(self.folder / "metrics.jsonl", rows, advice="free space and resume")
+        self._write_csv()
 
     def _write_csv(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -121,10 +123,10 @@ class RunDirectory:
         writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_whole(self.folder / "results.csv", text.getvalue())
+        write_whole(self.folder / "results.csv", text.getvalue(), advice="free space and resume")
 
 
-def describe_given(data: DataPair | None, detector: Detector | None) -> dict[str, Any]:
+def describe_given(data: DataPair | None, detector: Detector | None, hyper: HyperAt | None = None) -> dict[str, Any]:
     """Describes what `fit` was given as arguments, for ``config.json`` and released detectors; empty for nothing."""
     given: dict[str, Any] = {}
     if data is not None:
@@ -137,7 +139,9 @@ def describe_given(data: DataPair | None, detector: Detector | None) -> dict[str
         }
     if detector is not None:
         given["detector"] = zoo.describe(detector)
-    return given
+    if hyper is not None:
+        given["hyper"] = qualified_name(hyper)
+    return json.loads(json.dumps(given))
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -173,17 +177,22 @@ def _read_values(folder: Path) -> dict[str, Any]:
 
 
 def resumed_config(
-    run: Path, config: TrainConfig, *, data: object | None = None, detector: object | None = None
+    run: Path,
+    config: TrainConfig,
+    *,
+    data: object | None = None,
+    detector: object | None = None,
+    hyper: object | None = None,
 ) -> TrainConfig:
     """Returns the settings that a run was started with, which have a number in place of an ``auto`` batch size.
 
     Raises:
-      ConfigError: ``config`` asks for other settings, or ``data`` or ``detector`` is given but was not when the run was
-        started, or the other way round.
+      ConfigError: ``config`` asks for other settings, or ``data``, ``detector`` or ``hyper`` is given but was not when
+        the run was started, or the other way round.
       CheckpointError: there is no run.
     """
     started, given = read_config(run), read_given(run)
-    for name, value in (("data", data), ("detector", detector)):
+    for name, value in (("data", data), ("detector", detector), ("hyper", hyper)):
         if name in given and value is None:
             raise ConfigError(
                 f"{run} was started with {name}= as an argument of fit, which is stored nowhere; resume it by "
@@ -192,8 +201,11 @@ def resumed_config(
         if name not in given and value is not None:
             raise ConfigError(f"{run} was started without {name}= as an argument of fit; resume it without")
     asked = replace(config, batch_size=started.batch_size) if config.batch_size == "auto" else config
-    if to_json(asked) != to_json(started):
-        raise ConfigError(f"{run} was started with other settings than these; resume with its own config.json")
+    now, then = dataclasses.asdict(asked), dataclasses.asdict(started)
+    if changed := [name for name in now if now[name] != then[name]]:
+        raise ConfigError(
+            f"{run} was started with other settings ({', '.join(changed)}); resume with its own config.json"
+        )
     return started
 
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from yolojax.config import TrainConfig, check
 from yolojax.data import ImageCache, InputImages, Sampler, open_input_images
-from yolojax.detector import Detector, Variables
+from yolojax.detector import Detector, Variables, check_parts
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult
 from yolojax.inference.evaluate import evaluate_images, make_detect_batch, validation_suppression
@@ -35,6 +35,7 @@ from yolojax.structures import Batch, Hyper, Targets
 from yolojax.training.augmentation import images_per_sample
 from yolojax.training.data import GivenData, open_data, sampler_of
 from yolojax.training.preparation import build, step_maker, take_detector
+from yolojax.training.run_state import number_of
 from yolojax.training.state import TrainState, make_state
 from yolojax.training.step import HyperAt, TrainStep, make_hyper, make_hyper_at
 
@@ -177,7 +178,7 @@ class Sweep(NamedTuple):
 
         Raises `ConfigError` when nothing was measured.
         """
-        values = {i: getattr(r, metric) for i, r in enumerate(self.results) if r is not None}
+        values = {i: number_of(r, metric) for i, r in enumerate(self.results) if r is not None}
         measured = {i: value for i, value in values.items() if value is not None}
         if not measured:
             raise ConfigError(f"no trial has a measured {metric}: the data set has no validation images with objects")
@@ -187,7 +188,8 @@ class Sweep(NamedTuple):
 def choose_strategy() -> Strategy:
     """``unroll`` on a processor, where its cores are devices too; ``devices`` on several accelerators, ``vmap`` on one.
 
-    Measured by `experiments.sweep_speed`: on two cores a run takes 1.7 times as long by ``devices`` as by ``unroll``.
+    Measured by `experiments.benchmarks.sweep_speed`: on two cores a run takes 1.7 times as long by ``devices`` as by
+    ``unroll``.
     """
     if jax.default_backend() == "cpu":
         return "unroll"
@@ -243,6 +245,7 @@ def sweep(
     # Data and detector, as `fit` has them. With a fraction of the images all trials have one seed.
     train_set, val_set = open_data(config.data, trials[0].seed, data, reporter)
     detector = build(config, train_set) if detector is None else take_detector(config, train_set, detector)
+    check_parts(jax.eval_shape(detector.init, jax.random.key(0))["params"], config.freeze)
     spec, hyper_at = detector.spec, make_hyper_at(config, hyper)
     hypers = [make_hyper(replace(config, hyper={**config.hyper, **trial.hyper}), detector) for trial in trials]
     train_images = open_input_images(
@@ -319,6 +322,7 @@ def check_settings(config: TrainConfig, trials: Sequence[Trial]) -> None:
         "minutes": "the runs of a sweep have one length",
         "patience": "the runs of a sweep have one length",
         "select": "a sweep measures the final parameters only",
+        "select_by": "Sweep.best takes the number",
         "validate_raw": "a sweep measures the averages only",
         "init": "a sweep starts from fresh parameters",
     }

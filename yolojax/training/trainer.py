@@ -138,11 +138,11 @@ class Trainer:
         self._batches = self._exits.enter_context(closing(prefetch(batches)))
         self._exits.enter_context(self._stop)
         try:
-            self.tell("start")
+            self._ending |= self.tell("start")
         except BaseException:
             self._exits.close()
             raise
-        # The time of the run counts from here; what was compiled to choose a batch size belongs to it.
+        # The budget of time counts from here. What was compiled to choose the batch size counts, reading does not.
         self._clock = Clock(self.run_state.spent_seconds + self.run.step.seconds)
         return self
 
@@ -210,6 +210,7 @@ class Trainer:
         """Measures, releases, logs, tells the callbacks and saves, each where it is due after this epoch."""
         config = self.run.config
         self.count_time()
+        self._end_if_asked()  # by a step of this epoch: the run then ends like any other, measured and released
         last = self.step >= self.total_steps
         row = self.epoch_row(epoch)
         if last and config.select == "last":  # the weights are safe before anything is measured
@@ -220,15 +221,20 @@ class Trainer:
         note, self.run_state.log = self.run_state.log.note() + validation_note(row), EpochLog()
         self.directory.add(row)
         self._ending |= self.tell("epoch", row=row, state=self.state, evaluation=measured)
-        if self._ending:
-            last = True
-            self.end_at(self.step)
+        last |= self._end_if_asked()
         # The last checkpoint comes after everything else: a run that is resumed from it is complete.
         if last or every(epoch, config.checkpoint_every):
             self.save()
         self.reporter.say(epoch_line(row, -(-self.total_steps // self.steps_per_epoch)))
         self._show_progress(self.step, note)
         self._clock.lap()
+
+    def _end_if_asked(self) -> bool:
+        """Moves the end of the run here when a callback or patience has asked for it in any process."""
+        self._ending = any_process(self._ending)
+        if self._ending:
+            self.end_at(self.step)
+        return self._ending
 
     # ---- What happens at the end of an epoch
 
@@ -255,6 +261,7 @@ class Trainer:
                 found = {kind: self.measure(variables) for kind, variables in kinds.items()}
         except KeyboardInterrupt:
             if self._stop.requested:
+                self._clock.lap()  # the measurement that was given up is no time of training
                 self.save_and_stop()
             raise
         self.evaluation, self._last_validation = (self.step, found["ema"]), self._clock.lap()
@@ -395,7 +402,7 @@ class Trainer:
             variables, step = replicate(self._released_variables(run.detector), run.devices.replicated), best.step
         else:
             variables, step = self.state.ema, self.step
-            self.release("ema", variables, self.directory.last_row)
+            self.release("ema", variables, self.directory.last_row or {"step": self.step})
         self.seconds.setdefault("until_weights", time.monotonic() - self.started)
         evaluation = None
         if self.val_images is not None:

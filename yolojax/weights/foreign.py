@@ -18,6 +18,9 @@ import numpy as np
 from yolojax.errors import CheckpointError
 from yolojax.paths import user_path
 
+LARGEST_INPUT = 16_384
+"""Pixels of the largest input size that a file is believed to state."""
+
 
 @dataclass(frozen=True)
 class Module:
@@ -123,9 +126,11 @@ def class_names(file: WeightFile) -> tuple[str, ...] | None:
 
 
 def strides(file: WeightFile) -> tuple[int, ...] | None:
-    """Returns the strides of the detection levels in pixels; None if the file does not say more than one."""
+    """Returns the strides of the detection levels in pixels; None if the file states no list of them."""
     value = file.lookup("stride")
-    if not isinstance(value, list | tuple) or not all(isinstance(number, int | float) for number in value):
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(number, int | float) and 0 < number < LARGEST_INPUT for number in value
+    ):
         return None
     return tuple(int(number) for number in value) if all(float(number).is_integer() for number in value) else None
 
@@ -137,7 +142,9 @@ def input_size(file: WeightFile) -> tuple[int, int] | None:
     if value is None and isinstance(arguments, dict):
         value = arguments.get("imgsz")
     values = list(value) if isinstance(value, list | tuple) else [value]
-    sizes = [size for size in values if isinstance(size, int) and not isinstance(size, bool) and size > 0]
+    sizes = [
+        size for size in values if isinstance(size, int) and not isinstance(size, bool) and 0 < size <= LARGEST_INPUT
+    ]
     return (sizes[0], sizes[-1]) if len(sizes) == len(values) and len(sizes) in (1, 2) else None
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from yolojax.errors import CheckpointError
@@ -132,7 +133,7 @@ def take_tensors(
             raise CheckpointError(f"{source}: the tensor {theirs} is missing; the file is not the whole of a network")
         array, shape = tensors[theirs], tuple(want.shape)
         wanted = (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape
-        if array.shape != wanted or array.dtype.kind != "f":
+        if array.shape != wanted or not (array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16):
             raise CheckpointError(
                 f"{source}: the tensor {theirs} is {array.dtype} of shape {list(array.shape)}, this network needs "
                 f"numbers of shape {list(wanted)}; its layers were changed, give one of the published sizes"
@@ -145,8 +146,8 @@ def take_tensors(
     unknown = [name for name in tensors if name not in used and not re.fullmatch(ignored, name)]
     if unknown:
         raise CheckpointError(
-            f"{source}: {len(unknown)} tensors have no place in this network, such as {unknown[0]}; its layers were "
-            "changed, give one of the published sizes"
+            f"{source}: {len(unknown)} tensors have no place in this network, such as {unknown[0][:200]!r}; its "
+            "layers were changed, give one of the published sizes"
         )
     return unflatten(taken)
 

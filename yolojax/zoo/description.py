@@ -94,8 +94,8 @@ def check_record(detector: Detector, description: Mapping[str, Any], *, loose: t
     for key in sorted(set(made) | set(given)):
         if made.get(key) != given.get(key):
             raise CheckpointError(
-                f"the description says {key} = {given.get(key)!r}, this version of yolojax makes it "
-                f"{made.get(key)!r}; use the version that wrote it"
+                f"the description says {key} = {given.get(key)!r}, the detector has {made.get(key)!r}; give the record "
+                "as it was trained, or use the version of yolojax that wrote the description"
             )
 
 
@@ -136,7 +136,7 @@ def restore(
         if "postprocess" in description:
             stated["postprocess"] = _read_postprocess(description["postprocess"])
         spec = dataclasses.replace(detector.spec, preprocess=preprocess, **stated)
-    except (KeyError, TypeError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(f"the description does not make a detector: {error}") from error
     detector = detector._replace(spec=spec, **{part: parts[part] for part in parts if part in FIELDS})
     check_record(detector, {**description, "preprocess": dataclasses.asdict(preprocess)}, loose=tuple(own_options))

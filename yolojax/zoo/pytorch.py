@@ -153,6 +153,11 @@ def identify(file: WeightFile) -> tuple[str, str] | None:
                 f"{file.path}: this {family.title} has another head than that of boxes (masks, keypoints, angles or a "
                 "pair of heads); give the weights of a detector"
             )
+        needed = ["model.0.conv.weight", *_head_names(family)]
+        if any(name not in tensors or tensors[name].ndim != 4 for name in needed):
+            raise CheckpointError(
+                f"{file.path}: {', '.join(needed)} are not all kernels of convolutions; it is damaged"
+            )
         stem, last = tensors["model.0.conv.weight"].shape[0], rf"model\.{family.repeats}\.m\.(\d+)\."
         repeats = len({match[1] for name in tensors if (match := re.match(last, name))})
         if (stem, repeats) not in family.scales:
@@ -235,7 +240,12 @@ def _read_head(family: Family, tensors: Tensors, source: str) -> tuple[dict[str,
     head = f"model.{family.head}"
     if family.anchored:
         anchors = np.asarray(tensors[f"{head}.anchors"], np.float64)
-        if anchors.ndim != 3 or anchors.shape[::2] != (3, 2) or not (np.isfinite(anchors) & (anchors > 0)).all():
+        if (
+            anchors.ndim != 3
+            or anchors.shape[::2] != (3, 2)
+            or not anchors.size
+            or not (np.isfinite(anchors) & (anchors > 0)).all()
+        ):
             raise CheckpointError(f"{source}: {head}.anchors is no width and height of anchors at three levels")
         pixels = anchors * np.asarray([8.0, 16.0, 32.0])[:, None, None]
         count = tensors[f"{head}.m.0.weight"].shape[0] // anchors.shape[1] - 5
@@ -245,6 +255,12 @@ def _read_head(family: Family, tensors: Tensors, source: str) -> tuple[dict[str,
     if not np.array_equal(np.asarray(tensors[name], np.float32).ravel(), np.arange(bins)):
         raise CheckpointError(f"{source}: the tensor {name} is not 0 to {bins - 1}, the values of the bins")
     return {"reg_max": bins}, tensors[f"{head}.cv3.0.2.weight"].shape[0], (name,)
+
+
+def _head_names(family: Family) -> tuple[str, ...]:
+    """The kernels of the head whose shapes say how many anchors, bins and classes there are."""
+    head = f"model.{family.head}"
+    return (f"{head}.m.0.weight",) if family.anchored else (f"{head}.cv2.0.2.weight", f"{head}.cv3.0.2.weight")
 
 
 def _own_names(tensors: Tensors) -> Tensors:
@@ -265,23 +281,24 @@ def _names_of(file: WeightFile, given: tuple[str, ...] | None, count: int) -> tu
 def _size_of(file: WeightFile) -> tuple[int, int]:
     """The file's input size, rounded up to multiples of 32."""
     height, width = input_size(file) or (DEFAULT_SIZE, DEFAULT_SIZE)
-    return math.ceil(height / 32) * 32, math.ceil(width / 32) * 32
+    return -(-height // 32) * 32, -(-width // 32) * 32
 
 
 def _check_epsilon(file: WeightFile) -> None:
     for name, module in file.modules.items():
         epsilon = module.attributes.get("eps") if module.class_path.endswith(".BatchNorm2d") else None
-        if epsilon is not None and not math.isclose(float(epsilon), EPSILON, rel_tol=1e-6):
+        known = isinstance(epsilon, float) and math.isclose(epsilon, EPSILON, rel_tol=1e-6)
+        if epsilon is not None and not known:
             raise CheckpointError(
-                f"{file.path}: the normalisation {name} adds {epsilon} to the variance, these families add {EPSILON}; "
-                "the file is of another program"
+                f"{file.path}: the normalisation {name} adds {str(epsilon)[:40]} to the variance, these families add "
+                f"{EPSILON}; the file is of another program"
             )
 
 
 def _unknown(file: WeightFile) -> str:
     """The message for a file of no known family: what was found in it, and what is known."""
     kinds = sorted({module.class_path.rpartition(".")[2] for module in file.modules.values()} - {""})
-    shown = [f"{name} {list(array.shape)}" for name, array in list(file.tensors.items())[:4]]
+    shown = [f"{name[:200]!r} {list(array.shape)}" for name, array in list(file.tensors.items())[:4]]
     titles = ", ".join(family.title for family in FAMILIES.values())
     return (
         f"{file.path}: no YOLO that is known here ({titles}). It holds {len(file.tensors)} tensors of a "

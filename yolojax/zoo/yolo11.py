@@ -13,7 +13,8 @@ those of `yolojax.zoo.yolov8`.
 | x | 56.9 M | 194.9 | .547 |
 
 What differs: nothing in the network. Published weight files are read by `yolojax.zoo.from_pytorch`; they are under a
-licence of their own. Their arrays were compared by names, shapes and outputs; no code of their authors was read.
+licence of their own (AGPL-3.0; docs/licences.md). Their arrays were compared by names, shapes and outputs; no code of
+their authors was read.
 """
 
 from jaxtyping import DTypeLike

@@ -11,7 +11,8 @@ Backbone and neck are those of `yolojax.zoo.yolov5`; head, loss and decoder thos
 | x | 97.2 M | 246.4 | .532 |
 
 What differs: nothing in the network. Published weight files are read by `yolojax.zoo.from_pytorch`; they are under a
-licence of their own. Their arrays were compared by names, shapes and outputs; no code of their authors was read.
+licence of their own (AGPL-3.0; docs/licences.md). Their arrays were compared by names, shapes and outputs; no code of
+their authors was read.
 """
 
 from jaxtyping import DTypeLike

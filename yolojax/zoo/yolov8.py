@@ -14,7 +14,8 @@ distribution focal loss. Depths and widths of the five scales follow the publish
 | x | 68.2 M | 257.8 | .539 |
 
 What differs: nothing in the network. Published weight files are read by `yolojax.zoo.from_pytorch`; they are under a
-licence of their own. Their arrays were compared by names, shapes and outputs; no code of their authors was read.
+licence of their own (AGPL-3.0; docs/licences.md). Their arrays were compared by names, shapes and outputs; no code of
+their authors was read.
 """
 
 import math

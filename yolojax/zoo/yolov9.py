@@ -10,8 +10,8 @@ in training only.
 | s | 7.3 M | .468 |
 
 What differs: training has no auxiliary branch. Published weight files of Ultralytics' form are read by
-`yolojax.zoo.from_pytorch`; they are under a licence of their own. Their arrays were compared by names, shapes and
-outputs; no code of their authors was read.
+`yolojax.zoo.from_pytorch`; they are under a licence of their own (docs/licences.md). Their arrays were compared by
+names, shapes and outputs. No AGPL or GPL code was read; the blocks were compared with MultimediaTechLab's (MIT).
 """
 
 from jaxtyping import DTypeLike
