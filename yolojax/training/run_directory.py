@@ -7,7 +7,6 @@ detections.json  checkpoints/  best/  report/index.html  report/report.md  repor
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import os
@@ -201,7 +200,7 @@ def resumed_config(
         if name not in given and value is not None:
             raise ConfigError(f"{run} was started without {name}= as an argument of fit; resume it without")
     asked = replace(config, batch_size=started.batch_size) if config.batch_size == "auto" else config
-    now, then = dataclasses.asdict(asked), dataclasses.asdict(started)
+    now, then = json.loads(to_json(asked)), json.loads(to_json(started))  # options may be tuples or lists
     if changed := [name for name in now if now[name] != then[name]]:
         raise ConfigError(
             f"{run} was started with other settings ({', '.join(changed)}); resume with its own config.json"
