@@ -21,23 +21,11 @@ from jaxtyping import DTypeLike
 
 from yolojax.assign import AnchorFreeAssign
 from yolojax.detector import Detector, DetectorSpec
-from yolojax.errors import ConfigError
 from yolojax.losses import BoxLoss, ClassLoss
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolo11 import YOLO11Backbone, YOLO11Neck
-from yolojax.zoo.description import mark_built
-from yolojax.zoo.flax_detector import check_input_size, flax_detector
-from yolojax.zoo.yolov8 import (
-    HYPER,
-    POSTPROCESS,
-    STRIDES,
-    check_distribution,
-    distance_head,
-    distribution_loss_and_decode,
-    scaled_depths,
-    scaled_widths,
-)
+from yolojax.zoo.yolov8 import distance_detector, distance_head, find_scale, scaled_depths, scaled_widths
 
 SCALES: dict[str, tuple[float, float, int, bool]] = {
     "n": (0.5, 0.25, 1024, False),
@@ -90,23 +78,27 @@ def yolo11(
     Raises:
       ConfigError: an option out of range, or an input size that the strides do not divide.
     """
-    if scale not in SCALES:
-        raise ConfigError(f"yolo11 has no scale {scale!r}; it has {', '.join(SCALES)}")
-    check_input_size(input_size, STRIDES[-1])
-    check_distribution(reg_max, k)
-    deep, wide, widest, nested = SCALES[scale]
+    deep, wide, widest, nested = find_scale("yolo11", scale, SCALES)
     widths, (depth,) = scaled_widths(WIDTHS, wide, widest), scaled_depths((DEPTH,), deep)
-    loss, decode, names = distribution_loss_and_decode(STRIDES, k, assign, box_loss, class_loss)
-    options = {"scale": scale, "reg_max": reg_max, "k": k, **names}
-    spec = DetectorSpec(
-        "yolo11", class_names, input_size, STRIDES, hyper=HYPER, options=options, postprocess=POSTPROCESS
-    )
-
-    style = Style(dtype=dtype)
     levels = scaled_widths((256, 512, 1024), wide, widest)
-    network = Network(
-        YOLO11Backbone(widths, depth, nested, style),
-        YOLO11Neck(levels, depth, nested, style),
-        distance_head(spec, levels[0], reg_max, style, depthwise=True),
+
+    def make_network(spec: DetectorSpec, style: Style) -> Network:
+        return Network(
+            YOLO11Backbone(widths, depth, nested, style),
+            YOLO11Neck(levels, depth, nested, style),
+            distance_head(spec, levels[0], reg_max, style, depthwise=True),
+        )
+
+    return distance_detector(
+        "yolo11",
+        class_names,
+        input_size,
+        make_network,
+        scale=scale,
+        reg_max=reg_max,
+        k=k,
+        assign=assign,
+        box_loss=box_loss,
+        class_loss=class_loss,
+        dtype=dtype,
     )
-    return mark_built(flax_detector(spec, network, loss, decode))

@@ -19,24 +19,12 @@ from jaxtyping import DTypeLike
 
 from yolojax.assign import AnchorFreeAssign
 from yolojax.detector import Detector, DetectorSpec
-from yolojax.errors import ConfigError
 from yolojax.losses import BoxLoss, ClassLoss
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolov5 import YOLOv5Backbone
 from yolojax.models.yolox import PAFPN
-from yolojax.zoo.description import mark_built
-from yolojax.zoo.flax_detector import check_input_size, flax_detector
-from yolojax.zoo.yolov8 import (
-    HYPER,
-    POSTPROCESS,
-    STRIDES,
-    check_distribution,
-    distance_head,
-    distribution_loss_and_decode,
-    scaled_depths,
-    scaled_widths,
-)
+from yolojax.zoo.yolov8 import distance_detector, distance_head, find_scale, scaled_depths, scaled_widths
 
 SCALES: dict[str, tuple[float, float]] = {
     "n": (1 / 3, 0.25),
@@ -70,9 +58,7 @@ PUBLISHED_NAMES = {**BODY_NAMES, "head": ("model.24", "distances")}
 
 def yolov5_body(scale: str, name: str, style: Style) -> tuple[YOLOv5Backbone, PAFPN, tuple[int, ...]]:
     """Backbone, neck and the channels of the three levels of a scale; raises `ConfigError` for an unknown scale."""
-    if scale not in SCALES:
-        raise ConfigError(f"{name} has no scale {scale!r}; it has {', '.join(SCALES)}")
-    deep, wide = SCALES[scale]
+    deep, wide = find_scale(name, scale, SCALES)
     widths = scaled_widths(WIDTHS, wide, WIDTHS[-1])
     depths, (neck_depth,) = scaled_depths(DEPTHS, deep), scaled_depths((NECK_DEPTH,), deep)
     return YOLOv5Backbone(widths, depths, style=style), PAFPN(neck_depth, style=style), widths[2:]
@@ -102,14 +88,21 @@ def yolov5u(
     Raises:
       ConfigError: an option out of range, or an input size that the strides do not divide.
     """
-    style = Style(dtype=dtype)
-    backbone, neck, widths = yolov5_body(scale, "yolov5u", style)
-    check_input_size(input_size, STRIDES[-1])
-    check_distribution(reg_max, k)
-    loss, decode, names = distribution_loss_and_decode(STRIDES, k, assign, box_loss, class_loss)
-    options = {"scale": scale, "reg_max": reg_max, "k": k, **names}
-    spec = DetectorSpec(
-        "yolov5u", class_names, input_size, STRIDES, hyper=HYPER, options=options, postprocess=POSTPROCESS
+
+    def make_network(spec: DetectorSpec, style: Style) -> Network:
+        backbone, neck, widths = yolov5_body(scale, "yolov5u", style)
+        return Network(backbone, neck, distance_head(spec, widths[0], reg_max, style))
+
+    return distance_detector(
+        "yolov5u",
+        class_names,
+        input_size,
+        make_network,
+        scale=scale,
+        reg_max=reg_max,
+        k=k,
+        assign=assign,
+        box_loss=box_loss,
+        class_loss=class_loss,
+        dtype=dtype,
     )
-    network = Network(backbone, neck, distance_head(spec, widths[0], reg_max, style))
-    return mark_built(flax_detector(spec, network, loss, decode))

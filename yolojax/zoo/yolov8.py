@@ -19,7 +19,8 @@ their authors was read.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 from jaxtyping import DTypeLike
@@ -144,6 +145,43 @@ def distribution_loss_and_decode(
     return loss, decode, {"assign": assign_name, "box_loss": box_name, "class_loss": cls_name}
 
 
+_Scale = TypeVar("_Scale")
+
+
+def find_scale(name: str, scale: str, scales: Mapping[str, _Scale]) -> _Scale:
+    """What the table of an architecture holds for a scale; raises `ConfigError` for a scale that it does not have."""
+    if scale not in scales:
+        raise ConfigError(f"{name} has no scale {scale!r}; it has {', '.join(scales)}")
+    return scales[scale]
+
+
+def distance_detector(
+    name: str,
+    class_names: tuple[str, ...],
+    input_size: tuple[int, int],
+    make_network: Callable[[DetectorSpec, Style], Network],
+    *,
+    scale: str,
+    reg_max: int,
+    k: int,
+    assign: str | AnchorFreeAssign,
+    box_loss: str | BoxLoss,
+    class_loss: str | ClassLoss,
+    dtype: DTypeLike,
+) -> Detector:
+    """Builds a detector that has YOLOv8's loss, decoder, gains and published thresholds, and a network of its own.
+
+    ``make_network`` makes the network, whose head is that of `distance_head`. The other arguments are those of
+    `yolov8`, which raises what this raises.
+    """
+    check_input_size(input_size, STRIDES[-1])
+    check_distribution(reg_max, k)
+    loss, decode, names = distribution_loss_and_decode(STRIDES, k, assign, box_loss, class_loss)
+    options = {"scale": scale, "reg_max": reg_max, "k": k, **names}
+    spec = DetectorSpec(name, class_names, input_size, STRIDES, hyper=HYPER, options=options, postprocess=POSTPROCESS)
+    return mark_built(flax_detector(spec, make_network(spec, Style(dtype=dtype)), loss, decode))
+
+
 def yolov8(
     class_names: tuple[str, ...],
     input_size: tuple[int, int],
@@ -172,22 +210,26 @@ def yolov8(
     Raises:
       ConfigError: an option out of range, or an input size that the strides do not divide.
     """
-    if scale not in SCALES:
-        raise ConfigError(f"yolov8 has no scale {scale!r}; it has {', '.join(SCALES)}")
-    check_input_size(input_size, STRIDES[-1])
-    check_distribution(reg_max, k)
-    deep, wide, widest = SCALES[scale]
+    deep, wide, widest = find_scale("yolov8", scale, SCALES)
     widths, depths = scaled_widths(WIDTHS, wide, widest), scaled_depths(DEPTHS, deep)
-    loss, decode, names = distribution_loss_and_decode(STRIDES, k, assign, box_loss, class_loss)
-    options = {"scale": scale, "reg_max": reg_max, "k": k, **names}
-    spec = DetectorSpec(
-        "yolov8", class_names, input_size, STRIDES, hyper=HYPER, options=options, postprocess=POSTPROCESS
-    )
 
-    style = Style(dtype=dtype)
-    network = Network(
-        DarknetTiny(widths, depths, style=style),
-        PAN(widths[2:], depths[-1], style=style),
-        distance_head(spec, widths[2], reg_max, style),
+    def make_network(spec: DetectorSpec, style: Style) -> Network:
+        return Network(
+            DarknetTiny(widths, depths, style=style),
+            PAN(widths[2:], depths[-1], style=style),
+            distance_head(spec, widths[2], reg_max, style),
+        )
+
+    return distance_detector(
+        "yolov8",
+        class_names,
+        input_size,
+        make_network,
+        scale=scale,
+        reg_max=reg_max,
+        k=k,
+        assign=assign,
+        box_loss=box_loss,
+        class_loss=class_loss,
+        dtype=dtype,
     )
-    return mark_built(flax_detector(spec, network, loss, decode))

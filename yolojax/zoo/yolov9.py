@@ -18,21 +18,11 @@ from jaxtyping import DTypeLike
 
 from yolojax.assign import AnchorFreeAssign
 from yolojax.detector import Detector, DetectorSpec
-from yolojax.errors import ConfigError
 from yolojax.losses import BoxLoss, ClassLoss
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolov9 import YOLOv9Backbone, YOLOv9Neck
-from yolojax.zoo.description import mark_built
-from yolojax.zoo.flax_detector import check_input_size, flax_detector
-from yolojax.zoo.yolov8 import (
-    HYPER,
-    POSTPROCESS,
-    STRIDES,
-    check_distribution,
-    distance_head,
-    distribution_loss_and_decode,
-)
+from yolojax.zoo.yolov8 import distance_detector, distance_head, find_scale
 
 SCALES: dict[str, int] = {"t": 1, "s": 2}
 """Multiples of the channels of the smallest scale."""
@@ -80,20 +70,25 @@ def yolov9(
     Raises:
       ConfigError: an option out of range, or an input size that the strides do not divide.
     """
-    if scale not in SCALES:
-        raise ConfigError(f"yolov9 has no scale {scale!r}; it has {', '.join(SCALES)}")
-    check_input_size(input_size, STRIDES[-1])
-    check_distribution(reg_max, k)
-    widths = tuple(SCALES[scale] * width for width in WIDTHS)
-    loss, decode, names = distribution_loss_and_decode(STRIDES, k, assign, box_loss, class_loss)
-    options = {"scale": scale, "reg_max": reg_max, "k": k, **names}
-    spec = DetectorSpec(
-        "yolov9", class_names, input_size, STRIDES, hyper=HYPER, options=options, postprocess=POSTPROCESS
+    widths = tuple(find_scale("yolov9", scale, SCALES) * width for width in WIDTHS)
+
+    def make_network(spec: DetectorSpec, style: Style) -> Network:
+        return Network(
+            YOLOv9Backbone(widths, style=style),
+            YOLOv9Neck(widths[2:], style=style),
+            distance_head(spec, widths[2], reg_max, style),
+        )
+
+    return distance_detector(
+        "yolov9",
+        class_names,
+        input_size,
+        make_network,
+        scale=scale,
+        reg_max=reg_max,
+        k=k,
+        assign=assign,
+        box_loss=box_loss,
+        class_loss=class_loss,
+        dtype=dtype,
     )
-    style = Style(dtype=dtype)
-    network = Network(
-        YOLOv9Backbone(widths, style=style),
-        YOLOv9Neck(widths[2:], style=style),
-        distance_head(spec, widths[2], reg_max, style),
-    )
-    return mark_built(flax_detector(spec, network, loss, decode))
