@@ -1,6 +1,6 @@
 """Blocks of layers that backbones and necks share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -65,6 +65,27 @@ def max_pool_same(x: Float[Array, "B H W C"], size: int) -> Float[Array, "B H W 
     reach = (size // 2, size // 2)
     x = max_pool(x, (size, 1), (1, 1), (reach, (0, 0)))
     return max_pool(x, (1, size), (1, 1), ((0, 0), reach))
+
+
+def cross_stage(
+    x: Float[Array, "B H W I"],
+    train: bool,
+    features: int,
+    depth: int,
+    inner: Callable[[int, str], nn.Module],
+    style: Style,
+) -> Float[Array, "B H W O"]:
+    """A cross-stage partial block with three convolutions (arXiv 1911.11929); call it in a module's compact method.
+
+    Two 1x1 convolutions make two branches of half the ``features``; on the first follow ``depth`` blocks that
+    ``inner(features, name)`` makes; a 1x1 convolution joins both.
+    """
+    hidden = features // 2
+    main = ConvBNAct(hidden, 1, style=style, name="main")(x, train)
+    side = ConvBNAct(hidden, 1, style=style, name="side")(x, train)
+    for i in range(depth):
+        main = inner(hidden, f"bottleneck{i}")(main, train)
+    return ConvBNAct(features, 1, style=style, name="join")(jnp.concatenate([main, side], axis=-1), train)
 
 
 class SPPF(nn.Module):

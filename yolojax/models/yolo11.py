@@ -8,15 +8,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from yolojax.models.blocks import SPPF, Bottleneck, Features, upsample_nearest
+from yolojax.models.blocks import SPPF, Bottleneck, Features, cross_stage
 from yolojax.models.layers import ConvBNAct, Style
+from yolojax.models.necks import aggregate_paths
 
 HEAD_CHANNELS = 64
 """Channels of the values of one attention head; queries and keys have half as many."""
 
 
 class InnerCSP(nn.Module):
-    """A cross-stage partial block (arXiv 1911.11929) of three 1x1 convolutions around two 3x3 bottlenecks."""
+    """A cross-stage partial block (`yolojax.models.blocks.cross_stage`) around two 3x3 bottlenecks."""
 
     features: int
     depth: int = 2
@@ -24,12 +25,10 @@ class InnerCSP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B H W O"]:
-        hidden = self.features // 2
-        main = ConvBNAct(hidden, 1, style=self.style, name="main")(x, train)
-        side = ConvBNAct(hidden, 1, style=self.style, name="side")(x, train)
-        for i in range(self.depth):
-            main = Bottleneck(hidden, style=self.style, name=f"bottleneck{i}")(main, train)
-        return ConvBNAct(self.features, 1, style=self.style, name="join")(jnp.concatenate([main, side], -1), train)
+        def inner(features: int, name: str) -> nn.Module:
+            return Bottleneck(features, style=self.style, name=name)
+
+        return cross_stage(x, train, self.features, self.depth, inner, self.style)
 
 
 class C3k2(nn.Module):
@@ -149,7 +148,7 @@ class YOLO11Backbone(nn.Module):
 
 
 class YOLO11Neck(nn.Module):
-    """Path aggregation as in `yolojax.models.necks.PAN`, with `C3k2`; the coarsest block out is always nested."""
+    """Path aggregation (`yolojax.models.necks.aggregate_paths`) with `C3k2`; the last block is always nested."""
 
     widths: Sequence[int]
     depth: int = 1
@@ -159,14 +158,12 @@ class YOLO11Neck(nn.Module):
     @nn.compact
     def __call__(self, features: Features, train: bool) -> tuple[Float[Array, "B _h _w _c"], ...]:
         style, last = self.style, len(features) - 1
-        down = [features[-1]]
-        for i in reversed(range(last)):
-            x = jnp.concatenate([upsample_nearest(down[0]), features[i]], axis=-1)
-            down.insert(0, C3k2(self.widths[i], self.depth, self.nested, style=style, name=f"down{i}")(x, train))
-        out = [down[0]]
-        for i in range(1, last + 1):
-            x = ConvBNAct(self.widths[i - 1], 3, 2, style=style, name=f"reduce{i}")(out[-1], train)
-            x = jnp.concatenate([x, down[i]], axis=-1)
-            block = C3k2(self.widths[i], self.depth, self.nested or i == last, style=style, name=f"up{i}")
-            out.append(block(x, train))
-        return tuple(out)
+
+        def join(x: Array, level: int, name: str) -> Array:
+            nested = self.nested or name == f"up{last}"
+            return C3k2(self.widths[level], self.depth, nested, style=style, name=name)(x, train)
+
+        def reduce(x: Array, level: int) -> Array:
+            return ConvBNAct(self.widths[level - 1], 3, 2, style=style, name=f"reduce{level}")(x, train)
+
+        return aggregate_paths(features, join, reduce)

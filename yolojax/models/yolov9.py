@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from yolojax.models.blocks import Features, max_pool_same, upsample_nearest
+from yolojax.models.blocks import Features, cross_stage, max_pool_same
 from yolojax.models.layers import ACTIVATIONS, ConvBNAct, Style
+from yolojax.models.necks import aggregate_paths
 
 
 def average_of_neighbours(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
@@ -33,7 +34,7 @@ class RepBottleneck(nn.Module):
 
 
 class RepCSP(nn.Module):
-    """A cross-stage partial block (arXiv 1911.11929) of three 1x1 convolutions around `RepBottleneck`."""
+    """A cross-stage partial block (`yolojax.models.blocks.cross_stage`) around `RepBottleneck`."""
 
     features: int
     depth: int
@@ -41,12 +42,10 @@ class RepCSP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B H W O"]:
-        hidden = self.features // 2
-        main = ConvBNAct(hidden, 1, style=self.style, name="main")(x, train)
-        side = ConvBNAct(hidden, 1, style=self.style, name="side")(x, train)
-        for i in range(self.depth):
-            main = RepBottleneck(hidden, self.style, name=f"bottleneck{i}")(main, train)
-        return ConvBNAct(self.features, 1, style=self.style, name="join")(jnp.concatenate([main, side], -1), train)
+        def inner(features: int, name: str) -> nn.Module:
+            return RepBottleneck(features, self.style, name=name)
+
+        return cross_stage(x, train, self.features, self.depth, inner, self.style)
 
 
 class GELAN(nn.Module):
@@ -113,7 +112,7 @@ class YOLOv9Backbone(nn.Module):
 
 
 class YOLOv9Neck(nn.Module):
-    """Path aggregation as in `yolojax.models.necks.PAN`, with `GELAN`.
+    """Path aggregation (`yolojax.models.necks.aggregate_paths`) with `GELAN`.
 
     On the way back a level is halved as in the backbone, to half of the channels of the next.
     """
@@ -125,14 +124,12 @@ class YOLOv9Neck(nn.Module):
     @nn.compact
     def __call__(self, features: Features, train: bool) -> tuple[Float[Array, "B _h _w _c"], ...]:
         style = self.style
-        down = [features[-1]]
-        for i in reversed(range(len(features) - 1)):
-            x = jnp.concatenate([upsample_nearest(down[0]), features[i]], axis=-1)
-            down.insert(0, GELAN(self.widths[i], self.depth, style, name=f"down{i}")(x, train))
-        out = [down[0]]
-        for i in range(1, len(features)):
-            x = average_of_neighbours(out[-1])
-            x = ConvBNAct(self.widths[i] // 2, 3, 2, style=style, name=f"reduce{i}")(x, train)
-            x = jnp.concatenate([x, down[i]], axis=-1)
-            out.append(GELAN(self.widths[i], self.depth, style, name=f"up{i}")(x, train))
-        return tuple(out)
+
+        def join(x: Array, level: int, name: str) -> Array:
+            return GELAN(self.widths[level], self.depth, style, name=name)(x, train)
+
+        def reduce(x: Array, level: int) -> Array:
+            x = average_of_neighbours(x)
+            return ConvBNAct(self.widths[level] // 2, 3, 2, style=style, name=f"reduce{level}")(x, train)
+
+        return aggregate_paths(features, join, reduce)

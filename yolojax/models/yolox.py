@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from yolojax.models.blocks import Features, max_pool_same, space_to_depth, upsample_nearest
+from yolojax.models.blocks import Features, cross_stage, max_pool_same, space_to_depth, upsample_nearest
 from yolojax.models.layers import Conv, ConvBNAct, Style
 
 
@@ -48,11 +48,7 @@ class SeparableBottleneck(nn.Module):
 
 
 class CSPLayer(nn.Module):
-    """Cross-stage partial layer with three convolutions (arXiv 1911.11929, as in YOLOv5 and YOLOX).
-
-    Two 1x1 convolutions make two branches of half the width; ``depth`` bottlenecks follow on the first; a 1x1
-    convolution joins both.
-    """
+    """The cross-stage partial layer of YOLOv5 and YOLOX (`yolojax.models.blocks.cross_stage`)."""
 
     features: int
     depth: int
@@ -62,13 +58,10 @@ class CSPLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B H W O"]:
-        hidden = self.features // 2
-        main = ConvBNAct(hidden, 1, style=self.style, name="main")(x, train)
-        side = ConvBNAct(hidden, 1, style=self.style, name="side")(x, train)
-        for i in range(self.depth):
-            block = SeparableBottleneck(hidden, self.shortcut, self.depthwise, self.style, name=f"bottleneck{i}")
-            main = block(main, train)
-        return ConvBNAct(self.features, 1, style=self.style, name="join")(jnp.concatenate([main, side], -1), train)
+        def inner(features: int, name: str) -> nn.Module:
+            return SeparableBottleneck(features, self.shortcut, self.depthwise, self.style, name=name)
+
+        return cross_stage(x, train, self.features, self.depth, inner, self.style)
 
 
 class SPP(nn.Module):
