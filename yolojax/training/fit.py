@@ -11,7 +11,6 @@ import jax
 
 from yolojax.config import TrainConfig, check
 from yolojax.detector import Detector, Variables
-from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult
 from yolojax.paths import user_path
 from yolojax.progress import Quiet, Reporter
@@ -21,7 +20,7 @@ from yolojax.training.data import GivenData, load_input_images
 from yolojax.training.initialise import Weights, load_init, start_from
 from yolojax.training.preparation import Preparation, prepare
 from yolojax.training.programs import example_batch
-from yolojax.training.run_directory import RunDirectory, describe_given, read_given, resumed_config
+from yolojax.training.run_directory import RunDirectory, check_same_given, describe_given, resumed_config
 from yolojax.training.run_state import RunState, restore_run
 from yolojax.training.step import HyperAt
 from yolojax.training.trainer import Trainer, steps_per_epoch
@@ -96,9 +95,8 @@ def fit(
     callbacks = (EvaluationReport(reporter), Pictures(), *callbacks)
     run = prepare(config, reporter, data=data, detector=detector, hyper_at=hyper, keep_states=reads_state(callbacks))
     given = describe_given(run.data if data is not None else None, detector, hyper)
-    if resume and given != read_given(out):
-        changed = [name for name, value in read_given(out).items() if given.get(name) != value]
-        raise ConfigError(f"{out} was started with another {', '.join(changed)}; give fit what it was given then")
+    if resume:
+        check_same_given(out, given)
     trainer = open_trainer(
         run, out, given, weights, resume=resume, callbacks=callbacks, reporter=reporter, started=started
     )

@@ -208,6 +208,13 @@ def resumed_config(
     return started
 
 
+def check_same_given(run: Path, given: dict[str, Any]) -> None:
+    """Raises `ConfigError` unless ``given`` (`describe_given`) is what a run was started with."""
+    then = read_given(run)
+    if changed := [name for name, value in then.items() if given.get(name) != value]:
+        raise ConfigError(f"{run} was started with another {', '.join(changed)}; give fit what it was given then")
+
+
 def release(
     folder: Path,
     *,
@@ -216,17 +223,21 @@ def release(
     config: TrainConfig,
     given: dict[str, Any],
     row: dict[str, Any],
-    data: DataPair,
+    train_data: str,
+    val_data: str | None,
 ) -> None:
-    """Writes a detector so that it describes itself: architecture, classes, input size, data, versions, numbers."""
+    """Writes a detector so that it describes itself: architecture, classes, input size, data, versions, numbers.
+
+    ``train_data`` and ``val_data`` are the fingerprints of the data sets.
+    """
     description = {
         "detector": zoo.describe(detector),
         "training": {
             "config": to_json(config),
             "step": row["step"],
             "validation": {k: v for k, v in row.items() if k.startswith(("val/", "val_raw/"))},
-            "train_fingerprint": data.train.fingerprint(),
-            "val_fingerprint": data.val.fingerprint() if data.val is not None else None,
+            "train_fingerprint": train_data,
+            "val_fingerprint": val_data,
             **({GIVEN: given} if given else {}),
         },
         "versions": {"yolojax": yolojax.__version__, "jax": jax.__version__},

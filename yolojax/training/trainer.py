@@ -298,7 +298,8 @@ class Trainer:
                 config=self.run.config,
                 given=self.given,
                 row=row,
-                data=self.run.data,
+                train_data=self.run_state.train_data,
+                val_data=self.run_state.val_data,
             )
         wait_for_all("release")
         if kind == "ema" and self.step >= self.total_steps:

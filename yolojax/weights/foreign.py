@@ -59,13 +59,13 @@ class WeightFile:
 
     path: Path
     form: str
-    root: str
     root_class: str
-    other_roots: tuple[str, ...]
     tensors: Mapping[str, np.ndarray]
-    buffers: frozenset[str]
     modules: Mapping[str, Module]
     metadata: Mapping[str, Any]
+    root: str = ""
+    other_roots: tuple[str, ...] = ()
+    buffers: frozenset[str] = frozenset()
 
     def lookup(self, name: str) -> Any:
         """Returns the plain value of this name that the root module or the metadata holds; None if neither does."""

@@ -77,11 +77,8 @@ def _read(path: Path) -> WeightFile:
     return WeightFile(
         path=path,
         form="onnx",
-        root="",
         root_class="onnx.GraphProto",
-        other_roots=(),
         tensors=arrays,
-        buffers=frozenset(),
         modules={"": Module("onnx.GraphProto", {**properties, **ends}), **modules},
         metadata=metadata,
     )

@@ -40,11 +40,8 @@ def _read(path: Path) -> WeightFile:
     return WeightFile(
         path=path,
         form="safetensors",
-        root="",
         root_class="dict",
-        other_roots=(),
         tensors=arrays,
-        buffers=frozenset(),
         modules={"": Module("")},
         metadata=metadata,
     )

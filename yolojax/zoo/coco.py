@@ -1,5 +1,10 @@
 """The 80 classes of COCO (arXiv 1405.0312) by their official names, in the order of their ids."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from yolojax.errors import ConfigError
+
 _NAMES = """
 person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
 parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
@@ -11,3 +16,16 @@ teddy bear, hair drier, toothbrush
 """
 
 COCO_CLASSES: tuple[str, ...] = tuple(" ".join(name.split()) for name in _NAMES.split(","))
+
+
+def classes_of_file(path: str | Path, count: int, names: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of a weight file's ``count`` classes: those given, or COCO's where there are 80 and none are given.
+
+    Raises `ConfigError` for names that are not as many as the classes.
+    """
+    if names is None and count == len(COCO_CLASSES):
+        names = COCO_CLASSES
+    if names is None or len(names) != count:
+        said = "none are given" if names is None else f"{len(names)} are given"
+        raise ConfigError(f"{path}: has {count} classes, and {said}; give class_names, one for each")
+    return tuple(names)

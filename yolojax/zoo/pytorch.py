@@ -25,9 +25,11 @@ from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.models.batch_norm import unfold_batch_norm
-from yolojax.weights.foreign import WeightFile, class_names, input_size, read_weight_file
+from yolojax.weights.foreign import WeightFile, read_weight_file
+from yolojax.weights.foreign import class_names as stated_names
+from yolojax.weights.foreign import input_size as stated_size
 from yolojax.weights.ultralytics import Names, give_tensors, take_tensors
-from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.yolo11 import PUBLISHED_NAMES as YOLO11_NAMES
 from yolojax.zoo.yolo11 import SCALES as YOLO11_SCALES
 from yolojax.zoo.yolo11 import yolo11
@@ -38,7 +40,7 @@ from yolojax.zoo.yolov5u import SCALES as YOLOV5_SCALES
 from yolojax.zoo.yolov5u import yolov5u
 from yolojax.zoo.yolov8 import PUBLISHED_NAMES as YOLOV8_NAMES
 from yolojax.zoo.yolov8 import SCALES as YOLOV8_SCALES
-from yolojax.zoo.yolov8 import scaled_depths, scaled_widths, yolov8
+from yolojax.zoo.yolov8 import STRIDES, scaled_depths, scaled_widths, yolov8
 from yolojax.zoo.yolov9 import PUBLISHED_NAMES as YOLOV9_NAMES
 from yolojax.zoo.yolov9 import yolov9
 
@@ -199,7 +201,8 @@ def from_pytorch(
     _check_epsilon(file)
     options, count, constants = _read_head(family, tensors, str(file.path))
     size = input_size or _size_of(file)
-    detector = family.build(_names_of(file, class_names, count), size, scale=scale, dtype=dtype, **options)
+    names = classes_of_file(file.path, count, class_names or stated_names(file))
+    detector = family.build(names, size, scale=scale, dtype=dtype, **options)
     detector = detector._replace(spec=replace(detector.spec, preprocess=PREPROCESS))
     expected = jax.eval_shape(detector.init, jax.random.key(0))
     folded = not any(name.endswith(".bn.running_var") for name in tensors)
@@ -247,7 +250,7 @@ def _read_head(family: Family, tensors: Tensors, source: str) -> tuple[dict[str,
             or not (np.isfinite(anchors) & (anchors > 0)).all()
         ):
             raise CheckpointError(f"{source}: {head}.anchors is no width and height of anchors at three levels")
-        pixels = anchors * np.asarray([8.0, 16.0, 32.0])[:, None, None]
+        pixels = anchors * np.asarray(STRIDES, np.float64)[:, None, None]
         count = tensors[f"{head}.m.0.weight"].shape[0] // anchors.shape[1] - 5
         options = {"anchors": [[tuple(map(float, one)) for one in level] for level in pixels]}
         return options, count, (f"{head}.anchors", f"{head}.anchor_grid")
@@ -270,17 +273,9 @@ def _own_names(tensors: Tensors) -> Tensors:
     return {name.removeprefix(prefix): array for name, array in tensors.items()} if prefix else tensors
 
 
-def _names_of(file: WeightFile, given: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
-    names = given or class_names(file) or (COCO_CLASSES if count == len(COCO_CLASSES) else None)
-    if names is None or len(names) != count:
-        said = "none are given" if names is None else f"{len(names)} are given"
-        raise ConfigError(f"{file.path}: has {count} classes, and {said}; give class_names, one for each")
-    return tuple(names)
-
-
 def _size_of(file: WeightFile) -> tuple[int, int]:
     """The file's input size, rounded up to multiples of 32."""
-    height, width = input_size(file) or (DEFAULT_SIZE, DEFAULT_SIZE)
+    height, width = stated_size(file) or (DEFAULT_SIZE, DEFAULT_SIZE)
     return -(-height // 32) * 32, -(-width // 32) * 32
 
 

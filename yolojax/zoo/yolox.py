@@ -30,7 +30,7 @@ from yolojax.models.yolox import PAFPN, CSPDarknet, DecoupledHead
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.weights.released import fit_tree
 from yolojax.weights.yolox import read_yolox
-from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.options import check_counts, check_momentum
@@ -170,13 +170,8 @@ def from_yolox(
       ConfigError: names that are not as many as the classes, or an input image that is no multiple of 32.
     """
     weights = read_yolox(path)
-    if class_names is None and weights.num_classes == len(COCO_CLASSES):
-        class_names = COCO_CLASSES
-    if class_names is None or len(class_names) != weights.num_classes:
-        given = "none are given" if class_names is None else f"{len(class_names)} are given"
-        raise ConfigError(f"{path}: has {weights.num_classes} classes, and {given}; give class_names, one for each")
     detector = yolox(
-        tuple(class_names),
+        classes_of_file(path, weights.num_classes, class_names),
         input_size,
         depth=weights.depth,
         width=weights.width,
