@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from yolojax.weights.foreign import WeightFile, class_names, count_parameters, input_size, strides
+from yolojax.weights.foreign import WeightFile, class_names, count_parameters, input_size, printable, strides
 
 _MAX_LINE = 100
 _SHOWN_CLASSES = 12
@@ -83,7 +83,7 @@ def describe(file: WeightFile, identity: str | None = None, list_tensors: bool |
     ]
     lines = _table(rows)
     for name, value in nested.items():
-        lines += ["", _printable(name), *("  " + line for line in _table([(k, _short(v)) for k, v in value.items()]))]
+        lines += ["", printable(name), *("  " + line for line in _table([(k, _short(v)) for k, v in value.items()]))]
     if list_tensors if list_tensors is not None else identity is None:
         lines += ["", "tensors"]
         lines += ["  " + line for line in _table([(name, f"{kind} {shape}") for name, kind, shape in facts["tensors"]])]
@@ -92,17 +92,12 @@ def describe(file: WeightFile, identity: str | None = None, list_tensors: bool |
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:
     width = min(max((len(name) for name, _ in rows), default=0), 60)
-    return [f"{_printable(name):<{width}}  {_printable(text)}" for name, text in rows]
+    return [f"{printable(name):<{width}}  {printable(text)}" for name, text in rows]
 
 
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= _MAX_LINE else f"{text[:_MAX_LINE]}..."
-
-
-def _printable(text: str) -> str:
-    """The text without control characters, with which a file could rewrite what the terminal shows."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
 
 
 def _jsonable(value: Any) -> Any:

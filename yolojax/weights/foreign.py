@@ -156,3 +156,8 @@ def count_parameters(file: WeightFile) -> int:
         for name, array in file.tensors.items()
         if name not in file.buffers and name.rpartition(".")[2] not in statistics
     )
+
+
+def printable(text: str) -> str:
+    """The text without control characters, with which a file could rewrite what the terminal shows."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))

@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from yolojax.errors import CheckpointError
+from yolojax.weights.foreign import printable
 from yolojax.weights.released import flatten, unflatten
 
 Names = Mapping[str, tuple[str, str]]
@@ -146,8 +147,8 @@ def take_tensors(
     unknown = [name for name in tensors if name not in used and not re.fullmatch(ignored, name)]
     if unknown:
         raise CheckpointError(
-            f"{source}: {len(unknown)} tensors have no place in this network, such as {unknown[0][:200]!r}; its "
-            "layers were changed, give one of the published sizes"
+            f"{source}: {len(unknown)} tensors have no place in this network, such as {printable(unknown[0])[:200]}; "
+            "its layers were changed, give one of the published sizes"
         )
     return unflatten(taken)
 

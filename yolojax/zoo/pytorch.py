@@ -25,7 +25,7 @@ from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.models.batch_norm import unfold_batch_norm
-from yolojax.weights.foreign import WeightFile, read_weight_file
+from yolojax.weights.foreign import WeightFile, printable, read_weight_file
 from yolojax.weights.foreign import class_names as stated_names
 from yolojax.weights.foreign import input_size as stated_size
 from yolojax.weights.ultralytics import Names, give_tensors, take_tensors
@@ -293,7 +293,7 @@ def _check_epsilon(file: WeightFile) -> None:
 def _unknown(file: WeightFile) -> str:
     """The message for a file of no known family: what was found in it, and what is known."""
     kinds = sorted({module.class_path.rpartition(".")[2] for module in file.modules.values()} - {""})
-    shown = [f"{name[:200]!r} {list(array.shape)}" for name, array in list(file.tensors.items())[:4]]
+    shown = [f"{printable(name)[:200]} {list(array.shape)}" for name, array in list(file.tensors.items())[:4]]
     titles = ", ".join(family.title for family in FAMILIES.values())
     return (
         f"{file.path}: no YOLO that is known here ({titles}). It holds {len(file.tensors)} tensors of a "
