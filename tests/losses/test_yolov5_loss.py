@@ -7,42 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.losses.anchored_scene import ANCHORS, LEVELS, B, C, M, bce, ciou, scene, sides, sigmoid
 from yolojax.assign import ratio_assign
 from yolojax.losses import yolov5_loss
-from yolojax.structures import Hyper, Level, Targets, hyper_as_arrays
+from yolojax.structures import Hyper, Targets, hyper_as_arrays
 
-LEVELS = (Level(4, 5, 8), Level(2, 3, 16))
-ANCHORS = np.array([[[6, 6], [10, 14]], [[24, 20], [40, 44]]], np.float32)
 BALANCE = (4.0, 1.0)
-B, M, C = 3, 5, 3
 HYPER = hyper_as_arrays(Hyper(lambda_coord=0.05, lambda_obj=0.7, lambda_cls=0.5))
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def bce(x, y):
-    return np.maximum(x, 0) - x * y + np.log1p(np.exp(-np.abs(x)))
-
-
-def intersection(a, b):
-    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(w, 0) * max(h, 0)
-
-
-def area(a):
-    return (a[2] - a[0]) * (a[3] - a[1])
-
-
-def ciou(p, g, constants, key):
-    """``constants`` keeps the trade-off of the first call: a constant to the gradient (arXiv 1911.08287)."""
-    inter = intersection(p, g)
-    iou = inter / (area(p) + area(g) - inter)
-    hull = (max(p[2], g[2]) - min(p[0], g[0])) ** 2 + (max(p[3], g[3]) - min(p[1], g[1])) ** 2
-    rho = ((p[0] + p[2] - g[0] - g[2]) ** 2 + (p[1] + p[3] - g[1] - g[3]) ** 2) / 4
-    v = 4 / np.pi**2 * (np.arctan((g[2] - g[0]) / (g[3] - g[1])) - np.arctan((p[2] - p[0]) / (p[3] - p[1]))) ** 2
-    return iou - rho / hull - constants.setdefault(("trade-off", key), v / (1 - iou + v)) * v
 
 
 # Has its own oracle, beside its own tests.
@@ -66,16 +37,16 @@ def oracle(maps, targets, constants=None, hyper=HYPER):
                 box, quality = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), 0.0
                 if assigned.positive[b, flat + place]:
                     owner = assigned.objects[b, flat + place]
-                    fit = ciou(box, targets.boxes[b, owner].astype(np.float64), constants, (level, b, place))
+                    truth = targets.boxes[b, owner].astype(np.float64)
+                    fit = ciou(box, truth, constants, ("trade-off", level, b, place))
                     boxes.append(1 - fit)
                     classes.append(bce(t[5:], np.arange(C) == targets.classes[b, owner]).mean())
                     quality = constants.setdefault(("quality", level, b, place), max(fit, 0.0))
                     positives[b] += 1
                 elif any(
-                    targets.valid[b, m]
-                    and targets.crowd[b, m]
-                    and intersection(box, targets.boxes[b, m]) >= area(box) / 2
+                    targets.valid[b, m] and targets.crowd[b, m] and inter >= own / 2
                     for m in range(M)
+                    for inter, own, _ in [sides(box, targets.boxes[b, m])]
                 ):
                     ignored[b] += 1
                     continue
@@ -85,20 +56,6 @@ def oracle(maps, targets, constants=None, hyper=HYPER):
         parts[f"box_{level}"] = float(hyper.lambda_coord) * (np.mean(boxes) if boxes else 0.0)
         parts[f"cls_{level}"] = float(hyper.lambda_cls) * (np.mean(classes) if classes else 0.0)
     return parts, positives, ignored
-
-
-def scene(seed=0):
-    rng = np.random.default_rng(seed)
-    centre, size = rng.uniform(0, [40, 32], (B, M, 2)), rng.uniform(4, 30, (B, M, 2))
-    boxes = np.concatenate([centre - size / 2, centre + size / 2], -1).astype(np.float32)
-    boxes[0, 1] = boxes[0, 0]  # collides
-    boxes[0, 3] = [0, 0, 20, 20]
-    valid = np.arange(M)[None] < np.array([[5], [3], [0]])
-    crowd = np.zeros((B, M), bool)
-    crowd[0, 3] = True
-    targets = Targets(boxes, rng.integers(0, C, (B, M)).astype(np.int32), valid, crowd, np.zeros(B, np.int32))
-    maps = tuple(jnp.asarray(rng.normal(0, 1, (B, v.h, v.w, 2, 5 + C)), jnp.float32) for v in LEVELS)
-    return maps, targets
 
 
 @functools.cache

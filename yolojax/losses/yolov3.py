@@ -5,17 +5,11 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from yolojax.assign import (
-    AnchoredAssign,
-    best_anchor_assign,
-    count_assigned,
-    ignored_negatives,
-    positives,
-    without_padding,
-)
-from yolojax.coding import anchor_grid, cell_offsets, decode
+from yolojax.assign import AnchoredAssign, best_anchor_assign, count_assigned, ignored_negatives
+from yolojax.coding import cell_offsets, decode
+from yolojax.losses._anchored import match_anchored
 from yolojax.losses._elementwise import BoxLoss, ClassLoss, binary_cross_entropy
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
@@ -111,26 +105,14 @@ def yolov3_loss(
       class_loss: compares class logits with one-hot targets.
       decoder: gives the boxes of the ignore rules. It has the signature of `yolojax.coding.decode`.
     """
-    objects = without_padding(targets)
-    assigned = assign(targets, levels, anchors)
-    cells, strides, sizes = anchor_grid(levels, anchors)
-    listed, real = positives(assigned)
-    owner = jnp.take_along_axis(assigned.objects, listed, axis=1)
-    boxes = jnp.take_along_axis(objects.boxes, owner[..., None], axis=1)
-    classes = jnp.take_along_axis(objects.classes, owner, axis=1)
+    found = match_anchored(maps, levels, anchors, targets, assign, decoder)
+    assigned, real = found.assigned, found.real
+    box = box_loss(found.raw, found.boxes, found.cells, found.strides, found.anchors)
+    cls = jnp.sum(class_loss(found.class_logits, found.one_hot), axis=-1)
+    obj = binary_cross_entropy(found.objectness, jnp.ones(real.shape))
 
-    own = gather_rows(maps, listed)
-    # Rows without a positive compare a raw prediction of 0 with a proper box, whose gradient cannot be NaN.
-    raw = jnp.where(real[..., None], own[..., :4], 0.0)
-    box = box_loss(raw, boxes, cells[listed], strides[listed], sizes[listed])
-    is_label = jnp.arange(own.shape[-1] - 5)[None, None, :] == classes[..., None]
-    cls = jnp.sum(class_loss(own[..., 5:], is_label.astype(jnp.float32)), axis=-1)
-    obj = binary_cross_entropy(own[..., 4], jnp.ones(real.shape))
-
-    geometry = jnp.concatenate([m[..., :5].reshape(m.shape[0], -1, 5) for m in maps], axis=1).astype(jnp.float32)
-    predicted = decoder(jax.lax.stop_gradient(geometry[..., :4]), cells[None], strides[None], sizes[None])
-    ignored = ignored_negatives(predicted, assigned.positive, targets, hyper.ignore_iou)
-    noobj = binary_cross_entropy(geometry[..., 4], jnp.zeros(assigned.positive.shape))
+    ignored = ignored_negatives(found.predicted, assigned.positive, targets, hyper.ignore_iou)
+    noobj = binary_cross_entropy(found.all_objectness, jnp.zeros(assigned.positive.shape))
 
     count = jnp.sum(assigned.positive, axis=-1).astype(jnp.float32)
     return LossTerms(
@@ -143,15 +125,3 @@ def yolov3_loss(
         normalisers=dict.fromkeys(("box", "obj", "noobj", "cls"), count),
         counts=count_assigned(assigned, targets, ignored),
     )
-
-
-def gather_rows(maps: Sequence[Array], index: Int[Array, "B P"]) -> Float[Array, "B P D"]:
-    """The predictions at flat indices, gathered level by level, so that no copy of all maps in one array is made."""
-    rows, start = jnp.zeros((*index.shape, maps[0].shape[-1])), 0
-    for m in maps:
-        flat = m.reshape(m.shape[0], -1, m.shape[-1])
-        inside = (index >= start) & (index < start + flat.shape[1])
-        found = jnp.take_along_axis(flat, jnp.clip(index - start, 0, flat.shape[1] - 1)[..., None], axis=1)
-        rows += jnp.where(inside[..., None], found.astype(jnp.float32), 0.0)
-        start += flat.shape[1]
-    return rows

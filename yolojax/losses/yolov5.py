@@ -7,17 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from yolojax.assign import (
-    AnchoredAssign,
-    count_assigned,
-    inside_crowd,
-    positives,
-    ratio_assign,
-    without_padding,
-)
-from yolojax.coding import anchor_grid, decode_yolov5
+from yolojax.assign import AnchoredAssign, count_assigned, inside_crowd, ratio_assign
+from yolojax.coding import decode_yolov5
+from yolojax.losses._anchored import match_anchored
 from yolojax.losses._elementwise import BoxLoss, ClassLoss, binary_cross_entropy, complete_box_iou_loss
-from yolojax.losses.yolov3 import gather_rows
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
 BALANCE = (4.0, 1.0, 0.4)
@@ -63,31 +56,19 @@ def yolov5_loss(
     gives the three parts, the balance of the levels and the coder. Here a prediction learns one object; there it may
     learn several at once.
     """
-    objects = without_padding(targets)
-    assigned = assign(targets, levels, anchors)
-    cells, strides, sizes = anchor_grid(levels, anchors)
-    listed, real = positives(assigned)
-    owner = jnp.take_along_axis(assigned.objects, listed, axis=1)
-    boxes = jnp.take_along_axis(objects.boxes, owner[..., None], axis=1)
-    classes = jnp.take_along_axis(objects.classes, owner, axis=1)
+    found = match_anchored(maps, levels, anchors, targets, assign, decoder)
+    assigned, listed, real = found.assigned, found.listed, found.real
+    box = box_loss(decoder(found.raw, found.cells, found.strides, found.anchors), found.boxes)
+    cls = jnp.mean(class_loss(found.class_logits, found.one_hot), axis=-1)
 
-    own = gather_rows(maps, listed)
-    # Rows without a positive compare a raw prediction of 0 with a proper box, whose gradient cannot be NaN.
-    raw = jnp.where(real[..., None], own[..., :4], 0.0)
-    box = box_loss(decoder(raw, cells[listed], strides[listed], sizes[listed]), boxes)
-    is_label = jnp.arange(own.shape[-1] - 5)[None, None, :] == classes[..., None]
-    cls = jnp.mean(class_loss(own[..., 5:], is_label.astype(jnp.float32)), axis=-1)
-
-    geometry = jnp.concatenate([m[..., :5].reshape(m.shape[0], -1, 5) for m in maps], axis=1).astype(jnp.float32)
-    predicted = decoder(jax.lax.stop_gradient(geometry[..., :4]), cells[None], strides[None], sizes[None])
-    ignored = inside_crowd(predicted, targets) & ~assigned.positive
+    ignored = inside_crowd(found.predicted, targets) & ~assigned.positive
     batch, total = assigned.positive.shape
     image = jnp.broadcast_to(jnp.arange(batch)[:, None], listed.shape)
     # Rows without a positive have the index N, which is out of bounds and therefore dropped.
     place = jnp.where(real, listed, total)
     fits = jnp.clip(1.0 - jax.lax.stop_gradient(box), 0.0, 1.0)
     quality = jnp.zeros((batch, total)).at[image, place].set(fits, mode="drop")
-    obj = jnp.where(ignored, 0.0, binary_cross_entropy(geometry[..., 4], quality))
+    obj = jnp.where(ignored, 0.0, binary_cross_entropy(found.all_objectness, quality))
 
     per_level = [level.h * level.w * anchors.shape[1] for level in levels]
     weight = np.concatenate([np.full(n, w / n, np.float32) for n, w in zip(per_level, balance, strict=True)])
