@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import operator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -346,9 +347,8 @@ def check(config: TrainConfig) -> TrainConfig:
     need(0 < o.b2 < 1, "optimiser.b2", o.b2, "give a number between 0 and 1")
     # An option that the optimiser does not read would be ignored in silence.
     unread = {"sgd": ("b1", "b2"), "rmsprop": ("b1",)}.get(o.name, ("momentum",))
-    for name in unread:
-        value = getattr(o, name)
-        need(value == getattr(OptimiserConfig, name), f"optimiser.{name}", value, f"{o.name} does not use it")
+    for name, value in changed_settings(o, unread):
+        raise ConfigError(f"optimiser.{name} = {shown(value)}: {o.name} does not use it")
     need(o.decay == "decoupled" or o.name == "sgd", "optimiser.decay", o.decay, "only sgd has coupled decay")
     used = bool(config.final_hyper) or config.final_share == TrainConfig.final_share
     need(used, "final_share", config.final_share, "give final_hyper as well")
@@ -387,6 +387,12 @@ def check(config: TrainConfig) -> TrainConfig:
             f"model.options: {error}; a function of your own goes to zoo.build, and its record to fit as detector="
         ) from error
     return config
+
+
+def changed_settings(settings: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Those of the named settings that differ from their defaults, with their values."""
+    default = type(settings)()
+    return ((name, getattr(settings, name)) for name in names if getattr(settings, name) != getattr(default, name))
 
 
 def to_json(config: TrainConfig) -> str:

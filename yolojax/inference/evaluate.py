@@ -249,15 +249,13 @@ def _as_detector(
 
 
 def validation_suppression(validation: ValidationConfig) -> Suppression | BuiltIn | None:
-    """The suppression that a configuration names, None where it names none.
+    """The suppression that a configuration which was checked (`yolojax.config.check`) names; None where it names none.
 
-    Raises `ConfigError` for a parameter that no suppression reads.
+    Raises `ConfigError` for a parameter out of range.
     """
-    if validation.suppress is not None:
-        return named_suppression(validation.suppress, validation.suppress_parameter)
-    if validation.suppress_parameter is not None:
-        raise ConfigError("suppress_parameter belongs to a suppression; give suppress as well, such as soft-gaussian")
-    return None
+    if validation.suppress is None:
+        return None
+    return named_suppression(validation.suppress, validation.suppress_parameter)
 
 
 def check_classes(detector: Detector, dataset: Dataset) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from yolojax.config import DataConfig, TrainConfig
+from yolojax.config import DataConfig, ModelConfig, TrainConfig, changed_settings
 from yolojax.data import Dataset, InputImages, Sampler, make_sampler, open_input_images, open_splits, take_fraction
 from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError, DataError
@@ -44,7 +44,7 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
             seed=seed,
         )
     else:
-        check_untouched(config, DataConfig(), ("path", "train_split", "val_split", "skip_bad"), "data")
+        check_untouched(config, ("path", "train_split", "val_split", "skip_bad"), "data")
         given = given if isinstance(given, tuple) else (given, None)
         if len(given) != 2 or not isinstance(given[0], Dataset) or not isinstance(given[1], Dataset | None):
             raise ConfigError("data: give a Dataset, or a pair (train, val) of them, whose second may be None")
@@ -69,15 +69,13 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
     return DataPair(train, val)
 
 
-def check_untouched(config: object, default: object, names: tuple[str, ...], argument: str) -> None:
+def check_untouched(config: DataConfig | ModelConfig, names: tuple[str, ...], argument: str) -> None:
     """Raises `ConfigError` for a setting other than its default that ``argument`` of `fit` takes the place of."""
-    for name in names:
-        value = getattr(config, name)
-        if value != getattr(default, name):
-            section = "data" if isinstance(config, DataConfig) else "model"
-            raise ConfigError(
-                f"{section}.{name} = {value!r}, but {argument}= was given and decides this; leave {section}.{name} out"
-            )
+    section = "data" if isinstance(config, DataConfig) else "model"
+    for name, value in changed_settings(config, names):
+        raise ConfigError(
+            f"{section}.{name} = {value!r}, but {argument}= was given and decides this; leave {section}.{name} out"
+        )
 
 
 def load_input_images(

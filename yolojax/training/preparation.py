@@ -12,7 +12,7 @@ from jaxtyping import PRNGKeyArray
 
 from yolojax import zoo
 from yolojax.augment import Augmentation
-from yolojax.config import ModelConfig, TrainConfig
+from yolojax.config import TrainConfig, changed_settings
 from yolojax.data import Dataset, InputImages, Sampler, box_sizes_on_input, choose_input_size
 from yolojax.detector import Detector, check_parts
 from yolojax.errors import ConfigError
@@ -90,9 +90,9 @@ def prepare(
     # Data are read and checked. The detector's input size and, where it has any, its anchors come from the training
     # images, which are then resized once.
     pair = open_data(config.data, config.seed, data, reporter)
-    for name in ("select", "patience", "validate_raw"):
-        if pair.val is None and getattr(config, name) != getattr(TrainConfig(), name):
-            raise ConfigError(f"{name} = {getattr(config, name)!r}: there are no validation images; give some")
+    if pair.val is None:
+        for name, value in changed_settings(config, ("select", "patience", "validate_raw")):
+            raise ConfigError(f"{name} = {value!r}: there are no validation images; give some")
     detector = build(config, pair.train) if detector is None else take_detector(config, pair.train, detector)
     devices = all_devices()
     images = load_input_images(pair.train, detector.spec, config, devices, reporter, training=True)
@@ -150,10 +150,10 @@ def take_detector(config: TrainConfig, train_set: Dataset, detector: Detector) -
 
     Raises `ConfigError` when its classes are not those of the data, or when a setting contradicts it.
     """
-    check_untouched(config.model, ModelConfig(), ("name", "size", "rectangular", "options"), "detector")
-    if config.compute != TrainConfig().compute:
+    check_untouched(config.model, ("name", "size", "rectangular", "options"), "detector")
+    for _, value in changed_settings(config, ("compute",)):
         raise ConfigError(
-            f"compute = {config.compute!r}, but detector= was given and decides this; leave compute out and build the "
+            f"compute = {value!r}, but detector= was given and decides this; leave compute out and build the "
             "detector with that dtype"
         )
     check_classes(detector, train_set)

@@ -40,11 +40,13 @@ class Programs:
     Args:
       step: the training step.
       devices: each holds the whole state and its part of a batch.
-      donate: whether a call uses up the state it is given, which saves the memory of a second state.
+      donate: whether a call uses up the state it is given, which saves the memory of a second state; ``donates`` says
+        so afterwards.
     """
 
     def __init__(self, step: TrainStep, devices: Devices, *, donate: bool = True) -> None:
         self.seconds = 0.0
+        self.donates = donate
         self._devices = devices
         self._step = jax.jit(
             step,

@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
-from yolojax.config import TrainConfig, check
+from yolojax.config import TrainConfig, changed_settings, check
 from yolojax.data import ImageCache, InputImages, Sampler, open_input_images
 from yolojax.detector import Detector, Variables, check_parts
 from yolojax.errors import ConfigError
@@ -317,7 +317,6 @@ def check_settings(config: TrainConfig, trials: Sequence[Trial]) -> None:
     All runs of a sweep are one program without a host between its steps, so nothing may stop a run, change its length
     or its input size, or happen between its epochs.
     """
-    default = TrainConfig()
     refused = {
         "minutes": "the runs of a sweep have one length",
         "patience": "the runs of a sweep have one length",
@@ -326,11 +325,10 @@ def check_settings(config: TrainConfig, trials: Sequence[Trial]) -> None:
         "validate_raw": "a sweep measures the averages only",
         "init": "a sweep starts from fresh parameters",
     }
-    for name, why in refused.items():
-        if (value := getattr(config, name)) != getattr(default, name):
-            raise ConfigError(f"{name} = {value!r}: {why}; leave it out, or train by fit")
-    for name in ("validate_every", "checkpoint_every"):
-        if (value := getattr(config, name)) not in (0, getattr(default, name)):
+    for name, value in changed_settings(config, refused):
+        raise ConfigError(f"{name} = {value!r}: {refused[name]}; leave it out, or train by fit")
+    for name, value in changed_settings(config, ("validate_every", "checkpoint_every")):
+        if value != 0:
             raise ConfigError(f"{name} = {value!r}: a sweep measures at the end and saves nothing; give 0")
     if config.batch_size == "auto":
         raise ConfigError("batch_size = 'auto': a sweep needs a number")

@@ -26,7 +26,7 @@ from yolojax.sharding.devices import device_memory
 from yolojax.sharding.processes import any_process, first_of, is_first, replicate, wait_for_all
 from yolojax.structures import Batch
 from yolojax.training.budget import CHECK_EVERY, Clock, is_check_due, steps_that_fit
-from yolojax.training.callbacks import Callback, Event, EventKind, reads_state
+from yolojax.training.callbacks import Callback, Event, EventKind
 from yolojax.training.checkpoint import save_checkpoint
 from yolojax.training.log import EpochLog, checked, epoch_line, validation_note
 from yolojax.training.optimiser import schedule_at
@@ -111,7 +111,6 @@ class Trainer:
         self._last_validation = 0.0
         self._clock = Clock(run_state.spent_seconds)
         self._stop, self._stopping, self._ending = StopSignal(), False, False
-        self._keeps_states = reads_state(self.callbacks)
         self._learning_rate = jax.jit(self._learning_rate_at)
         self._detect_batch = make_detect_batch(
             run.detector,
@@ -191,7 +190,7 @@ class Trainer:
         image_ids, batch = next(self._batches)
         self.run_state.log.waiting += time.monotonic() - waited
         self.state, report = self.run.step(self.state, batch, self.hyper)
-        kept = self.state if self._keeps_states else None
+        kept = None if self.run.step.donates else self.state
         self.pending.append(Started(self.step, image_ids, report, kept))
         self._total_of_last_step = self.total_steps
         self.step += 1
