@@ -162,7 +162,10 @@ def test_names_and_parameters_that_are_wrong():
 def test_settings_that_nothing_reads_are_refused(detector):
     for validation, said in (
         (ValidationConfig(suppress_parameter=0.3), "nms has no parameter"),
-        (ValidationConfig(suppress="soft-gaussian", iou=0.5), "leave iou out"),
+        (
+            ValidationConfig(suppress="soft-gaussian", iou=0.5),
+            "soft-gaussian does not read it",
+        ),
     ):
         with pytest.raises(ConfigError, match=said):
             evaluate((detector, {}), DATA, validation=validation)

@@ -20,7 +20,7 @@ import yolojax
 from yolojax import zoo
 from yolojax.config import TrainConfig, from_dict, to_json
 from yolojax.detector import Detector, Variables
-from yolojax.errors import CheckpointError, ConfigError
+from yolojax.errors import CheckpointError, ConfigError, DataError
 from yolojax.files import write_whole
 from yolojax.paths import check_writable
 from yolojax.training.data import DataPair
@@ -209,10 +209,27 @@ def resumed_config(
 
 
 def check_same_given(run: Path, given: dict[str, Any]) -> None:
-    """Raises `ConfigError` unless ``given`` (`describe_given`) is what a run was started with."""
+    """Checks that ``given`` (`describe_given`) is what a run was started with.
+
+    Raises:
+      DataError: the images or their objects have changed (`check_same_images`).
+      ConfigError: anything else has.
+    """
     then = read_given(run)
+    if data := then.get("data"):
+        check_same_images(run, "training", data.get("train_fingerprint"), given["data"]["train_fingerprint"])
+        check_same_images(run, "validation", data.get("val_fingerprint"), given["data"]["val_fingerprint"])
     if changed := [name for name, value in then.items() if given.get(name) != value]:
         raise ConfigError(f"{run} was started with another {', '.join(changed)}; give fit what it was given then")
+
+
+def check_same_images(run: Path, which: str, then: str | None, now: str | None) -> None:
+    """Raises `DataError` unless a data set has the fingerprint that it had when a run was started."""
+    if then != now:
+        raise DataError(
+            f"the {which} images or their objects have changed since {run} was started; start a new run, "
+            f"from these parameters with --init {run / 'best'}"
+        )
 
 
 def release(

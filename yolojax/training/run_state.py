@@ -13,13 +13,14 @@ import jaxlib.version
 import numpy as np
 
 import yolojax
-from yolojax.errors import CheckpointError, DataError
+from yolojax.errors import CheckpointError
 from yolojax.eval.coco import CocoResult
 from yolojax.inference.evaluate import Evaluation
 from yolojax.progress import Reporter
 from yolojax.training.checkpoint import restore_newest
 from yolojax.training.data import DataPair
 from yolojax.training.log import EpochLog
+from yolojax.training.run_directory import check_same_images
 from yolojax.training.state import TrainState
 from yolojax.weights.released import complete_release, load_description
 
@@ -82,15 +83,8 @@ class RunState:
           CheckpointError: the values were written by another version.
         """
         try:
-            for which, then, now in (
-                ("training", saved["data"], self.train_data),
-                ("validation", saved["val_data"], self.val_data),
-            ):
-                if then != now:
-                    raise DataError(
-                        f"the {which} images or their objects have changed since {run} was started; start a new run, "
-                        f"from these parameters with --init {run / FOLDERS['ema']}"
-                    )
+            check_same_images(run, "training", saved["data"], self.train_data)
+            check_same_images(run, "validation", saved["val_data"], self.val_data)
             changed = differences(saved["environment"], environment())
             self.best = {name: Best(**values) for name, values in saved["best"].items()}
             self.log = EpochLog.from_dict(saved["log"])
