@@ -1,4 +1,4 @@
-"""YOLOv5, YOLOv5u, YOLOv8, YOLOv9 and YOLO11: published sizes, and their PyTorch files there and back."""
+"""YOLOv5, YOLOv5u, YOLOv8, YOLOv9, YOLOv10 and YOLO11: published sizes, and their PyTorch files there and back."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from yolojax.weights.foreign import read_weight_file
 
 COCO = tuple(map(str, range(80)))
 NAMES = ("cat", "dog", "owl")
-SMALLEST = {"yolov5": "n", "yolov5u": "n", "yolov8": "n", "yolov9": "t", "yolo11": "n"}
+SMALLEST = {"yolov5": "n", "yolov5u": "n", "yolov8": "n", "yolov9": "t", "yolov10": "n", "yolo11": "n"}
 
 # Parameters and GFLOPs of the published tables. Exact numbers of parameters include the 16 constants of the
 # expectation over bins, which are no parameters here; those of YOLOv5 are counted with BatchNorm folded away. Those of
@@ -30,6 +30,12 @@ PUBLISHED = [
     ("yolov5u", "x", 97.2e6, 246.4),
     ("yolov9", "t", 2_128_720, None),
     ("yolov9", "s", 7_318_368, None),
+    ("yolov10", "n", 2_775_520, 6.7),
+    ("yolov10", "s", 8_128_272, 21.6),
+    ("yolov10", "m", 16_576_768, 59.1),
+    ("yolov10", "b", 20_574_384, 92.0),
+    ("yolov10", "l", 25_888_688, 120.3),
+    ("yolov10", "x", 31_808_960, 160.4),
     ("yolo11", "n", 2_624_080, 6.5),
     ("yolo11", "s", 9_458_752, 21.5),
     ("yolo11", "m", 20_114_688, 68.0),
@@ -40,7 +46,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(
     ("name", "scale", "parameters", "gflops"),
-    [pytest.param(*row, marks=[pytest.mark.slow] if row[1] in "mlx" else []) for row in PUBLISHED],
+    [pytest.param(*row, marks=[pytest.mark.slow] if row[1] in "mblx" else []) for row in PUBLISHED],
 )
 def test_has_the_published_size(name, scale, parameters, gflops):
     detector = zoo.build(name, COCO, (640, 640), scale=scale)
@@ -137,9 +143,9 @@ def test_classes_have_to_be_named(detectors, tmp_path):
         zoo.to_state_dict(zoo.build("compact", NAMES, (64, 64)), {})
 
 
-@pytest.mark.parametrize("name", ["yolov5", "yolov5u", "yolov9", "yolo11"])
+@pytest.mark.parametrize("name", ["yolov5", "yolov5u", "yolov9", "yolov10", "yolo11"])
 def test_has_no_other_scale(name):
-    with pytest.raises(ConfigError, match=r"no scale 'k'; it has (n, s, m, l, x|t, s)"):
+    with pytest.raises(ConfigError, match=r"no scale 'k'; it has (n, s, m, b, l, x|n, s, m, l, x|t, s)"):
         zoo.build(name, NAMES, (64, 64), scale="k")
 
 

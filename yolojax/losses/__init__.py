@@ -8,6 +8,7 @@ A composed loss takes its assigner (`yolojax.assign`), its box loss and its clas
 | `yolov5_loss` | `AnchoredAssign` | `BoxLoss` | `ClassLoss` |
 | `yolox_loss` | `AnchorFreeAssign` | `BoxLoss` | `ClassLoss` |
 | `yolov8_loss` | `AnchorFreeAssign` | `BoxLoss` | `ClassLoss` |
+| `yolov10_loss` | `AnchorFreeAssign`, twice | `BoxLoss` | `ClassLoss` |
 """
 
 from yolojax.losses._elementwise import (
@@ -30,6 +31,7 @@ from yolojax.losses._elementwise import (
 from yolojax.losses.yolov3 import RawBoxLoss, on_decoded_boxes, squared_offset_loss, yolov3_loss
 from yolojax.losses.yolov5 import yolov5_loss
 from yolojax.losses.yolov8 import yolov8_loss
+from yolojax.losses.yolov10 import yolov10_loss
 from yolojax.losses.yolox import yolox_loss
 
 __all__ = [
@@ -54,5 +56,6 @@ __all__ = [
     "yolov3_loss",
     "yolov5_loss",
     "yolov8_loss",
+    "yolov10_loss",
     "yolox_loss",
 ]

@@ -5,7 +5,7 @@ from flax.linen import Module
 from yolojax.models.backbones import DarknetTiny
 from yolojax.models.batch_norm import find_folds, fold_batch_norm, unfold_batch_norm
 from yolojax.models.darknet_backbones import CSPDarknet53, CSPDarknetTiny, Darknet19, Darknet53, PooledDarknet
-from yolojax.models.heads import AnchorFreeHead, YOLOHead
+from yolojax.models.heads import AnchorFreeHead, PairedHead, YOLOHead
 from yolojax.models.layers import Style
 from yolojax.models.necks import FPN, PAN
 from yolojax.models.network import Network, init_variables, parameter_count
@@ -26,6 +26,7 @@ __all__ = [
     "DecoupledHead",
     "Module",
     "Network",
+    "PairedHead",
     "PooledDarknet",
     "ResNet18",
     "Style",

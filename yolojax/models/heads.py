@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -99,3 +100,28 @@ class AnchorFreeHead(nn.Module):
             )(cls)
             out.append(LevelPrediction(box.astype(jnp.float32), cls.astype(jnp.float32)))
         return tuple(out)
+
+
+class PairPrediction(NamedTuple):
+    """Raw predictions of a `PairedHead`: those of each of its two heads, one `LevelPrediction` for each level."""
+
+    one_to_many: tuple[LevelPrediction, ...]
+    one_to_one: tuple[LevelPrediction, ...]
+
+
+class PairedHead(nn.Module):
+    """Two heads of the same kind over the same features: dual label assignments (arXiv 2405.14458, section 3.1).
+
+    One is trained to find an object at several places, the other at one place, so that its answers need no suppression.
+    No gradient of the second reaches the features: backbone and neck learn from the first alone. The parameters lie
+    under ``one_to_many`` and ``one_to_one``. Both heads are computed; a program that was compiled with a decoder of one
+    of them does not contain the other.
+    """
+
+    one_to_many: AnchorFreeHead
+    one_to_one: AnchorFreeHead
+
+    @nn.compact
+    def __call__(self, features: Features, train: bool) -> PairPrediction:
+        apart = tuple(jax.lax.stop_gradient(x) for x in features)
+        return PairPrediction(self.one_to_many(features, train), self.one_to_one(apart, train))

@@ -91,18 +91,23 @@ def parameter_count(variables: dict[str, Any]) -> int:
     return sum(x.size for x in jax.tree.leaves(variables["params"]))
 
 
-def convolution_flops(forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int]) -> int:
+def convolution_flops(
+    forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int], unused: tuple[str, ...] = ()
+) -> int:
     """Counts the floating-point operations of the convolutions in ``forward`` on one image.
 
     A multiplication and an addition count as two. This is the definition of published tables; it does not depend on how
-    a convolution is lowered.
+    a convolution is lowered. Modules below the paths in ``unused``, such as ``head/one_to_many``, are not counted.
     """
+    skipped = [tuple(path.split("/")) for path in unused]
     total = 0
 
     def count(next_call, args, kwargs, context):
         nonlocal total
         out = next_call(*args, **kwargs)
-        if isinstance(context.module, Conv) and context.method_name == "__call__":
+        path = context.module.path
+        counted = not any(path[: len(one)] == one for one in skipped)
+        if counted and isinstance(context.module, Conv) and context.method_name == "__call__":
             conv = context.module
             per_value = conv.kernel_size**2 * (args[0].shape[-1] // conv.groups)
             total += 2 * per_value * out.size

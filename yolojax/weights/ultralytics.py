@@ -47,6 +47,26 @@ _INSIDE: dict[str, tuple[tuple[str, str], ...]] = {
         (r"block(\d+)/expand", r"m.\1.ffn.0"),
         (r"block(\d+)/reduce", r"m.\1.ffn.1"),
     ),
+    "psa": (
+        (r"split", r"cv1"),
+        (r"join", r"cv2"),
+        (r"block0/attention/qkv", r"attn.qkv"),
+        (r"block0/attention/position", r"attn.pe"),
+        (r"block0/attention/project", r"attn.proj"),
+        (r"block0/expand", r"ffn.0"),
+        (r"block0/reduce", r"ffn.1"),
+    ),
+    "scdown": ((r"pointwise", r"cv1"), (r"depthwise", r"cv2")),
+    "c2f or c2fcib": (
+        *_C2F,
+        (r"bottleneck(\d+)/depthwise1", r"m.\1.cv1.0"),
+        (r"bottleneck(\d+)/expand", r"m.\1.cv1.1"),
+        (r"bottleneck(\d+)/depthwise2", r"m.\1.cv1.2"),
+        (r"bottleneck(\d+)/depthwise2/large", r"m.\1.cv1.2.conv"),
+        (r"bottleneck(\d+)/depthwise2/small", r"m.\1.cv1.2.conv1"),
+        (r"bottleneck(\d+)/reduce", r"m.\1.cv1.3"),
+        (r"bottleneck(\d+)/depthwise3", r"m.\1.cv1.4"),
+    ),
     "elan": ((r"split", r"cv1"), (r"part(\d)", r"cv\1"), (r"join", r"cv4")),
     "gelan": (
         (r"split", r"cv1"),
@@ -103,6 +123,9 @@ def _inside(path: str, kind: str) -> str:
     """The peer's path of a convolution inside a module of this kind."""
     if kind == "c3k2" and (nested := re.fullmatch(r"bottleneck(\d+)/(main|side|join|bottleneck.*)", path)):
         return f"m.{nested[1]}.{_inside(nested[2], 'c3')}"
+    if kind == "pair":
+        head, _, rest = path.partition("/")
+        return {"one_to_many": "", "one_to_one": "one2one_"}[head] + _inside(rest, "distances")
     for ours, theirs in _INSIDE[kind]:
         if match := re.fullmatch(ours, path):
             return match.expand(theirs)

@@ -32,6 +32,7 @@ from yolojax.zoo.yolov5 import yolov5
 from yolojax.zoo.yolov5u import yolov5u
 from yolojax.zoo.yolov8 import yolov8
 from yolojax.zoo.yolov9 import yolov9
+from yolojax.zoo.yolov10 import yolov10
 from yolojax.zoo.yolox import from_yolox, yolox, yolox_l, yolox_m, yolox_nano, yolox_s, yolox_tiny, yolox_x
 
 __all__ = [
@@ -72,6 +73,7 @@ ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "yolov5u": yolov5u,
     "yolov8": yolov8,
     "yolov9": yolov9,
+    "yolov10": yolov10,
     "yolox": yolox,
     "yolox-nano": yolox_nano,
     "yolox-tiny": yolox_tiny,

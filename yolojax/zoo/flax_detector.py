@@ -22,6 +22,7 @@ from yolojax.detector import (
 from yolojax.errors import ConfigError
 from yolojax.models import Module
 from yolojax.models.batch_norm import find_folds, fold_batch_norm, frozen_statistics, measure_batch_norm
+from yolojax.models.heads import PairPrediction
 from yolojax.models.network import convolution_flops, init_variables
 from yolojax.structures import Targets
 
@@ -89,13 +90,19 @@ def freeze_flax(forward_train: ForwardTrain, parts: tuple[str, ...]) -> ForwardT
 
 
 def forward_flops(detector: Detector) -> int:
-    """Counts the floating-point operations of one image's convolutions; a multiplication and an addition are two."""
+    """Counts the floating-point operations of one image's convolutions; a multiplication and an addition are two.
+
+    Of a detector with two heads, those of the head that answers are counted, since a compiled program that decodes one
+    head does not compute the other.
+    """
+    answering = detector.spec.options.get("head")
+    unused = tuple(f"head/{name}" for name in PairPrediction._fields if name != answering)
     variables = jax.eval_shape(detector.init, jax.random.key(0))
 
     def forward(image: Float[Array, "1 H W 3"]) -> Outputs:
         return detector.forward(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables), image)
 
-    return convolution_flops(forward, detector.spec.input_size)
+    return convolution_flops(forward, detector.spec.input_size, unused if answering in PairPrediction._fields else ())
 
 
 def measure_statistics(

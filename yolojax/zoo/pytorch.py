@@ -9,6 +9,7 @@ file. The file is read by `yolojax.weights.foreign`, which executes nothing.
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -43,6 +44,9 @@ from yolojax.zoo.yolov8 import SCALES as YOLOV8_SCALES
 from yolojax.zoo.yolov8 import STRIDES, scaled_depths, scaled_widths, yolov8
 from yolojax.zoo.yolov9 import PUBLISHED_NAMES as YOLOV9_NAMES
 from yolojax.zoo.yolov9 import yolov9
+from yolojax.zoo.yolov10 import PUBLISHED_NAMES as YOLOV10_NAMES
+from yolojax.zoo.yolov10 import SCALES as YOLOV10_SCALES
+from yolojax.zoo.yolov10 import yolov10
 
 PREPROCESS = Preprocess(filter="bilinear")
 """Theirs: a centred letterbox by OpenCV's bilinear filter, padded with 114; RGB, 0..1."""
@@ -68,6 +72,7 @@ class Family:
       scales: number of channels of the first convolution and of repeats in a block, to the scale.
       repeats: the layer whose repeats are counted.
       anchored: whether the head predicts relative to anchors.
+      paired: whether there are two heads, one-to-many and one-to-one.
     """
 
     title: str
@@ -78,6 +83,7 @@ class Family:
     scales: Mapping[tuple[int, int], str]
     repeats: int
     anchored: bool = False
+    paired: bool = False
 
 
 def _scales(scales: Mapping[str, Any], repeats: int) -> dict[tuple[int, int], str]:
@@ -126,6 +132,16 @@ FAMILIES: dict[str, Family] = {
         {(16, 0): "t", (32, 0): "s"},
         2,
     ),
+    "yolov10": Family(
+        "YOLOv10",
+        yolov10,
+        YOLOV10_NAMES,
+        23,
+        ("23.cv2.0.0.conv.weight", "23.dfl.conv.weight", "10.attn.qkv.conv.weight", "5.cv2.conv.weight"),
+        _scales(YOLOV10_SCALES, 3),
+        2,
+        paired=True,
+    ),
     "yolo11": Family(
         "YOLO11",
         yolo11,
@@ -150,7 +166,8 @@ def identify(file: WeightFile) -> tuple[str, str] | None:
         own = {f"model.{mark}" for mark in family.marks}
         if not layers or max(layers) != family.head or not own <= tensors.keys():
             continue
-        if any(re.match(rf"model\.{family.head}\.(cv4|proto|one2one)", name) for name in tensors):
+        other = "cv4|proto" if family.paired else "cv4|proto|one2one"
+        if any(re.match(rf"model\.{family.head}\.({other})", name) for name in tensors):
             raise CheckpointError(
                 f"{file.path}: this {family.title} has another head than that of boxes (masks, keypoints, angles or a "
                 "pair of heads); give the weights of a detector"
@@ -178,6 +195,7 @@ def from_pytorch(
     class_names: tuple[str, ...] | None = None,
     input_size: tuple[int, int] | None = None,
     dtype: DTypeLike = "float32",
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Detector, Variables]:
     """A detector and its variables from a published weight file of one of `FAMILIES`, in any scale.
 
@@ -187,10 +205,13 @@ def from_pytorch(
       class_names: in the order of the class scores; by default the file's, or COCO's where it names none and has 80.
       input_size: ``(height, width)`` in pixels, multiples of 32; by default the file's, or 640 by 640.
       dtype: of the network's computation; parameters are float32.
+      options: further arguments of the family's zoo function, such as ``{"head": "one_to_many"}``; those that the file
+        decides (its scale, its bins, its anchors) are not among them.
 
     Raises:
       CheckpointError: unreadable, of no family that is known, or not the whole of it.
-      ConfigError: class names that are not as many as the classes, or an input image that is no multiple of 32.
+      ConfigError: class names that are not as many as the classes, an input image that is no multiple of 32, or options
+        that the family does not have or that the file decides.
     """
     file = read_weight_file(path)
     found = identify(file)
@@ -199,10 +220,14 @@ def from_pytorch(
     family, scale = FAMILIES[found[0]], found[1]
     tensors = _own_names(file.tensors)
     _check_epsilon(file)
-    options, count, constants = _read_head(family, tensors, str(file.path))
+    decided, count, constants = _read_head(family, tensors, str(file.path))
+    decided, own = {**decided, "scale": scale}, dict(options or {})
+    known = set(inspect.signature(family.build).parameters) - {"class_names", "input_size", "dtype", *decided}
+    if wrong := sorted(set(own) - known):
+        raise ConfigError(f"options: a {family.title} from a file has no option {wrong[0]}; it has {sorted(known)}")
     size = input_size or _size_of(file)
     names = classes_of_file(file.path, count, class_names or stated_names(file))
-    detector = family.build(names, size, scale=scale, dtype=dtype, **options)
+    detector = family.build(names, size, dtype=dtype, **decided, **own)
     detector = detector._replace(spec=replace(detector.spec, preprocess=PREPROCESS))
     expected = jax.eval_shape(detector.init, jax.random.key(0))
     folded = not any(name.endswith(".bn.running_var") for name in tensors)
