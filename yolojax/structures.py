@@ -49,7 +49,8 @@ class Hyper(NamedTuple):
     ``lambda_*`` weigh the parts of a loss (each detector documents which it reads); ``ignore_iou`` is the overlap above
     which a negative prediction carries no objectness loss. ``learning_rate`` and ``weight_decay`` have the defaults of
     `yolojax.config.OptimiserConfig`, whose ``decay`` says what the second means. The defaults of the four lambdas of
-    the lesson's loss are those of YOLOv1 (arXiv 1506.02640, section 2.2).
+    the lesson's loss are those of YOLOv1 (arXiv 1506.02640, section 2.2). ``progress`` is no setting: the training step
+    sets it to the share of the run that has passed, from 0 to below 1, for losses that change on the way.
     """
 
     lambda_coord: float | Float[Array, ""] = 5.0
@@ -61,6 +62,7 @@ class Hyper(NamedTuple):
     ignore_iou: float | Float[Array, ""] = 0.7
     learning_rate: float | Float[Array, ""] = 2e-3
     weight_decay: float | Float[Array, ""] = 0.05
+    progress: float | Float[Array, ""] = 0.0
 
 
 class LossTerms(NamedTuple):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.losses.distance_scene import BINS, LEVELS, POINTS, STRIDES, B, oracle, scene
+from tests.losses.distance_scene import BINS, LEVELS, POINTS, STRIDES, B, iou, oracle, scene
 from yolojax.assign import Assigned
 from yolojax.losses import yolov8_loss, yolov10_loss
 from yolojax.structures import Hyper, hyper_as_arrays
@@ -19,13 +19,6 @@ gradient = jax.jit(jax.grad(lambda maps, targets: yolov10_loss(*maps[0], *maps[1
 
 def flat(maps):
     return np.concatenate([np.asarray(m, np.float64).reshape(B, -1, m.shape[-1]) for m in maps], 1)
-
-
-def iou(a, b):
-    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    both = max(w, 0.0) * max(h, 0.0)
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both
-    return both / union if union > 0 else 0.0
 
 
 def assignment(maps, targets, k):

@@ -269,6 +269,7 @@ def test_a_budget_of_time_shortens_the_run_and_the_same_program_goes_on(finished
         ({"batch_size": 8, "accumulate": 8}, ConfigError, "multiple of the 2 devices times accumulate = 8"),
         ({"accumulate": 3}, ConfigError, "accumulate = 3: give a divisor"),
         ({"hyper": {"lambda_box": 1.0}}, ConfigError, "unknown hyper-parameter hyper.lambda_box"),
+        ({"hyper": {"progress": 0.5}}, ConfigError, "unknown hyper-parameter hyper.progress"),
         ({"model": ModelConfig("compact", 65)}, ConfigError, "multiple of 32"),
         ({"epochs": 0}, ConfigError, "epochs = 0"),
         ({"freeze": ("spine",)}, ConfigError, "no such part; there are backbone, head"),

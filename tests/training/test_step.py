@@ -69,6 +69,22 @@ def test_a_step_lowers_the_loss_of_its_batch_and_moves_everything():
     assert all(jax.tree.leaves(moved(before["batch_stats"], state.variables["batch_stats"])))
 
 
+def test_a_loss_reads_how_far_the_run_has_come():
+    toy = toy_detector()
+
+    def loss(outputs, targets, hyper):
+        terms = toy.loss(outputs, targets, hyper)
+        images = next(iter(terms.sums.values())).shape
+        return terms._replace(counts={"progress": jnp.broadcast_to(hyper.progress, images) / images[0]})
+
+    step = jax.jit(make_train_step(toy._replace(loss=loss), CONFIG, compose([]), jax.random.key(1)))
+    state, seen = fresh(toy, total_steps=4), []
+    for _ in range(4):
+        state, report = step(state, toy_batch(), HYPER)
+        seen.append(float(report.counts["progress"]))
+    np.testing.assert_allclose(seen, [0, 0.25, 0.5, 0.75], rtol=1e-6)
+
+
 def test_the_average_follows_its_formula(step):
     state = fresh(toy_detector())
     new, _ = step(state, toy_batch(), HYPER)

@@ -8,10 +8,12 @@ from yolojax.training.fit import fit
 
 SIZE = (96, 96)
 
-# Architecture and options of the model, and the AP50 that one run gave.
+# Architecture, and options of the model.
 RUNS = [
     pytest.param("yolov10", {}, id="yolov10n"),
     pytest.param("yolov10", {"head": "one_to_many"}, id="yolov10n, one-to-many"),
+    pytest.param("yolo26", {}, id="yolo26n"),
+    pytest.param("yolo26", {"head": "one_to_many"}, id="yolo26n, one-to-many"),
 ]
 
 

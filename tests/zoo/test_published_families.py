@@ -1,4 +1,4 @@
-"""YOLOv5, YOLOv5u, YOLOv8, YOLOv9, YOLOv10 and YOLO11: published sizes, and their PyTorch files there and back."""
+"""YOLOv5, YOLOv5u, YOLOv8 to v10, YOLO11 and YOLO26: published sizes, and their PyTorch files there and back."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from yolojax.weights.foreign import read_weight_file
 
 COCO = tuple(map(str, range(80)))
 NAMES = ("cat", "dog", "owl")
-SMALLEST = {"yolov5": "n", "yolov5u": "n", "yolov8": "n", "yolov9": "t", "yolov10": "n", "yolo11": "n"}
+SMALLEST = {"yolov5": "n", "yolov5u": "n", "yolov8": "n", "yolov9": "t", "yolov10": "n", "yolo11": "n", "yolo26": "n"}
 
 # Parameters and GFLOPs of the published tables. Exact numbers of parameters include the 16 constants of the
 # expectation over bins, which are no parameters here; those of YOLOv5 are counted with BatchNorm folded away. Those of
@@ -41,6 +41,11 @@ PUBLISHED = [
     ("yolo11", "m", 20_114_688, 68.0),
     ("yolo11", "l", 25_372_160, 86.9),
     ("yolo11", "x", 56_966_176, 194.9),
+    ("yolo26", "n", 2_572_280, 5.4),
+    ("yolo26", "s", 10_009_784, 20.7),
+    ("yolo26", "m", 21_896_248, 68.2),
+    ("yolo26", "l", 26_299_704, 86.4),
+    ("yolo26", "x", 58_993_368, 193.9),
 ]
 
 
@@ -53,7 +58,7 @@ def test_has_the_published_size(name, scale, parameters, gflops):
     shapes = jax.eval_shape(detector.init, jax.random.key(0))
     count = zoo.parameter_count(jax.eval_shape(detector.fold, shapes) if name == "yolov5" else shapes)
     if isinstance(parameters, int):
-        assert count == parameters - (0 if name == "yolov5" else 16)
+        assert count == parameters - (0 if name in ("yolov5", "yolo26") else 16)
     else:
         assert count / 1e6 == pytest.approx(parameters / 1e6, abs=0.1)
     if gflops is not None:
@@ -143,7 +148,7 @@ def test_classes_have_to_be_named(detectors, tmp_path):
         zoo.to_state_dict(zoo.build("compact", NAMES, (64, 64)), {})
 
 
-@pytest.mark.parametrize("name", ["yolov5", "yolov5u", "yolov9", "yolov10", "yolo11"])
+@pytest.mark.parametrize("name", ["yolov5", "yolov5u", "yolov9", "yolov10", "yolo11", "yolo26"])
 def test_has_no_other_scale(name):
     with pytest.raises(ConfigError, match=r"no scale 'k'; it has (n, s, m, b, l, x|n, s, m, l, x|t, s)"):
         zoo.build(name, NAMES, (64, 64), scale="k")

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from yolojax.assign._common import (
     Assigned,
@@ -134,6 +134,9 @@ def task_aligned_assign(
     alpha: float = 0.5,
     beta: float = 6.0,
     k: int = 10,
+    keep: int | None = None,
+    smallest: float = 0.0,
+    widened: float = 0.0,
 ) -> Assigned:
     """Assign to each object the ``k`` points inside its box with the highest alignment ``t = s^alpha * u^beta``.
 
@@ -147,6 +150,14 @@ def task_aligned_assign(
     the earlier ones are taken. ``alpha`` is 1 and ``k`` is 13 in the paper; YOLOv8 uses 0.5 and 10. Predictions are
     read without gradient.
 
+    Args:
+      alpha, beta: the exponents of score and IoU.
+      k: the most points of an object.
+      keep: where given, an object keeps only so many of the points that it got, those of highest alignment. With
+        ``keep`` 1 an object whose best point went to another takes its next best, down to the ``k``-th.
+      smallest, widened: a side of a box that is shorter than ``smallest`` pixels counts as ``widened`` pixels long,
+        about the same centre, when it is asked which points lie inside (YOLO26's assignment for small targets).
+
     Reference: Feng et al. 2021, arXiv 2108.07755.
     """
     boxes, class_logits, objectness_logits = _read(predictions)
@@ -157,7 +168,7 @@ def task_aligned_assign(
     score = jax.nn.sigmoid(jnp.swapaxes(jnp.take_along_axis(class_logits, label[:, None, :], axis=2), 1, 2))
     if objectness_logits is not None:
         score = score * jax.nn.sigmoid(objectness_logits)[:, None]
-    eligible = _points_inside(objects.boxes, points) & objects.assignable[:, :, None]
+    eligible = _points_inside(_widen(objects.boxes, smallest, widened), points) & objects.assignable[:, :, None]
     alignment = jnp.where(eligible, score**alpha * overlap**beta, 0.0)
     # `top_k` puts NaN first. This comparison makes it 0, so that a prediction that is not finite is never taken.
     alignment = jnp.where(alignment > 0, alignment, 0.0)
@@ -166,6 +177,8 @@ def task_aligned_assign(
     best, index = jax.lax.top_k(alignment, min(k, boxes.shape[1]))
     candidate_overlap = jnp.take_along_axis(overlap, index, axis=-1)
     owner, won = resolve_conflicts(best > 0, index, candidate_overlap, boxes.shape[1])
+    if keep is not None:
+        owner, won = _keep_first(owner, won, index, keep)
 
     best = jnp.where(won, best, 0.0)
     most_aligned = jnp.max(best, axis=-1, keepdims=True)
@@ -282,6 +295,30 @@ def _points_inside(boxes: Float[Array, "B M 4"], points: Float[Array, "N 2"]) ->
     x1, y1, x2, y2 = (boxes[:, :, None, i] for i in range(4))
     x, y = (points[None, None, :, i] for i in range(2))
     return (x > x1) & (x < x2) & (y > y1) & (y < y2)
+
+
+def _widen(boxes: Float[Array, "B M 4"], smallest: float, widened: float) -> Float[Array, "B M 4"]:
+    """The boxes (xyxy), with sides shorter than ``smallest`` pixels made ``widened`` long about the same centre."""
+    if not smallest:
+        return boxes
+    low, high = boxes[..., :2], boxes[..., 2:]
+    half, short = 0.5 * widened, high - low < smallest
+    centre = 0.5 * low + 0.5 * high
+    low, high = jnp.where(short, centre - half, low), jnp.where(short, centre + half, high)
+    return jnp.concatenate([low, high], axis=-1)
+
+
+def _keep_first(
+    owner: Int[Array, "B n"], won: Bool[Array, "B M k"], index: Int[Array, "B M k"], keep: int
+) -> tuple[Int[Array, "B n"], Bool[Array, "B M k"]]:
+    """The first ``keep`` of the proposals that each object won, and the owners that are left."""
+    won = won & (jnp.cumsum(won, axis=-1) <= keep)
+    batch, m, k = index.shape
+    n = owner.shape[1]
+    image = jnp.broadcast_to(jnp.arange(batch)[:, None], (batch, m * k))
+    taken = jnp.where(won, index, n).reshape(batch, m * k)
+    kept = jnp.zeros(owner.shape, bool).at[image, taken].set(True, mode="drop")
+    return jnp.where(kept, owner, m), won
 
 
 def _class_cost(class_logits: Array, objectness_logits: Array | None, labels: Array) -> Float[Array, "B M N"]:

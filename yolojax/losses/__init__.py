@@ -9,6 +9,7 @@ A composed loss takes its assigner (`yolojax.assign`), its box loss and its clas
 | `yolox_loss` | `AnchorFreeAssign` | `BoxLoss` | `ClassLoss` |
 | `yolov8_loss` | `AnchorFreeAssign` | `BoxLoss` | `ClassLoss` |
 | `yolov10_loss` | `AnchorFreeAssign`, twice | `BoxLoss` | `ClassLoss` |
+| `yolo26_loss` | `AnchorFreeAssign`, twice | `BoxLoss` | `ClassLoss` |
 """
 
 from yolojax.losses._elementwise import (
@@ -28,6 +29,7 @@ from yolojax.losses._elementwise import (
     with_class_weights,
     with_label_smoothing,
 )
+from yolojax.losses.yolo26 import yolo26_loss
 from yolojax.losses.yolov3 import RawBoxLoss, on_decoded_boxes, squared_offset_loss, yolov3_loss
 from yolojax.losses.yolov5 import yolov5_loss
 from yolojax.losses.yolov8 import yolov8_loss
@@ -53,6 +55,7 @@ __all__ = [
     "varifocal_loss",
     "with_class_weights",
     "with_label_smoothing",
+    "yolo26_loss",
     "yolov3_loss",
     "yolov5_loss",
     "yolov8_loss",

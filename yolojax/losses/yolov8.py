@@ -1,6 +1,6 @@
 """The composed loss of YOLOv8 and the anchor-free detectors after it: task-aligned assignment, CIoU and DFL."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from yolojax.assign import (
 from yolojax.coding import (
     boxes_to_distances,
     cell_centres,
-    decode_distributions,
     dfl_expectation,
     distances_to_boxes,
     flatten_levels,
@@ -69,9 +68,56 @@ def yolov8_loss(
     References: TOOD, arXiv 2108.07755, section 3.2.2 (here without its focal factor, as in YOLOv8); DFL, arXiv
     2006.04388, equation 6; CIoU, arXiv 1911.08287.
     """
+    return distance_loss(
+        box_maps,
+        class_maps,
+        levels,
+        targets,
+        hyper,
+        distances=dfl_expectation,
+        side_loss=_focal_side_loss,
+        assign=assign,
+        box_loss=box_loss,
+        class_loss=class_loss,
+    )
+
+
+def _focal_side_loss(
+    bins: Float[Array, "B P 4 bins"], sides: Float[Array, "B P 4"], stride: Float[Array, "B P 1"]
+) -> Float[Array, "B P 4"]:
+    """The distribution focal loss of each side."""
+    return distribution_focal_loss(bins, sides / stride)
+
+
+def distance_loss(
+    box_maps: Sequence[Float[Array, "B _h _w sides_bins"]],
+    class_maps: Sequence[Float[Array, "B _h _w C"]],
+    levels: tuple[Level, ...],
+    targets: Targets,
+    hyper: Hyper,
+    *,
+    distances: Callable[[Float[Array, "B N 4 bins"]], Float[Array, "B N 4"]],
+    side_loss: Callable[..., Float[Array, "B P 4"]],
+    side_part: str = "dfl",
+    assign: AnchorFreeAssign,
+    box_loss: BoxLoss,
+    class_loss: ClassLoss,
+) -> LossTerms:
+    """The loss of `yolov8_loss`, for any way in which a head predicts the distances to the four sides.
+
+    Args:
+      distances: decodes what is predicted for a side to its distance in strides.
+      side_loss: ``(predicted [B, P, 4, bins], true distances in pixels [B, P, 4], strides [B, P, 1])``: the loss of
+        each side, of which the mean over the four stands in the place of the distribution focal loss.
+      side_part: how the part with that loss is called.
+
+    The other arguments are those of `yolov8_loss`.
+    """
     points, strides = cell_centres(levels)
-    distance_logits, class_logits = flatten_levels(box_maps), flatten_levels(class_maps)
-    boxes = decode_distributions(jax.lax.stop_gradient(distance_logits), points, strides)
+    raw, class_logits = flatten_levels(box_maps), flatten_levels(class_maps)
+    raw = raw.reshape(*raw.shape[:2], 4, -1)
+    far = distances(jax.lax.stop_gradient(raw))
+    boxes = distances_to_boxes(points, far * jnp.broadcast_to(strides[:, None], far.shape))
     assigned = assign(targets, levels, Predictions(boxes, jax.lax.stop_gradient(class_logits)))
     ignored = inside_crowd(boxes, targets) & ~assigned.positive
     objects = without_padding(targets)
@@ -87,22 +133,21 @@ def yolov8_loss(
     owner = jnp.take_along_axis(assigned.objects, listed, axis=1)
     truth = jnp.take_along_axis(objects.boxes, owner[..., None], axis=1)
     point, stride = points[listed], strides[listed][..., None]
-    bins = jnp.take_along_axis(distance_logits, listed[..., None], axis=1).reshape(*listed.shape, 4, -1)
-    predicted = distances_to_boxes(point, dfl_expectation(bins) * jnp.broadcast_to(stride, truth.shape))
+    own = jnp.take_along_axis(raw, listed[..., None, None], axis=1)
+    predicted = distances_to_boxes(point, distances(own) * jnp.broadcast_to(stride, truth.shape))
 
     # Rows without a positive compare the dummy box with itself. A weight of 0 alone would not stop a NaN gradient.
     dummy = jnp.broadcast_to(jnp.asarray(DUMMY_BOX, jnp.float32), truth.shape)
     box = box_loss(jnp.where(real[..., None], predicted, dummy), jnp.where(real[..., None], truth, dummy))
-    sides = boxes_to_distances(point, truth) / stride
-    dfl = jnp.mean(distribution_focal_loss(bins, sides), axis=-1)
+    side = jnp.mean(side_loss(own, boxes_to_distances(point, truth), stride), axis=-1)
 
     normaliser = jnp.sum(assigned.scores, axis=-1)
     return LossTerms(
         sums={
             "box": hyper.lambda_coord * jnp.sum(weight * box, axis=-1),
             "cls": hyper.lambda_cls * jnp.sum(cls, axis=-1),
-            "dfl": hyper.lambda_dfl * jnp.sum(weight * dfl, axis=-1),
+            side_part: hyper.lambda_dfl * jnp.sum(weight * side, axis=-1),
         },
-        normalisers=dict.fromkeys(("box", "cls", "dfl"), normaliser),
+        normalisers=dict.fromkeys(("box", "cls", side_part), normaliser),
         counts=count_assigned(assigned, targets, ignored),
     )

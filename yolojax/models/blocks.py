@@ -89,18 +89,23 @@ def cross_stage(
 
 
 class SPPF(nn.Module):
-    """Spatial pyramid pooling (arXiv 1406.4729) as three 5x5 max pools in a row, which see windows of 5, 9 and 13."""
+    """Spatial pyramid pooling (arXiv 1406.4729) as three 5x5 max pools in a row, which see windows of 5, 9 and 13.
+
+    With ``residual``, as in YOLO26, the first convolution has no activation and the input is added to the result.
+    """
 
     features: int
     style: Style = Style()
+    residual: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B H W O"]:
-        x = ConvBNAct(x.shape[-1] // 2, 1, style=self.style, name="reduce")(x, train)
-        parts = [x]
+        width, style = x.shape[-1] // 2, self.style
+        parts = [ConvBNAct(width, 1, activate=not self.residual, style=style, name="reduce")(x, train)]
         for _ in range(3):
             parts.append(max_pool_same(parts[-1], 5))
-        return ConvBNAct(self.features, 1, style=self.style, name="join")(jnp.concatenate(parts, axis=-1), train)
+        y = ConvBNAct(self.features, 1, style=style, name="join")(jnp.concatenate(parts, axis=-1), train)
+        return x + y if self.residual else y
 
 
 def upsample_nearest(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:

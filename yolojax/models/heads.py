@@ -113,9 +113,10 @@ class PairedHead(nn.Module):
     """Two heads of the same kind over the same features: dual label assignments (arXiv 2405.14458, section 3.1).
 
     One is trained to find an object at several places, the other at one place, so that its answers need no suppression.
-    No gradient of the second reaches the features: backbone and neck learn from the first alone. The parameters lie
-    under ``one_to_many`` and ``one_to_one``. Both heads are computed; a program that was compiled with a decoder of one
-    of them does not contain the other.
+    No gradient of the second reaches the features, so that backbone and neck learn from the first alone. The paper does
+    not say this; the gradients of its published networks do. The parameters lie under ``one_to_many`` and
+    ``one_to_one``. Both heads are computed; a program that was compiled with a decoder of one of them does not contain
+    the other.
     """
 
     one_to_many: AnchorFreeHead

@@ -122,13 +122,14 @@ class YOLO11Backbone(nn.Module):
 
     ``widths`` has the channels of stem, first convolution and the four blocks; the convolution before a block keeps
     the channels of the block before it, but for the last, which has its block's. The first two blocks are nested only
-    if ``nested``; the last two always are.
+    if ``nested``; the last two always are. ``residual_pooling`` is that of SPPF, as in YOLO26.
     """
 
     widths: Sequence[int]
     depth: int = 1
     nested: bool = False
     style: Style = Style()
+    residual_pooling: bool = False
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W 3"], train: bool) -> tuple[Float[Array, "B _h _w _c"], ...]:
@@ -142,7 +143,7 @@ class YOLO11Backbone(nn.Module):
             block = C3k2(width, self.depth, self.nested or not early, 0.25 if early else 0.5, style, name=f"stage{i}")
             x = block(x, train)
             features.append(x)
-        x = SPPF(self.widths[-1], style, name="sppf")(x, train)
+        x = SPPF(self.widths[-1], style, self.residual_pooling, name="sppf")(x, train)
         features[-1] = C2PSA(self.depth, style, name="attention")(x, train)
         return tuple(features[1:])
 

@@ -100,6 +100,7 @@ def make_train_step(
         return batch._replace(images=images, targets=targets)
 
     def train_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, StepReport]:
+        hyper = hyper._replace(progress=progress_at(state))
         if hyper_at is not None:
             hyper = hyper_as_arrays(hyper_at(hyper, state.step, state.total_steps))
         batch = augment(state, batch)
@@ -121,6 +122,11 @@ def make_train_step(
         return new, report
 
     return train_step
+
+
+def progress_at(state: TrainState) -> Float[Array, ""]:
+    """The share of the run that has passed before the step that this state takes next."""
+    return state.step.astype(jnp.float32) / jnp.maximum(state.total_steps.astype(jnp.float32), 1.0)
 
 
 def apply_gradient(
@@ -169,12 +175,13 @@ def augmentation_key(seed: PRNGKeyArray, step: int | Int[Array, ""]) -> PRNGKeyA
 def make_hyper(config: TrainConfig, detector: Detector) -> Hyper:
     """Returns the traced hyper-parameters: the defaults, overridden by detector, optimiser and user in this order.
 
-    Raises `ConfigError` for a name that `Hyper` does not have.
+    Raises `ConfigError` for a name that `Hyper` does not have, or that is no setting.
     """
+    known = [name for name in Hyper._fields if name != "progress"]
     for setting, values in (("hyper", config.hyper), ("final_hyper", config.final_hyper)):
-        unknown = sorted(set(values) - set(Hyper._fields))
+        unknown = sorted(set(values) - set(known))
         if unknown:
-            raise ConfigError(f"unknown hyper-parameter {setting}.{unknown[0]}: known are {', '.join(Hyper._fields)}")
+            raise ConfigError(f"unknown hyper-parameter {setting}.{unknown[0]}: known are {', '.join(known)}")
     values = {
         **detector.spec.hyper,
         "learning_rate": config.optimiser.learning_rate,

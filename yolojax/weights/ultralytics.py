@@ -47,6 +47,16 @@ _INSIDE: dict[str, tuple[tuple[str, str], ...]] = {
         (r"block(\d+)/expand", r"m.\1.ffn.0"),
         (r"block(\d+)/reduce", r"m.\1.ffn.1"),
     ),
+    "c3k2 with attention": (
+        (r"split", r"cv1"),
+        (r"join", r"cv2"),
+        (r"bottleneck/conv(\d)", r"m.0.0.cv\1"),
+        (r"block/attention/qkv", r"m.0.1.attn.qkv"),
+        (r"block/attention/position", r"m.0.1.attn.pe"),
+        (r"block/attention/project", r"m.0.1.attn.proj"),
+        (r"block/expand", r"m.0.1.ffn.0"),
+        (r"block/reduce", r"m.0.1.ffn.1"),
+    ),
     "psa": (
         (r"split", r"cv1"),
         (r"join", r"cv2"),

@@ -34,6 +34,8 @@ from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.yolo11 import PUBLISHED_NAMES as YOLO11_NAMES
 from yolojax.zoo.yolo11 import SCALES as YOLO11_SCALES
 from yolojax.zoo.yolo11 import yolo11
+from yolojax.zoo.yolo26 import PUBLISHED_NAMES as YOLO26_NAMES
+from yolojax.zoo.yolo26 import yolo26
 from yolojax.zoo.yolov5 import PUBLISHED_NAMES as YOLOV5_NAMES
 from yolojax.zoo.yolov5 import yolov5
 from yolojax.zoo.yolov5u import PUBLISHED_NAMES as YOLOV5U_NAMES
@@ -73,6 +75,7 @@ class Family:
       repeats: the layer whose repeats are counted.
       anchored: whether the head predicts relative to anchors.
       paired: whether there are two heads, one-to-many and one-to-one.
+      bins: whether distances are distributions over bins.
     """
 
     title: str
@@ -84,6 +87,7 @@ class Family:
     repeats: int
     anchored: bool = False
     paired: bool = False
+    bins: bool = True
 
 
 def _scales(scales: Mapping[str, Any], repeats: int) -> dict[tuple[int, int], str]:
@@ -150,6 +154,17 @@ FAMILIES: dict[str, Family] = {
         ("23.cv3.0.0.0.conv.weight", "23.dfl.conv.weight", "10.m.0.attn.qkv.conv.weight", "2.m.0.cv1.conv.weight"),
         _scales(YOLO11_SCALES, 2),
         2,
+    ),
+    "yolo26": Family(
+        "YOLO26",
+        yolo26,
+        YOLO26_NAMES,
+        23,
+        ("23.cv2.0.0.conv.weight", "10.m.0.attn.qkv.conv.weight", "22.m.0.1.attn.qkv.conv.weight"),
+        _scales(YOLO11_SCALES, 2),
+        2,
+        paired=True,
+        bins=False,
     ),
 }
 """Families by the name of their architecture in the zoo."""
@@ -259,6 +274,8 @@ def _constants(family: Family, options: Mapping[str, Any], strides: tuple[int, .
     if family.anchored:
         anchors = np.asarray(options["anchors"], np.float32)
         return {f"model.{family.head}.anchors": anchors / np.asarray(strides, np.float32)[:, None, None]}
+    if not family.bins:
+        return {}
     bins = np.arange(options["reg_max"], dtype=np.float32)
     return {f"model.{family.head}.dfl.conv.weight": bins.reshape(1, -1, 1, 1)}
 
@@ -279,10 +296,13 @@ def _read_head(family: Family, tensors: Tensors, source: str) -> tuple[dict[str,
         count = tensors[f"{head}.m.0.weight"].shape[0] // anchors.shape[1] - 5
         options = {"anchors": [[tuple(map(float, one)) for one in level] for level in pixels]}
         return options, count, (f"{head}.anchors", f"{head}.anchor_grid")
+    classes = tensors[f"{head}.cv3.0.2.weight"].shape[0]
+    if not family.bins:
+        return {}, classes, ()
     bins, name = tensors[f"{head}.cv2.0.2.weight"].shape[0] // 4, f"{head}.dfl.conv.weight"
     if not np.array_equal(np.asarray(tensors[name], np.float32).ravel(), np.arange(bins)):
         raise CheckpointError(f"{source}: the tensor {name} is not 0 to {bins - 1}, the values of the bins")
-    return {"reg_max": bins}, tensors[f"{head}.cv3.0.2.weight"].shape[0], (name,)
+    return {"reg_max": bins}, classes, (name,)
 
 
 def _head_names(family: Family) -> tuple[str, ...]:
