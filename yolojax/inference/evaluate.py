@@ -58,6 +58,19 @@ class DetectBatch:
         """Detections in input pixels; raises `ConfigError` for an ``iou`` that the suppression does not read."""
         return self.program(variables, images, *self.thresholds(confidence, iou))
 
+    def trace(self, variables: Variables, batch_size: int) -> None:
+        """Traces the program for a batch, so that a detector that cannot detect is found before any work.
+
+        ``variables`` may be shapes. The trace is kept for calls with the same shapes. Raises `ConfigError` with what a
+        layer, the decoding or the suppression says.
+        """
+        images = jax.ShapeDtypeStruct((batch_size, *self.spec.input_size, 3), np.uint8)
+        try:
+            self.program.eval_shape(variables, images, *self.thresholds(None, None))
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{self.spec.name} cannot detect: {reason}; mend its forward or its decode") from error
+
     def thresholds(
         self, confidence: SupportsFloat | None, iou: SupportsFloat | None
     ) -> tuple[np.float32, np.float32 | None]:
@@ -161,11 +174,16 @@ def evaluate_images(
     return Evaluation(evaluate_coco(input_images.dataset.to_coco(), rows), rows, truncated, truncated_candidates)
 
 
+def images_a_batch(batch_size: int, split: NamedSharding | None) -> int:
+    """Returns the number of images of an evaluation's batches: ``batch_size``, equally many on every device."""
+    return batch_size if split is None else -(-batch_size // split.mesh.size) * split.mesh.size
+
+
 def _evaluation_images(
     input_images: InputImages, batch_size: int, split: NamedSharding | None
 ) -> Iterator[tuple[Any, Int[np.ndarray, " B"]]]:
     """The images of every batch of an evaluation, and their indices; indices beyond the last image are padding."""
-    size = batch_size if split is None else -(-batch_size // split.mesh.size) * split.mesh.size
+    size = images_a_batch(batch_size, split)
     mine = np.arange(size) if split is None else local_rows(split, size)
     for start in range(0, len(input_images), size):
         places = np.arange(start, start + size)
