@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from yolojax.config import OptimiserConfig
 from yolojax.models import layers
 from yolojax.postprocess import postprocess
 from yolojax.processor.convolution import plain
+from yolojax.processor.platform import by_platform, for_platform
 from yolojax.structures import Candidates, Hyper, hyper_as_arrays
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
@@ -53,6 +55,28 @@ def test_a_training_step_for_a_gpu_holds_no_lowering_for_a_processor(monkeypatch
         assert found[name] == want[name], name
     # Values and gradients of all layers.
     assert found["convolution"] > 100
+
+
+def test_only_forms_that_can_run_are_traced():
+    """Of a choice within a choice two forms are, and one where the platform is known; the values are those of it."""
+    traced = []
+
+    def form(name, factor, inner=None):
+        def run(x):
+            traced.append(name)
+            return inner(x * factor) if inner else x * factor
+
+        return run
+
+    def choice(x, inner=None):
+        return by_platform(x, cpu=form("cpu", 2.0, inner), default=form("default", 3.0, inner))
+
+    nested = partial(choice, inner=choice)
+    assert jax.jit(nested)(1.0) == 4.0 and traced == ["cpu", "cpu", "default", "default"]
+    for platform, name, value in (("cpu", "cpu", 4.0), ("gpu", "default", 9.0)):
+        traced.clear()
+        # The same function once more: what JAX remembers of its trace belongs to another platform.
+        assert jax.jit(for_platform(platform, nested))(1.0) == value and traced == [name, name]
 
 
 def test_suppression_is_chosen_for_the_platform():

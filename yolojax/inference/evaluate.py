@@ -32,6 +32,7 @@ from yolojax.inference.loading import ModelPath, load_detector
 from yolojax.inference.tta import TTA, describe_tta, detect_augmented, union_suppression, with_tta
 from yolojax.nms import Suppression, named_suppression
 from yolojax.nms.named import BuiltIn
+from yolojax.processor.platform import for_platform
 from yolojax.progress import Quiet, Reporter
 from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.structures import Detections
@@ -128,6 +129,7 @@ def make_detect_batch(
         own = detect_images if split is None else by_image(detect_images, split, shared=3)
         return own(images, detector.fold(variables), confidence, iou)
 
+    detect_batch = for_platform(jax.default_backend(), detect_batch)
     if split is None:
         program = jax.jit(detect_batch)
     else:

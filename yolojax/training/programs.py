@@ -15,6 +15,7 @@ from yolojax.config import TrainConfig
 from yolojax.data import InputImages, free_memory
 from yolojax.detector import Detector
 from yolojax.errors import ConfigError
+from yolojax.processor.platform import for_platform
 from yolojax.progress import Reporter
 from yolojax.sharding.devices import Devices
 from yolojax.structures import Batch, Hyper
@@ -49,7 +50,7 @@ class Programs:
         self.donates = donate
         self._devices = devices
         self._step = jax.jit(
-            step,
+            for_platform(devices.platform, step),
             donate_argnums=(0,) if donate else (),
             in_shardings=(devices.replicated, devices.split, devices.replicated),
             out_shardings=devices.replicated,
