@@ -19,6 +19,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
+import tests.typecheck  # noqa: E402, F401 (named in pyproject.toml, from where it is not imported)
+
 # The same examples in every run, so that a merge never fails by chance.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
