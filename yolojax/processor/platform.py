@@ -1,13 +1,14 @@
 """Which platform a program is for: a function may have one form for a processor and one for everything else.
 
 `by_platform` leaves the choice to the lowering of the program, so that a program for an accelerator can be made on a
-machine without one. Both forms are then traced. Where the platform is known beforehand, `for_platform` says so, and
+machine without one. Both forms are then traced. Where the platform is known beforehand, `traced_for` says so, and
 only the form that will run is traced: .87 of the time for a training step of YOLOv8n, .69 for its detection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -36,11 +37,15 @@ def for_platform(platform: str, function: Callable[..., Result]) -> Callable[...
 
     On another platform the program computes the same, but may be slower.
     """
-    known = "cpu" if platform == "cpu" else "other"
 
     @wraps(function)
     def traced(*args: Any, **named: Any) -> Result:
-        with _known(known):
+        with traced_for(platform):
             return function(*args, **named)
 
     return traced
+
+
+def traced_for(platform: str | None) -> AbstractContextManager[None]:
+    """Within this context programs are traced for one platform as JAX names it; None leaves it to their lowering."""
+    return _known(platform if platform in ("cpu", None) else "other")

@@ -48,8 +48,10 @@ def load_init(path: str | Path) -> Weights:
     path = user_path(path)
     if path.suffix.lower() == ".npz" and (count := read_yolox(path).num_classes) != len(COCO_CLASSES):
         return Weights(zoo.from_yolox(path, class_names=tuple(f"class{i}" for i in range(count)))[1], None)
-    if path.suffix.lower() == ".safetensors" and zoo.identify(read_weight_file(path)) is None:
-        return Weights(load_weights(path), None)
+    if path.suffix.lower() == ".safetensors":
+        arrays = load_weights(path)
+        if zoo.identify(read_weight_file(path)) is None:
+            return Weights(arrays, None)
     if path.is_dir():
         folder = released_folder(path)
         if "custom" in load_description(folder)["detector"]:
