@@ -69,8 +69,8 @@ def oracle(maps, targets, assigned, alphas=None):
             ):
                 ignored[b] += 1
                 continue
-            q = 1 / (1 + np.exp(-logits[1][b, i]))
-            sums["cls"][b] += 0.5 * -(wanted * np.log(q) + (1 - wanted) * np.log(1 - q)).sum()
+            x = logits[1][b, i]
+            sums["cls"][b] += 0.5 * (np.maximum(x, 0) - x * wanted + np.log1p(np.exp(-np.abs(x)))).sum()
     return sums, normaliser, ignored
 
 

@@ -82,7 +82,7 @@ def assignment(boxes, logits, targets, b, k, keep):
         truth = targets.boxes[b, m].astype(np.float64)
         region = truth.copy()
         for axis in (0, 1):
-            if truth[axis + 2] - truth[axis] < 8:
+            if truth[axis + 2] - truth[axis] < 16:
                 centre = (truth[axis] + truth[axis + 2]) / 2
                 region[axis], region[axis + 2] = centre - 8, centre + 8
         for i, (x, y) in enumerate(POINTS):

@@ -136,7 +136,6 @@ def task_aligned_assign(
     k: int = 10,
     keep: int | None = None,
     smallest: float = 0.0,
-    widened: float = 0.0,
 ) -> Assigned:
     """Assign to each object the ``k`` points inside its box with the highest alignment ``t = s^alpha * u^beta``.
 
@@ -155,8 +154,8 @@ def task_aligned_assign(
       k: the most points of an object.
       keep: where given, an object keeps only so many of the points that it got, those of highest alignment. With
         ``keep`` 1 an object whose best point went to another takes its next best, down to the ``k``-th.
-      smallest, widened: a side of a box that is shorter than ``smallest`` pixels counts as ``widened`` pixels long,
-        about the same centre, when it is asked which points lie inside (YOLO26's assignment for small targets).
+      smallest: a side of a box that is shorter counts as so many pixels long, about the same centre, when it is asked
+        which points lie inside (YOLO26's assignment for small targets, arXiv 2606.03748).
 
     Reference: Feng et al. 2021, arXiv 2108.07755.
     """
@@ -168,7 +167,7 @@ def task_aligned_assign(
     score = jax.nn.sigmoid(jnp.swapaxes(jnp.take_along_axis(class_logits, label[:, None, :], axis=2), 1, 2))
     if objectness_logits is not None:
         score = score * jax.nn.sigmoid(objectness_logits)[:, None]
-    eligible = _points_inside(_widen(objects.boxes, smallest, widened), points) & objects.assignable[:, :, None]
+    eligible = _points_inside(_widen(objects.boxes, smallest), points) & objects.assignable[:, :, None]
     alignment = jnp.where(eligible, score**alpha * overlap**beta, 0.0)
     # `top_k` puts NaN first. This comparison makes it 0, so that a prediction that is not finite is never taken.
     alignment = jnp.where(alignment > 0, alignment, 0.0)
@@ -297,12 +296,12 @@ def _points_inside(boxes: Float[Array, "B M 4"], points: Float[Array, "N 2"]) ->
     return (x > x1) & (x < x2) & (y > y1) & (y < y2)
 
 
-def _widen(boxes: Float[Array, "B M 4"], smallest: float, widened: float) -> Float[Array, "B M 4"]:
-    """The boxes (xyxy), with sides shorter than ``smallest`` pixels made ``widened`` long about the same centre."""
+def _widen(boxes: Float[Array, "B M 4"], smallest: float) -> Float[Array, "B M 4"]:
+    """The boxes (xyxy), with sides shorter than ``smallest`` pixels made as long about the same centre."""
     if not smallest:
         return boxes
     low, high = boxes[..., :2], boxes[..., 2:]
-    half, short = 0.5 * widened, high - low < smallest
+    half, short = 0.5 * smallest, high - low < smallest
     centre = 0.5 * low + 0.5 * high
     low, high = jnp.where(short, centre - half, low), jnp.where(short, centre + half, high)
     return jnp.concatenate([low, high], axis=-1)

@@ -15,8 +15,8 @@ from yolojax.structures import Hyper, Level, LossTerms, Targets
 FIRST, LAST = 0.8, 0.1
 """Weight of the one-to-many head's loss at the beginning and at the end of a run; the other head has the rest of 1."""
 
-small_target_assign = partial(task_aligned_assign, smallest=8.0, widened=16.0)
-"""Task-aligned assignment for small targets: a side below 8 pixels counts as 16 pixels long where points are chosen."""
+small_target_assign = partial(task_aligned_assign, smallest=16.0)
+"""Task-aligned assignment for small targets: a side below 16 pixels counts as 16 pixels where points are chosen."""
 
 small_target_assign_one = partial(small_target_assign, k=7, keep=1)
 """The same for the one-to-one head: of the seven best points that an object got, it keeps the best."""
@@ -54,6 +54,9 @@ def yolo26_loss(
       one_boxes, one_classes: likewise of the one-to-one head.
       assign, assign_one: assigners of `yolojax.assign` or your own.
       box_loss, class_loss: see `yolojax.losses.yolov8_loss`.
+
+    The published program gives the same values where assignment is by CIoU: its assigner takes CIoU for ``u``, that of
+    TOOD and this library IoU.
 
     References: YOLO26, arXiv 2606.03748; YOLOv10, arXiv 2405.14458, section 3.1.
     """
