@@ -79,7 +79,7 @@ def changed(change):
         boxes[:, 1] = boxes[:, 0]
         targets.classes[:, 1] = targets.classes[:, 0]
     if change == "sure of itself":
-        maps = (maps[0], tuple(m * 20 for m in maps[1]))
+        maps = (maps[0], tuple(m * 8 for m in maps[1]))
     return maps, targets._replace(boxes=boxes, valid=valid, crowd=crowd)
 
 

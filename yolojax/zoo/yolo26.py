@@ -51,7 +51,7 @@ from yolojax.zoo.yolov8 import (
     scaled_depths,
     scaled_widths,
 )
-from yolojax.zoo.yolov10 import SUPPRESSION, AnsweringHead, answers_of, check_answering
+from yolojax.zoo.yolov10 import SUPPRESSION, answers_of, check_answering
 
 PUBLISHED_NAMES = {
     **{f"backbone/down{i}": (f"model.{layer}", "conv") for i, layer in enumerate((0, 1, 3, 5, 7))},
@@ -89,7 +89,7 @@ def yolo26(
     input_size: tuple[int, int],
     *,
     scale: str = "n",
-    head: AnsweringHead = "one_to_one",
+    head: str = "one_to_one",
     k: int = 10,
     assign: str | AnchorFreeAssign = "task-aligned",
     box_loss: str | BoxLoss = "ciou",

@@ -51,8 +51,6 @@ from yolojax.zoo.yolov8 import (
     scaled_widths,
 )
 
-AnsweringHead = Literal["one_to_one", "one_to_many"]
-
 SUPPRESSION: dict[str, Literal["nms", "none"]] = {"one_to_one": "none", "one_to_many": "nms"}
 """The suppression that the answers of each head need."""
 
@@ -93,7 +91,7 @@ def check_answering(head: str) -> None:
         raise ConfigError(f"head = {head!r}: give {' or '.join(SUPPRESSION)}")
 
 
-def answers_of(head: AnsweringHead, decode: Decode) -> Decode:
+def answers_of(head: str, decode: Decode) -> Decode:
     """The decoder of a `PairedHead` that decodes the predictions of one of its heads with ``decode``."""
 
     def decode_answers(outputs: Outputs) -> Candidates:
@@ -107,7 +105,7 @@ def yolov10(
     input_size: tuple[int, int],
     *,
     scale: str = "n",
-    head: AnsweringHead = "one_to_one",
+    head: str = "one_to_one",
     reg_max: int = 16,
     k: int = 10,
     assign: str | AnchorFreeAssign = "task-aligned",
