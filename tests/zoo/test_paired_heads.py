@@ -159,10 +159,11 @@ def test_real_files_give_what_the_peer_computes(name, test_data):
     folder = test_data / "refs" / f"b_{name}"
     raw = np.load(folder / "dog_raw.npz")
     image = jnp.asarray(next(iter(np.load(folder.parent / "dog_letterbox_640.npz").values())).reshape(1, 640, 640, 3))
+    detector, variables = zoo.from_pytorch(folder / f"{name}.pt", input_size=(640, 640))
+    assert detector.spec.class_names == ("RBC", "WBC", "Platelets")
+    outputs = jax.jit(detector.forward)(variables, image.astype(jnp.float32) / 255)
     for head, kind in (("one_to_many", "one2many"), ("one_to_one", "one2one")):
-        detector, variables = zoo.from_pytorch(folder / f"{name}.pt", input_size=(640, 640), options={"head": head})
-        assert detector.spec.class_names == ("RBC", "WBC", "Platelets")
-        outputs = jax.jit(detector.forward)(variables, image.astype(jnp.float32) / 255)
+        detector, _ = zoo.from_pytorch(folder / f"{name}.pt", input_size=(640, 640), options={"head": head})
         levels, (boxes, scores) = getattr(outputs, head), detector.decode(outputs)
         logits = np.concatenate([np.asarray(level.cls).reshape(-1, 3) for level in levels])
         np.testing.assert_allclose(logits, raw[f"{kind}_scores"], rtol=0, atol=1e-3)
