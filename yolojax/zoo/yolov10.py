@@ -6,16 +6,16 @@ there twice (dual label assignments): one is trained as YOLOv8's, with up to ten
 one, and none of its gradient reaches backbone and neck. It answers, without suppression: the best 300 pairs of place
 and class are the detections.
 
-| scale | parameters, 80 classes | GFLOPs at 640 | AP on COCO val2017 | AP of the one-to-many head with NMS |
-|---|---|---|---|---|
-| n | 2.3 M | 6.7 | .385 | .395 |
-| s | 7.2 M | 21.6 | .463 | .468 |
-| m | 15.4 M | 59.1 | .511 | .513 |
-| b | 19.1 M | 92.0 | .525 | .527 |
-| l | 24.4 M | 120.3 | .532 | .534 |
-| x | 29.5 M | 160.4 | .544 | .544 |
+| scale | parameters, 80 classes | GFLOPs at 640 | AP on COCO val2017 |
+|---|---|---|---|
+| n | 2.3 M | 6.7 | .385 |
+| s | 7.2 M | 21.6 | .463 |
+| m | 15.4 M | 59.1 | .511 |
+| b | 19.1 M | 92.0 | .525 |
+| l | 24.4 M | 120.3 | .532 |
+| x | 29.5 M | 160.4 | .544 |
 
-Table 1 of the paper. It counts one of the two heads; with both they are 2.8, 8.1, 16.6, 20.6, 25.9 and 31.8 M.
+The table counts one of the two heads; with both they are 2.8, 8.1, 16.6, 20.6, 25.9 and 31.8 M.
 
 What differs: nothing in the network. Its two heads start from different random numbers. Published weight files are read
 by `yolojax.zoo.from_pytorch`; they are under a licence of their own (AGPL-3.0; docs/licences.md). Their arrays were
