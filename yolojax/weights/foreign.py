@@ -22,7 +22,7 @@ LARGEST_INPUT = 16_384
 """Pixels of the largest input size that a file is believed to state."""
 
 LARGEST_HEADER = 1 << 30
-"""More bytes than the header of a safetensors file may have (100 MB). The first bytes of a pickle are a larger number."""
+"""More bytes than the header of a safetensors file has (at most 100 MB). A pickle's first bytes are a larger number."""
 
 
 @dataclass(frozen=True)
