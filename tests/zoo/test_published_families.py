@@ -1,4 +1,4 @@
-"""YOLOv5, YOLOv5u, YOLOv8, YOLOv9 and YOLO11: published sizes, and their PyTorch files there and back."""
+"""YOLOv5, YOLOv5u, YOLOv8, YOLOv9, YOLO11 and YOLO12: published sizes, and their PyTorch files there and back."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from yolojax.weights.foreign import read_weight_file
 
 COCO = tuple(map(str, range(80)))
 NAMES = ("cat", "dog", "owl")
-SMALLEST = {"yolov5": "n", "yolov5u": "n", "yolov8": "n", "yolov9": "t", "yolo11": "n"}
+SMALLEST = {"yolov5": "n", "yolov5u": "n", "yolov8": "n", "yolov9": "t", "yolo11": "n", "yolo12": "n"}
 
 # Parameters and GFLOPs of the published tables. Exact numbers of parameters include the 16 constants of the
 # expectation over bins, which are no parameters here; those of YOLOv5 are counted with BatchNorm folded away. Those of
@@ -35,6 +35,11 @@ PUBLISHED = [
     ("yolo11", "m", 20_114_688, 68.0),
     ("yolo11", "l", 25_372_160, 86.9),
     ("yolo11", "x", 56_966_176, 194.9),
+    ("yolo12", "n", 2_602_288, 6.5),
+    ("yolo12", "s", 9_284_096, 21.4),
+    ("yolo12", "m", 20_199_168, 67.5),
+    ("yolo12", "l", 26_450_784, 88.9),
+    ("yolo12", "x", 59_210_784, 199.0),
 ]
 
 
@@ -137,7 +142,7 @@ def test_classes_have_to_be_named(detectors, tmp_path):
         zoo.to_state_dict(zoo.build("compact", NAMES, (64, 64)), {})
 
 
-@pytest.mark.parametrize("name", ["yolov5", "yolov5u", "yolov9", "yolo11"])
+@pytest.mark.parametrize("name", ["yolov5", "yolov5u", "yolov9", "yolo11", "yolo12"])
 def test_has_no_other_scale(name):
     with pytest.raises(ConfigError, match=r"no scale 'k'; it has (n, s, m, l, x|t, s)"):
         zoo.build(name, NAMES, (64, 64), scale="k")

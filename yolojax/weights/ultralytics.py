@@ -47,6 +47,16 @@ _INSIDE: dict[str, tuple[tuple[str, str], ...]] = {
         (r"block(\d+)/expand", r"m.\1.ffn.0"),
         (r"block(\d+)/reduce", r"m.\1.ffn.1"),
     ),
+    "relan": (
+        (r"", r""),
+        (r"reduce", r"cv1"),
+        (r"join", r"cv2"),
+        (r"block(\d+)_(\d)/attention/qkv", r"m.\1.\2.attn.qkv"),
+        (r"block(\d+)_(\d)/attention/position", r"m.\1.\2.attn.pe"),
+        (r"block(\d+)_(\d)/attention/project", r"m.\1.\2.attn.proj"),
+        (r"block(\d+)_(\d)/expand", r"m.\1.\2.mlp.0"),
+        (r"block(\d+)_(\d)/reduce", r"m.\1.\2.mlp.1"),
+    ),
     "elan": ((r"split", r"cv1"), (r"part(\d)", r"cv\1"), (r"join", r"cv4")),
     "gelan": (
         (r"split", r"cv1"),
@@ -79,7 +89,7 @@ _LEAVES = {
     "norm/mean": "bn.running_mean",
     "norm/var": "bn.running_var",
 }
-_PLAIN = {"kernel": "weight", "bias": "bias"}
+_PLAIN = {"kernel": "weight", "bias": "bias", "gain": "gamma"}
 
 
 def published_name(name: str, names: Names) -> str:
@@ -101,7 +111,7 @@ def published_name(name: str, names: Names) -> str:
 
 def _inside(path: str, kind: str) -> str:
     """The peer's path of a convolution inside a module of this kind."""
-    if kind == "c3k2" and (nested := re.fullmatch(r"bottleneck(\d+)/(main|side|join|bottleneck.*)", path)):
+    if kind in ("c3k2", "relan") and (nested := re.fullmatch(r"bottleneck(\d+)/(main|side|join|bottleneck.*)", path)):
         return f"m.{nested[1]}.{_inside(nested[2], 'c3')}"
     for ours, theirs in _INSIDE[kind]:
         if match := re.fullmatch(ours, path):

@@ -33,6 +33,9 @@ from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.yolo11 import PUBLISHED_NAMES as YOLO11_NAMES
 from yolojax.zoo.yolo11 import SCALES as YOLO11_SCALES
 from yolojax.zoo.yolo11 import yolo11
+from yolojax.zoo.yolo12 import PUBLISHED_NAMES as YOLO12_NAMES
+from yolojax.zoo.yolo12 import SCALES as YOLO12_SCALES
+from yolojax.zoo.yolo12 import yolo12
 from yolojax.zoo.yolov5 import PUBLISHED_NAMES as YOLOV5_NAMES
 from yolojax.zoo.yolov5 import yolov5
 from yolojax.zoo.yolov5u import PUBLISHED_NAMES as YOLOV5U_NAMES
@@ -133,6 +136,15 @@ FAMILIES: dict[str, Family] = {
         23,
         ("23.cv3.0.0.0.conv.weight", "23.dfl.conv.weight", "10.m.0.attn.qkv.conv.weight", "2.m.0.cv1.conv.weight"),
         _scales(YOLO11_SCALES, 2),
+        2,
+    ),
+    "yolo12": Family(
+        "YOLO12",
+        yolo12,
+        YOLO12_NAMES,
+        21,
+        ("21.cv3.0.0.0.conv.weight", "21.dfl.conv.weight", "6.m.0.0.attn.qkv.conv.weight", "2.m.0.cv1.conv.weight"),
+        _scales(YOLO12_SCALES, 2),
         2,
     ),
 }
