@@ -30,6 +30,9 @@ PUBLISHED = [
     ("yolov5u", "x", 97.2e6, 246.4),
     ("yolov9", "t", 2_128_720, None),
     ("yolov9", "s", 7_318_368, None),
+    ("yolov9", "m", 20_216_160, None),
+    ("yolov9", "c", 25_590_912, None),
+    ("yolov9", "e", 58_206_592, None),
     ("yolo11", "n", 2_624_080, 6.5),
     ("yolo11", "s", 9_458_752, 21.5),
     ("yolo11", "m", 20_114_688, 68.0),
@@ -45,7 +48,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(
     ("name", "scale", "parameters", "gflops"),
-    [pytest.param(*row, marks=[pytest.mark.slow] if row[1] in "mlx" else []) for row in PUBLISHED],
+    [pytest.param(*row, marks=[pytest.mark.slow] if row[1] in "mlxce" else []) for row in PUBLISHED],
 )
 def test_has_the_published_size(name, scale, parameters, gflops):
     detector = zoo.build(name, COCO, (640, 640), scale=scale)
@@ -144,7 +147,7 @@ def test_classes_have_to_be_named(detectors, tmp_path):
 
 @pytest.mark.parametrize("name", ["yolov5", "yolov5u", "yolov9", "yolo11", "yolo12"])
 def test_has_no_other_scale(name):
-    with pytest.raises(ConfigError, match=r"no scale 'k'; it has (n, s, m, l, x|t, s)"):
+    with pytest.raises(ConfigError, match=r"no scale 'k'; it has (n, s, m, l, x|t, s, m, c, e)"):
         zoo.build(name, NAMES, (64, 64), scale="k")
 
 

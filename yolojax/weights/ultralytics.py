@@ -69,6 +69,8 @@ _INSIDE: dict[str, tuple[tuple[str, str], ...]] = {
         (r"part(\d)_csp/bottleneck(\d+)/pointwise", r"cv\1.0.m.\2.cv1.conv2"),
         (r"part(\d)_csp/bottleneck(\d+)/conv2", r"cv\1.0.m.\2.cv2"),
     ),
+    "halving": ((r"", r"cv1"), (r"strided", r"cv1"), (r"pooled", r"cv2")),
+    "link": ((r"", r"conv"),),
     "sppelan": ((r"reduce", r"cv1"), (r"join", r"cv5")),
     "distances": (
         (r"level(\d)_box(\d)", r"cv2.\1.\2"),
