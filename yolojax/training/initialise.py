@@ -21,6 +21,7 @@ from yolojax.progress import Reporter
 from yolojax.training.preparation import Preparation
 from yolojax.training.state import TrainState, wrap_variables
 from yolojax.training.step import keep_frozen
+from yolojax.weights.foreign import read_weight_file
 from yolojax.weights.released import WEIGHTS, flatten, load_description, load_weights, unflatten_like
 from yolojax.weights.yolox import read_yolox
 from yolojax.zoo.coco import COCO_CLASSES
@@ -39,16 +40,18 @@ class Weights(NamedTuple):
 def load_init(path: str | Path) -> Weights:
     """Loads the weights to start from.
 
-    ``path`` is a ``.safetensors`` file, whose names are taken as they are, or anything that `load_detector` loads: a
-    run directory, a released detector, a published ``.pt``, an ``.npz`` of YOLOX arrays. Of the latter the classes need
-    no names here, and unless they are COCO's they have none, so there is no description. Raises `CheckpointError` when
-    it cannot be read.
+    ``path`` is a ``.safetensors`` file, whose names are taken as they are unless they are those of a published family
+    (`yolojax.zoo.identify`), or anything that `load_detector` loads: a run directory, a released detector, a published
+    ``.pt``, an ``.npz`` of YOLOX arrays. Of the latter the classes need no names here, and unless they are COCO's they
+    have none, so there is no description. Raises `CheckpointError` when it cannot be read.
     """
     path = user_path(path)
     if path.suffix.lower() == ".npz" and (count := read_yolox(path).num_classes) != len(COCO_CLASSES):
         return Weights(zoo.from_yolox(path, class_names=tuple(f"class{i}" for i in range(count)))[1], None)
-    if path.suffix == ".safetensors":
-        return Weights(load_weights(path), None)
+    if path.suffix.lower() == ".safetensors":
+        arrays = load_weights(path)
+        if zoo.identify(read_weight_file(path)) is None:
+            return Weights(arrays, None)
     if path.is_dir():
         folder = released_folder(path)
         if "custom" in load_description(folder)["detector"]:
