@@ -37,12 +37,8 @@ def test_multimedia_weights_give_what_the_peer_computes(scale, golden, tmp_path)
     save_file(tensors, tmp_path / "theirs.safetensors")
     detector, variables = zoo.from_pytorch(tmp_path / "theirs.safetensors", class_names=NAMES, input_size=SIZE)
     options, width = detector.spec.options, 80 if scale == "t" else None
-    assert (options["scale"], options["auxiliary"], options["box_groups"], options["cls_width"]) == (
-        scale,
-        True,
-        4,
-        width,
-    )
+    found = tuple(options[name] for name in ("scale", "auxiliary", "box_groups", "cls_width"))
+    assert found == (scale, True, 4, width)
     assert detector.spec.preprocess == Preprocess()
 
     # In training, but by running statistics, as the peer computed both heads.
