@@ -327,14 +327,17 @@ def _head_names(family: Family) -> tuple[str, ...]:
 
 def _options_of_yolov9(tensors: Tensors, head: int, scale: str, classes: int) -> dict[str, Any]:
     """Options of `yolov9` that only files of MultimediaTechLab have other than by default."""
-    wide, kernel, hidden = (
-        tensors.get(f"model.{head}.{name}.conv.weight", np.zeros((1, 1))) for name in ("cv2.0.0", "cv2.0.1", "cv3.0.0")
-    )
-    width = max(YOLOV9_SCALES[scale].levels[0], min(classes, 100))
+    shapes = [
+        tensors.get(f"model.{head}.{name}.conv.weight", np.zeros(())).shape
+        for name in ("cv2.0.0", "cv2.0.1", "cv3.0.0")
+    ]
+    # Kernels of other shapes are those of no YOLOv9, and are named when they are taken.
+    wide, kernel, hidden = (shape if len(shape) == 4 else (0, 1, 0, 0) for shape in shapes)
+    default = max(YOLOV9_SCALES[scale].levels[0], min(classes, 100))
     return {
         "auxiliary": any(name.startswith("auxiliary.") for name in tensors),
-        "box_groups": max(1, wide.shape[0] // max(1, kernel.shape[1])),
-        "cls_width": None if hidden.shape[0] == width else hidden.shape[0],
+        "box_groups": 4 if wide[0] == 4 * kernel[1] else 1,
+        "cls_width": hidden[0] if hidden[0] not in (0, default) else None,
     }
 
 
