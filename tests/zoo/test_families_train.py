@@ -16,6 +16,13 @@ FAMILIES = {
     "yolov10-many": {"head": "one_to_many"},
     "yolo26": {},
     "yolo26-many": {"head": "one_to_many"},
+    "yolov5": {},
+    "yolov5u": {},
+    "yolov8": {},
+    "yolov9": {},
+    "yolov9-auxiliary": {"auxiliary": True},
+    "yolo11": {},
+    "yolo12": {},
 }
 """Names in the zoo, with what comes after a hyphen as a remark, and options; the scale is the smallest by default."""
 

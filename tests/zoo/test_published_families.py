@@ -1,4 +1,4 @@
-"""YOLOv5, YOLOv5u, YOLOv8 to v10, YOLO11 and YOLO26: published sizes, and their PyTorch files there and back."""
+"""YOLOv5, v5u, v8 to v10, YOLO11, YOLO12 and YOLO26: published sizes, and their PyTorch files there and back."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,8 @@ from yolojax.weights.foreign import read_weight_file
 
 COCO = tuple(map(str, range(80)))
 NAMES = ("cat", "dog", "owl")
-SMALLEST = {"yolov5": "n", "yolov5u": "n", "yolov8": "n", "yolov9": "t", "yolov10": "n", "yolo11": "n", "yolo26": "n"}
+SMALLEST = dict.fromkeys(("yolov5", "yolov5u", "yolov8", "yolov10", "yolo11", "yolo12", "yolo26"), "n")
+SMALLEST["yolov9"] = "t"
 
 # Parameters and GFLOPs of the published tables. Exact numbers of parameters include the 16 constants of the
 # expectation over bins, which are no parameters here; those of YOLOv5 are counted with BatchNorm folded away. Those of
@@ -36,6 +37,9 @@ PUBLISHED = [
     ("yolov10", "b", 20_574_384, 92.0),
     ("yolov10", "l", 25_888_688, 120.3),
     ("yolov10", "x", 31_808_960, 160.4),
+    ("yolov9", "m", 20_216_160, None),
+    ("yolov9", "c", 25_590_912, None),
+    ("yolov9", "e", 58_206_592, None),
     ("yolo11", "n", 2_624_080, 6.5),
     ("yolo11", "s", 9_458_752, 21.5),
     ("yolo11", "m", 20_114_688, 68.0),
@@ -46,12 +50,17 @@ PUBLISHED = [
     ("yolo26", "m", 21_896_248, 68.2),
     ("yolo26", "l", 26_299_704, 86.4),
     ("yolo26", "x", 58_993_368, 193.9),
+    ("yolo12", "n", 2_602_288, 6.5),
+    ("yolo12", "s", 9_284_096, 21.4),
+    ("yolo12", "m", 20_199_168, 67.5),
+    ("yolo12", "l", 26_450_784, 88.9),
+    ("yolo12", "x", 59_210_784, 199.0),
 ]
 
 
 @pytest.mark.parametrize(
     ("name", "scale", "parameters", "gflops"),
-    [pytest.param(*row, marks=[pytest.mark.slow] if row[1] in "mblx" else []) for row in PUBLISHED],
+    [pytest.param(*row, marks=[pytest.mark.slow] if row[1] in "mblxce" else []) for row in PUBLISHED],
 )
 def test_has_the_published_size(name, scale, parameters, gflops):
     detector = zoo.build(name, COCO, (640, 640), scale=scale)
@@ -148,9 +157,9 @@ def test_classes_have_to_be_named(detectors, tmp_path):
         zoo.to_state_dict(zoo.build("compact", NAMES, (64, 64)), {})
 
 
-@pytest.mark.parametrize("name", ["yolov5", "yolov5u", "yolov9", "yolov10", "yolo11", "yolo26"])
+@pytest.mark.parametrize("name", ["yolov5", "yolov5u", "yolov9", "yolov10", "yolo11", "yolo12", "yolo26"])
 def test_has_no_other_scale(name):
-    with pytest.raises(ConfigError, match=r"no scale 'k'; it has (n, s, m, b, l, x|n, s, m, l, x|t, s)"):
+    with pytest.raises(ConfigError, match=r"no scale 'k'; it has (n, s, m, b, l, x|n, s, m, l, x|t, s, m, c, e)"):
         zoo.build(name, NAMES, (64, 64), scale="k")
 
 

@@ -151,3 +151,16 @@ def distance_loss(
         normalisers=dict.fromkeys(("box", "cls", side_part), normaliser),
         counts=count_assigned(assigned, targets, ignored),
     )
+
+
+def add_auxiliary(main: LossTerms, auxiliary: LossTerms, weight: float) -> LossTerms:
+    """Adds the loss of an auxiliary head, multiplied by ``weight``: its parts get the prefix ``auxiliary_``.
+
+    Each head is normalised by its own assignment. Counts are those of the main head. Reference: YOLOv9, arXiv
+    2402.13616, section 4.1.
+    """
+    return LossTerms(
+        sums={**main.sums, **{f"auxiliary_{part}": weight * value for part, value in auxiliary.sums.items()}},
+        normalisers={**main.normalisers, **{f"auxiliary_{k}": value for k, value in auxiliary.normalisers.items()}},
+        counts=main.counts,
+    )

@@ -152,7 +152,8 @@ def measure_batch_norm(
             var = jnp.maximum(square - lax.square(mean), 0.0)
             own = {"scale": gain * jnp.sqrt(var + epsilon), "bias": shift + mean * gain}
             return own, {"mean": mean, "var": var}
-        new_params, new_stats = {}, {}
+        # What inference does not run, such as an auxiliary branch, keeps its statistics.
+        new_params, new_stats = {}, dict(stats)
         for name, value in params.items():
             if isinstance(value, dict):
                 new_params[name], own = measured(value, stats.get(name, {}), (*path, name))

@@ -59,7 +59,8 @@ class AnchorFreeHead(nn.Module):
     ``depth`` 3x3 convolutions of ``box_width`` (``cls_width``) channels lead to the boxes (classes): the decoupled head
     of arXiv 2107.08430. ``shared`` is the light form: one branch of ``box_width`` channels leads to both. ``depthwise``
     splits every 3x3 convolution that leads to the classes into one per channel and a 1x1 convolution, as in YOLOv10
-    (arXiv 2405.14458, section 3.2, "lightweight classification head") and YOLO11.
+    (arXiv 2405.14458, section 3.2, "lightweight classification head") and YOLO11. The convolutions that lead to the
+    boxes, but for the first, have ``box_groups`` groups: one for each side with 4, as in YOLOv9 (arXiv 2402.13616).
 
     The box bias starts at 1 and the class bias where ``objects`` objects of any class are expected on the
     ``input_size`` (height, width), as in YOLOv8's recipe (there: 5 on 640 x 640).
@@ -76,13 +77,14 @@ class AnchorFreeHead(nn.Module):
     objects: float = 5.0
     style: Style = Style()
     depthwise: bool = False
+    box_groups: int = 1
 
-    def _branch(self, x: Array, train: bool, width: int, name: str, depthwise: bool = False) -> Array:
+    def _branch(self, x: Array, train: bool, width: int, name: str, depthwise: bool = False, groups: int = 1) -> Array:
         for j in range(self.depth):
             if depthwise:
                 x = SpatialConv(width, 1, True, self.style, name=f"{name}{j}")(x, train)
             else:
-                x = ConvBNAct(width, 3, style=self.style, name=f"{name}{j}")(x, train)
+                x = ConvBNAct(width, 3, groups=groups if j else 1, style=self.style, name=f"{name}{j}")(x, train)
         return x
 
     @nn.compact
@@ -91,10 +93,11 @@ class AnchorFreeHead(nn.Module):
         for i, (x, stride) in enumerate(zip(features, self.strides, strict=True)):
             cells = (self.input_size[0] / stride) * (self.input_size[1] / stride)
             prior = math.log(self.objects / self.num_classes / cells)
-            box = self._branch(x, train, self.box_width, f"level{i}_box")
+            box = self._branch(x, train, self.box_width, f"level{i}_box", groups=self.box_groups)
             cls = box if self.shared else self._branch(x, train, self.cls_width, f"level{i}_cls", self.depthwise)
             predict = {"use_bias": True, "dtype": self.style.dtype}
-            box = Conv(4 * self.reg_max, bias_init=nn.initializers.ones, name=f"level{i}_predict_box", **predict)(box)
+            ones, groups = nn.initializers.ones, self.box_groups
+            box = Conv(4 * self.reg_max, groups=groups, bias_init=ones, name=f"level{i}_predict_box", **predict)(box)
             cls = Conv(
                 self.num_classes, bias_init=nn.initializers.constant(prior), name=f"level{i}_predict_cls", **predict
             )(cls)

@@ -59,31 +59,39 @@ class C3k2(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all places of a map, with a 3x3 convolution per channel of the values as position.
+    """Self-attention over all places of a map, with a convolution per channel of the values as position.
 
-    ``softmax(q k / sqrt(key channels)) v`` in ``heads`` heads (arXiv 1706.03762, equation 1); keys have half of the
-    channels of values (YOLOv10, arXiv 2405.14458, section 3.2, "partial self-attention").
+    ``softmax(q k / sqrt(key channels)) v`` in ``heads`` heads (arXiv 1706.03762, equation 1). Keys have half of the
+    channels of values if ``narrow_keys`` (YOLOv10, arXiv 2405.14458, section 3.2, "partial self-attention"), otherwise
+    as many. The position's convolution is ``position x position``.
+
+    With ``areas`` above 1 the places, row by row, are cut into as many runs of equal length, and a place attends to
+    those of its own run only: area attention, YOLOv12, arXiv 2502.12524, section 3.2. ``areas`` divides the number of
+    places.
     """
 
     heads: int
     style: Style = Style()
+    narrow_keys: bool = True
+    position: int = 3
+    areas: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W C"]:
         batch, height, width, channels = x.shape
         value = channels // self.heads
-        key = value // 2
+        key = value // 2 if self.narrow_keys else value
 
         def linear(x: Array, features: int, name: str, kernel: int = 1, groups: int = 1) -> Array:
             return ConvBNAct(features, kernel, 1, groups, False, self.style, name=name)(x, train)
 
         qkv = linear(x, channels + 2 * key * self.heads, "qkv")
-        qkv = qkv.reshape(batch, height * width, self.heads, 2 * key + value)
+        qkv = qkv.reshape(batch * self.areas, height * width // self.areas, self.heads, 2 * key + value)
         q, k, v = qkv[..., :key], qkv[..., key : 2 * key], qkv[..., 2 * key :]
         logits = jnp.einsum("bqhc,bkhc->bhqk", q, k) / math.sqrt(key)
         weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(x.dtype)
         attended = jnp.einsum("bhqk,bkhc->bqhc", weights, v).reshape(x.shape)
-        position = linear(v.reshape(x.shape), channels, "position", 3, channels)
+        position = linear(v.reshape(x.shape), channels, "position", self.position, channels)
         return linear(attended + position, channels, "project")
 
 

@@ -77,6 +77,16 @@ _INSIDE: dict[str, tuple[tuple[str, str], ...]] = {
         (r"bottleneck(\d+)/reduce", r"m.\1.cv1.3"),
         (r"bottleneck(\d+)/depthwise3", r"m.\1.cv1.4"),
     ),
+    "relan": (
+        (r"", r""),
+        (r"reduce", r"cv1"),
+        (r"join", r"cv2"),
+        (r"block(\d+)_(\d)/attention/qkv", r"m.\1.\2.attn.qkv"),
+        (r"block(\d+)_(\d)/attention/position", r"m.\1.\2.attn.pe"),
+        (r"block(\d+)_(\d)/attention/project", r"m.\1.\2.attn.proj"),
+        (r"block(\d+)_(\d)/expand", r"m.\1.\2.mlp.0"),
+        (r"block(\d+)_(\d)/reduce", r"m.\1.\2.mlp.1"),
+    ),
     "elan": ((r"split", r"cv1"), (r"part(\d)", r"cv\1"), (r"join", r"cv4")),
     "gelan": (
         (r"split", r"cv1"),
@@ -89,6 +99,8 @@ _INSIDE: dict[str, tuple[tuple[str, str], ...]] = {
         (r"part(\d)_csp/bottleneck(\d+)/pointwise", r"cv\1.0.m.\2.cv1.conv2"),
         (r"part(\d)_csp/bottleneck(\d+)/conv2", r"cv\1.0.m.\2.cv2"),
     ),
+    "halving": ((r"", r"cv1"), (r"strided", r"cv1"), (r"pooled", r"cv2")),
+    "link": ((r"", r"conv"),),
     "sppelan": ((r"reduce", r"cv1"), (r"join", r"cv5")),
     "distances": (
         (r"level(\d)_box(\d)", r"cv2.\1.\2"),
@@ -109,7 +121,7 @@ _LEAVES = {
     "norm/mean": "bn.running_mean",
     "norm/var": "bn.running_var",
 }
-_PLAIN = {"kernel": "weight", "bias": "bias"}
+_PLAIN = {"kernel": "weight", "bias": "bias", "gain": "gamma"}
 
 
 def published_name(name: str, names: Names) -> str:
@@ -131,7 +143,7 @@ def published_name(name: str, names: Names) -> str:
 
 def _inside(path: str, kind: str) -> str:
     """The peer's path of a convolution inside a module of this kind."""
-    if kind == "c3k2" and (nested := re.fullmatch(r"bottleneck(\d+)/(main|side|join|bottleneck.*)", path)):
+    if kind in ("c3k2", "relan") and (nested := re.fullmatch(r"bottleneck(\d+)/(main|side|join|bottleneck.*)", path)):
         return f"m.{nested[1]}.{_inside(nested[2], 'c3')}"
     if kind == "pair":
         head, _, rest = path.partition("/")

@@ -25,6 +25,7 @@ from yolojax.zoo.options import check_types
 from yolojax.zoo.parts import PART_OPTIONS
 from yolojax.zoo.pytorch import FAMILIES, from_pytorch, identify, to_state_dict
 from yolojax.zoo.yolo11 import yolo11
+from yolojax.zoo.yolo12 import yolo12
 from yolojax.zoo.yolo26 import yolo26
 from yolojax.zoo.yolov2 import yolov2
 from yolojax.zoo.yolov3 import yolov3, yolov3_tiny
@@ -66,6 +67,7 @@ ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "lesson": lesson,
     "yolo11": yolo11,
     "yolo26": yolo26,
+    "yolo12": yolo12,
     "yolov2": yolov2,
     "yolov3": yolov3,
     "yolov3-tiny": yolov3_tiny,

@@ -29,11 +29,15 @@ from yolojax.models.batch_norm import unfold_batch_norm
 from yolojax.weights.foreign import WeightFile, printable, read_weight_file
 from yolojax.weights.foreign import class_names as stated_names
 from yolojax.weights.foreign import input_size as stated_size
+from yolojax.weights.multimedia import find_prefix, read_names, write_names
 from yolojax.weights.ultralytics import Names, give_tensors, take_tensors
 from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.yolo11 import PUBLISHED_NAMES as YOLO11_NAMES
 from yolojax.zoo.yolo11 import SCALES as YOLO11_SCALES
 from yolojax.zoo.yolo11 import yolo11
+from yolojax.zoo.yolo12 import PUBLISHED_NAMES as YOLO12_NAMES
+from yolojax.zoo.yolo12 import SCALES as YOLO12_SCALES
+from yolojax.zoo.yolo12 import yolo12
 from yolojax.zoo.yolo26 import PUBLISHED_NAMES as YOLO26_NAMES
 from yolojax.zoo.yolo26 import yolo26
 from yolojax.zoo.yolov5 import PUBLISHED_NAMES as YOLOV5_NAMES
@@ -45,6 +49,9 @@ from yolojax.zoo.yolov8 import PUBLISHED_NAMES as YOLOV8_NAMES
 from yolojax.zoo.yolov8 import SCALES as YOLOV8_SCALES
 from yolojax.zoo.yolov8 import STRIDES, scaled_depths, scaled_widths, yolov8
 from yolojax.zoo.yolov9 import PUBLISHED_NAMES as YOLOV9_NAMES
+from yolojax.zoo.yolov9 import PUBLISHED_NAMES_E as YOLOV9_NAMES_E
+from yolojax.zoo.yolov9 import PUBLISHED_NAMES_MC as YOLOV9_NAMES_MC
+from yolojax.zoo.yolov9 import SCALES as YOLOV9_SCALES
 from yolojax.zoo.yolov9 import yolov9
 from yolojax.zoo.yolov10 import PUBLISHED_NAMES as YOLOV10_NAMES
 from yolojax.zoo.yolov10 import SCALES as YOLOV10_SCALES
@@ -76,6 +83,7 @@ class Family:
       anchored: whether the head predicts relative to anchors.
       paired: whether there are two heads, one-to-many and one-to-one.
       bins: whether distances are distributions over bins.
+      stem: the number of the first convolution.
     """
 
     title: str
@@ -88,6 +96,7 @@ class Family:
     anchored: bool = False
     paired: bool = False
     bins: bool = True
+    stem: int = 0
 
 
 def _scales(scales: Mapping[str, Any], repeats: int) -> dict[tuple[int, int], str]:
@@ -166,8 +175,52 @@ FAMILIES: dict[str, Family] = {
         paired=True,
         bins=False,
     ),
+    "yolo12": Family(
+        "YOLO12",
+        yolo12,
+        YOLO12_NAMES,
+        21,
+        ("21.cv3.0.0.0.conv.weight", "21.dfl.conv.weight", "6.m.0.0.attn.qkv.conv.weight", "2.m.0.cv1.conv.weight"),
+        _scales(YOLO12_SCALES, 2),
+        2,
+    ),
 }
 """Families by the name of their architecture in the zoo."""
+
+VARIANTS: dict[str, tuple[Family, ...]] = {
+    "yolov9": (
+        Family(
+            "YOLOv9",
+            yolov9,
+            YOLOV9_NAMES_MC,
+            22,
+            ("22.cv2.0.0.conv.weight", "22.dfl.conv.weight", "2.cv2.0.cv1.conv.weight", "4.cv2.0.cv1.conv.weight"),
+            {(32, 0): "m", (64, 0): "c"},
+            2,
+        ),
+        Family(
+            "YOLOv9",
+            yolov9,
+            YOLOV9_NAMES_E,
+            42,
+            ("42.cv2.0.0.conv.weight", "42.dfl.conv.weight", "14.conv.weight", "28.cv2.0.cv1.conv.weight"),
+            {(64, 0): "e"},
+            2,
+            stem=1,
+        ),
+    ),
+}
+"""Scales of a family whose layers have other names than those in `FAMILIES`."""
+
+
+def _candidates() -> list[tuple[str, Family]]:
+    """All families and their variants."""
+    return [(key, one) for key, family in FAMILIES.items() for one in (family, *VARIANTS.get(key, ()))]
+
+
+def _family(name: str, scale: str) -> Family:
+    """The family or the variant that has this scale."""
+    return next(one for one in (FAMILIES[name], *VARIANTS.get(name, ())) if scale in one.scales.values())
 
 
 def identify(file: WeightFile) -> tuple[str, str] | None:
@@ -175,9 +228,9 @@ def identify(file: WeightFile) -> tuple[str, str] | None:
 
     Raises `CheckpointError` for a network of such a family that detects no plain boxes or has another size.
     """
-    tensors = _own_names(file.tensors)
+    tensors = _own_names(file)
     layers = {int(match[1]) for name in tensors if (match := re.match(r"model\.(\d+)\.", name))}
-    for key, family in FAMILIES.items():
+    for key, family in _candidates():
         own = {f"model.{mark}" for mark in family.marks}
         if not layers or max(layers) != family.head or not own <= tensors.keys():
             continue
@@ -187,12 +240,12 @@ def identify(file: WeightFile) -> tuple[str, str] | None:
                 f"{file.path}: this {family.title} has another head than that of boxes (masks, keypoints, angles or a "
                 "pair of heads); give the weights of a detector"
             )
-        needed = ["model.0.conv.weight", *_head_names(family)]
+        needed = [f"model.{family.stem}.conv.weight", *_head_names(family)]
         if any(name not in tensors or tensors[name].ndim != 4 for name in needed):
             raise CheckpointError(
                 f"{file.path}: {', '.join(needed)} are not all kernels of convolutions; it is damaged"
             )
-        stem, last = tensors["model.0.conv.weight"].shape[0], rf"model\.{family.repeats}\.m\.(\d+)\."
+        stem, last = tensors[needed[0]].shape[0], rf"model\.{family.repeats}\.m\.(\d+)\."
         repeats = len({match[1] for name in tensors if (match := re.match(last, name))})
         if (stem, repeats) not in family.scales:
             known = ", ".join(f"{scale}: {w} and {n}" for (w, n), scale in family.scales.items())
@@ -232,18 +285,22 @@ def from_pytorch(
     found = identify(file)
     if found is None:
         raise CheckpointError(_unknown(file))
-    family, scale = FAMILIES[found[0]], found[1]
-    tensors = _own_names(file.tensors)
+    family, scale = _family(*found), found[1]
+    tensors = _own_names(file)
     _check_epsilon(file)
     decided, count, constants = _read_head(family, tensors, str(file.path))
-    decided, own = {**decided, "scale": scale}, dict(options or {})
+    decided = {**decided, "scale": scale}
+    if found[0] == "yolov9":
+        decided |= _options_of_yolov9(tensors, family.head, scale, count)
+    own = dict(options or {})
     known = set(inspect.signature(family.build).parameters) - {"class_names", "input_size", "dtype", *decided}
     if wrong := sorted(set(own) - known):
         raise ConfigError(f"options: a {family.title} from a file has no option {wrong[0]}; it has {sorted(known)}")
     size = input_size or _size_of(file)
     names = classes_of_file(file.path, count, class_names or stated_names(file))
     detector = family.build(names, size, dtype=dtype, **decided, **own)
-    detector = detector._replace(spec=replace(detector.spec, preprocess=PREPROCESS))
+    preprocess = PREPROCESS if find_prefix(file.tensors) is None else Preprocess()
+    detector = detector._replace(spec=replace(detector.spec, preprocess=preprocess))
     expected = jax.eval_shape(detector.init, jax.random.key(0))
     folded = not any(name.endswith(".bn.running_var") for name in tensors)
     ignored = r".*\.num_batches_tracked|" + "|".join(map(re.escape, constants))
@@ -258,15 +315,18 @@ def to_state_dict(detector: Detector, variables: Variables) -> dict[str, np.ndar
     """Tensors by the peer's names and shapes, float32 and OIHW: the inverse of `from_pytorch`.
 
     The names, the order aside, are those of the peer's ``state_dict()``, with its constants and with counters of
-    batches (``num_batches_tracked``) at 0, since nothing here counts them.
+    batches (``num_batches_tracked``) at 0, since nothing here counts them. A YOLOv9 with an auxiliary branch or with
+    groups in the branches of boxes gets MultimediaTechLab's names, every other one Ultralytics'.
 
     Raises `ConfigError` for a detector that is none of `FAMILIES`.
     """
     spec = detector.spec
     if spec.name not in FAMILIES:
         raise ConfigError(f"{spec.name} has no names of PyTorch's; those that do: {', '.join(FAMILIES)}")
-    family = FAMILIES[spec.name]
-    return {**give_tensors(variables, family.names), **_constants(family, spec.options, spec.strides)}
+    family = _family(spec.name, spec.options["scale"])
+    tensors = {**give_tensors(variables, family.names), **_constants(family, spec.options, spec.strides)}
+    theirs = spec.name == "yolov9" and (spec.options["auxiliary"] or spec.options["box_groups"] > 1)
+    return write_names(tensors) if theirs else tensors
 
 
 def _constants(family: Family, options: Mapping[str, Any], strides: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -311,10 +371,29 @@ def _head_names(family: Family) -> tuple[str, ...]:
     return (f"{head}.m.0.weight",) if family.anchored else (f"{head}.cv2.0.2.weight", f"{head}.cv3.0.2.weight")
 
 
-def _own_names(tensors: Tensors) -> Tensors:
-    """The tensors by names that begin with ``model.0``, whatever wrapped the network when it was saved."""
-    first = next((name for name in tensors if name.endswith("model.0.conv.weight")), None)
-    prefix = "" if first is None else first.removesuffix("model.0.conv.weight")
+def _options_of_yolov9(tensors: Tensors, head: int, scale: str, classes: int) -> dict[str, Any]:
+    """Options of `yolov9` that only files of MultimediaTechLab have other than by default."""
+    shapes = [
+        tensors.get(f"model.{head}.{name}.conv.weight", np.zeros(())).shape
+        for name in ("cv2.0.0", "cv2.0.1", "cv3.0.0")
+    ]
+    # Kernels of other shapes are those of no YOLOv9, and are named when they are taken.
+    wide, kernel, hidden = (shape if len(shape) == 4 else (0, 1, 0, 0) for shape in shapes)
+    default = max(YOLOV9_SCALES[scale].levels[0], min(classes, 100))
+    return {
+        "auxiliary": any(name.startswith("auxiliary.") for name in tensors),
+        "box_groups": 4 if wide[0] == 4 * kernel[1] else 1,
+        "cls_width": hidden[0] if hidden[0] not in (0, default) else None,
+    }
+
+
+def _own_names(file: WeightFile) -> Tensors:
+    """The tensors by Ultralytics' names that begin with ``model.``, whatever wrapped the network when it was saved."""
+    tensors = file.tensors
+    if (prefix := find_prefix(tensors)) is not None:
+        return read_names(tensors, prefix, str(file.path))
+    found = (re.fullmatch(r"(.*?)model\.[01]\.conv\.weight", name) for name in tensors)
+    prefix = next((match[1] for match in found if match), "")
     return {name.removeprefix(prefix): array for name, array in tensors.items()} if prefix else tensors
 
 

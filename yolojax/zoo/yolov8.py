@@ -91,12 +91,19 @@ def check_distribution(reg_max: int, k: int) -> None:
 
 
 def distance_head(
-    spec: DetectorSpec, finest: int, reg_max: int, style: Style, *, depthwise: bool = False
+    spec: DetectorSpec,
+    finest: int,
+    reg_max: int,
+    style: Style,
+    *,
+    depthwise: bool = False,
+    box_groups: int = 1,
+    cls_width: int | None = None,
 ) -> AnchorFreeHead:
     """The head of YOLOv8 and the detectors after it, over features whose finest level has ``finest`` channels.
 
     The branch of the boxes has a quarter of these channels, and at least its own output's; the branch of the classes
-    has all of them, and at least one for each class up to 100.
+    has ``cls_width`` channels, by default all of them, and at least one for each class up to 100.
     """
     classes = len(spec.class_names)
     return AnchorFreeHead(
@@ -105,9 +112,10 @@ def distance_head(
         spec.input_size,
         reg_max,
         box_width=max(16, finest // 4, 4 * reg_max),
-        cls_width=max(finest, min(classes, 100)),
+        cls_width=cls_width or max(finest, min(classes, 100)),
         style=style,
         depthwise=depthwise,
+        box_groups=box_groups,
     )
 
 
