@@ -23,7 +23,7 @@ from yolojax.zoo.flax_detector import flax_detector, forward_flops, measure_stat
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.options import check_types
 from yolojax.zoo.parts import PART_OPTIONS
-from yolojax.zoo.pytorch import FAMILIES, from_pytorch, identify, to_state_dict
+from yolojax.zoo.pytorch import FAMILIES, OTHERS, from_pytorch, identify, identity, to_state_dict
 from yolojax.zoo.yolo11 import yolo11
 from yolojax.zoo.yolov2 import yolov2
 from yolojax.zoo.yolov3 import yolov3, yolov3_tiny
@@ -39,6 +39,7 @@ __all__ = [
     "ARCHITECTURES",
     "COCO_CLASSES",
     "FAMILIES",
+    "OTHERS",
     "build",
     "check_record",
     "custom_parts",
@@ -50,6 +51,7 @@ __all__ = [
     "from_pytorch",
     "from_yolox",
     "identify",
+    "identity",
     "load_darknet",
     "measure_statistics",
     "parameter_count",
