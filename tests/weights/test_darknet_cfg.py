@@ -131,7 +131,7 @@ def test_other_numbers_of_classes():
         ("width=64\n", "", "line 1: .*needs width"),
         ("channels=3", "channels=1", "line 4: .*channels='1': not supported; only channels=3"),
         ("[yolo]", "[Gaussian_yolo]", r"line 18: layer 2 \[Gaussian_yolo\] is not supported; known are convolutional"),
-        ("[yolo]", "[connected]\n[yolo]", r"line 18: layer 2 \[connected\] is not supported"),
+        ("[yolo]", "[gru]\n[yolo]", r"line 18: layer 2 \[gru\] is not supported"),
         ("[yolo]", "[yolo", "line 18: '\\[yolo' is no section"),
         ("[yolo]", "[route]\nlayers=-3\n[yolo]", "line 19: .*this is layer 2; it can read layers 0 to 1"),
         ("[yolo]", "[route]\nlayers=2\n[yolo]", "line 19: .*this is layer 2"),

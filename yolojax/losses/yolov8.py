@@ -44,6 +44,7 @@ def yolov8_loss(
     assign: AnchorFreeAssign = task_aligned_assign,
     box_loss: BoxLoss = complete_box_iou_loss,
     class_loss: ClassLoss = binary_cross_entropy,
+    dfl_margin: float = 0.0,
 ) -> LossTerms:
     """Loss of per-level maps of ``4 * reg_max`` distance logits (left, top, right, bottom) and ``C`` class logits.
 
@@ -65,6 +66,8 @@ def yolov8_loss(
       assign: an assigner of `yolojax.assign` or your own; `functools.partial` sets its constants.
       box_loss: compares decoded boxes, xyxy in input pixels.
       class_loss: compares class logits with soft targets.
+      dfl_margin: in bins; the distances that the distribution learns stay this far below the last bin (.01 in PP-YOLOE,
+        arXiv 2203.16250).
 
     References: TOOD, arXiv 2108.07755, section 3.2.2 (here without its focal factor, as in YOLOv8); DFL, arXiv
     2006.04388, equation 6; CIoU, arXiv 1911.08287.
@@ -93,7 +96,7 @@ def yolov8_loss(
     # Rows without a positive compare the dummy box with itself. A weight of 0 alone would not stop a NaN gradient.
     dummy = jnp.broadcast_to(jnp.asarray(DUMMY_BOX, jnp.float32), truth.shape)
     box = box_loss(jnp.where(real[..., None], predicted, dummy), jnp.where(real[..., None], truth, dummy))
-    sides = boxes_to_distances(point, truth) / stride
+    sides = jnp.minimum(boxes_to_distances(point, truth) / stride, bins.shape[-1] - 1 - dfl_margin)
     dfl = jnp.mean(distribution_focal_loss(bins, sides), axis=-1)
 
     normaliser = jnp.sum(assigned.scores, axis=-1)

@@ -82,7 +82,15 @@ _LEAVES = {
     "norm/mean": "bn.running_mean",
     "norm/var": "bn.running_var",
 }
-_PLAIN = {"kernel": "weight", "bias": "bias"}
+_PLAIN = {
+    "kernel": "weight",
+    "bias": "bias",
+    "scale": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+    "alpha": "alpha",
+}
+"""Of an array that stands in a module by itself: a convolution or a normalisation without the other, or a factor."""
 
 
 def published_name(name: str, names: Names) -> str:

@@ -25,6 +25,8 @@ from yolojax.zoo.options import check_types
 from yolojax.zoo.parts import PART_OPTIONS
 from yolojax.zoo.pytorch import FAMILIES, OTHERS, from_pytorch, identify, identity, to_state_dict
 from yolojax.zoo.yolo11 import yolo11
+from yolojax.zoo.yolonas import yolonas
+from yolojax.zoo.yolov1 import yolov1, yolov1_tiny
 from yolojax.zoo.yolov2 import yolov2
 from yolojax.zoo.yolov3 import yolov3, yolov3_tiny
 from yolojax.zoo.yolov4 import yolov4, yolov4_tiny
@@ -65,6 +67,9 @@ ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "darknet": darknet,
     "lesson": lesson,
     "yolo11": yolo11,
+    "yolonas": yolonas,
+    "yolov1": yolov1,
+    "yolov1-tiny": yolov1_tiny,
     "yolov2": yolov2,
     "yolov3": yolov3,
     "yolov3-tiny": yolov3_tiny,

@@ -34,6 +34,7 @@ from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.yolo11 import PUBLISHED_NAMES as YOLO11_NAMES
 from yolojax.zoo.yolo11 import SCALES as YOLO11_SCALES
 from yolojax.zoo.yolo11 import yolo11
+from yolojax.zoo.yolonas import build_yolonas, yolonas_tensors, yolonas_weights
 from yolojax.zoo.yolov5 import PUBLISHED_NAMES as YOLOV5_NAMES
 from yolojax.zoo.yolov5 import yolov5
 from yolojax.zoo.yolov5u import PUBLISHED_NAMES as YOLOV5U_NAMES
@@ -169,6 +170,7 @@ OTHERS: dict[str, OtherFamily] = {
         build_yolox,
         lambda detector, variables: give_tensors(variables, YOLOX_NAMES),
     ),
+    "yolonas": OtherFamily("YOLO-NAS", yolonas_weights, lambda weights: weights.scale, build_yolonas, yolonas_tensors),
 }
 """Families of other layouts by the name of their architecture in the zoo."""
 
