@@ -11,6 +11,7 @@ from tests.zoo.yolox_arrays import golden, write_arrays
 from yolojax import zoo
 from yolojax.errors import CheckpointError
 from yolojax.inference.loading import load_detector
+from yolojax.training.initialise import load_init
 from yolojax.weights.foreign import read_weight_file
 from yolojax.weights.yolox import read_yolox, running_order
 
@@ -94,6 +95,14 @@ def test_a_checkpoint_is_loaded_and_comes_back_byte_for_byte(tmp_path):
     assert tensors.keys() == arrays.keys()
     for key in arrays.keys() - {key for key in arrays if key.endswith("num_batches_tracked")}:
         np.testing.assert_array_equal(tensors[key], arrays[key])
+
+
+def test_training_starts_from_a_checkpoint_whose_classes_have_no_names(tmp_path):
+    (tmp_path / "w.pth").write_bytes(pth(golden("plain")))
+    weights = load_init(tmp_path / "w.pth")
+    assert weights.spec is None
+    kernel = weights.variables["params"]["head"]["level0_predict_cls"]["kernel"]
+    np.testing.assert_array_equal(kernel, golden("plain")["head.cls_preds.0.weight"].transpose(2, 3, 1, 0))
 
 
 def test_an_export_that_is_not_fused_is_named(tmp_path):

@@ -78,7 +78,7 @@ def test_every_layer_and_the_decoder_equal_darknets_formula(files, loaded):
 def test_files_come_back_byte_for_byte(files, loaded, tmp_path):
     zoo.to_darknet(*loaded, tmp_path / "own.cfg", tmp_path / "own.weights", header=Header(0, 2, 0, 64))
     assert (tmp_path / "own.weights").read_bytes() == (files / "net.weights").read_bytes()
-    assert parse_cfg((tmp_path / "own.cfg").read_text()).layers[-1].values == 117
+    assert "num=2\n" in (tmp_path / "own.cfg").read_text()
     again, variables = zoo.from_darknet(tmp_path / "own.cfg", tmp_path / "own.weights", names=NAMES)
     jax.tree.map(np.testing.assert_array_equal, variables, loaded[1])
     assert zoo.describe(zoo.from_description(json.loads(json.dumps(zoo.describe(again))))) == zoo.describe(again)

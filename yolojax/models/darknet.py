@@ -286,7 +286,7 @@ def variables_from_arrays(parts: Parts, arrays: Mapping[int, Mapping[str, np.nda
             elif stored and stored["kernel"].ndim == 5:
                 variables["params"][part][f"local{number}"] = _local_variables(stored)
             elif stored:
-                params = {"kernel": np.ascontiguousarray(stored["kernel"].T)}
+                params: dict[str, Any] = {"kernel": np.ascontiguousarray(stored["kernel"].T)}
                 if "scale" in stored:
                     params["norm"] = {"scale": stored["scale"], "bias": stored["bias"]}
                     running = {"norm": {"mean": stored["mean"], "var": stored["var"]}}

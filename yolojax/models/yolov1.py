@@ -14,7 +14,7 @@ from flax import linen as nn
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from yolojax.errors import ConfigError
-from yolojax.models.layers import ACTIVATIONS, Activation, BatchNorm, Style
+from yolojax.models.layers import ACTIVATIONS, BatchNorm, Style
 
 
 class GridPrediction(NamedTuple):
@@ -68,7 +68,7 @@ class ConnectedLayer(nn.Module):
 
     outputs: int
     batch_normalize: bool
-    activation: Activation
+    activation: str
     style: Style = Style()
 
     @nn.compact
@@ -94,7 +94,7 @@ class LocalLayer(nn.Module):
     size: int
     stride: int
     padding: int
-    activation: Activation
+    activation: str
     style: Style = Style()
 
     @nn.compact
