@@ -154,7 +154,7 @@ def test_other_numbers_of_classes():
         ("num=3", "num=3\nnew_coords=1", "line 23: .*activation=logistic"),
         ("num=3", "num=3\nscale_x_y=inf", "line 23: .*give a number from"),
         ("[yolo]\nmask=0,1,2", "[region]\ntree=a.tree", "line 19: .*a tree of classes is not supported"),
-        (SMALL[SMALL.index("[yolo]") :], "", r"has no \[yolo\] or \[region\] layer"),
+        (SMALL[SMALL.index("[yolo]") :], "", r"has no \[yolo\], \[region\] or \[detection\] layer"),
         ("num=3", "num=3\n" + "[maxpool]\n", r"line 23: layer 3 \[maxpool\] would read the boxes of layer 2"),
         (SMALL, "", "holds no section"),
     ],

@@ -278,6 +278,10 @@ def test_the_loss_is_pp_yoloes():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*make_weights|unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # the reference's script leaves files open
 def test_a_permissive_peer_computes_the_same(test_data, tmp_path):
     """libreyolo (MIT) with random weights: boxes, scores and logits; and the names of its file come back."""
     refs = test_data / "refs"

@@ -181,6 +181,10 @@ def test_one_step_of_training_lowers_the_loss_in_every_part(loaded):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*make_weights|unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # the reference's script leaves files open
 def test_a_permissive_peer_computes_the_same(test_data, tmp_path):
     """libreyolo (MIT) with random weights: raw outputs, boxes and scores."""
     refs = test_data / "refs"
