@@ -19,6 +19,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
+import tests.typecheck  # noqa: E402, F401 (named in pyproject.toml, from where it is not imported)
+from yolojax.processor.platform import traced_for  # noqa: E402
+
 # The same examples in every run, so that a merge never fails by chance.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
@@ -35,6 +38,16 @@ def forget_programs() -> Iterator[None]:
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def traced_for_this_platform(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Traces what runs here: a third of the time of all tests was tracing forms for other platforms.
+
+    Those are traced by the tests that carry the mark ``any_platform``, which lower programs for them.
+    """
+    with traced_for(None if request.node.get_closest_marker("any_platform") else jax.default_backend()):
+        yield
 
 
 @pytest.fixture(scope="session")

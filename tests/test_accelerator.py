@@ -20,6 +20,8 @@ from yolojax.structures import Hyper
 from yolojax.training.augmentation import make_augmentations
 from yolojax.training.gradient import accumulated_gradient
 
+pytestmark = pytest.mark.any_platform
+
 SMALL = {"widths": (8, 8, 16), "depths": (0, 1, 0), "head_width": 16, "reg_max": 4}
 CPU = jax.devices("cpu")[0]
 DEVICES = {d.platform: d for d in jax.devices() if d.platform != "cpu"} or {"cpu": None}

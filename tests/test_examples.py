@@ -43,6 +43,7 @@ def test_the_table_names_every_example():
     assert re.findall(r"\]\((\w+\.py)\)", table) == PROGRAMS
 
 
+@pytest.mark.slow
 def test_custom_loss(example, capsys):
     example("custom_loss")
     shown = capsys.readouterr().out
@@ -82,6 +83,7 @@ def test_arrays_in_memory(example):
     assert Path("runs/arrays/arrays.png").is_file() and Path("runs/arrays/found.png").is_file()
 
 
+@pytest.mark.slow
 def test_tensorboard_callback(example, monkeypatch):
     """TensorBoard's writer is replaced by one that remembers, so that the test needs no extra package."""
     told = []

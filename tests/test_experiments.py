@@ -22,8 +22,8 @@ RECORDED = [pytest.param(name, folder, id=folder.name) for name in DOCS for fold
 
 # Those that compile longest, even in their quick form.
 LONG = (
-    *("assigners", "ciou_vs_mse", "data_scaling", "ensemble", "fine_tuning", "label_errors", "label_suspects"),
-    *("loss_weights", "multi_scale", "scale_out"),
+    *("assigners", "bccd", "ciou_vs_mse", "data_scaling", "ensemble", "fine_tuning", "label_errors", "label_suspects"),
+    *("loss_weights", "multi_scale", "scale_out", "seeds", "suppression"),
     *("benchmarks.sweep_speed", "benchmarks.throughput", "benchmarks.what_pays"),
 )
 QUICK_RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in QUICK]
@@ -123,6 +123,7 @@ def test_bccd_needs_data():
     assert done.returncode == 2 and "--data" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_eval_speed_quick_compares_the_programs():
     command = [sys.executable, "-m", "experiments.benchmarks.eval_speed", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)

@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "from_scratch.md"
 
 
+@pytest.mark.slow
 def test_every_block_runs(capsys):
     text = PAGE.read_text()
     blocks = list(re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))

@@ -24,6 +24,7 @@ from yolojax.nms.sorting import (
     score_keys,
     words_of,
 )
+from yolojax.processor.platform import by_platform
 from yolojax.structures import Candidates, Detections
 
 _BUCKET_SIZES = (512, 8192, 65536)
@@ -120,7 +121,7 @@ def postprocess(
     def side_by_side(boxes: Float[Array, "B N 4"], scores: Float[Array, "B N C"]) -> Detections:
         return run(boxes, scores, each=jax.vmap)
 
-    return lax.platform_dependent(*candidates, cpu=one_after_another, default=side_by_side)
+    return by_platform(*candidates, cpu=one_after_another, default=side_by_side)
 
 
 def _words_over(

@@ -14,13 +14,26 @@ from yolojax.sharding.devices import all_devices
 OPTIONS = {"widths": [4, 4, 8], "depths": [0, 0, 0], "head_width": 8, "reg_max": 4, "shared_head": True}
 
 
-def test_bench_train(yolojax, tmp_path):
+@pytest.mark.parametrize("parts", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_bench_train(parts, yolojax, tmp_path):
     settings = ["--option", *(f"{name}={json.dumps(value)}" for name, value in OPTIONS.items())]
-    settings += ["--size", "32", "--batch", "4", "--seconds", ".2", "--peak", ".001", "--parts", "--json", "found.json"]
+    settings += [
+        "--size",
+        "32",
+        "--batch",
+        "4",
+        "--seconds",
+        ".2",
+        "--peak",
+        ".001",
+        "--json",
+        "found.json",
+        *(["--parts"] * parts),
+    ]
     ended = yolojax("bench", "train", DATA, *settings)
     assert ended.code == 0, ended.err
     assert [line.split()[0] for line in ended.out.splitlines()] == [
-        *("detector", "devices", "speed", "program", "work", "traffic", "parts")
+        *("detector", "devices", "speed", "program", "work", "traffic", *(["parts"] * parts))
     ]
     found = json.loads((tmp_path / "found.json").read_text())
     detector = zoo.build("compact", ("a", "b", "c", "d", "e", "f"), (32, 32), **OPTIONS)
@@ -38,7 +51,7 @@ def test_bench_train(yolojax, tmp_path):
     assert found["traffic"] > 2 * 4 * 4 * found["parameters"]
     moved = found["traffic"] * found["images_per_second"] / found["batch_size"]
     assert found["bandwidth_share"] == pytest.approx(moved / found["peak_bandwidth"])
-    assert list(found["parts"]) == ["augmentation", "forward", "loss", "backward", "optimiser"]
+    assert list(found["parts"]) == ["augmentation", "forward", "loss", "backward", "optimiser"] * parts
     assert all(seconds > 0 for name, seconds in found["parts"].items() if name != "backward")
 
 

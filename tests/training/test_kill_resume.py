@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from experiments.kill_resume import study as kill_resume
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_three_times_and_terminated_once_ends_in_the_same_bytes(tmp_path):
     """As the recorded study does it, with one stop of each kind."""
     assert kill_resume.main(["--quick", "--out", str(tmp_path)]) == 0

@@ -175,6 +175,24 @@ def test_the_choice_rests_on_the_compiled_programs_and_leaves_one(fits, monkeypa
     assert chosen == fits and programs.count == 1
 
 
+def test_the_choice_is_made_for_the_input_size_that_is_asked_for():
+    """A run at several sizes asks for the largest."""
+    shapes, devices = [], all_devices()
+
+    class Asked(Programs):
+        def compile(self, state, batch, hyper):
+            shapes.append(batch.images.shape)
+            return 1
+
+        def forget(self, batch):
+            pass
+
+    images = build_cache(shapes_dataset(70, size=(64, 64)), (64, 64), Preprocess())
+    programs = Asked(lambda state, batch, hyper: state, devices)
+    chosen = find_batch_size(programs, None, images, Hyper(), devices, Quiet(), input_size=(96, 64))
+    assert {shape[1:] for shape in shapes} == {(96, 64, 3)} and chosen in {shape[0] for shape in shapes}
+
+
 def test_programs_are_counted_by_shape():
     config, detector = OptimiserConfig(), toy_detector()
     programs = Programs(make_train_step(detector, config, compose([]), jax.random.key(0)), all_devices())

@@ -12,7 +12,7 @@ from tests.training.own_detectors import tuple_detector
 from tests.training.test_own_detector import CONFIG, DATA
 from yolojax.config import DataConfig
 from yolojax.data import DeviceCache
-from yolojax.errors import DataError, NonFiniteError, Terminated
+from yolojax.errors import ConfigError, DataError, NonFiniteError, Terminated
 from yolojax.progress import Quiet
 from yolojax.training import budget
 from yolojax.training.checkpoint import complete_checkpoints
@@ -93,6 +93,22 @@ def test_a_signal_ends_the_steps_and_saves(make, number, error):
     assert int(place.name) == trainer.step == 2 and make(resume=True).run_state.log.steps == 2
 
 
+def test_a_signal_while_the_last_epoch_ends_is_not_lost(make):
+    """The checkpoint of the end is written; what is resumed from it is complete."""
+
+    def ask(event):
+        if event.kind == "epoch" and event.step == event.total_steps:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Terminated), make(callbacks=[ask]) as trainer:
+        for epoch in trainer.epochs():
+            run_epoch(trainer, epoch)
+    assert trainer.step == trainer.total_steps == 8
+    with make(resume=True) as again:
+        assert list(again.epochs()) == []
+    assert again.finish()[1] is not None
+
+
 class FakeTime:
     """A clock that only steps move: one second each."""
 
@@ -123,6 +139,7 @@ def test_a_budget_shortens_the_run_and_its_schedule(make, clock):
             heard.append(line)
 
     with make(minutes=(5 + 7) / 60, compiled=7.0, reporter=Heard()) as trainer:
+        trainer.run_state.validation_seconds = 0.0
         start = trainer.start_step
 
         def start_step():
@@ -146,6 +163,36 @@ def test_a_budget_shortens_the_run_and_its_schedule(make, clock):
         "epoch 2 of 3",
         "epoch 3 of 3",
     ]
+
+
+@pytest.mark.parametrize("seconds", [None, 3.0])
+def test_a_budget_keeps_time_for_the_measurement_at_its_end(make, clock, seconds):
+    """Of 9 seconds 2 are spent, and 3 are kept if that is what measuring took, also before the run was resumed.
+
+    Before the first measurement as much is kept as training on as many images would take.
+    """
+    with make(minutes=9 / 60, validate_every=0) as trainer:
+        trainer.run_state.validation_seconds = seconds
+        for _ in range(2):
+            trainer.start_step()
+            clock.now += 1.0
+        trainer.save()
+        trainer.shorten()
+        expected = len(DATA[1]) / trainer.run.batch_size if seconds is None else seconds
+        assert trainer.total_steps == min(8, 2 + int(9 - 2 - expected))
+    assert make(resume=True, minutes=9 / 60, validate_every=0).run_state.validation_seconds == seconds
+
+
+def test_a_detector_that_cannot_detect_is_found_before_anything_is_written(tmp_path):
+    def decode(outputs):
+        raise TypeError("no boxes here")
+
+    broken = tuple_detector()._replace(decode=decode)
+    with pytest.raises(
+        ConfigError, match="tuples cannot detect: TypeError: no boxes here; mend its forward or its decode"
+    ):
+        fit(CONFIG, tmp_path / "run", data=DATA, detector=broken)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_event_has_the_state_of_its_step(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from yolojax.errors import CheckpointError
-from yolojax.weights.foreign import count_parameters, read_weight_file
+from yolojax.weights.foreign import class_names, count_parameters, read_weight_file
 from yolojax.weights.safetensors import read_safetensors
 
 
@@ -21,9 +21,11 @@ def test_names_types_and_metadata_are_kept(tmp_path: Path) -> None:
         "half": np.arange(4).astype(ml_dtypes.bfloat16),
     }
     path = tmp_path / "weights"
-    save_file(tensors, path, metadata={"tied.weight": "backbone.conv.weight"})
+    save_file(tensors, path, metadata={"tied.weight": "backbone.conv.weight", "names": "{0: 'cat', 1: 'dog'}"})
     file = read_weight_file(path)
-    assert (file.form, file.root, dict(file.metadata)) == ("safetensors", "", {"tied.weight": "backbone.conv.weight"})
+    assert (file.form, file.root) == ("safetensors", "")
+    assert file.metadata == {"tied.weight": "backbone.conv.weight", "names": {0: "cat", 1: "dog"}}
+    assert class_names(file) == ("cat", "dog")
     assert set(file.tensors) == set(tensors)
     for name, array in tensors.items():
         assert file.tensors[name].dtype == array.dtype

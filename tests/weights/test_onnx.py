@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from yolojax.errors import CheckpointError
+from yolojax.weights._bounds import Budget, Malformed
+from yolojax.weights._literal import parse_literal
 from yolojax.weights.foreign import WeightFile, class_names, input_size, read_weight_file
-from yolojax.weights.onnx import parse_literal, read_onnx
+from yolojax.weights.onnx import read_onnx
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
 MODEL = GOLDENS / "onnx_initialisers.onnx"
@@ -137,4 +139,13 @@ def test_cut_and_damaged_models_end_in_errors_or_data(tmp_path: Path) -> None:
     ],
 )
 def test_literals_are_parsed_and_nothing_else(text: str, value: object) -> None:
-    assert parse_literal(text) == value
+    assert parse_literal(text, Budget(1 << 20, "the text")) == value
+
+
+def test_the_memory_of_a_literal_is_charged() -> None:
+    """Eight texts of 20,000 empty dictionaries fit into 16 MB; the ninth does not."""
+    budget, text = Budget(16 << 20, "the texts"), "[" + "{}," * 20_000 + "]"
+    for _ in range(8):
+        assert len(parse_literal(text, budget)) == 20_000
+    with pytest.raises(Malformed, match="the texts would take more"):
+        parse_literal(text, budget)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 from yolojax.augment._common import Augmentation
 from yolojax.augment._resample import PAD, to_uint8
 from yolojax.errors import ConfigError
+from yolojax.processor.platform import by_platform
 from yolojax.structures import Targets
 
 Planes = tuple[Float[Array, "*P"], Float[Array, "*P"], Float[Array, "*P"]]
@@ -40,7 +41,7 @@ def _planes(images: UInt8[Array, "*P 3"]) -> Planes:
     def by_product(wide: Array) -> Array:
         return jax.lax.dot_general(wide, jnp.eye(3), (((wide.ndim - 1,), (0,)), ((), ())), precision="highest")
 
-    wide = jax.lax.platform_dependent(images.astype(jnp.float32), cpu=by_product, default=lambda wide: wide)
+    wide = by_platform(images.astype(jnp.float32), cpu=by_product, default=lambda wide: wide)
     return wide[..., 0], wide[..., 1], wide[..., 2]
 
 

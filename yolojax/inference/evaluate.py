@@ -32,6 +32,7 @@ from yolojax.inference.loading import ModelPath, load_detector
 from yolojax.inference.tta import TTA, describe_tta, detect_augmented, union_suppression, with_tta
 from yolojax.nms import Suppression, named_suppression
 from yolojax.nms.named import BuiltIn
+from yolojax.processor.platform import for_platform
 from yolojax.progress import Quiet, Reporter
 from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.structures import Detections
@@ -57,6 +58,19 @@ class DetectBatch:
     ) -> Detections:
         """Detections in input pixels; raises `ConfigError` for an ``iou`` that the suppression does not read."""
         return self.program(variables, images, *self.thresholds(confidence, iou))
+
+    def trace(self, variables: Variables, batch_size: int) -> None:
+        """Traces the program for a batch, so that a detector that cannot detect is found before any work.
+
+        ``variables`` may be shapes. The trace is kept for calls with the same shapes. Raises `ConfigError` with what a
+        layer, the decoding or the suppression says.
+        """
+        images = jax.ShapeDtypeStruct((batch_size, *self.spec.input_size, 3), np.uint8)
+        try:
+            self.program.eval_shape(variables, images, *self.thresholds(None, None))
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{self.spec.name} cannot detect: {reason}; mend its forward or its decode") from error
 
     def thresholds(
         self, confidence: SupportsFloat | None, iou: SupportsFloat | None
@@ -115,6 +129,7 @@ def make_detect_batch(
         own = detect_images if split is None else by_image(detect_images, split, shared=3)
         return own(images, detector.fold(variables), confidence, iou)
 
+    detect_batch = for_platform(jax.default_backend(), detect_batch)
     if split is None:
         program = jax.jit(detect_batch)
     else:
@@ -161,11 +176,16 @@ def evaluate_images(
     return Evaluation(evaluate_coco(input_images.dataset.to_coco(), rows), rows, truncated, truncated_candidates)
 
 
+def images_a_batch(batch_size: int, split: NamedSharding | None) -> int:
+    """Returns the number of images of an evaluation's batches: ``batch_size``, equally many on every device."""
+    return batch_size if split is None else -(-batch_size // split.mesh.size) * split.mesh.size
+
+
 def _evaluation_images(
     input_images: InputImages, batch_size: int, split: NamedSharding | None
 ) -> Iterator[tuple[Any, Int[np.ndarray, " B"]]]:
     """The images of every batch of an evaluation, and their indices; indices beyond the last image are padding."""
-    size = batch_size if split is None else -(-batch_size // split.mesh.size) * split.mesh.size
+    size = images_a_batch(batch_size, split)
     mine = np.arange(size) if split is None else local_rows(split, size)
     for start in range(0, len(input_images), size):
         places = np.arange(start, start + size)

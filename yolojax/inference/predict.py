@@ -28,6 +28,7 @@ from yolojax.inference.tta import TTA, detect_augmented, union_suppression, with
 from yolojax.nms import Suppression
 from yolojax.nms.named import BuiltIn
 from yolojax.paths import user_path
+from yolojax.processor.platform import for_platform
 from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.structures import Detections
 
@@ -99,7 +100,8 @@ class Predictor:
         split = split_over_devices(batch_size)
         if split is not None:
             self.variables = on_all_devices(self.variables, split)
-        self._run = jax.jit(run if split is None else by_image(run, split, shared=4))
+        run = run if split is None else by_image(run, split, shared=4)
+        self._run = jax.jit(for_platform(jax.default_backend(), run))
 
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload] (a Photo is no list, but may be an array)

@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from yolojax.boxes import LARGEST, box_area
 from yolojax.nms.protocol import Kept, Rescored, check_classes, usable_rows
 from yolojax.nms.sorting import ascending_order, bits, first_true, score_keys
+from yolojax.processor.platform import by_platform
 
 TILE = 32
 """Rows of a tile: one bit each of a 32-bit mask, and the longest reduction that XLA:CPU fuses with its input."""
@@ -248,7 +249,7 @@ def _batched(limit: int | None, n_classes: int | None, overlaps: Overlap):
 
     @custom_vmap
     def keep(rows: Rows, count: Int[Array, " B"], threshold: Float[Array, " B"]) -> Bool[Array, "B n"]:
-        return lax.platform_dependent(
+        return by_platform(
             rows,
             count,
             threshold,

@@ -12,6 +12,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from yolojax.processor.platform import by_platform
+
 _TOP_BIT = np.uint32(1 << 31)
 
 
@@ -33,7 +35,7 @@ def ascending_order(keys: UInt32[Array, "*b n"], bits: int = 32) -> Int[Array, "
     positions = jnp.zeros_like(keys, dtype=jnp.int32) + lax.broadcasted_iota(jnp.int32, keys.shape, keys.ndim - 1)
     if keys.shape[-1] < 2 or bits == 0:
         return positions
-    return lax.platform_dependent(
+    return by_platform(
         keys,
         positions,
         cpu=partial(_order_by_digits, bits=bits),

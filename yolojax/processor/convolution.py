@@ -2,7 +2,7 @@
 
 On an accelerator a convolution is left to the compiler. XLA on CPU has a good matrix product and a poor convolution,
 above all its gradients, so for a CPU `convolve` rewrites a convolution as matrix products where that was measured to
-be faster. The choice is made when a program is lowered for a platform (`jax.lax.platform_dependent`), not when it is
+be faster. The choice is made when a program is lowered for a platform (`yolojax.processor.platform`), not when it is
 traced, so a program that is exported for a GPU or a TPU from a machine without one holds convolutions only.
 
 Padding is symmetric, ``k // 2`` on every side, as in Darknet and PyTorch; ``SAME`` would pad a stride-2 convolution on
@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from yolojax.processor.platform import by_platform
 
 # Below, gathering the windows of a strided convolution costs more than its matrix product saves: with both gradients,
 # 16 images of 160x160x16 to 32 channels take 41 ms as columns and 36 as they are, 80x80x32 to 64 take 24.5 and 21.
@@ -98,7 +100,7 @@ def convolve(
     """
     lowering = _cpu_lowering(x.shape, kernel.shape, stride, groups)
     default = partial(plain, stride=stride, groups=groups)
-    return default(x, kernel) if lowering is None else lax.platform_dependent(x, kernel, cpu=lowering, default=default)
+    return default(x, kernel) if lowering is None else by_platform(x, kernel, cpu=lowering, default=default)
 
 
 def _cpu_lowering(

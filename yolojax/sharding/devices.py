@@ -17,6 +17,11 @@ class Devices(NamedTuple):
     replicated: NamedSharding
     split: NamedSharding
 
+    @property
+    def platform(self) -> str:
+        """What they are, by JAX's name: ``cpu``, ``gpu`` or ``tpu``."""
+        return self.split.mesh.devices.flat[0].platform
+
 
 def all_devices() -> Devices:
     """Returns every device that jax sees, those of other processes included."""

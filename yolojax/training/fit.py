@@ -12,6 +12,7 @@ import jax
 from yolojax.config import TrainConfig, check
 from yolojax.detector import Detector, Variables
 from yolojax.eval.coco import CocoResult
+from yolojax.inference.evaluate import images_a_batch
 from yolojax.paths import user_path
 from yolojax.progress import Quiet, Reporter
 from yolojax.sharding.processes import is_first
@@ -125,7 +126,7 @@ def open_trainer(
     """Returns the trainer of a run that begins, or that goes on from its newest checkpoint.
 
     A run that begins starts from ``weights``, those of ``config.init``, or from random variables where it names none.
-    That the step can be traced is checked before the run directory is made.
+    That step and detection can be traced is checked before the run directory is made.
     """
     config, total_steps = run.config, run.config.epochs * steps_per_epoch(run)
     val_images = None
@@ -140,6 +141,8 @@ def open_trainer(
     else:
         shapes = jax.eval_shape(lambda: run.fresh(total_steps=total_steps))
         run.step.check(shapes, example_batch(run.images), config, run.detector, run.hyper)
+        if val_images is not None:
+            run.detect_batch.trace(shapes.ema, images_a_batch(config.validation.batch_size, run.devices.split))
         state = run.fresh(total_steps=total_steps)
         if config.init is not None:
             weights = weights or load_init(config.init)

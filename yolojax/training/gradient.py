@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from yolojax.detector import Detector, Variables
+from yolojax.processor.platform import by_platform
 from yolojax.structures import Hyper, LossTerms, Targets
 
 
@@ -114,9 +115,7 @@ def accumulated_gradient(count: int) -> GradientOf:
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         # A rolled loop around convolutions is some twenty times slower on XLA's CPU backend (jax issue 12868).
         loop = partial(jax.lax.scan, step)
-        (gradients, state), stacked = jax.lax.platform_dependent(
-            (zero, state), parts, cpu=partial(loop, unroll=count), default=loop
-        )
+        (gradients, state), stacked = by_platform((zero, state), parts, cpu=partial(loop, unroll=count), default=loop)
         terms: LossTerms = jax.tree.map(join, stacked)
         loss, of_parts = terms.reduce()
         first = {index: name for name, index in reversed(groups.items())}

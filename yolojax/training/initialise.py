@@ -40,18 +40,20 @@ class Weights(NamedTuple):
 def load_init(path: str | Path) -> Weights:
     """Loads the weights to start from.
 
-    ``path`` is a ``.safetensors`` file, whose names are taken as they are, or anything that `load_detector` loads: a
-    run directory, a released detector, a published ``.pt``, an ``.npz`` of YOLOX arrays. The classes of a YOLOX or
-    YOLO-NAS need no names here, and where they have none, there is no description. Raises `CheckpointError` when it
-    cannot be read.
+    ``path`` is a ``.safetensors`` file, whose names are taken as they are unless they are those of a published family
+    (`yolojax.zoo.identify`), or anything that `load_detector` loads: a run directory, a released detector, a published
+    ``.pt``, an ``.npz`` of YOLOX arrays. The classes of a YOLOX or YOLO-NAS need no names here, and where they have
+    none, there is no description. Raises `CheckpointError` when it cannot be read.
     """
     path = user_path(path)
     if (count := _nameless_classes(path)) is not None:
         names = tuple(f"class{i}" for i in range(count))
         read = zoo.from_yolox if path.suffix.lower() == ".npz" else zoo.from_pytorch
         return Weights(read(path, class_names=names)[1], None)
-    if path.suffix == ".safetensors":
-        return Weights(load_weights(path), None)
+    if path.suffix.lower() == ".safetensors":
+        arrays = load_weights(path)
+        if zoo.identify(read_weight_file(path)) is None:
+            return Weights(arrays, None)
     if path.is_dir():
         folder = released_folder(path)
         if "custom" in load_description(folder)["detector"]:

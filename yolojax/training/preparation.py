@@ -16,7 +16,7 @@ from yolojax.config import TrainConfig, changed_settings
 from yolojax.data import Dataset, InputImages, Sampler, box_sizes_on_input, choose_input_size
 from yolojax.detector import Detector, check_parts
 from yolojax.errors import ConfigError
-from yolojax.inference.evaluate import check_classes
+from yolojax.inference.evaluate import DetectBatch, check_classes, make_detect_batch, validation_suppression
 from yolojax.progress import Reporter
 from yolojax.sharding.by_image import with_loss_by_image
 from yolojax.sharding.devices import Devices, all_devices, check_batch_size
@@ -39,6 +39,7 @@ class Preparation(NamedTuple):
       detector: what is trained.
       devices: all of them.
       step: the training step over all devices, compiled once for each input size.
+      detect_batch: detection over all devices, with which the run is measured.
       hyper: the traced hyper-parameters, as the configuration has them.
       hyper_at: changes them with the step; None where nothing does.
       seed: of everything random; ``step_seed`` is what the step was made with.
@@ -55,6 +56,7 @@ class Preparation(NamedTuple):
     detector: Detector
     devices: Devices
     step: Programs
+    detect_batch: DetectBatch
     hyper: Hyper
     hyper_at: HyperAt | None
     seed: PRNGKeyArray
@@ -106,8 +108,10 @@ def prepare(
     check_parts(shapes.variables["params"], config.freeze)
     step_of = step_maker(config, with_loss_by_image(detector, devices.split), hyper_at)
     step = Programs(step_of(step_seed), devices, donate=not keep_states)
+    sizes = sizes_of(config, detector)
     if config.batch_size == "auto":
-        size = find_batch_size(step, shapes, images, hyper, devices, reporter, config.accumulate)
+        # The largest of several input sizes needs most memory.
+        size = find_batch_size(step, shapes, images, hyper, devices, reporter, config.accumulate, sizes[-1])
         config = replace(config, batch_size=size)
     batch_size = config.batch_size
     assert batch_size != "auto"
@@ -120,6 +124,12 @@ def prepare(
         detector=detector,
         devices=devices,
         step=step,
+        detect_batch=make_detect_batch(
+            detector,
+            config.validation.max_detections,
+            devices.split,
+            suppress=validation_suppression(config.validation),
+        ),
         hyper=hyper,
         hyper_at=hyper_at,
         seed=seed,
@@ -127,7 +137,7 @@ def prepare(
         augmentation=augmentation,
         plain=plain,
         sampler=sampler_of(config.data, images.dataset, batch_size),
-        resize=_resize_of(config, detector, devices, reporter),
+        resize=_resize_of(config, sizes, detector, devices, reporter),
         fresh=fresh,
     )
 
@@ -182,10 +192,22 @@ def step_maker(
     return step_of
 
 
-def _resize_of(config: TrainConfig, detector: Detector, devices: Devices, reporter: Reporter) -> Resize | None:
+def sizes_of(config: TrainConfig, detector: Detector) -> tuple[tuple[int, int], ...]:
+    """Returns the input sizes that a run trains at, ``(height, width)`` in pixels, small ones first."""
+    spec, model = detector.spec, config.model
+    if model.multi_scale == 1:
+        return (spec.input_size,)
+    return sizes_around(spec.input_size, model.multi_scale, model.multi_scale_range, spec.strides[-1])
+
+
+def _resize_of(
+    config: TrainConfig,
+    sizes: tuple[tuple[int, int], ...],
+    detector: Detector,
+    devices: Devices,
+    reporter: Reporter,
+) -> Resize | None:
     if config.model.multi_scale == 1:
         return None
-    spec = detector.spec
-    sizes = sizes_around(spec.input_size, config.model.multi_scale, config.model.multi_scale_range, spec.strides[-1])
     reporter.say(f"training at {', '.join(f'{w} x {h}' for h, w in sizes)}, one program each")
-    return make_resize(config.seed, sizes, spec.preprocess, devices.split)
+    return make_resize(config.seed, sizes, detector.spec.preprocess, devices.split)

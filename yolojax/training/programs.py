@@ -15,6 +15,7 @@ from yolojax.config import TrainConfig
 from yolojax.data import InputImages, free_memory
 from yolojax.detector import Detector
 from yolojax.errors import ConfigError
+from yolojax.processor.platform import for_platform
 from yolojax.progress import Reporter
 from yolojax.sharding.devices import Devices
 from yolojax.structures import Batch, Hyper
@@ -49,7 +50,7 @@ class Programs:
         self.donates = donate
         self._devices = devices
         self._step = jax.jit(
-            step,
+            for_platform(devices.platform, step),
             donate_argnums=(0,) if donate else (),
             in_shardings=(devices.replicated, devices.split, devices.replicated),
             out_shardings=devices.replicated,
@@ -169,12 +170,16 @@ def find_batch_size(
     devices: Devices,
     reporter: Reporter,
     accumulate: int = 1,
+    input_size: tuple[int, int] | None = None,
 ) -> int:
     """Returns the batch size for ``auto``; its program is then compiled, and those of other sizes are forgotten.
 
-    The choice rests on XLA's analysis of the compiled programs; nothing is run.
+    The choice rests on XLA's analysis of the compiled programs; nothing is run. ``input_size`` is ``(height, width)``
+    of the batches in pixels, where it is not that of ``images``.
     """
     example = example_batch(images)
+    if input_size is not None:
+        example = example._replace(images=np.zeros((1, *input_size, 3), np.uint8))
     unit, limit = devices.number * accumulate, int(MEMORY_SHARE * memory_limit(devices.number))
     most = max(unit, min(LARGEST_BATCH, len(images) // STEPS_PER_EPOCH))
     asked: dict[int, int] = {}

@@ -49,6 +49,7 @@ class RunState:
       log: sums over the steps of the epoch that is under way.
       train_seconds: spent in steps, compilation included.
       spent_seconds: since the first step, everything included.
+      validation_seconds: of the last measurement; None before there was one.
     """
 
     train_data: str
@@ -57,6 +58,7 @@ class RunState:
     log: EpochLog = field(default_factory=EpochLog)
     train_seconds: float = 0.0
     spent_seconds: float = 0.0
+    validation_seconds: float | None = None
 
     @classmethod
     def start(cls, data: DataPair) -> RunState:
@@ -70,6 +72,7 @@ class RunState:
             "log": self.log.to_dict(),
             "train_seconds": self.train_seconds,
             "spent_seconds": self.spent_seconds,
+            "validation_seconds": self.validation_seconds,
             "data": self.train_data,
             "val_data": self.val_data,
             "environment": environment(),
@@ -89,6 +92,8 @@ class RunState:
             self.best = {name: Best(**values) for name, values in saved["best"].items()}
             self.log = EpochLog.from_dict(saved["log"])
             self.train_seconds, self.spent_seconds = float(saved["train_seconds"]), float(saved["spent_seconds"])
+            measured = saved["validation_seconds"]
+            self.validation_seconds = None if measured is None else float(measured)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{run}: its checkpoints are of another version of yolojax (no {error}); resume with that version"

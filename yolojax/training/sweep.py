@@ -30,6 +30,7 @@ from yolojax.detector import Detector, Variables, check_parts
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult
 from yolojax.inference.evaluate import evaluate_images, make_detect_batch, validation_suppression
+from yolojax.processor.platform import for_platform
 from yolojax.progress import Quiet, Reporter
 from yolojax.structures import Batch, Hyper, Targets
 from yolojax.training.augmentation import images_per_sample
@@ -123,6 +124,8 @@ def over_runs(train: Train, strategy: Strategy) -> Any:
     - ``devices``: one program in which every device trains its share of the runs, unrolled, without communication; the
       number of runs must be a multiple of the number of devices.
     """
+
+    train = for_platform(jax.default_backend(), train)
 
     def one(state: TrainState, images: Array, targets: Targets, order: Array, key: Array, hyper: Hyper) -> tuple:
         return train(state, TrainData(images, targets, order, key), hyper)

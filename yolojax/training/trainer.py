@@ -20,7 +20,7 @@ from jaxtyping import Int
 from yolojax.data import InputImages, device_batches, prefetch
 from yolojax.detector import Detector, Variables
 from yolojax.errors import NonFiniteError
-from yolojax.inference.evaluate import Evaluation, evaluate_images, make_detect_batch, validation_suppression
+from yolojax.inference.evaluate import Evaluation, evaluate_images
 from yolojax.progress import Reporter, Task
 from yolojax.sharding.devices import device_memory
 from yolojax.sharding.processes import any_process, first_of, is_first, replicate, wait_for_all
@@ -108,16 +108,9 @@ class Trainer:
         self._first_step, self._shown_total = self.step, self.total_steps
         self._saved_step, self._total_of_last_step = self.step, self.total_steps
         self._trained_before, self._compiled_before = run_state.train_seconds, run.step.seconds
-        self._last_validation = 0.0
         self._clock = Clock(run_state.spent_seconds)
         self._stop, self._stopping, self._ending = StopSignal(), False, False
         self._learning_rate = jax.jit(self._learning_rate_at)
-        self._detect_batch = make_detect_batch(
-            run.detector,
-            run.config.validation.max_detections,
-            run.devices.split,
-            suppress=validation_suppression(run.config.validation),
-        )
         self._exits = ExitStack()
         self._advance: Task | None = None
         self._batches: Iterator[tuple[Int[np.ndarray, " B"], Batch]] = iter(())
@@ -152,6 +145,9 @@ class Trainer:
         if isinstance(error, Exception) and not isinstance(error, NonFiniteError):
             self.save_after_error()
         self._exits.__exit__(kind, error, trace)
+        # A signal that came while the last epoch ended: its checkpoint is written, what is left is to resume.
+        if kind is None and any_process(self._stop.requested):
+            raise self._stop.exception()
 
     # ---- The loop
 
@@ -263,8 +259,9 @@ class Trainer:
                 self._clock.lap()  # the measurement that was given up is no time of training
                 self.save_and_stop()
             raise
-        self.evaluation, self._last_validation = (self.step, found["ema"]), self._clock.lap()
-        self.seconds["validate"] += self._last_validation
+        self.evaluation, elapsed = (self.step, found["ema"]), self._clock.lap()
+        self.run_state.validation_seconds = elapsed
+        self.seconds["validate"] += elapsed
         row |= validation_columns(found, config.select_by)
         for kind in self.run_state.note_improvements(found, config.select_by, epoch, self.step):
             if kind == "raw" or config.select == "best":
@@ -278,7 +275,7 @@ class Trainer:
         """Evaluates variables on the validation images."""
         assert self.val_images is not None
         return evaluate_images(
-            self._detect_batch,
+            self.run.detect_batch,
             self.run.detector,
             variables,
             self.val_images,
@@ -377,10 +374,21 @@ class Trainer:
         self.count_time()
         compiled = self.run.step.seconds - self._compiled_before
         pace = (self.run_state.train_seconds - self._trained_before - compiled) / (self.step - self._first_step)
-        left = minutes * 60 - self._clock.spent - self._last_validation
+        left = minutes * 60 - self._clock.spent - self._expected_validation(pace)
         planned = self.run.config.epochs * self.steps_per_epoch
         # The clocks of several processes differ, so that of the first decides.
         self.end_at(int(first_of(float(steps_that_fit(self.step, planned, left, pace)))))
+
+    def _expected_validation(self, seconds_per_step: float) -> float:
+        """Seconds to keep for the measurement at the end: those of the last one, or before it an estimate.
+
+        Measuring an image takes about a third of the time of training on it; the rest is for compiling the program.
+        """
+        if self.val_images is None:
+            return 0.0
+        if self.run_state.validation_seconds is not None:
+            return self.run_state.validation_seconds
+        return seconds_per_step * len(self.val_images) / self.run.batch_size
 
     def end_at(self, total_steps: int) -> None:
         """Moves the end of the run and of its learning-rate schedule. Nothing is compiled anew."""

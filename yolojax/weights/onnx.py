@@ -7,8 +7,6 @@ An ONNX file is one protobuf message. Only what is named here is read; the wire 
 
 import math
 import mmap
-import re
-from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from yolojax.weights._bounds import Budget, Malformed, guarded, map_file, object_budget
+from yolojax.weights._literal import parse_literal
 from yolojax.weights.foreign import Module, WeightFile
 
 _TYPES = {
@@ -38,7 +37,6 @@ _TYPES = {
 
 MAX_DIMENSIONS = 16
 MAX_TEXT = 1 << 20
-MAX_LITERAL = 1 << 16
 
 Span = tuple[int, int]
 
@@ -70,7 +68,7 @@ def _read(path: Path) -> WeightFile:
             metadata[{2: "producer", 3: "producer_version"}[field]] = reader.text(value)
         elif field == 14:
             entry = {number: reader.text(text) for number, text in reader.fields(reader.span(value))}
-            properties[entry.get(1, "")] = parse_literal(entry.get(2, ""))
+            properties[entry.get(1, "")] = parse_literal(entry.get(2, ""), reader.budget)
     if len(graphs) != 1:
         raise Malformed(f"an ONNX model with {len(graphs)} graphs; one is needed")
     arrays, modules, ends = _graph(reader, graphs[0])
@@ -274,27 +272,3 @@ def _listed(reader: _Wire, listed: list[tuple[int, int | Span]], dtype: np.dtype
         else:
             pieces.append(numbers.astype(dtype))
     return np.concatenate(pieces) if pieces else np.zeros(0, dtype)
-
-
-_LITERAL = re.compile(
-    r"""(?>'[^'\\\n]*+'|"[^"\\\n]*+"|[\s{}\[\](),:]|-?\d{1,18}+(?:\.\d*+)?+(?:[eE][-+]?\d{1,3}+)?+|True|False|None)*+"""
-)
-
-
-def parse_literal(text: str) -> Any:
-    """The value of a text that is a whole number, or a list, tuple or dictionary in Python's notation; else the text.
-
-    Exporters write class names and the input size this way. The text is not executed: only literals are accepted, of
-    limited length and depth.
-    """
-    if len(text) > MAX_LITERAL or not re.match(r"[\[{(]|-?\d{1,18}$", text) or _LITERAL.fullmatch(text) is None:
-        return text
-    depth = 0
-    for character in re.sub(r"'[^']*'|\"[^\"]*\"", "", text):
-        depth += (character in "([{") - (character in ")]}")
-        if depth > 8:
-            return text
-    try:
-        return literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text

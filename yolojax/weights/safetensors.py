@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from yolojax.weights._bounds import Malformed, guarded
+from yolojax.weights._bounds import Malformed, guarded, object_budget
+from yolojax.weights._literal import parse_literal
 from yolojax.weights.foreign import Module, WeightFile
 
 _TYPES = frozenset(("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "F64"))
 
 
 def read_safetensors(path: str | Path) -> WeightFile:
-    """Reads every tensor of a ``.safetensors`` file; metadata are texts, as the format has them.
+    """Reads every tensor of a ``.safetensors`` file. Metadata are texts, parsed where they are Python literals.
 
     Raises `CheckpointError` when the file is missing, damaged, or holds 8-bit floating numbers. The format has no
     checksum, so flipped bits among the numbers stay unseen.
@@ -28,7 +29,8 @@ def _read(path: Path) -> WeightFile:
     arrays: dict[str, np.ndarray] = {}
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
+            budget = object_budget(path.stat().st_size)
+            metadata = {name: parse_literal(text, budget) for name, text in (file.metadata() or {}).items()}
             for name in file.keys():  # noqa: SIM118 (not a dict)
                 kind = file.get_slice(name).get_dtype()
                 if kind not in _TYPES:
