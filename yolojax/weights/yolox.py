@@ -10,14 +10,14 @@ Names and order are those of Megvii's implementation (Megvii-BaseDetection/YOLOX
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from yolojax.errors import CheckpointError
 from yolojax.paths import user_path
-from yolojax.weights.foreign import Module, WeightFile, class_names, read_weight_file
+from yolojax.weights.foreign import Module, WeightFile, class_names, printable, read_weight_file
 from yolojax.weights.ultralytics import Names
 
 _SPATIAL = ((r"full", r""), (r"depthwise", r"dconv"), (r"pointwise", r"pconv"))
@@ -125,7 +125,8 @@ def read_yolox(path: str | Path) -> YOLOXWeights:
 def yolox_weights(file: WeightFile) -> YOLOXWeights | None:
     """Returns the weights of a YOLOX that a file holds; None if it holds another network."""
     if file.form != "onnx":
-        return _weights(file.tensors, str(file.path), class_names(file))
+        weights = _weights(file.tensors, str(file.path))
+        return None if weights is None else replace(weights, class_names=class_names(file))
     trained = _weights(file.tensors, str(file.path)) if f"{_STEM}.bn.weight" in file.tensors else None
     tensors = _exported(file) if trained is None else None
     found = trained if tensors is None else _weights(tensors, str(file.path))
@@ -133,12 +134,10 @@ def yolox_weights(file: WeightFile) -> YOLOXWeights | None:
         return None
     # Constants of the graph, such as shapes of a Reshape, are no tensors of the network.
     kept = {name: array for name, array in found.tensors.items() if name.startswith(("backbone.", "head."))}
-    return YOLOXWeights(**{**vars(found), "tensors": kept, "input_size": _input_size(file)})
+    return replace(found, tensors=kept, input_size=_input_size(file))
 
 
-def _weights(
-    tensors: Mapping[str, np.ndarray], source: str, names: tuple[str, ...] | None = None
-) -> YOLOXWeights | None:
+def _weights(tensors: Mapping[str, np.ndarray], source: str) -> YOLOXWeights | None:
     first = next((name for name in tensors if re.search(rf"(^|\.){re.escape(_STEM)}(\.conv)?\.weight$", name)), None)
     if first is None:
         return None
@@ -150,6 +149,8 @@ def _weights(
     if classes is None or stem.ndim != 4 or classes.ndim != 4:
         return None
     blocks = {match[1] for name in tensors if (match := re.match(r"backbone\.backbone\.dark2\.1\.m\.(\d+)\.", name))}
+    if not blocks:
+        return None
     return YOLOXWeights(
         source=source,
         tensors=tensors,
@@ -158,7 +159,6 @@ def _weights(
         stem=stem.shape[0],
         depthwise=any(".dconv." in name for name in tensors),
         num_classes=classes.shape[0],
-        class_names=names,
     )
 
 
@@ -189,7 +189,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 def _exported(file: WeightFile) -> dict[str, np.ndarray] | None:
     """The arrays of an exported network's convolutions by Megvii's fused names; None if it is no YOLOX."""
     nodes = [(name, node) for name, node in file.modules.items() if node.class_path == "onnx.Conv"]
-    numbers = [re.fullmatch(r"Conv_(\d+)", name) for name, _ in nodes]
+    numbers = [re.fullmatch(r"Conv_(\d{1,9})", name) for name, _ in nodes]
     if nodes and all(numbers):  # Older exporters number the nodes as they run; a simplifier may have moved them.
         nodes = [node for _, node in sorted(zip(numbers, nodes, strict=True), key=lambda pair: int(pair[0][1]))]  # type: ignore[index]
     kernels = [file.tensors.get((*node.attributes["inputs"], "", "")[1]) for _, node in nodes]
@@ -211,7 +211,7 @@ def _exported(file: WeightFile) -> dict[str, np.ndarray] | None:
         kernel, bias = (file.tensors.get(tensor) for tensor in (*node.attributes["inputs"][1:3], "")[:2])
         if kernel is None or bias is None or own not in (None, name):
             raise CheckpointError(
-                f"{file.path}: the convolution {node_name[:200]} is {name} by its place, but it "
+                f"{file.path}: the convolution {printable(node_name)[:200]} is {name} by its place, but it "
                 + (f"is called {own}" if own not in (None, name) else "has no bias: its normalisation is not fused")
                 + "; export the network again in evaluation mode"
             )
