@@ -189,9 +189,9 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 def _exported(file: WeightFile) -> dict[str, np.ndarray] | None:
     """The arrays of an exported network's convolutions by Megvii's fused names; None if it is no YOLOX."""
     nodes = [(name, node) for name, node in file.modules.items() if node.class_path == "onnx.Conv"]
-    numbers = [re.fullmatch(r"Conv_(\d{1,9})", name) for name, _ in nodes]
-    if nodes and all(numbers):  # Older exporters number the nodes as they run; a simplifier may have moved them.
-        nodes = [node for _, node in sorted(zip(numbers, nodes, strict=True), key=lambda pair: int(pair[0][1]))]  # type: ignore[index]
+    numbers = [int(match[1]) for name, _ in nodes if (match := re.fullmatch(r"Conv_(\d{1,9})", name))]
+    if len(numbers) == len(nodes):  # Older exporters number nodes as they run; a simplifier may have moved them.
+        nodes = [nodes[i] for i in np.argsort(numbers, kind="stable")]
     kernels = [file.tensors.get((*node.attributes["inputs"], "", "")[1]) for _, node in nodes]
     if not nodes or any(kernel is None or kernel.ndim != 4 for kernel in kernels):
         return None
