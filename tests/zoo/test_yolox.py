@@ -84,9 +84,9 @@ def test_measured_statistics_let_training_start_from_what_is_known(read):
         ("nano", 416, 0.91, 1.08),
         ("tiny", 416, 5.06, 6.45),
         ("s", 640, 9.0, 26.8),
-        ("m", 640, 25.3, 73.8),
-        ("l", 640, 54.2, 155.6),
-        ("x", 640, 99.1, 281.9),
+        pytest.param("m", 640, 25.3, 73.8, marks=pytest.mark.slow),
+        pytest.param("l", 640, 54.2, 155.6, marks=pytest.mark.slow),
+        pytest.param("x", 640, 99.1, 281.9, marks=pytest.mark.slow),
     ],
 )
 def test_sizes_are_the_published_ones(scale, side, parameters, gflops):
