@@ -33,6 +33,17 @@ def test_names_types_and_metadata_are_kept(tmp_path: Path) -> None:
     assert count_parameters(file) == 6 + 4
 
 
+def test_a_header_of_any_length_is_one(tmp_path: Path) -> None:
+    """One of 32 files begins with the byte 0x80, like a pickle: that is the last byte of its header's length."""
+    begins = set()
+    for length in range(0, 256, 8):
+        path = tmp_path / "weights.safetensors"
+        save_file({"w": np.ones(3, np.float32)}, path, metadata={"filler": "x" * length})
+        begins.add(path.read_bytes()[0])
+        assert list(read_weight_file(path).tensors) == ["w"]
+    assert 0x80 in begins
+
+
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({"w": np.ones(3, np.float32)}, path)

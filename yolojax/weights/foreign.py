@@ -21,6 +21,9 @@ from yolojax.paths import user_path
 LARGEST_INPUT = 16_384
 """Pixels of the largest input size that a file is believed to state."""
 
+LARGEST_HEADER = 1 << 30
+"""More bytes than the header of a safetensors file has (at most 100 MB). A pickle's first bytes are a larger number."""
+
 
 @dataclass(frozen=True)
 class Module:
@@ -93,15 +96,21 @@ def read_weight_file(path: str | Path, root: str | None = None) -> WeightFile:
             head = file.read(512)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); give the path of a weight file") from error
+    # First, since the length of a header may begin with the byte that a pickle begins with.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < LARGEST_HEADER:
+        _refuse_root(path, root)
+        return read_safetensors(path)
     if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80" or head[257:262] == b"ustar":
         return read_pytorch(path, root)
-    if root is not None:
-        raise CheckpointError(f"{path}: only a PyTorch file has entries to choose from; leave out root {root!r}")
-    if head[8:9] == b"{":
-        return read_safetensors(path)
+    _refuse_root(path, root)
     if re.match(rb"\x08[\x01-\x20]", head):  # The field ir_version of an ONNX model.
         return read_onnx(path)
     raise CheckpointError(f"{path}: no PyTorch, safetensors or ONNX file; give one of those")
+
+
+def _refuse_root(path: Path, root: str | None) -> None:
+    if root is not None:
+        raise CheckpointError(f"{path}: only a PyTorch file has entries to choose from; leave out root {root!r}")
 
 
 def class_names(file: WeightFile) -> tuple[str, ...] | None:
