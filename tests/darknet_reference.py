@@ -32,6 +32,19 @@ def convolve(x, kernel, stride, padding, groups):
     return out
 
 
+def local(x, kernel, stride, padding):
+    """``kernel [places, filters, channels, size, size]``."""
+    _, filters, _, size, _ = kernel.shape
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding)))
+    height, width = ((n - size) // stride + 1 for n in x.shape[1:])
+    out = np.zeros((filters, height, width))
+    for y in range(height):
+        for z in range(width):
+            window = x[:, y * stride : y * stride + size, z * stride : z * stride + size]
+            out[:, y, z] = np.tensordot(kernel[y * width + z], window, 3)
+    return out
+
+
 def maxpool(x, size, stride, padding):
     channels, h, w = x.shape
     height, width = ((n + padding - size) // stride + 1 for n in (h, w))
@@ -93,6 +106,16 @@ def run(cfg, arrays, image: np.ndarray, epsilon: float) -> list[np.ndarray]:
                 x = (x - own["mean"][:, None, None]) / np.sqrt(own["var"] + epsilon)[:, None, None]
                 x = x * own["scale"][:, None, None]
             x = ACTIVATIONS[layer.activation](x + own["bias"][:, None, None])
+        elif kind == "Connected":
+            x = own["kernel"] @ x.ravel()
+            if layer.batch_normalize:
+                x = (x - own["mean"]) / np.sqrt(own["var"] + epsilon) * own["scale"]
+            x = ACTIVATIONS[layer.activation](x + own["bias"])[:, None, None]
+        elif kind == "Local":
+            x = local(x, own["kernel"], layer.stride, layer.padding) + own["bias"]
+            x = ACTIVATIONS[layer.activation](x)
+        elif kind == "Crop":
+            x = x if layer.noadjust else x * 2 - 1
         elif kind == "Shortcut":
             x = weighted_sum([x, *(outputs[s] for s in layer.sources)], own.get("factors"), layer.normalisation)
             x = ACTIVATIONS[layer.activation](x)

@@ -28,6 +28,7 @@ class Preprocess:
       scale: pixels are divided by this (255 gives 0..1; 1 leaves 0..255).
       filter: how a photo shrinks: ``antialiased`` (Pillow's bilinear, which loses no small object), or ``bilinear``
         (OpenCV's, for detectors that were trained with it).
+      border: input pixels at every side that a photo leaves to the padding.
     """
 
     resize: Literal["letterbox", "stretch"] = "letterbox"
@@ -36,6 +37,7 @@ class Preprocess:
     channels: Literal["rgb", "bgr"] = "rgb"
     scale: float = 255.0
     filter: Filter = "antialiased"
+    border: int = 0
 
 
 class Placement(NamedTuple):
@@ -58,18 +60,19 @@ def place_on_input(size: tuple[int, int], input_size: tuple[int, int], preproces
     A letterboxed photo keeps its aspect ratio: both sides are multiplied by the largest ratio that fits and rounded.
     Raises `ConfigError` when one of the sizes has no pixel.
     """
-    (h, w), (input_h, input_w) = size, input_size
+    (h, w), border = size, preprocess.border
+    input_h, input_w = (side - 2 * border for side in input_size)
     if min(h, w, input_h, input_w) < 1:
         raise ConfigError(
             f"cannot place an image of size {size} on an input image of {input_size}: both need at least one pixel"
         )
     if preprocess.resize == "stretch":
-        return Placement(input_h, input_w, 0, 0)
+        return Placement(input_h, input_w, border, border)
     ratio = min(input_h / h, input_w / w)
     new_h, new_w = (max(1, min(input_h, round(h * ratio))), max(1, min(input_w, round(w * ratio))))
     if preprocess.align == "topleft":
-        return Placement(new_h, new_w, 0, 0)
-    return Placement(new_h, new_w, (input_h - new_h) // 2, (input_w - new_w) // 2)
+        return Placement(new_h, new_w, border, border)
+    return Placement(new_h, new_w, border + (input_h - new_h) // 2, border + (input_w - new_w) // 2)
 
 
 def scale_and_offset(

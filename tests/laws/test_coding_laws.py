@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from yolojax.coding import (
     boxes_to_distances,
     decode,
+    decode_yolov1,
     decode_yolov5,
     decode_yolox,
     dfl_expectation,
     distances_to_boxes,
     encode,
+    encode_yolov1,
     encode_yolov5,
     encode_yolox,
 )
@@ -23,6 +25,10 @@ unit = st.floats(0, 1, width=32)
 log_side = st.floats(float(np.log(2)), float(np.log(640)))
 log_ratio = st.floats(float(np.log(0.1)), float(np.log(3.9)))
 CODERS = {
+    "yolov1": (
+        lambda b, c, s, a: encode_yolov1(b, c, s, (448, 448)),
+        lambda r, c, s, a: decode_yolov1(r, c, s, (448, 448)),
+    ),
     "yolov3": (encode, decode),
     "yolov4": (lambda *a: encode(*a, scale_x_y=1.2), lambda *a: decode(*a, scale_x_y=1.2)),
     "yolov5": (encode_yolov5, decode_yolov5),

@@ -18,6 +18,8 @@ POINTS, STRIDES = coding.cell_centres(LEVELS)
 ANCHORS = jnp.array([[[6.0, 6.0], [10.0, 14.0]], [[24.0, 20.0], [30.0, 28.0]]])
 N, M, C, BINS = len(POINTS), 3, 2, 4
 HYPER = hyper_as_arrays(Hyper())
+GRID = Level(2, 5, 8)
+"""Ten cells with two predictions each: as many as `N`."""
 
 
 def inputs(seed):
@@ -104,6 +106,8 @@ ELEMENTWISE = {
     "coding.encode": lambda x: coding.encode(x["boxes"], *cells(), SIZES),
     "coding.decode_yolov5": lambda x: coding.decode_yolov5(x["raw"], *cells(), SIZES),
     "coding.encode_yolov5": lambda x: coding.encode_yolov5(x["boxes"], *cells(), SIZES),
+    "coding.decode_yolov1": lambda x: coding.decode_yolov1(x["raw"], *cells(), (32, 40)),
+    "coding.encode_yolov1": lambda x: coding.encode_yolov1(x["boxes"], *cells(), (32, 40)),
     "coding.decode_yolox": lambda x: coding.decode_yolox(x["raw"], *cells()),
     "coding.encode_yolox": lambda x: coding.encode_yolox(x["boxes"], *cells()),
     "coding.cell_offsets": lambda x: coding.cell_offsets(x["boxes"], *cells(), SIZES),
@@ -133,6 +137,7 @@ ASSIGNERS = {
     "assign.atss_assign": lambda x: assign.atss_assign(x["targets"], LEVELS, anchor_scale=2.0),
     "assign.simota_assign": lambda x: assign.simota_assign(x["targets"], LEVELS, predictions(x)),
     "assign.task_aligned_assign": lambda x: assign.task_aligned_assign(x["targets"], LEVELS, predictions(x)),
+    "assign.responsible_assign": lambda x: assign.responsible_assign(x["targets"], (GRID,), predictions(x)),
     "assign.one_to_one_assign": lambda x: assign.one_to_one_assign(x["targets"], LEVELS, predictions(x)),
     "assign.hungarian_assign": lambda x: assign.hungarian_assign(x["cost"], x["targets"]),
     "assign.matching_cost": lambda x: assign.matching_cost(x["boxes"], x["soft"], x["targets"], (32, 32)),
@@ -148,6 +153,14 @@ COMPOSED = {
     "losses.yolov8_loss": lambda x: losses.yolov8_loss(x["box_maps"], x["class_maps"], LEVELS, x["targets"], HYPER),
     "losses.yolox_loss": lambda x: losses.yolox_loss(
         x["raw_maps"], [m[..., :1] for m in x["class_maps"]], x["class_maps"], LEVELS, x["targets"], HYPER
+    ),
+    "losses.yolov1_loss": lambda x: losses.yolov1_loss(
+        x["logits"][:, :10].reshape(2, 2, 5, C),
+        x["far"].reshape(2, 2, 5, 2),
+        x["raw"].reshape(2, 2, 5, 2, 4),
+        GRID,
+        x["targets"],
+        HYPER,
     ),
     "losses.yolov5_loss": lambda x: losses.yolov5_loss(
         x["anchored_maps"], LEVELS, ANCHORS, x["targets"], HYPER, balance=(1.0, 0.4)

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from yolojax import zoo
 from yolojax.config import AugmentConfig, ModelConfig, OptimiserConfig, TrainConfig, ValidationConfig
 from yolojax.data import shapes_dataset
 from yolojax.training.fit import fit
@@ -23,27 +24,35 @@ FAMILIES = {
     "yolov9-auxiliary": {"auxiliary": True},
     "yolo11": {},
     "yolo12": {},
+    "yolonas": {},
+    "yolov1-tiny": {"width": 0.5},
 }
 """Names in the zoo, with what comes after a hyphen as a remark, and options; the scale is the smallest by default."""
 
-EPOCHS, MINUTES = 40, 30
+IMAGES = {"yolov1-tiny": {"size": (192, 192), "objects": 1}}
+"""Other images than those of 96 x 96 pixels: a cell of YOLOv1 has 64 pixels and learns one object."""
+
+EPOCHS, MINUTES = {"yolonas": 20}, 30
+"""Epochs where they are not 40, and the time that one core may take."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_learns_figures_that_it_has_not_seen(family, tmp_path):
-    """500 images of 96 x 96 pixels to train on, 100 others to measure on."""
+    """500 images to train on, 100 others to measure on."""
+    name = family if family in zoo.ARCHITECTURES else family.partition("-")[0]
+    images = {"size": (96, 96), **IMAGES.get(family, {})}
     config = TrainConfig(
-        model=ModelConfig(family.partition("-")[0], 96, options=FAMILIES[family]),
+        model=ModelConfig(name, images["size"][0], options=FAMILIES[family]),
         augment=AUGMENT,
         optimiser=OptimiserConfig(learning_rate=2e-3),
         validation=ValidationConfig(samples=0),
-        epochs=EPOCHS,
+        epochs=EPOCHS.get(family, 40),
         batch_size=16,
         validate_every=0,
         checkpoint_every=0,
     )
-    data = shapes_dataset(500, size=(96, 96)), shapes_dataset(100, size=(96, 96), split="val")
+    data = shapes_dataset(500, **images), shapes_dataset(100, split="val", **images)
     started = time.monotonic()
     run = fit(config, tmp_path / "run", data=data)
     minutes = (time.monotonic() - started) / 60

@@ -15,6 +15,7 @@ from yolojax.errors import ConfigError
 from yolojax.inference.predict import Predictor
 from yolojax.structures import Targets
 from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.yolox import SCALES
 
 NAMES = ("circle", "square", "star")
 INPUT_SIZE = (64, 96)
@@ -77,16 +78,25 @@ def test_measured_statistics_let_training_start_from_what_is_known(read):
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "millions", "gflops"),
-    # Megvii's README: parameters, and GFLOPs at the side trained for (theirs count a few additions as well).
-    [("yolox-nano", 416, 0.91, 1.08), ("yolox-s", 640, 9.0, 26.8)],
+    ("scale", "side", "parameters", "gflops"),
+    # Megvii's README: parameters in millions, and GFLOPs at the side trained for (theirs count a few additions too).
+    [
+        ("nano", 416, 0.91, 1.08),
+        ("tiny", 416, 5.06, 6.45),
+        ("s", 640, 9.0, 26.8),
+        pytest.param("m", 640, 25.3, 73.8, marks=pytest.mark.slow),
+        pytest.param("l", 640, 54.2, 155.6, marks=pytest.mark.slow),
+        pytest.param("x", 640, 99.1, 281.9, marks=pytest.mark.slow),
+    ],
 )
-def test_sizes_are_the_published_ones(name, side, millions, gflops):
-    detector = zoo.build(name, COCO_CLASSES, (side, side))
+def test_sizes_are_the_published_ones(scale, side, parameters, gflops):
+    detector = zoo.build(f"yolox-{scale}", COCO_CLASSES, (side, side))
     assert detector.spec.name == "yolox"
-    assert zoo.parameter_count(jax.eval_shape(detector.init, jax.random.key(0))) / 1e6 == pytest.approx(
-        millions, abs=0.05 if millions == 9.0 else 0.006
-    )
+    shapes = jax.eval_shape(detector.init, jax.random.key(0))
+    assert zoo.parameter_count(shapes) / 1e6 == pytest.approx(parameters, abs=0.006 if scale == "nano" else 0.06)
+    kernel = shapes["params"]["backbone"]["stem"]["conv"]["kernel"].shape
+    blocks = sum(name.startswith("bottleneck") for name in shapes["params"]["backbone"]["stage2"])
+    assert SCALES[blocks, kernel[-1], scale == "nano"] == scale
     assert zoo.forward_flops(detector) / 1e9 == pytest.approx(gflops, rel=0.04)
 
 

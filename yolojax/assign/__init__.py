@@ -7,6 +7,7 @@ Assigners of anchor-free detectors share the signature `AnchorFreeAssign`, those
 |---|---|---|---|---|
 | `best_anchor_assign` | `AnchoredAssign` | YOLOv2 to v4: anchor of best shape, cell of the centre | no | content |
 | `ratio_assign` | `AnchoredAssign` | YOLOv5, v7: side ratio, neighbour cells | no | own cell, then content |
+| `responsible_assign` | `AnchorFreeAssign` | YOLOv1: box of best IoU in the cell of the centre | yes | content |
 | `atss_assign` | `AnchorFreeAssign` | ATSS: threshold from statistics | no | highest IoU, then content |
 | `simota_assign` | `AnchorFreeAssign` | YOLOX: dynamic k | yes | lowest cost, then content |
 | `task_aligned_assign` | `AnchorFreeAssign` | TOOD, YOLOv8 and later | yes | highest IoU, then content |
@@ -22,6 +23,7 @@ from yolojax.assign._anchor_free import (
     hungarian_assign,
     matching_cost,
     one_to_one_assign,
+    responsible_assign,
     simota_assign,
     task_aligned_assign,
 )
@@ -70,6 +72,7 @@ __all__ = [
     "one_to_one_assign",
     "positives",
     "ratio_assign",
+    "responsible_assign",
     "shape_iou",
     "simota_assign",
     "sort_by_content",

@@ -186,6 +186,51 @@ def task_aligned_assign(
     return as_assigned(owner, index, target, objects)
 
 
+def responsible_assign(targets: Targets, levels: tuple[Level, ...], predictions: Predictions, /) -> Assigned:
+    """Assign to each object one of the boxes of the cell that holds its centre: that of highest IoU (YOLOv1).
+
+    A cell has several predictions next to one another and learns one object. Where several objects have their centre
+    in one cell, the first by content keeps it; the paper does not say which. Where no box of the cell overlaps the
+    object, the box whose ``(x, y, w, h)``, as shares of the input image, is nearest to the object's is taken, as in
+    Darknet. Scores of positives are their IoU. Class scores and objectness are not read. Predictions are read without
+    gradient.
+
+    Raises:
+      ConfigError: there is more than one level, or the number of predictions is no multiple of the number of cells.
+
+    Reference: Redmon et al. 2016, arXiv 1506.02640, section 2.2.
+    """
+    if len(levels) != 1:
+        raise ConfigError(f"responsible_assign: {len(levels)} levels; a network with one grid of cells is needed")
+    boxes, _, _ = _read(predictions)
+    (level,) = levels
+    objects = sort_by_content(targets)
+    per_cell = len(_points(levels, predictions)[0]) // (level.h * level.w)
+    centres = 0.5 * objects.boxes[..., :2] + 0.5 * objects.boxes[..., 2:]
+    column, row = (
+        jnp.clip(jnp.floor(centres[..., i] / level.stride), 0, count - 1).astype(jnp.int32)
+        for i, count in ((0, level.w), (1, level.h))
+    )
+    cell = row * level.w + column
+    _, has_cell = resolve_conflicts(
+        objects.assignable[..., None], cell[..., None], jnp.zeros((*cell.shape, 1)), level.h * level.w
+    )
+
+    index = cell[..., None] * per_cell + jnp.arange(per_cell, dtype=jnp.int32)[None, None]
+    own = jnp.take_along_axis(boxes, index.reshape(len(boxes), -1)[..., None], axis=1).reshape(*index.shape, 4)
+    truth = jnp.broadcast_to(objects.boxes[:, :, None], own.shape)
+    overlap = jnp.nan_to_num(paired_box_iou(own, truth))
+    size = jnp.asarray([level.w * level.stride, level.h * level.stride] * 2, jnp.float32).reshape(1, 1, 1, 4)
+    distance = jnp.sum(((xyxy_to_cxcywh(own) - xyxy_to_cxcywh(truth)) / size) ** 2, axis=-1)
+    distance = jnp.where(jnp.isfinite(distance), distance, jnp.inf)
+    meets = jnp.any(overlap > 0, axis=-1)
+    best = jnp.where(meets, jnp.argmax(overlap, axis=-1), jnp.argmin(distance, axis=-1))[..., None]
+    index = jnp.take_along_axis(index, best, axis=-1)
+    score = jnp.take_along_axis(overlap, best, axis=-1)
+    owner, won = resolve_conflicts(has_cell, index, score, boxes.shape[1])
+    return as_assigned(owner, index, jnp.where(won, score, 0.0), objects)
+
+
 def one_to_one_assign(
     targets: Targets,
     levels: tuple[Level, ...],

@@ -29,7 +29,7 @@ class Val:
     Attributes:
       model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
         weights, the .cfg and .weights of a Darknet (with its .names, so that classes have names), or the .pt of a
-        published YOLOv5, v5u, v8, v9, v10, 11 or 26.
+        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS (.pth, .safetensors).
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
       out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.

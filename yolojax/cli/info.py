@@ -34,10 +34,10 @@ class Info:
         if len(self.model) == 1 and self.model[0].suffix.lower() in FOREIGN:
             file = read_weight_file(self.model[0])
             try:
-                found, note = zoo.identify(file), None
+                found, note = zoo.identity(file), None
             except CheckpointError as error:  # a network that does not run here is described all the same
                 found, note = None, str(error)
-            print(describe(file, None if found is None else zoo.FAMILIES[found[0]].title + found[1]))
+            print(describe(file, found))
             if note is not None:
                 print(note)
             return 0

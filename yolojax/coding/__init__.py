@@ -2,6 +2,7 @@
 
 | functions | detectors | centre | size |
 |---|---|---|---|
+| `encode_yolov1`, `decode_yolov1` | YOLOv1 | unbounded offset from the cell | input size times the square |
 | `encode`, `decode` | YOLOv2, v3; v4 with ``scale_x_y`` | sigmoid in the cell | anchor times exp |
 | `encode_yolov5`, `decode_yolov5` | YOLOv5, v7 | sigmoid, half a cell beyond | anchor times 4 sigmoid squared |
 | `encode_yolox`, `decode_yolox` | YOLOX | unbounded offset from the cell | stride times exp |
@@ -13,11 +14,13 @@ from yolojax.coding._coders import (
     cell_offsets,
     decode,
     decode_distributions,
+    decode_yolov1,
     decode_yolov5,
     decode_yolox,
     dfl_expectation,
     distances_to_boxes,
     encode,
+    encode_yolov1,
     encode_yolov5,
     encode_yolox,
 )
@@ -30,11 +33,13 @@ __all__ = [
     "cell_offsets",
     "decode",
     "decode_distributions",
+    "decode_yolov1",
     "decode_yolov5",
     "decode_yolox",
     "dfl_expectation",
     "distances_to_boxes",
     "encode",
+    "encode_yolov1",
     "encode_yolov5",
     "encode_yolox",
     "flatten_levels",

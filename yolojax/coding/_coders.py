@@ -154,6 +154,43 @@ def encode_yolox(
     return jnp.concatenate([_centres(boxes) / stride - cells, log_ratio], axis=-1)
 
 
+def decode_yolov1(
+    raw: Float[Array, "*n 4"],
+    cells: Float[Array, "*#n 2"],
+    stride: float | int | Float[Array, "*#n"],
+    input_size: tuple[int, int],
+    *,
+    sqrt: bool = True,
+) -> Float[Array, "*n 4"]:
+    """Decode the raw predictions of YOLOv1 to boxes (xyxy, input pixels).
+
+    The centre is ``(t + cell) * stride`` and the size ``input size * t^2``, or ``input size * t`` without ``sqrt``
+    (arXiv 1506.02640, section 2.2, which predicts the square roots of the sides). ``input_size`` is ``(height, width)``
+    in pixels. Other arguments are those of `decode`.
+    """
+    raw = raw.astype(jnp.float32)
+    sides = jnp.asarray(input_size[::-1], jnp.float32).reshape((1,) * (raw.ndim - 1) + (2,))
+    centre = (raw[..., :2] + cells) * _per_box(stride, raw)
+    half = 0.5 * sides * (raw[..., 2:] ** 2 if sqrt else raw[..., 2:])
+    return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
+def encode_yolov1(
+    boxes: Float[Array, "*n 4"],
+    cells: Float[Array, "*#n 2"],
+    stride: float | int | Float[Array, "*#n"],
+    input_size: tuple[int, int],
+    *,
+    sqrt: bool = True,
+) -> Float[Array, "*n 4"]:
+    """The inverse of `decode_yolov1`, exact to 1e-3 pixel for boxes with positive sides."""
+    boxes = boxes.astype(jnp.float32)
+    sides = jnp.asarray(input_size[::-1], jnp.float32).reshape((1,) * (boxes.ndim - 1) + (2,))
+    shares = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0) / sides
+    offsets = _centres(boxes) / _per_box(stride, boxes) - cells
+    return jnp.concatenate([offsets, jnp.sqrt(shares) if sqrt else shares], axis=-1)
+
+
 def distances_to_boxes(
     points: Float[Array, "*#batch N 2"], distances: Float[Array, "*batch N 4"]
 ) -> Float[Array, "*batch N 4"]:

@@ -20,8 +20,8 @@ from yolojax.weights.class_names import read_class_names
 from yolojax.weights.released import fit_tree, load_description, load_weights
 
 _WANTED = (
-    "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, or a .pt of "
-    "YOLOv5, v8, v9, v10, 11 or 26"
+    "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, or a .pt or "
+    ".pth of YOLOv5, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS"
 )
 
 ModelPath = str | Path | Sequence[str | Path]
@@ -48,8 +48,8 @@ def load_detector(
         - a run directory (its ``best/`` is taken), the name of one in ``runs/``, or a folder with ``detector.json``;
         - ``FILE.cfg`` and ``FILE.weights`` of a Darknet (either finds the other beside it);
         - an ``.npz`` of YOLOX arrays by Megvii's names (`yolojax.zoo.from_yolox`);
-        - a ``.pt``, or another file of its tensors, of a published YOLOv5, v5u, v8, v9, v10, 11 or 26
-          (`yolojax.zoo.from_pytorch`);
+        - a ``.pt`` or ``.pth``, or another file of its tensors, of a published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or
+          YOLO-NAS (`yolojax.zoo.from_pytorch`);
 
         and with published files, where their classes have to be named, a text file of class names, one a line
         (``.names`` or ``.txt``).

@@ -4,6 +4,7 @@ A composed loss takes its assigner (`yolojax.assign`), its box loss and its clas
 
 | composed loss | ``assign`` | ``box_loss`` | ``class_loss`` |
 |---|---|---|---|
+| `yolov1_loss` | `AnchorFreeAssign` | squared errors | squared errors |
 | `yolov3_loss` | `AnchoredAssign` | `RawBoxLoss`; `on_decoded_boxes` makes one of a `BoxLoss` | `ClassLoss` |
 | `yolov5_loss` | `AnchoredAssign` | `BoxLoss` | `ClassLoss` |
 | `yolox_loss` | `AnchorFreeAssign` | `BoxLoss` | `ClassLoss` |
@@ -30,6 +31,7 @@ from yolojax.losses._elementwise import (
     with_label_smoothing,
 )
 from yolojax.losses.yolo26 import yolo26_loss
+from yolojax.losses.yolov1 import yolov1_loss
 from yolojax.losses.yolov3 import RawBoxLoss, on_decoded_boxes, squared_offset_loss, yolov3_loss
 from yolojax.losses.yolov5 import yolov5_loss
 from yolojax.losses.yolov8 import yolov8_loss
@@ -56,6 +58,7 @@ __all__ = [
     "with_class_weights",
     "with_label_smoothing",
     "yolo26_loss",
+    "yolov1_loss",
     "yolov3_loss",
     "yolov5_loss",
     "yolov8_loss",

@@ -1,6 +1,7 @@
 """The composed loss of YOLOv8 and the anchor-free detectors after it: task-aligned assignment, CIoU and DFL."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,7 @@ def yolov8_loss(
     assign: AnchorFreeAssign = task_aligned_assign,
     box_loss: BoxLoss = complete_box_iou_loss,
     class_loss: ClassLoss = binary_cross_entropy,
+    dfl_margin: float = 0.0,
 ) -> LossTerms:
     """Loss of per-level maps of ``4 * reg_max`` distance logits (left, top, right, bottom) and ``C`` class logits.
 
@@ -64,6 +66,8 @@ def yolov8_loss(
       assign: an assigner of `yolojax.assign` or your own; `functools.partial` sets its constants.
       box_loss: compares decoded boxes, xyxy in input pixels.
       class_loss: compares class logits with soft targets.
+      dfl_margin: in bins; the distances that the distribution learns stay this far below the last bin (.01 in PP-YOLOE,
+        arXiv 2203.16250).
 
     References: TOOD, arXiv 2108.07755, section 3.2.2 (here without its focal factor, as in YOLOv8); DFL, arXiv
     2006.04388, equation 6; CIoU, arXiv 1911.08287.
@@ -75,7 +79,7 @@ def yolov8_loss(
         targets,
         hyper,
         distances=dfl_expectation,
-        side_loss=_focal_side_loss,
+        side_loss=partial(_focal_side_loss, margin=dfl_margin),
         assign=assign,
         box_loss=box_loss,
         class_loss=class_loss,
@@ -83,10 +87,10 @@ def yolov8_loss(
 
 
 def _focal_side_loss(
-    bins: Float[Array, "B P 4 bins"], sides: Float[Array, "B P 4"], stride: Float[Array, "B P 1"]
+    bins: Float[Array, "B P 4 bins"], sides: Float[Array, "B P 4"], stride: Float[Array, "B P 1"], margin: float
 ) -> Float[Array, "B P 4"]:
-    """The distribution focal loss of each side."""
-    return distribution_focal_loss(bins, sides / stride)
+    """The distribution focal loss of each side; what is learnt stays ``margin`` bins below the last."""
+    return distribution_focal_loss(bins, jnp.minimum(sides / stride, bins.shape[-1] - 1 - margin))
 
 
 def distance_loss(

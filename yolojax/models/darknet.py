@@ -23,15 +23,20 @@ from yolojax.models.convolution_order import arrays_at, put_arrays
 from yolojax.models.darknet_parts import Parts, by_stride
 from yolojax.models.layers import ACTIVATIONS, BatchNorm, Conv, Style, is_folded
 from yolojax.models.network import Network
+from yolojax.models.yolov1 import ConnectedLayer, GridPrediction, LocalLayer, split_grid
 from yolojax.weights.darknet import Cfg
 from yolojax.weights.darknet_layers import (
     ACTIVATIONS as OUR_NAMES,
 )
 from yolojax.weights.darknet_layers import (
     Avgpool,
+    Connected,
     Convolutional,
+    Crop,
+    Detection,
     Dropout,
     Layer,
+    Local,
     Maxpool,
     Region,
     Reorg,
@@ -169,6 +174,13 @@ class DarknetPart(nn.Module):
         match layer:
             case Convolutional():
                 return Convolution(layer, style=self.style, name=f"conv{number}")(x, train)
+            case Connected():
+                return connected(layer, number, self.style)(x, train)
+            case Local():
+                shape = (layer.filters, layer.size, layer.stride, layer.padding)
+                return LocalLayer(*shape, OUR_NAMES[layer.activation], self.style, name=f"local{number}")(x, train)
+            case Crop():
+                return x if layer.noadjust else 2 * x - 1
             case Shortcut():
                 return WeightedSum(layer, name=f"shortcut{number}")(inputs)
             case Route():
@@ -195,8 +207,16 @@ class DarknetPart(nn.Module):
                 raise TypeError(f"{layer} belongs to no part")
 
 
+def connected(layer: Connected, number: int, style: Style) -> ConnectedLayer:
+    """A ``[connected]`` layer."""
+    activation = OUR_NAMES[layer.activation]
+    return ConnectedLayer(layer.outputs, layer.batch_normalize, activation, style, name=f"connected{number}")
+
+
 class DarknetHead(nn.Module):
     """The raw prediction maps ``[B, h, w, A, 5 + C]`` in float32, one for each of ``detections``, in their order.
+
+    A ``[detection]`` layer gives a `GridPrediction` instead.
 
     Before a ``new_coords`` layer the convolution's logistic activation is left to the decoder, so that maps hold logits
     whatever the version.
@@ -208,10 +228,13 @@ class DarknetHead(nn.Module):
     style: Style = Style()
 
     @nn.compact
-    def __call__(self, inputs: Maps, train: bool) -> tuple[Float[Array, "B _h _w _A P"], ...]:
+    def __call__(self, inputs: Maps, train: bool) -> tuple[Float[Array, "B _h _w _A P"] | GridPrediction, ...]:
         maps = []
         for number in self.detections:
             detection = self.layers[number]
+            if isinstance(detection, Detection):
+                maps.append(self._grid(detection, number, inputs, train))
+                continue
             assert isinstance(detection, Yolo | Region)
             anchors, before = len(detection.anchors), self.layers[number - 1]
             if number - 1 in self.own and isinstance(before, Convolutional):
@@ -222,6 +245,17 @@ class DarknetHead(nn.Module):
                 x = inputs[number - 1]
             maps.append(x.reshape(*x.shape[:3], anchors, -1).astype(jnp.float32))
         return tuple(maps)
+
+    def _grid(self, detection: Detection, number: int, inputs: Maps, train: bool) -> GridPrediction:
+        before = self.layers[number - 1]
+        x = inputs[number - 1 if number - 1 not in self.own else sources_of(self.layers, number - 1)[0]]
+        if number - 1 in self.own and isinstance(before, Connected):
+            x = connected(before, number - 1, self.style)(x, train)
+        elif number - 1 in self.own:
+            assert isinstance(before, Convolutional)
+            x = Convolution(before, style=self.style, name=f"conv{number - 1}")(x, train)
+        values = x.transpose(0, 3, 1, 2).reshape(x.shape[0], 1, 1, -1)
+        return split_grid(values, detection.side, detection.boxes)
 
 
 def darknet_network(cfg: Cfg, parts: Parts, style: Style) -> Network:
@@ -247,19 +281,56 @@ def variables_from_arrays(parts: Parts, arrays: Mapping[int, Mapping[str, np.nda
             stored = arrays.get(number, {})
             if "factors" in stored:
                 variables["params"][part][f"shortcut{number}"] = {"factors": stored["factors"]}
-            elif stored:
+            elif stored and stored["kernel"].ndim == 4:
                 put_arrays(variables, (part, f"conv{number}", "conv"), stored)
+            elif stored and stored["kernel"].ndim == 5:
+                variables["params"][part][f"local{number}"] = _local_variables(stored)
+            elif stored:
+                params: dict[str, Any] = {"kernel": np.ascontiguousarray(stored["kernel"].T)}
+                if "scale" in stored:
+                    params["norm"] = {"scale": stored["scale"], "bias": stored["bias"]}
+                    running = {"norm": {"mean": stored["mean"], "var": stored["var"]}}
+                    variables["batch_stats"].setdefault(part, {})[f"connected{number}"] = running
+                else:
+                    params["bias"] = stored["bias"]
+                variables["params"][part][f"connected{number}"] = params
     return variables
 
 
-def arrays_from_variables(parts: Parts, variables: Mapping[str, Any]) -> dict[int, dict[str, np.ndarray]]:
+def _local_variables(stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    filters, rows, columns = stored["bias"].shape
+    kernel = stored["kernel"].reshape(rows, columns, filters, -1).transpose(0, 1, 3, 2)
+    return {"kernel": np.ascontiguousarray(kernel), "bias": stored["bias"].ravel()}
+
+
+def _local_arrays(params: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
+    kernel = np.asarray(params["kernel"])
+    rows, columns, _, filters = kernel.shape
+    stored = kernel.transpose(0, 1, 3, 2).reshape(rows * columns, filters, -1, size, size)
+    return {"kernel": np.ascontiguousarray(stored), "bias": np.asarray(params["bias"]).reshape(filters, rows, columns)}
+
+
+def arrays_from_variables(cfg: Cfg, parts: Parts, variables: Mapping[str, Any]) -> dict[int, dict[str, np.ndarray]]:
     """The inverse of `variables_from_arrays`."""
     arrays: dict[int, dict[str, np.ndarray]] = {}
     for part, numbers in parts._asdict().items():
         params = variables["params"][part]
         for number in numbers:
+            layer = cfg.layers[number]
             if f"shortcut{number}" in params:
                 arrays[number] = {"factors": np.asarray(params[f"shortcut{number}"]["factors"])}
             elif f"conv{number}" in params:
                 arrays[number] = arrays_at(variables, (part, f"conv{number}", "conv"))
+            elif isinstance(layer, Local):
+                arrays[number] = _local_arrays(params[f"local{number}"], layer.size)
+            elif isinstance(layer, Connected):
+                own = params[f"connected{number}"]
+                stored = {"kernel": np.ascontiguousarray(np.asarray(own["kernel"]).T)}
+                if "norm" in own:
+                    running = variables["batch_stats"][part][f"connected{number}"]["norm"]
+                    stored |= {name: np.asarray(own["norm"][name]) for name in ("bias", "scale")}
+                    stored |= {name: np.asarray(running[name]) for name in ("mean", "var")}
+                else:
+                    stored["bias"] = np.asarray(own["bias"])
+                arrays[number] = stored
     return arrays

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from yolojax.weights.darknet import Cfg, layer_shapes
 from yolojax.weights.darknet_layers import (
+    Connected,
     Convolutional,
     Layer,
     Maxpool,
-    Region,
+    Prediction,
     Route,
     Shortcut,
     Upsample,
-    Yolo,
     sources_of,
 )
 
@@ -37,7 +37,7 @@ def backbone_length(cfg: Cfg) -> int:
     CSPDarknet-53 105, the backbone of YOLOv3-tiny 13.
     """
     layers = cfg.layers
-    stop = next(i for i, layer in enumerate(layers) if isinstance(layer, Upsample | Yolo | Region))
+    stop = next(i for i, layer in enumerate(layers) if isinstance(layer, Upsample | Prediction))
     strided = [
         i for i, layer in enumerate(layers[:stop]) if isinstance(layer, Convolutional | Maxpool) and layer.stride > 1
     ]
@@ -55,7 +55,7 @@ def backbone_length(cfg: Cfg) -> int:
 
 def _end_of_run(layers: tuple[Layer, ...], first: int, stop: int) -> int:
     """The end of the backbone among layers ``first`` to ``stop``, of which none is a shortcut."""
-    last = stop - 1 if isinstance(layers[stop], Yolo | Region) else stop  # without the prediction itself
+    last = stop - 1 if isinstance(layers[stop], Prediction) else stop  # without the prediction itself
     channels = {i: layer.filters for i in range(first, last) if isinstance(layer := layers[i], Convolutional)}
     if not channels:
         return stop
@@ -79,7 +79,7 @@ def split_parts(cfg: Cfg, length: int) -> Parts:
     head = {
         number - 1
         for number in cfg.detections
-        if isinstance(cfg.layers[number - 1], Convolutional) and readers[number - 1] == [number]
+        if isinstance(cfg.layers[number - 1], Convolutional | Connected) and readers[number - 1] == [number]
     }
     others = [i for i in range(len(cfg.layers)) if i not in head and i not in cfg.detections]
     return Parts(tuple(i for i in others if i < length), tuple(i for i in others if i >= length), tuple(sorted(head)))

@@ -16,7 +16,7 @@ from yolojax.data import InputImages
 from yolojax.detector import Detector, DetectorSpec, Variables, freeze_mask
 from yolojax.errors import CheckpointError
 from yolojax.inference.loading import load_detector, released_folder
-from yolojax.paths import user_path
+from yolojax.paths import FOREIGN, user_path
 from yolojax.progress import Reporter
 from yolojax.training.preparation import Preparation
 from yolojax.training.state import TrainState, wrap_variables
@@ -42,12 +42,14 @@ def load_init(path: str | Path) -> Weights:
 
     ``path`` is a ``.safetensors`` file, whose names are taken as they are unless they are those of a published family
     (`yolojax.zoo.identify`), or anything that `load_detector` loads: a run directory, a released detector, a published
-    ``.pt``, an ``.npz`` of YOLOX arrays. Of the latter the classes need no names here, and unless they are COCO's they
-    have none, so there is no description. Raises `CheckpointError` when it cannot be read.
+    ``.pt``, an ``.npz`` of YOLOX arrays. The classes of a YOLOX or YOLO-NAS need no names here, and where they have
+    none, there is no description. Raises `CheckpointError` when it cannot be read.
     """
     path = user_path(path)
-    if path.suffix.lower() == ".npz" and (count := read_yolox(path).num_classes) != len(COCO_CLASSES):
-        return Weights(zoo.from_yolox(path, class_names=tuple(f"class{i}" for i in range(count)))[1], None)
+    if (count := _nameless_classes(path)) is not None:
+        names = tuple(f"class{i}" for i in range(count))
+        read = zoo.from_yolox if path.suffix.lower() == ".npz" else zoo.from_pytorch
+        return Weights(read(path, class_names=names)[1], None)
     if path.suffix.lower() == ".safetensors":
         arrays = load_weights(path)
         if zoo.identify(read_weight_file(path)) is None:
@@ -59,6 +61,19 @@ def load_init(path: str | Path) -> Weights:
             return Weights(load_weights(folder / WEIGHTS), None)
     detector, variables = load_detector(path)
     return Weights(variables, detector.spec)
+
+
+def _nameless_classes(path: Path) -> int | None:
+    """How many classes a published YOLOX or YOLO-NAS has, where neither its file nor COCO names them."""
+    if path.suffix.lower() == ".npz":
+        weights = read_yolox(path)
+    elif path.suffix.lower() in FOREIGN and path.is_file():
+        file = read_weight_file(path)
+        weights = next((found for other in zoo.OTHERS.values() if (found := other.read(file)) is not None), None)
+    else:
+        return None
+    nameless = weights is not None and weights.class_names is None and weights.num_classes != len(COCO_CLASSES)
+    return weights.num_classes if nameless else None
 
 
 def start_from(weights: Weights, source: str, state: TrainState, run: Preparation, reporter: Reporter) -> TrainState:

@@ -3,12 +3,17 @@
 A file is a header and then, layer by layer as the ``.cfg`` lists them, float32 values without names or sizes. Header:
 three int32 (major, minor, revision) and how many images training has seen, as uint64 from version 0.2 on, before that
 as int32; 20 or 16 bytes, little-endian. A convolution stores ``bias, scale, mean, var, kernel`` with batch
-normalisation and ``bias, kernel`` without; a weighted shortcut stores its ``factors``.
+normalisation and ``bias, kernel`` without; a connected layer ``bias, kernel`` and then ``scale, mean, var`` where it
+has them; a local layer ``bias, kernel``; a weighted shortcut its ``factors``. A version of more than 1000 says that the
+kernels of connected layers are stored transposed.
 
 | array | shape |
 |---|---|
 | ``bias`` (beta of a normalised convolution), ``scale`` (gamma), ``mean``, ``var`` | ``[filters]`` |
 | ``kernel`` | ``[filters, channels / groups, size, size]`` |
+| ``kernel`` of a connected layer | ``[outputs, inputs]``, inputs by channel, row, column |
+| ``kernel`` of a local layer | ``[places, filters, channels, size, size]``, places row by row |
+| ``bias`` of a local layer | ``[filters, rows, columns]`` |
 | ``factors`` | ``[terms]`` or ``[terms, channels]`` |
 """
 
@@ -27,7 +32,7 @@ from yolojax.errors import CheckpointError
 from yolojax.files import write_whole
 from yolojax.paths import user_path
 from yolojax.weights.darknet_cfg import parse_cfg, read_cfg
-from yolojax.weights.darknet_layers import Cfg, Convolutional, Shortcut, title
+from yolojax.weights.darknet_layers import Cfg, Connected, Convolutional, Local, Shortcut, title
 from yolojax.weights.darknet_shapes import Shape, layer_shapes
 from yolojax.weights.darknet_write import format_cfg
 
@@ -67,6 +72,11 @@ class Header(NamedTuple):
         wide = 10 * self.major + self.minor >= 2 and self.major < 1000 and self.minor < 1000
         return "<iiiQ" if wide else "<iiii"
 
+    @property
+    def transposed(self) -> bool:
+        """Whether the kernels of connected layers are stored as ``[inputs, outputs]``."""
+        return self.major > 1000 or self.minor > 1000
+
 
 class Weights(NamedTuple):
     """A file's header and its arrays."""
@@ -94,6 +104,16 @@ def stored_arrays(cfg: Cfg) -> list[Stored]:
             stored += [Stored(number, name, (layer.filters,)) for name in names]
             kernel = (layer.filters, channels // layer.groups, layer.size, layer.size)
             stored.append(Stored(number, "kernel", kernel))
+        elif isinstance(layer, Connected):
+            inputs = math.prod(shapes[number - 1]) if number else 3 * cfg.height * cfg.width
+            stored += [Stored(number, "bias", (layer.outputs,)), Stored(number, "kernel", (layer.outputs, inputs))]
+            names = ("scale", "mean", "var") if layer.batch_normalize else ()
+            stored += [Stored(number, name, (layer.outputs,)) for name in names]
+        elif isinstance(layer, Local):
+            rows, columns, filters = shapes[number]
+            channels = shapes[number - 1].channels if number else 3
+            kernel = (rows * columns, filters, channels, layer.size, layer.size)
+            stored += [Stored(number, "bias", (filters, rows, columns)), Stored(number, "kernel", kernel)]
         elif isinstance(layer, Shortcut) and layer.weights != "none":
             terms = 1 + len(layer.sources)
             shape = (terms,) if layer.weights == "per_layer" else (terms, shapes[number].channels)
@@ -139,7 +159,9 @@ def read_stored(path: str | Path, stored: Sequence[Stored], title_of: Callable[[
                 f"{path}: ends in {title_of(number)}: {have} of the {count} values of {name} are there{whole}; the "
                 "file is cut short or belongs to another network"
             )
-        values = np.frombuffer(content, "<f4", count, start).astype(np.float32).reshape(shape)
+        values = np.frombuffer(content, "<f4", count, start).astype(np.float32)
+        transposed = len(shape) == 2 and name == "kernel" and header.transposed
+        values = np.ascontiguousarray(values.reshape(shape[::-1]).T) if transposed else values.reshape(shape)
         finite = bool(np.isfinite(values).all())
         if not finite or (name == "var" and values.min() < 0):
             raise CheckpointError(
@@ -202,6 +224,7 @@ def stored_bytes(
             raise CheckpointError(f"{where} is missing; the arrays belong to another network")
         if values.shape != shape or values.dtype != np.float32:
             raise CheckpointError(f"{where} is {values.dtype} of shape {values.shape}, not float32 of shape {shape}")
+        values = values.T if len(shape) == 2 and name == "kernel" and header.transposed else values
         parts.append(np.ascontiguousarray(values, "<f4").tobytes())
     return b"".join(parts)
 

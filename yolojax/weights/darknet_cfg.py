@@ -16,10 +16,15 @@ from yolojax.weights.darknet_layers import (
     ACTIVATIONS,
     Avgpool,
     Cfg,
+    Connected,
     Convolutional,
+    Crop,
+    Detection,
     Dropout,
     Layer,
+    Local,
     Maxpool,
+    Prediction,
     Region,
     Reorg,
     Route,
@@ -75,17 +80,19 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
         options = Options(section, source)
         layers.append(_SECTIONS[section.name](options, number, layers))
         options.finish()
-        if number and isinstance(layers[-2], Yolo | Region) and number - 1 in sources_of(tuple(layers), number):
+        if number and isinstance(layers[-2], Prediction) and number - 1 in sources_of(tuple(layers), number):
             raise ConfigError(
                 f"{source}: line {section.line}: layer {number} [{section.name}] would read the boxes of layer "
                 f"{number - 1}; put a [route] before it that names what it reads"
             )
     cfg = Cfg(width, height, letter_box, tuple(layers))
     if not cfg.detections:
-        raise ConfigError(f"{source}: has no [yolo] or [region] layer; a detector needs one")
-    found = {layer.classes for layer in layers if isinstance(layer, Yolo | Region)}
+        raise ConfigError(f"{source}: has no [yolo], [region] or [detection] layer; a detector needs one")
+    found = {layer.classes for layer in layers if isinstance(layer, Prediction)}
     if len(found) > 1:
         raise ConfigError(f"{source}: its prediction layers name {sorted(found)} classes; all must name equally many")
+    if len(cfg.detections) > 1 and any(isinstance(cfg.layers[i], Detection) for i in cfg.detections):
+        raise ConfigError(f"{source}: has a [detection] beside other prediction layers; it must be the only one")
     layer_shapes(cfg, (height, width), source)
     return cfg
 
@@ -138,7 +145,7 @@ def _sources(options: Options, key: str, number: int, layers: list[Layer]) -> tu
     for source in sources:
         if not 0 <= source < number:
             raise options.fail(key, f"this is layer {number}; it can read layers 0 to {number - 1}")
-        if isinstance(layers[source], Yolo | Region):
+        if isinstance(layers[source], Prediction):
             raise options.fail(key, f"{title(layers[source], source)} gives boxes, which no layer can read")
     return sources
 
@@ -193,6 +200,52 @@ def _reorg(options: Options, number: int, layers: list[Layer]) -> Reorg:
 def _dropout(options: Options, number: int, layers: list[Layer]) -> Dropout:
     options.unsupported(dropblock=0, dropblock_size_rel=0, dropblock_size_abs=0)
     return Dropout(options.section.line, options.real("probability", 0.2, 0.0, 0.999))
+
+
+def _connected(options: Options, number: int, layers: list[Layer]) -> Connected:
+    return Connected(
+        line=options.section.line,
+        outputs=options.integer("output", 1, 1, MOST_FILTERS),
+        batch_normalize=options.flag("batch_normalize"),
+        activation=options.choice("activation", "logistic", _NAMED_ACTIVATIONS),
+    )
+
+
+def _local(options: Options, number: int, layers: list[Layer]) -> Local:
+    size = options.integer("size", 1, 1, 127)
+    # Darknet counts its outputs as if the kernel were 3x3 wherever it pads, and pads by one pixel.
+    if options.integer("pad", 0, 0, 1) and size != 3:
+        raise options.fail("pad", "not supported; a [local] layer is padded only where size=3")
+    return Local(
+        line=options.section.line,
+        filters=options.integer("filters", 1, 1, MOST_FILTERS),
+        size=size,
+        stride=options.integer("stride", 1, 1, 64),
+        padding=options.integer("pad", 0, 0, 1),
+        activation=options.choice("activation", "logistic", _NAMED_ACTIVATIONS),
+    )
+
+
+def _crop(options: Options, number: int, layers: list[Layer]) -> Crop:
+    height, width = (options.integer(f"crop_{side}", 1, 1, LARGEST_SIDE) for side in ("height", "width"))
+    return Crop(options.section.line, height, width, options.flag("noadjust"))
+
+
+def _detection(options: Options, number: int, layers: list[Layer]) -> Detection:
+    if options.integer("coords", 1, 0, 1024) != 4:
+        raise options.fail("coords", "not supported; only coords=4 is")
+    options.unsupported(reorg=0)
+    scales = ("object_scale", "noobject_scale", "class_scale", "coord_scale")
+    return Detection(
+        line=options.section.line,
+        side=options.integer("side", 7, 1, 1024),
+        boxes=options.integer("num", 1, 1, 1024),
+        classes=options.integer("classes", 1, 1, MOST_CLASSES),
+        sqrt=options.flag("sqrt"),
+        softmax=options.flag("softmax"),
+        rescore=options.flag("rescore"),
+        **{scale: options.real(scale, 1.0, 0.0, 1e6) for scale in scales},
+    )
 
 
 def _scale_channels(options: Options, number: int, layers: list[Layer]) -> ScaleChannels:
@@ -261,8 +314,12 @@ _SECTIONS: dict[str, Callable[[Options, int, list[Layer]], Layer]] = {
     "avgpool": _avgpool,
     "reorg": _reorg,
     "dropout": _dropout,
+    "connected": _connected,
+    "local": _local,
+    "crop": _crop,
     "scale_channels": _scale_channels,
     "sam": _sam,
     "yolo": _yolo,
     "region": _region,
+    "detection": _detection,
 }

@@ -104,6 +104,38 @@ class Dropout:
 
 
 @dataclass(frozen=True)
+class Connected:
+    """Every output reads every input; inputs count channel by channel, then row by row. The output has one cell."""
+
+    line: int
+    outputs: int
+    batch_normalize: bool
+    activation: str
+
+
+@dataclass(frozen=True)
+class Local:
+    """A convolution whose kernel and bias differ from place to place; ``padding`` is in pixels on every side."""
+
+    line: int
+    filters: int
+    size: int
+    stride: int
+    padding: int
+    activation: str
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Values from 0..1 become -1..1 unless ``noadjust``. Only crops of the whole input are read, which cut nothing."""
+
+    line: int
+    height: int
+    width: int
+    noadjust: bool
+
+
+@dataclass(frozen=True)
 class ScaleChannels:
     """Squeeze and excite: the ``source``'s channels (or, ``scale_wh``, its places) times the layer before."""
 
@@ -147,7 +179,33 @@ class Region:
     ignore_thresh: float
 
 
-Detection = Yolo | Region
+@dataclass(frozen=True)
+class Detection:
+    """The prediction of YOLOv1: ``side`` by ``side`` cells, each with ``classes`` and ``boxes`` boxes.
+
+    ``sqrt``: sides are predicted as their square roots; ``rescore``: confidence learns the IoU instead of 1. The scales
+    weigh the parts of the loss.
+    """
+
+    line: int
+    side: int
+    boxes: int
+    classes: int
+    sqrt: bool
+    softmax: bool
+    rescore: bool
+    object_scale: float
+    noobject_scale: float
+    class_scale: float
+    coord_scale: float
+
+    @property
+    def values(self) -> int:
+        """How many numbers the layer before it gives."""
+        return self.side**2 * (self.classes + 5 * self.boxes)
+
+
+Prediction = Yolo | Region | Detection
 Layer = (
     Convolutional
     | Shortcut
@@ -157,10 +215,14 @@ Layer = (
     | Avgpool
     | Reorg
     | Dropout
+    | Connected
+    | Local
+    | Crop
     | ScaleChannels
     | Sam
     | Yolo
     | Region
+    | Detection
 )
 
 
@@ -176,14 +238,19 @@ class Cfg:
     @property
     def detections(self) -> tuple[int, ...]:
         """The numbers of the prediction layers."""
-        return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Yolo | Region))
+        return tuple(i for i, layer in enumerate(self.layers) if isinstance(layer, Prediction))
 
     @property
     def classes(self) -> int:
         """How many classes the prediction layers tell apart."""
         first = self.layers[self.detections[0]]
-        assert isinstance(first, Yolo | Region)
+        assert isinstance(first, Prediction)
         return first.classes
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether the weights fit this input size alone, because some differ from place to place."""
+        return any(isinstance(layer, Connected | Local | Detection) for layer in self.layers)
 
 
 def sources_of(layers: tuple[Layer, ...], number: int) -> tuple[int, ...]:

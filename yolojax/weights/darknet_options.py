@@ -43,6 +43,8 @@ TRAINING = {
         jitter rescore object_scale noobject_scale class_scale coord_scale mask_scale absolute random bias_match max map
         focal_loss resize classfix log sqrt
     """),
+    "detection": _words("jitter forced random max"),
+    "crop": _words("flip angle saturation exposure shift"),
 }
 """Keys that steer Darknet's training or its own drawing, by section. They are read over, knowingly: no value that a
 network computes depends on them."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from yolojax.errors import ConfigError
 from yolojax.weights.darknet_layers import (
     Avgpool,
     Cfg,
+    Connected,
     Convolutional,
+    Crop,
+    Detection,
     Layer,
+    Local,
     Maxpool,
     Region,
     Reorg,
@@ -61,6 +66,10 @@ def layer_shapes(cfg: Cfg, input_size: tuple[int, int], source: str = "cfg") -> 
 
 
 def _values(layer: Layer, before: Shape) -> int:
+    if isinstance(layer, Connected):
+        return layer.outputs * math.prod(before)
+    if isinstance(layer, Local):
+        return math.prod(_output(layer, [before])) * before.channels * layer.size**2
     return layer.filters * before.channels * layer.size**2 if isinstance(layer, Convolutional) else 0
 
 
@@ -86,6 +95,16 @@ def _misfit(layer: Layer, inputs: list[Shape]) -> str | None:
         return f"an input of {first} is not divisible by its stride {layer.stride}"
     if isinstance(layer, Reorg) and first.channels % layer.stride**2:
         return f"{first.channels} channels are not divisible by the square of its stride {layer.stride}"
+    if isinstance(layer, Crop) and (layer.height, layer.width) != first[:2]:
+        return (
+            f"cuts {layer.width} x {layer.height} out of {first.width} x {first.height}, and boxes would be relative "
+            "to another image; only crops of the whole input are supported"
+        )
+    if isinstance(layer, Detection) and math.prod(first) != layer.values:
+        return (
+            f"{layer.side} x {layer.side} cells with {layer.boxes} boxes and {layer.classes} classes need "
+            f"{layer.values} values, the layer before it gives {math.prod(first)}"
+        )
     if isinstance(layer, Yolo | Region):
         needed = len(layer.anchors) * (5 + layer.classes)
         if first.channels != needed:
@@ -98,7 +117,11 @@ def _misfit(layer: Layer, inputs: list[Shape]) -> str | None:
 
 def _output(layer: Layer, inputs: list[Shape]) -> Shape:
     height, width, channels = inputs[0]
-    if isinstance(layer, Convolutional):
+    if isinstance(layer, Connected):
+        return Shape(1, 1, layer.outputs)
+    if isinstance(layer, Detection):
+        return Shape(layer.side, layer.side, layer.classes + 5 * layer.boxes)
+    if isinstance(layer, Convolutional | Local):
         rows, columns = ((n + 2 * layer.padding - layer.size) // layer.stride + 1 for n in (height, width))
         return Shape(rows, columns, layer.filters)
     if isinstance(layer, Maxpool):

@@ -8,9 +8,13 @@ from yolojax.errors import ConfigError
 from yolojax.weights.darknet_layers import (
     Avgpool,
     Cfg,
+    Connected,
     Convolutional,
+    Crop,
+    Detection,
     Dropout,
     Layer,
+    Local,
     Maxpool,
     Region,
     Reorg,
@@ -40,11 +44,16 @@ def format_cfg(cfg: Cfg) -> str:
 def with_classes(cfg: Cfg, classes: int) -> Cfg:
     """The same network for another number of classes: prediction layers and the convolutions before them.
 
-    Raises `ConfigError` where the layer before a prediction layer is no convolution.
+    Raises `ConfigError` where the layer before a prediction layer is no convolution (of a [detection], no connected
+    layer).
     """
     layers = list(cfg.layers)
     for number in cfg.detections if classes != cfg.classes else ():
         detection, before = layers[number], layers[number - 1]
+        if isinstance(detection, Detection) and isinstance(before, Connected):
+            layers[number] = replace(detection, classes=classes)
+            layers[number - 1] = replace(before, outputs=replace(detection, classes=classes).values)
+            continue
         if not isinstance(before, Convolutional) or not isinstance(detection, Yolo | Region):
             raise ConfigError(
                 f"{title(detection, number)}: follows no [convolutional], so {cfg.classes} classes cannot become "
@@ -87,6 +96,23 @@ def _options(layer: Layer, number: int) -> dict[str, object]:
             return {"stride": layer.stride}
         case Dropout():
             return {"probability": layer.probability}
+        case Connected():
+            normalised = {"batch_normalize": 1} if layer.batch_normalize else {}
+            return {"output": layer.outputs, **normalised, "activation": layer.activation}
+        case Local():
+            return {
+                "filters": layer.filters,
+                "size": layer.size,
+                "stride": layer.stride,
+                "pad": layer.padding,
+                "activation": layer.activation,
+            }
+        case Crop():
+            return {
+                "crop_height": layer.height,
+                "crop_width": layer.width,
+                **({"noadjust": 1} if layer.noadjust else {}),
+            }
         case ScaleChannels():
             wide = {"scale_wh": 1} if layer.scale_wh else {}
             return {"from": _relative((layer.source,), number), "activation": layer.activation, **wide}
@@ -113,6 +139,20 @@ def _options(layer: Layer, number: int) -> dict[str, object]:
                 "num": len(layer.anchors),
                 "softmax": int(layer.softmax),
                 "thresh": layer.ignore_thresh,
+            }
+        case Detection():
+            return {
+                "classes": layer.classes,
+                "coords": 4,
+                "side": layer.side,
+                "num": layer.boxes,
+                "rescore": int(layer.rescore),
+                "softmax": int(layer.softmax),
+                "sqrt": int(layer.sqrt),
+                "object_scale": layer.object_scale,
+                "noobject_scale": layer.noobject_scale,
+                "class_scale": layer.class_scale,
+                "coord_scale": layer.coord_scale,
             }
 
 

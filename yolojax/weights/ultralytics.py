@@ -20,8 +20,11 @@ from yolojax.errors import CheckpointError
 from yolojax.weights.foreign import printable
 from yolojax.weights.released import flatten, unflatten
 
-Names = Mapping[str, tuple[str, str]]
-"""Module here, to the module in the file and the kind of both."""
+Patterns = tuple[tuple[str, str], ...]
+"""Pairs of a regular expression of a path inside a module here, and of the path in the file."""
+
+Names = Mapping[str, tuple[str, str | Patterns]]
+"""Module here, to the module in the file and the kind of both: a key of this file's table, or patterns of its own."""
 
 _C3 = (
     (r"main", r"cv1"),
@@ -32,7 +35,7 @@ _C3 = (
 )
 _C2F = ((r"split", r"cv1"), (r"join", r"cv2"), (r"bottleneck(\d+)/conv(\d)", r"m.\1.cv\2"))
 
-_INSIDE: dict[str, tuple[tuple[str, str], ...]] = {
+_INSIDE: dict[str, Patterns] = {
     "conv": ((r"(?:full)?", r""),),
     "sppf": ((r"reduce", r"cv1"), (r"join", r"cv2")),
     "c3": _C3,
@@ -121,7 +124,16 @@ _LEAVES = {
     "norm/mean": "bn.running_mean",
     "norm/var": "bn.running_var",
 }
-_PLAIN = {"kernel": "weight", "bias": "bias", "gain": "gamma"}
+_PLAIN = {
+    "kernel": "weight",
+    "bias": "bias",
+    "scale": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+    "alpha": "alpha",
+    "gain": "gamma",
+}
+"""Of an array that stands in a module by itself: a convolution or a normalisation without the other, or a factor."""
 
 
 def published_name(name: str, names: Names) -> str:
@@ -141,14 +153,14 @@ def published_name(name: str, names: Names) -> str:
     raise KeyError(name)
 
 
-def _inside(path: str, kind: str) -> str:
+def _inside(path: str, kind: str | Patterns) -> str:
     """The peer's path of a convolution inside a module of this kind."""
     if kind in ("c3k2", "relan") and (nested := re.fullmatch(r"bottleneck(\d+)/(main|side|join|bottleneck.*)", path)):
         return f"m.{nested[1]}.{_inside(nested[2], 'c3')}"
     if kind == "pair":
         head, _, rest = path.partition("/")
         return {"one_to_many": "", "one_to_one": "one2one_"}[head] + _inside(rest, "distances")
-    for ours, theirs in _INSIDE[kind]:
+    for ours, theirs in _INSIDE[kind] if isinstance(kind, str) else kind:
         if match := re.fullmatch(ours, path):
             return match.expand(theirs)
     raise KeyError(path)

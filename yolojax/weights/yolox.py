@@ -1,93 +1,171 @@
-"""Published YOLOX weights (Megvii's names, as arrays in an ``.npz``) into plain arrays under readable names.
+"""Published YOLOX weights by Megvii's names: from a ``.pth``, ``.safetensors`` or ``.onnx``, or an ``.npz`` of arrays.
 
-Two forms are read. **As trained**: every convolution ``NAME.conv.weight`` has its batch normalisation
-``NAME.bn.weight``, ``bias``, ``running_mean`` and ``running_var``. **Folded** (what exporters to ONNX leave):
-``NAME.weight`` and ``NAME.bias``, normalisation already multiplied in.
+Three forms are read. **As trained**: every convolution ``NAME.conv.weight`` has its batch normalisation
+``NAME.bn.weight``, ``bias``, ``running_mean`` and ``running_var``. **Fused**: ``NAME.conv.weight`` and
+``NAME.conv.bias``, normalisation already multiplied in. **Exported**: an ONNX graph, whose convolutions are fused and
+mostly nameless; they are told by the order in which the network runs them.
+
+Names and order are those of Megvii's implementation (Megvii-BaseDetection/YOLOX, Apache-2.0).
 """
 
 import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from yolojax.errors import CheckpointError
 from yolojax.paths import user_path
-from yolojax.weights.released import unflatten
+from yolojax.weights.foreign import Module, WeightFile, class_names, printable, read_weight_file
+from yolojax.weights.ultralytics import Names
 
-_MODULES: tuple[tuple[str, str, str], ...] = (
-    # Their module, ours, and what it is made of.
-    (r"backbone\.backbone\.stem\.conv", "backbone/stem", "conv"),
-    (r"backbone\.backbone\.dark([2-5])\.0", r"backbone/down\1", "spatial"),
-    (r"backbone\.backbone\.dark5\.1\.conv1", "backbone/spp/reduce", "conv"),
-    (r"backbone\.backbone\.dark5\.1\.conv2", "backbone/spp/join", "conv"),
-    (r"backbone\.backbone\.dark5\.2", "backbone/stage5", "csp"),
-    (r"backbone\.backbone\.dark([2-4])\.1", r"backbone/stage\1", "csp"),
-    (r"backbone\.lateral_conv0", "neck/lateral2", "conv"),
-    (r"backbone\.reduce_conv1", "neck/lateral1", "conv"),
-    (r"backbone\.C3_p4", "neck/down1", "csp"),
-    (r"backbone\.C3_p3", "neck/down0", "csp"),
-    (r"backbone\.bu_conv2", "neck/reduce1", "spatial"),
-    (r"backbone\.bu_conv1", "neck/reduce2", "spatial"),
-    (r"backbone\.C3_n3", "neck/up1", "csp"),
-    (r"backbone\.C3_n4", "neck/up2", "csp"),
-    (r"head\.stems\.(\d)", r"head/level\1_stem", "conv"),
-    (r"head\.cls_convs\.(\d)\.(\d)", r"head/level\1_cls\2", "spatial"),
-    (r"head\.reg_convs\.(\d)\.(\d)", r"head/level\1_box\2", "spatial"),
-    (r"head\.cls_preds\.(\d)", r"head/level\1_predict_cls", "prediction"),
-    (r"head\.reg_preds\.(\d)", r"head/level\1_predict_box", "prediction"),
-    (r"head\.obj_preds\.(\d)", r"head/level\1_predict_objectness", "prediction"),
+_SPATIAL = ((r"full", r""), (r"depthwise", r"dconv"), (r"pointwise", r"pconv"))
+_CSP = (
+    (r"main", r"conv1"),
+    (r"side", r"conv2"),
+    (r"join", r"conv3"),
+    (r"bottleneck(\d+)/conv1", r"m.\1.conv1"),
+    (r"bottleneck(\d+)/conv2/full", r"m.\1.conv2"),
+    (r"bottleneck(\d+)/conv2/depthwise", r"m.\1.conv2.dconv"),
+    (r"bottleneck(\d+)/conv2/pointwise", r"m.\1.conv2.pconv"),
+)
+_HEAD = (
+    (r"level(\d)_stem", r"stems.\1"),
+    *(
+        (rf"level(\d)_{ours}(\d)/{part}", rf"{theirs}.\1.\2{end}")
+        for ours, theirs in (("cls", "cls_convs"), ("box", "reg_convs"))
+        for part, end in (("full", ""), ("depthwise", ".dconv"), ("pointwise", ".pconv"))
+    ),
+    (r"level(\d)_predict_cls", r"cls_preds.\1"),
+    (r"level(\d)_predict_box", r"reg_preds.\1"),
+    (r"level(\d)_predict_objectness", r"obj_preds.\1"),
 )
 
-_CSP = {"conv1": "main", "conv2": "side", "conv3": "join"}
-_SPATIAL = {"": "full", "dconv": "depthwise", "pconv": "pointwise"}
-_NORM = {
-    "weight": ("params", "scale"),
-    "bias": ("params", "bias"),
-    "running_mean": ("batch_stats", "mean"),
-    "running_var": ("batch_stats", "var"),
+YOLOX_NAMES: Names = {
+    "backbone/stem": ("backbone.backbone.stem.conv", "conv"),
+    **{f"backbone/down{i}": (f"backbone.backbone.dark{i}.0", _SPATIAL) for i in (2, 3, 4, 5)},
+    **{f"backbone/stage{i}": (f"backbone.backbone.dark{i}.{2 if i == 5 else 1}", _CSP) for i in (2, 3, 4, 5)},
+    "backbone/spp": ("backbone.backbone.dark5.1", ((r"reduce", r"conv1"), (r"join", r"conv2"))),
+    "neck/lateral2": ("backbone.lateral_conv0", "conv"),
+    "neck/lateral1": ("backbone.reduce_conv1", "conv"),
+    "neck/down1": ("backbone.C3_p4", _CSP),
+    "neck/down0": ("backbone.C3_p3", _CSP),
+    "neck/reduce1": ("backbone.bu_conv2", _SPATIAL),
+    "neck/reduce2": ("backbone.bu_conv1", _SPATIAL),
+    "neck/up1": ("backbone.C3_n3", _CSP),
+    "neck/up2": ("backbone.C3_n4", _CSP),
+    "head": ("head", _HEAD),
 }
+"""Modules here, their names in Megvii's files, and how both name what is inside (`yolojax.weights.ultralytics`)."""
+
+_STEM, _CLASSES = "backbone.backbone.stem.conv", "head.cls_preds.0.weight"
+_MOST_BLOCKS = 12
+"""Bottlenecks of the deepest stage of an exported network that is recognised; the published X has 4."""
 
 
-class YOLOXWeights(NamedTuple):
-    """The arrays of a YOLOX and the sizes that they imply.
+@dataclass(frozen=True)
+class YOLOXWeights:
+    """The tensors of a YOLOX and what they imply.
 
-    ``params`` and ``batch_stats`` are nested by our names, kernels as ``[kh, kw, cin / groups, cout]``, float32; where
-    ``folded``, ``params`` has ``conv/bias`` and ``batch_stats`` is empty. ``depth`` and ``width`` are the paper's
-    multipliers.
+    Attributes:
+      source: the file, for messages.
+      tensors: by Megvii's names, kernels as OIHW; fused convolutions as ``NAME.conv.weight`` and ``NAME.conv.bias``.
+      folded: whether the normalisation is multiplied in.
+      blocks: bottlenecks of the first stage, the three of the paper times its multiplier of depth.
+      stem: channels of the first convolution, the 64 of the paper times its multiplier of width.
+      depthwise: whether 3x3 convolutions are split, as in the Nano.
+      num_classes: as many as there are class scores.
+      class_names: where the file states them.
+      input_size: ``(height, width)`` in pixels, where the file states it.
     """
 
-    params: dict[str, Any]
-    batch_stats: dict[str, Any]
+    source: str
+    tensors: Mapping[str, np.ndarray]
     folded: bool
-    depth: float
-    width: float
+    blocks: int
+    stem: int
     depthwise: bool
     num_classes: int
+    class_names: tuple[str, ...] | None = None
+    input_size: tuple[int, int] | None = None
+
+    @property
+    def depth(self) -> float:
+        """The paper's multiplier of depth."""
+        return round(self.blocks / 3, 2)
+
+    @property
+    def width(self) -> float:
+        """The paper's multiplier of width."""
+        return self.stem / 64
 
 
 def read_yolox(path: str | Path) -> YOLOXWeights:
-    """Read an ``.npz`` of YOLOX arrays (OIHW, float16 to float64) by Megvii's names; nothing in it is executed.
+    """Reads the weights of a YOLOX of any size; nothing in the file is executed.
+
+    Whether every tensor is there and fits is for the network to say (`yolojax.weights.ultralytics.take_tensors`).
 
     Raises:
-      CheckpointError: missing or damaged file, a pickled entry, a name that is none of YOLOX's, an array of the wrong
-        rank or type, or one without which the network's size cannot be told. Whether every array is there and fits is
-        for the network to say (`yolojax.weights.released.fit_tree`).
+      CheckpointError: a missing or damaged file, or no YOLOX.
     """
     path = user_path(path)
-    arrays = _load(path)
-    folded = not any(name.endswith(".bn.weight") for name in arrays)
-    flat: dict[str, dict[str, np.ndarray]] = {"params": {}, "batch_stats": {}}
-    for name, array in arrays.items():
-        if name.endswith(".num_batches_tracked"):
-            continue
-        place = _place(name, folded)
-        if place is None:
-            raise CheckpointError(f"{path}: {name} is no array of a YOLOX; give weights by Megvii's names")
-        flat[place[0]][place[1]] = _convert(array, f"{path}: {name}", place[1].endswith("kernel"))
+    if path.suffix.lower() == ".npz":
+        weights = _weights(_load(path), str(path))
+    else:
+        weights = yolox_weights(read_weight_file(path))
+    if weights is None:
+        raise CheckpointError(
+            f"{path}: holds no YOLOX: {_STEM}.conv.weight and {_CLASSES} are not both among its tensors; give weights "
+            "by Megvii's names"
+        )
+    return weights
+
+
+def yolox_weights(file: WeightFile) -> YOLOXWeights | None:
+    """Returns the weights of a YOLOX that a file holds; None if it holds another network."""
+    if file.form != "onnx":
+        weights = _weights(file.tensors, str(file.path))
+        return None if weights is None else replace(weights, class_names=class_names(file))
+    trained = _weights(file.tensors, str(file.path)) if f"{_STEM}.bn.weight" in file.tensors else None
+    tensors = _exported(file) if trained is None else None
+    found = trained if tensors is None else _weights(tensors, str(file.path))
+    if found is None:
+        return None
+    # Constants of the graph, such as shapes of a Reshape, are no tensors of the network.
+    kept = {name: array for name, array in found.tensors.items() if name.startswith(("backbone.", "head."))}
+    return replace(found, tensors=kept, input_size=_input_size(file))
+
+
+def _weights(tensors: Mapping[str, np.ndarray], source: str) -> YOLOXWeights | None:
+    first = next((name for name in tensors if re.search(rf"(^|\.){re.escape(_STEM)}(\.conv)?\.weight$", name)), None)
+    if first is None:
+        return None
+    prefix = first.partition(_STEM)[0]
+    tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
+    if f"{_STEM}.conv.weight" not in tensors:
+        tensors = {_with_conv(name): array for name, array in tensors.items()}
+    stem, classes = tensors[f"{_STEM}.conv.weight"], tensors.get(_CLASSES)
+    if classes is None or stem.ndim != 4 or classes.ndim != 4:
+        return None
+    blocks = {match[1] for name in tensors if (match := re.match(r"backbone\.backbone\.dark2\.1\.m\.(\d+)\.", name))}
+    if not blocks:
+        return None
     return YOLOXWeights(
-        unflatten(flat["params"]), unflatten(flat["batch_stats"]), folded, **_sizes(flat["params"], path)
+        source=source,
+        tensors=tensors,
+        folded=not any(name.endswith(".bn.weight") for name in tensors),
+        blocks=len(blocks),
+        stem=stem.shape[0],
+        depthwise=any(".dconv." in name for name in tensors),
+        num_classes=classes.shape[0],
     )
+
+
+def _with_conv(name: str) -> str:
+    """The name of a fused convolution's array as Megvii's own fusion leaves it; predictions stay as they are."""
+    module, _, leaf = name.rpartition(".")
+    return name if re.match(r"head\.(cls|reg|obj)_preds\.", name) else f"{module}.conv.{leaf}"
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -104,72 +182,90 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # damaged archives raise nearly anything: BadZipFile, zlib.error, EOFError, KeyError
         raise CheckpointError(
-            f"{path}: not a readable .npz of plain arrays ({error}); pickled files such as .pth are not opened: write "
-            "their arrays with numpy.savez"
+            f"{path}: not a readable .npz of plain arrays ({error}); write arrays with numpy.savez"
         ) from error
 
 
-def _place(name: str, folded: bool) -> tuple[str, str] | None:
-    """Collection and ``/``-joined name of ours for an array of theirs; None if it has no place."""
-    module, _, leaf = name.rpartition(".")
-    for pattern, ours, kind in _MODULES:
-        match = re.fullmatch(rf"{pattern}(?P<rest>(\..+)?)", module)
-        if match is None:
-            continue
-        rest = match["rest"].removeprefix(".")
-        if kind == "prediction":
-            own_leaf = {"weight": "kernel", "bias": "bias"}.get(leaf)
-            return ("params", f"{match.expand(ours)}/{own_leaf}") if own_leaf and not rest else None
-        part = ""
-        if not folded:
-            rest, _, part = rest.rpartition(".")
-        inner = _inside(rest, kind)
-        if inner is None:
-            return None
-        base = f"{match.expand(ours)}{inner}"
-        if leaf == "weight" and part == ("" if folded else "conv"):
-            return "params", f"{base}/conv/kernel"
-        if folded:
-            return ("params", f"{base}/conv/bias") if leaf == "bias" else None
-        if part == "bn" and leaf in _NORM:
-            collection, own = _NORM[leaf]
-            return collection, f"{base}/norm/{own}"
+def _exported(file: WeightFile) -> dict[str, np.ndarray] | None:
+    """The arrays of an exported network's convolutions by Megvii's fused names; None if it is no YOLOX."""
+    nodes = [(name, node) for name, node in file.modules.items() if node.class_path == "onnx.Conv"]
+    numbers = [int(match[1]) for name, _ in nodes if (match := re.fullmatch(r"Conv_(\d{1,9})", name))]
+    if len(numbers) == len(nodes):  # Older exporters number nodes as they run; a simplifier may have moved them.
+        nodes = [nodes[i] for i in np.argsort(numbers, kind="stable")]
+    kernels = [file.tensors.get((*node.attributes["inputs"], "", "")[1]) for _, node in nodes]
+    if not nodes or any(kernel is None or kernel.ndim != 4 for kernel in kernels):
         return None
-    return None
-
-
-def _inside(rest: str, kind: str) -> str | None:
-    """Our name of a convolution inside a module of a kind, with its leading slash."""
-    if kind == "conv":
-        return "" if not rest else None
-    if kind == "spatial":
-        return f"/{_SPATIAL[rest]}" if rest in _SPATIAL else None
-    if rest in _CSP:
-        return f"/{_CSP[rest]}"
-    match = re.fullmatch(r"m\.(\d+)\.(?:(conv1)|conv2(?:\.(dconv|pconv))?)", rest)
-    if match is None:
+    shapes = [kernel.shape for kernel in kernels if kernel is not None]
+    if shapes[0][1:] != (12, 3, 3):
         return None
-    return f"/bottleneck{match[1]}/" + ("conv1" if match[2] else f"conv2/{_SPATIAL[match[3] or '']}")
+    depthwise = len(shapes) > 1 and shapes[1][1] == 1
+    orders = (list(running_order(blocks, depthwise)) for blocks in range(1, _MOST_BLOCKS + 1))
+    order = next((order for order in orders if len(order) == len(nodes)), None)
+    if order is None:
+        return None
+    stated = [_stated_name(name, node, set(order)) for name, node in nodes]
+    if all(name is not None for name in stated) and sorted(order) == sorted(filter(None, stated)):
+        order = [name for name in stated if name is not None]
+    arrays: dict[str, np.ndarray] = {}
+    for (node_name, node), own, name in zip(nodes, stated, order, strict=True):
+        kernel, bias = (file.tensors.get(tensor) for tensor in (*node.attributes["inputs"][1:3], "")[:2])
+        if kernel is None or bias is None or own not in (None, name):
+            raise CheckpointError(
+                f"{file.path}: the convolution {printable(node_name)[:200]} is {name} by its place, but it "
+                + (f"is called {own}" if own not in (None, name) else "has no bias: its normalisation is not fused")
+                + "; export the network again in evaluation mode"
+            )
+        arrays |= {f"{name}.weight": kernel, f"{name}.bias": bias}
+    return arrays
 
 
-def _convert(array: np.ndarray, where: str, kernel: bool) -> np.ndarray:
-    if array.dtype.kind != "f":
-        raise CheckpointError(f"{where} holds {array.dtype}, not floating-point numbers")
-    if array.ndim != (4 if kernel else 1):
-        raise CheckpointError(f"{where} has shape {array.shape}; a {'kernel' if kernel else 'vector'} is needed")
-    array = array.astype(np.float32)
-    return np.ascontiguousarray(array.transpose(2, 3, 1, 0)) if kernel else array
+def _stated_name(name: str, node: Module, known: Collection[str]) -> str | None:
+    """Which of the ``known`` modules a convolution says it is, by the name of its kernel or of its node."""
+    kernel = node.attributes["inputs"][1].removesuffix(".weight")
+    scope = name.strip("/").removesuffix("/Conv").replace("/", ".")
+    texts = (kernel, kernel.removesuffix(".conv"), scope, scope.removesuffix(".conv"))
+    return next((text for text in texts if text in known), None)
 
 
-def _sizes(flat: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
-    try:
-        stem, head = flat["backbone/stem/conv/kernel"], flat["head/level0_predict_cls/kernel"]
-    except KeyError as error:
-        raise CheckpointError(f"{path}: {error.args[0]} is missing; the file is not the whole of a YOLOX") from None
-    blocks = {match[1] for name in flat if (match := re.match(r"backbone/stage2/bottleneck(\d+)/", name))}
-    return {
-        "depth": round(len(blocks) / 3, 2),
-        "width": stem.shape[-1] / 64,
-        "depthwise": any("/depthwise/" in name for name in flat),
-        "num_classes": head.shape[-1],
-    }
+def running_order(blocks: int, depthwise: bool) -> Iterator[str]:
+    """The convolutions of a YOLOX in the order in which Megvii's network runs them."""
+
+    def spatial(name: str) -> tuple[str, ...]:
+        return (f"{name}.dconv", f"{name}.pconv") if depthwise else (name,)
+
+    def csp(name: str, count: int) -> Iterator[str]:
+        yield from (f"{name}.conv1", f"{name}.conv2")
+        for i in range(count):
+            yield f"{name}.m.{i}.conv1"
+            yield from spatial(f"{name}.m.{i}.conv2")
+        yield f"{name}.conv3"
+
+    yield _STEM
+    for stage in (2, 3, 4, 5):
+        dark = f"backbone.backbone.dark{stage}"
+        yield from spatial(f"{dark}.0")
+        if stage == 5:
+            yield from (f"{dark}.1.conv1", f"{dark}.1.conv2")
+        yield from csp(f"{dark}.{2 if stage == 5 else 1}", 3 * blocks if stage in (3, 4) else blocks)
+    for before, name in (
+        ("lateral_conv0", "C3_p4"),
+        ("reduce_conv1", "C3_p3"),
+        ("bu_conv2", "C3_n3"),
+        ("bu_conv1", "C3_n4"),
+    ):
+        yield from spatial(f"backbone.{before}") if before.startswith("bu") else (f"backbone.{before}",)
+        yield from csp(f"backbone.{name}", blocks)
+    for level in range(3):
+        yield f"head.stems.{level}"
+        for branch, predictions in (("cls_convs", ("cls_preds",)), ("reg_convs", ("reg_preds", "obj_preds"))):
+            for i in range(2):
+                yield from spatial(f"head.{branch}.{level}.{i}")
+            yield from (f"head.{one}.{level}" for one in predictions)
+
+
+def _input_size(file: WeightFile) -> tuple[int, int] | None:
+    """Height and width of a graph's only image, where they are fixed multiples of 32."""
+    shapes = list(file.modules[""].attributes["inputs"].values())
+    sides = shapes[0][2:] if len(shapes) == 1 and len(shapes[0]) == 4 else []
+    fixed = [side for side in sides if isinstance(side, int) and 0 < side <= 1 << 14 and side % 32 == 0]
+    return (fixed[0], fixed[1]) if len(fixed) == 2 else None

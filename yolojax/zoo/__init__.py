@@ -23,10 +23,12 @@ from yolojax.zoo.flax_detector import flax_detector, forward_flops, measure_stat
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.options import check_types
 from yolojax.zoo.parts import PART_OPTIONS
-from yolojax.zoo.pytorch import FAMILIES, from_pytorch, identify, to_state_dict
+from yolojax.zoo.pytorch import FAMILIES, OTHERS, from_pytorch, identify, identity, to_state_dict
 from yolojax.zoo.yolo11 import yolo11
 from yolojax.zoo.yolo12 import yolo12
 from yolojax.zoo.yolo26 import yolo26
+from yolojax.zoo.yolonas import yolonas
+from yolojax.zoo.yolov1 import yolov1, yolov1_tiny
 from yolojax.zoo.yolov2 import yolov2
 from yolojax.zoo.yolov3 import yolov3, yolov3_tiny
 from yolojax.zoo.yolov4 import yolov4, yolov4_tiny
@@ -42,9 +44,12 @@ __all__ = [
     "ARCHITECTURES",
     "COCO_CLASSES",
     "FAMILIES",
+    "OTHERS",
     "build",
     "check_record",
+    "compact",
     "custom_parts",
+    "darknet",
     "describe",
     "flax_detector",
     "forward_flops",
@@ -53,12 +58,37 @@ __all__ = [
     "from_pytorch",
     "from_yolox",
     "identify",
+    "identity",
+    "lesson",
     "load_darknet",
     "measure_statistics",
     "parameter_count",
     "save_darknet",
     "to_darknet",
     "to_state_dict",
+    "yolo11",
+    "yolo12",
+    "yolo26",
+    "yolonas",
+    "yolov1",
+    "yolov1_tiny",
+    "yolov2",
+    "yolov3",
+    "yolov3_tiny",
+    "yolov4",
+    "yolov4_tiny",
+    "yolov5",
+    "yolov5u",
+    "yolov8",
+    "yolov9",
+    "yolov10",
+    "yolox",
+    "yolox_l",
+    "yolox_m",
+    "yolox_nano",
+    "yolox_s",
+    "yolox_tiny",
+    "yolox_x",
 ]
 
 ARCHITECTURES: dict[str, Callable[..., Detector]] = {
@@ -68,6 +98,9 @@ ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "yolo11": yolo11,
     "yolo26": yolo26,
     "yolo12": yolo12,
+    "yolonas": yolonas,
+    "yolov1": yolov1,
+    "yolov1-tiny": yolov1_tiny,
     "yolov2": yolov2,
     "yolov3": yolov3,
     "yolov3-tiny": yolov3_tiny,

@@ -1,16 +1,16 @@
-"""Darknet's files: any detector that a ``.cfg`` describes, and published weights for the zoo's own YOLOv2 to v4.
+"""Darknet's files: any detector that a ``.cfg`` describes, and published weights for the zoo's own YOLOv1 to v4.
 
-YOLOv2 to v4, v7-tiny, Yolo-Fastest, MobileNet-YOLO and others come as a pair of files; `from_darknet` makes a detector
+YOLOv1 to v4, v7-tiny, Yolo-Fastest, MobileNet-YOLO and others come as a pair of files; `from_darknet` makes a detector
 and its variables of them, `to_darknet` writes such a pair. Accuracy is the published one, on Darknet's own
 preprocessing: the photo stretched to the input image (letterboxed where the file says ``letter_box=1``) by OpenCV's
 bilinear filter, RGB, 0..1.
 
 The file's layers become a backbone, a neck and a head (`yolojax.models.darknet`). What a file says about Darknet's
 training does not enter: the loss is that of `anchored_detection`, with the file's ``iou_loss``,
-``iou_thresh`` and ``ignore_thresh``.
+``iou_thresh`` and ``ignore_thresh``, or YOLOv1's with the scales of its ``[detection]`` layer.
 
-`load_darknet` and `save_darknet` read and write the weight file alone, for the detectors of `yolojax.zoo.yolov2`,
-`yolov3` and `yolov4`, whose networks are written out as modules.
+`load_darknet` and `save_darknet` read and write the weight file alone, for the detectors of `yolojax.zoo.yolov1`, and
+of `yolov2`, `yolov3` and `yolov4`, whose networks are written out as modules.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
-from yolojax.detector import Detector, DetectorSpec, Variables
+from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Variables
 from yolojax.errors import ConfigError
 from yolojax.files import write_together
 from yolojax.geometry import Preprocess
@@ -38,6 +38,7 @@ from yolojax.weights.class_names import read_class_names
 from yolojax.weights.darknet import (
     Cfg,
     Header,
+    Shape,
     Stored,
     format_cfg,
     layer_shapes,
@@ -47,8 +48,9 @@ from yolojax.weights.darknet import (
     read_weights,
     weights_bytes,
     write_stored,
+    write_weights,
 )
-from yolojax.weights.darknet_layers import Region, Yolo
+from yolojax.weights.darknet_layers import Detection, Region, Yolo
 from yolojax.weights.darknet_write import with_classes
 from yolojax.weights.released import fit_tree
 from yolojax.zoo.anchored import POSTPROCESS, AnchoredLevel, anchored_detection
@@ -56,6 +58,8 @@ from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import flax_detector
 from yolojax.zoo.options import check_momentum
+from yolojax.zoo.yolov1 import POSTPROCESS as GRID_POSTPROCESS
+from yolojax.zoo.yolov1 import grid_detection, grid_hyper, yolov1_cfg
 from yolojax.zoo.yolov2 import DARKNET_ORDER as V2_ORDER
 from yolojax.zoo.yolov3 import DARKNET_ORDER as V3_ORDER
 from yolojax.zoo.yolov3 import TINY_DARKNET_ORDER as V3_TINY_ORDER
@@ -70,6 +74,9 @@ ORDERS = {
     "yolov4-tiny": V4_TINY_ORDER,
 }
 """The order of the convolutions of each detector in its weight file, by the parts that they belong to."""
+
+GRIDS = ("yolov1", "yolov1-tiny")
+"""Detectors of the zoo that are made of Darknet's layers, in the order of its file."""
 
 
 def darknet(
@@ -114,7 +121,7 @@ def from_darknet(
     names: str | Path | Sequence[str] | None = None,
     size: int | tuple[int, int] | None = None,
     backbone_layers: int | None = None,
-    epsilon: float = 1e-5,
+    epsilon: float | None = None,
     momentum: float = 0.97,
     dtype: DTypeLike = "float32",
 ) -> tuple[Detector, Variables]:
@@ -125,8 +132,11 @@ def from_darknet(
       weights: the ``.weights`` file that belongs to it.
       names: class names, or the ``.names`` file that lists them. Without it 80 classes are taken for COCO's, others are
         ``class0``, ``class1``, ...
-      size: side of the square input image, or ``(height, width)``, instead of the file's.
-      backbone_layers, epsilon, momentum, dtype: see `darknet`.
+      size: side of the square input image, or ``(height, width)``, instead of the file's. A network with connected or
+        local layers, such as YOLOv1, has the file's alone.
+      epsilon: see `darknet`. For a YOLOv1, whose Darknet adds 1e-6 to the deviation and nothing to the variance, it is
+        by default 1e-12, which gives the same numbers; fine-tuning wants 1e-5.
+      backbone_layers, momentum, dtype: see `darknet`.
 
     Raises:
       ConfigError: the cfg, the size or the number of names is wrong, naming the line where there is one.
@@ -140,6 +150,13 @@ def from_darknet(
     if len(class_names) != network.classes:
         raise ConfigError(f"{cfg} has {network.classes} classes, but {len(class_names)} class names are given")
     input_size = (network.height, network.width) if size is None else (size, size) if isinstance(size, int) else size
+    if network.fixed_size and tuple(input_size) != (network.height, network.width):
+        raise ConfigError(
+            f"{cfg}: size = {size}: some of its weights differ from place to place, so that they fit an input of "
+            f"{network.width} x {network.height} alone; leave size out"
+        )
+    if epsilon is None:
+        epsilon = 1e-12 if any(isinstance(layer, Detection) for layer in network.layers) else 1e-5
     length = backbone_length(network) if backbone_layers is None else backbone_layers
     detector = darknet(
         class_names,
@@ -162,7 +179,7 @@ def to_darknet(
     """Write a `darknet` detector as the pair of files that Darknet and OpenCV read.
 
     Args:
-      detector: made by `darknet` or `from_darknet`; not folded.
+      detector: made by `darknet`, `from_darknet`, `yolov1` or `yolov1_tiny`; not folded.
       variables: its variables.
       cfg: the file to write the network to, without settings of training.
       weights: the file to write the parameters to.
@@ -173,26 +190,31 @@ def to_darknet(
       CheckpointError: the variables are another detector's, or a file cannot be written; then there is neither file, or
         both old ones.
     """
-    if detector.spec.name != "darknet":
-        raise ConfigError(f"{detector.spec.name} comes from no cfg; only a darknet detector can be written as one")
+    spec = detector.spec
+    if spec.name != "darknet" and spec.name not in GRIDS:
+        raise ConfigError(
+            f"{spec.name} comes from no cfg; only {', '.join(('darknet', *GRIDS))} detectors can be written as one"
+        )
     if user_path(cfg) == user_path(weights):
         raise ConfigError(f"cfg and weights are both {cfg}: give two files")
-    options = detector.spec.options
-    height, width = detector.spec.input_size
-    network = replace(parse_cfg(options["cfg"]), height=height, width=width)
-    arrays = arrays_from_variables(split_parts(network, options["backbone_layers"]), jax.device_get(variables))
+    network, length = _network_of(spec)
+    arrays = arrays_from_variables(network, split_parts(network, length), jax.device_get(variables))
     content = weights_bytes(network, arrays, header or Header())
     write_together({cfg: format_cfg(network).encode(), weights: content})
 
 
 def load_darknet(detector: Detector, weights: str | Path) -> Variables:
-    """Reads the variables of a YOLOv2, v3 or v4 of the zoo from a Darknet ``.weights`` file.
+    """Reads the variables of a YOLOv1, v2, v3 or v4 of the zoo from a Darknet ``.weights`` file.
 
     Raises:
       ConfigError: the detector is none of them (`from_darknet` reads any network together with its cfg).
       CheckpointError: the file holds another network, naming the convolution.
     """
     wanted = jax.eval_shape(detector.init, jax.random.key(0))
+    if detector.spec.name in GRIDS:
+        network, length = _network_of(detector.spec)
+        given = variables_from_arrays(split_parts(network, length), read_weights(weights, network).layers)
+        return jax.tree.map(jnp.asarray, fit_tree(given, wanted, str(weights)))
     paths = _paths(detector)
     found = read_stored(weights, _stored(wanted, paths), lambda i: _title(paths, i))
     variables: Variables = {"params": {}, "batch_stats": {}}
@@ -208,17 +230,30 @@ def save_darknet(
 
     The header states version 0.2.5 and no image seen, unless another one is given.
     """
-    paths = _paths(detector)
     variables = jax.device_get(variables)
+    if detector.spec.name in GRIDS:
+        network, length = _network_of(detector.spec)
+        arrays = arrays_from_variables(network, split_parts(network, length), variables)
+        return write_weights(weights, network, arrays, header or Header())
+    paths = _paths(detector)
     arrays = {i: arrays_at(variables, path) for i, path in enumerate(paths)}
     stored = _stored(jax.eval_shape(detector.init, jax.random.key(0)), paths)
     write_stored(weights, stored, lambda i: _title(paths, i), arrays, header or Header())
 
 
+def _network_of(spec: DetectorSpec) -> tuple[Cfg, int]:
+    """The network of a detector that a cfg describes, for its input size, and the number of backbone layers."""
+    if spec.name in GRIDS:
+        cfg = yolov1_cfg(spec)
+        return cfg, backbone_length(cfg)
+    height, width = spec.input_size
+    return replace(parse_cfg(spec.options["cfg"]), height=height, width=width), spec.options["backbone_layers"]
+
+
 def _paths(detector: Detector) -> list[ConvolutionPath]:
     name = detector.spec.name
     if name not in ORDERS:
-        raise ConfigError(f"{name} has no published Darknet weights; known are {', '.join(ORDERS)}")
+        raise ConfigError(f"{name} has no published Darknet weights; known are {', '.join((*GRIDS, *ORDERS))}")
     variables = jax.eval_shape(detector.init, jax.random.key(0))
 
     def forward(image: jax.Array) -> object:
@@ -254,6 +289,37 @@ def _build(
     dtype: DTypeLike,
 ) -> Detector:
     shapes = layer_shapes(cfg, input_size)
+    options: dict[str, Any] = {
+        "cfg": format_cfg(cfg),
+        "backbone_layers": length,
+        "epsilon": epsilon,
+        "momentum": momentum,
+    }
+    last = cfg.layers[cfg.detections[0]]
+    if isinstance(last, Detection):
+        loss, decode = grid_detection(last, input_size)
+        strides, hyper, postprocess = (input_size[1] // last.side,), grid_hyper(last), GRID_POSTPROCESS
+    else:
+        loss, decode, strides, hyper = _anchored(cfg, shapes, input_size)
+        postprocess = POSTPROCESS
+    spec = DetectorSpec(
+        "darknet",
+        class_names,
+        input_size,
+        strides,
+        Preprocess("letterbox" if cfg.letter_box else "stretch", pad=128, filter="bilinear"),
+        hyper=hyper,
+        options=options,
+        postprocess=postprocess,
+    )
+    style = Style(momentum=momentum, epsilon=epsilon, dtype=dtype)
+    return mark_built(flax_detector(spec, darknet_network(cfg, split_parts(cfg, length), style), loss, decode))
+
+
+def _anchored(
+    cfg: Cfg, shapes: Sequence[Shape], input_size: tuple[int, int]
+) -> tuple[Loss, Decode, tuple[int, ...], dict[str, float]]:
+    """Loss, decoder, strides and hyper-parameters of a network with ``[yolo]`` or ``[region]`` layers."""
     levels: list[AnchoredLevel] = []
     box, ignore, softmax, iou_thresh = "mse", 0.5, False, 1.0
     for number in by_stride(cfg):
@@ -272,21 +338,4 @@ def _build(
             levels.append(AnchoredLevel(stride, sizes))
             softmax, ignore = layer.softmax, layer.ignore_thresh
     loss, decode, _ = anchored_detection(levels, box_loss=box, softmax=softmax, iou_thresh=iou_thresh)
-    options: dict[str, Any] = {
-        "cfg": format_cfg(cfg),
-        "backbone_layers": length,
-        "epsilon": epsilon,
-        "momentum": momentum,
-    }
-    spec = DetectorSpec(
-        "darknet",
-        class_names,
-        input_size,
-        tuple(level.stride for level in levels),
-        Preprocess("letterbox" if cfg.letter_box else "stretch", pad=128, filter="bilinear"),
-        hyper={"ignore_iou": ignore},
-        options=options,
-        postprocess=POSTPROCESS,
-    )
-    style = Style(momentum=momentum, epsilon=epsilon, dtype=dtype)
-    return mark_built(flax_detector(spec, darknet_network(cfg, split_parts(cfg, length), style), loss, decode))
+    return loss, decode, tuple(level.stride for level in levels), {"ignore_iou": ignore}

@@ -86,6 +86,8 @@ def check_record(detector: Detector, description: Mapping[str, Any], *, loose: t
     made, given = (json.loads(json.dumps(x)) for x in (dataclasses.asdict(detector.spec), dict(description)))
     given.pop("custom", None)
     given.setdefault("postprocess", made["postprocess"])  # which older descriptions do not say
+    if isinstance(given.get("preprocess"), dict):
+        given["preprocess"].setdefault("border", Preprocess().border)  # likewise
     for entry in (made, given):
         if isinstance(entry.get("options"), dict):
             entry["options"] = {k: v for k, v in entry["options"].items() if k not in loose}

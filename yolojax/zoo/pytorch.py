@@ -1,4 +1,4 @@
-"""Published weights of the Ultralytics families: a detector from a file of theirs, and tensors by their names back.
+"""Published weights of PyTorch's detectors: a detector from a file of theirs, and tensors by their names back.
 
     detector, variables = from_pytorch("yolov8n.pt")
     tensors = to_state_dict(detector, variables)          # {"model.0.conv.weight": array, ...}
@@ -31,6 +31,7 @@ from yolojax.weights.foreign import class_names as stated_names
 from yolojax.weights.foreign import input_size as stated_size
 from yolojax.weights.multimedia import find_prefix, read_names, write_names
 from yolojax.weights.ultralytics import Names, give_tensors, take_tensors
+from yolojax.weights.yolox import YOLOX_NAMES, yolox_weights
 from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.yolo11 import PUBLISHED_NAMES as YOLO11_NAMES
 from yolojax.zoo.yolo11 import SCALES as YOLO11_SCALES
@@ -40,6 +41,7 @@ from yolojax.zoo.yolo12 import SCALES as YOLO12_SCALES
 from yolojax.zoo.yolo12 import yolo12
 from yolojax.zoo.yolo26 import PUBLISHED_NAMES as YOLO26_NAMES
 from yolojax.zoo.yolo26 import yolo26
+from yolojax.zoo.yolonas import build_yolonas, yolonas_tensors, yolonas_weights
 from yolojax.zoo.yolov5 import PUBLISHED_NAMES as YOLOV5_NAMES
 from yolojax.zoo.yolov5 import yolov5
 from yolojax.zoo.yolov5u import PUBLISHED_NAMES as YOLOV5U_NAMES
@@ -56,6 +58,8 @@ from yolojax.zoo.yolov9 import yolov9
 from yolojax.zoo.yolov10 import PUBLISHED_NAMES as YOLOV10_NAMES
 from yolojax.zoo.yolov10 import SCALES as YOLOV10_SCALES
 from yolojax.zoo.yolov10 import yolov10
+from yolojax.zoo.yolox import SCALES as YOLOX_SCALES
+from yolojax.zoo.yolox import build_yolox
 
 PREPROCESS = Preprocess(filter="bilinear")
 """Theirs: a centred letterbox by OpenCV's bilinear filter, padded with 114; RGB, 0..1."""
@@ -185,7 +189,51 @@ FAMILIES: dict[str, Family] = {
         2,
     ),
 }
-"""Families by the name of their architecture in the zoo."""
+"""Families of Ultralytics' layout by the name of their architecture in the zoo."""
+
+
+@dataclass(frozen=True)
+class OtherFamily:
+    """A family whose files are laid out otherwise.
+
+    Attributes:
+      title: how the family is called.
+      read: ``(file)``: what the file holds of this family; None if it holds another network.
+      scale: ``(what was read)``: the published scale, or an empty text.
+      build: ``(what was read, class_names, input_size, dtype)``: the detector and its variables.
+      give: ``(detector, variables)``: the tensors by the peer's names.
+    """
+
+    title: str
+    read: Callable[[WeightFile], Any]
+    scale: Callable[[Any], str]
+    build: Callable[..., tuple[Detector, Variables]]
+    give: Callable[[Detector, Variables], dict[str, np.ndarray]]
+
+
+OTHERS: dict[str, OtherFamily] = {
+    "yolox": OtherFamily(
+        "YOLOX",
+        yolox_weights,
+        lambda weights: YOLOX_SCALES.get((weights.blocks, weights.stem, weights.depthwise), ""),
+        build_yolox,
+        lambda detector, variables: give_tensors(variables, YOLOX_NAMES),
+    ),
+    "yolonas": OtherFamily("YOLO-NAS", yolonas_weights, lambda weights: weights.scale, build_yolonas, yolonas_tensors),
+}
+"""Families of other layouts by the name of their architecture in the zoo."""
+
+
+def identity(file: WeightFile) -> str | None:
+    """Family and scale of a weight file as one writes them, such as ``YOLOv8n`` or ``YOLOX-S``; None if unknown.
+
+    Raises `CheckpointError` as `identify` does.
+    """
+    found = identify(file)
+    if found is None or found[0] in FAMILIES:
+        return found and FAMILIES[found[0]].title + found[1]
+    return "-".join(filter(None, (OTHERS[found[0]].title, found[1].capitalize())))
+
 
 VARIANTS: dict[str, tuple[Family, ...]] = {
     "yolov9": (
@@ -224,10 +272,14 @@ def _family(name: str, scale: str) -> Family:
 
 
 def identify(file: WeightFile) -> tuple[str, str] | None:
-    """Tells the family (a key of `FAMILIES`) and the scale of a weight file; None if it is none of these.
+    """Tells the family (a key of `FAMILIES` or `OTHERS`) and the scale of a weight file; None if it is none of these.
 
-    Raises `CheckpointError` for a network of such a family that detects no plain boxes or has another size.
+    A YOLOX of a size of its own has an empty scale. Raises `CheckpointError` for a network of such a family that
+    detects no plain boxes, or one of `FAMILIES` that has another size.
     """
+    for key, other in OTHERS.items():
+        if (weights := other.read(file)) is not None:
+            return key, other.scale(weights)
     tensors = _own_names(file)
     layers = {int(match[1]) for name in tensors if (match := re.match(r"model\.(\d+)\.", name))}
     for key, family in _candidates():
@@ -265,13 +317,14 @@ def from_pytorch(
     dtype: DTypeLike = "float32",
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Detector, Variables]:
-    """A detector and its variables from a published weight file of one of `FAMILIES`, in any scale.
+    """A detector and its variables from a published weight file of one of `FAMILIES` or `OTHERS`, in any scale.
 
     Args:
-      path: a ``.pt`` or ``.pth``, or a ``.safetensors`` with the same tensors. Weights whose
-        BatchNorm was folded away are read too, and get it back by `unfold_batch_norm`.
+      path: a ``.pt`` or ``.pth``, or a ``.safetensors`` with the same tensors, or the ``.onnx`` of a YOLOX. Weights
+        whose BatchNorm was folded away are read too, and get it back by `unfold_batch_norm`.
       class_names: in the order of the class scores; by default the file's, or COCO's where it names none and has 80.
-      input_size: ``(height, width)`` in pixels, multiples of 32; by default the file's, or 640 by 640.
+      input_size: ``(height, width)`` in pixels, multiples of 32; by default the file's, or that which its family was
+        trained with.
       dtype: of the network's computation; parameters are float32.
       options: further arguments of the family's zoo function, such as ``{"head": "one_to_many"}``; those that the file
         decides (its scale, its bins, its anchors) are not among them.
@@ -282,6 +335,11 @@ def from_pytorch(
         that the family does not have or that the file decides.
     """
     file = read_weight_file(path)
+    for other in OTHERS.values():
+        if (weights := other.read(file)) is not None:
+            if options:
+                raise ConfigError(f"options: a {other.title} from a file has none; leave out {', '.join(options)}")
+            return other.build(weights, class_names, input_size, dtype)
     found = identify(file)
     if found is None:
         raise CheckpointError(_unknown(file))
@@ -318,11 +376,13 @@ def to_state_dict(detector: Detector, variables: Variables) -> dict[str, np.ndar
     batches (``num_batches_tracked``) at 0, since nothing here counts them. A YOLOv9 with an auxiliary branch or with
     groups in the branches of boxes gets MultimediaTechLab's names, every other one Ultralytics'.
 
-    Raises `ConfigError` for a detector that is none of `FAMILIES`.
+    Raises `ConfigError` for a detector that is none of `FAMILIES` or `OTHERS`.
     """
     spec = detector.spec
+    if spec.name in OTHERS:
+        return OTHERS[spec.name].give(detector, variables)
     if spec.name not in FAMILIES:
-        raise ConfigError(f"{spec.name} has no names of PyTorch's; those that do: {', '.join(FAMILIES)}")
+        raise ConfigError(f"{spec.name} has no names of PyTorch's; those that do: {', '.join((*FAMILIES, *OTHERS))}")
     family = _family(spec.name, spec.options["scale"])
     tensors = {**give_tensors(variables, family.names), **_constants(family, spec.options, spec.strides)}
     theirs = spec.name == "yolov9" and (spec.options["auxiliary"] or spec.options["box_groups"] > 1)
@@ -418,7 +478,7 @@ def _unknown(file: WeightFile) -> str:
     """The message for a file of no known family: what was found in it, and what is known."""
     kinds = sorted({module.class_path.rpartition(".")[2] for module in file.modules.values()} - {""})
     shown = [f"{printable(name)[:200]} {list(array.shape)}" for name, array in list(file.tensors.items())[:4]]
-    titles = ", ".join(family.title for family in FAMILIES.values())
+    titles = ", ".join(family.title for family in (*FAMILIES.values(), *OTHERS.values()))
     return (
         f"{file.path}: no YOLO that is known here ({titles}). It holds {len(file.tensors)} tensors of a "
         f"{file.root_class or 'nameless network'}, such as {', '.join(shown) or 'none'}"

@@ -28,8 +28,8 @@ from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolox import PAFPN, CSPDarknet, DecoupledHead
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
-from yolojax.weights.released import fit_tree
-from yolojax.weights.yolox import read_yolox
+from yolojax.weights.ultralytics import take_tensors
+from yolojax.weights.yolox import YOLOX_NAMES, YOLOXWeights, read_yolox
 from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
@@ -147,39 +147,65 @@ yolox_l = partial(yolox, depth=1.0, width=1.0)
 yolox_x = partial(yolox, depth=1.33, width=1.25)
 
 
+SCALES: dict[tuple[int, int, bool], str] = {
+    (1, 16, True): "nano",
+    (1, 24, False): "tiny",
+    (1, 32, False): "s",
+    (2, 48, False): "m",
+    (3, 64, False): "l",
+    (4, 80, False): "x",
+}
+"""The published sizes by bottlenecks of the first stage, channels of the stem, and depthwise convolutions."""
+
+
 def from_yolox(
     path: str | Path,
     *,
     class_names: tuple[str, ...] | None = None,
-    input_size: tuple[int, int] = (416, 416),
+    input_size: tuple[int, int] | None = None,
     dtype: DTypeLike = "float32",
 ) -> tuple[Detector, Variables]:
-    """A detector and its variables from published YOLOX arrays, whatever their size; see `weights.yolox.read_yolox`.
+    """A detector and its variables from published YOLOX weights, whatever their size; see `weights.yolox.read_yolox`.
 
     Weights whose normalisation is folded in get it back by `unfold_batch_norm`: the detector computes the same, and
     ``detector.fold`` returns the file's arrays bit for bit. What that means for fine-tuning is said there.
 
     Args:
-      path: an ``.npz`` by Megvii's names.
-      class_names: in the order of the class scores; COCO's where there are 80 and none are given.
-      input_size: ``(height, width)`` in pixels. Nano and Tiny were trained for 416 pixels, the others for 640.
+      path: a ``.pth`` of Megvii's, a ``.safetensors`` or an ``.npz`` with the same names, or an ``.onnx`` that was
+        exported of one.
+      class_names: in the order of the class scores; by default the file's, or COCO's where it names none and has 80.
+      input_size: ``(height, width)`` in pixels. By default that of an ``.onnx``, or 416 for networks as narrow as Nano
+        and Tiny and 640 for the others, for which they were trained.
       dtype: of the network's computation.
 
     Raises:
       CheckpointError: unreadable, or not a whole YOLOX.
       ConfigError: names that are not as many as the classes, or an input image that is no multiple of 32.
     """
-    weights = read_yolox(path)
+    return build_yolox(read_yolox(path), class_names, input_size, dtype)
+
+
+def build_yolox(
+    weights: YOLOXWeights,
+    class_names: tuple[str, ...] | None,
+    input_size: tuple[int, int] | None,
+    dtype: DTypeLike,
+) -> tuple[Detector, Variables]:
+    """`from_yolox` of weights that are read already."""
+    side = 416 if weights.width < 0.5 else 640
     detector = yolox(
-        classes_of_file(path, weights.num_classes, class_names),
-        input_size,
+        classes_of_file(weights.source, weights.num_classes, class_names or weights.class_names),
+        input_size or weights.input_size or (side, side),
         depth=weights.depth,
         width=weights.width,
         depthwise=weights.depthwise,
         dtype=dtype,
     )
-    variables: Variables = {"params": weights.params, "batch_stats": weights.batch_stats}
+    expected = jax.eval_shape(detector.init, jax.random.key(0))
+    shapes = jax.eval_shape(detector.fold, expected) if weights.folded else expected
+    variables: Variables = take_tensors(
+        weights.tensors, shapes, YOLOX_NAMES, r".*\.num_batches_tracked", weights.source
+    )
     if weights.folded:
         variables = unfold_batch_norm(variables, EPSILON)
-    expected = jax.eval_shape(detector.init, jax.random.key(0))
-    return detector, jax.tree.map(jnp.asarray, fit_tree(variables, expected, str(path)))
+    return detector, jax.tree.map(jnp.asarray, {name: variables[name] for name in expected})
