@@ -48,8 +48,8 @@ def load_detector(
         - a run directory (its ``best/`` is taken), the name of one in ``runs/``, or a folder with ``detector.json``;
         - ``FILE.cfg`` and ``FILE.weights`` of a Darknet (either finds the other beside it);
         - an ``.npz`` of YOLOX arrays by Megvii's names (`yolojax.zoo.from_yolox`);
-        - a ``.pt`` or ``.pth``, or another file of its tensors, of a published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or
-          YOLO-NAS (`yolojax.zoo.from_pytorch`);
+        - a ``.pt`` or ``.pth``, or another file of its tensors, of a published YOLOv5, v5u, v8 to v10, 11, 12, 26,
+          YOLOX or YOLO-NAS (`yolojax.zoo.from_pytorch`);
 
         and with published files, where their classes have to be named, a text file of class names, one a line
         (``.names`` or ``.txt``).

@@ -20,7 +20,7 @@ class Devices(NamedTuple):
     @property
     def platform(self) -> str:
         """What they are, by JAX's name: ``cpu``, ``gpu`` or ``tpu``."""
-        return self.split.mesh.devices.flat[0].platform
+        return next(iter(self.split.device_set)).platform
 
 
 def all_devices() -> Devices:

@@ -139,7 +139,7 @@ class TensorBoard:
 
     def __init__(self, folder: str | Path | None = None, *, every_step: bool = True) -> None:
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ConfigError("TensorBoard needs tensorboardX: pip install 'yolojax[tensorboard]'") from error
         self._make_writer, self._writer = SummaryWriter, None

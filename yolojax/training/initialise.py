@@ -72,8 +72,9 @@ def _nameless_classes(path: Path) -> int | None:
         weights = next((found for other in zoo.OTHERS.values() if (found := other.read(file)) is not None), None)
     else:
         return None
-    nameless = weights is not None and weights.class_names is None and weights.num_classes != len(COCO_CLASSES)
-    return weights.num_classes if nameless else None
+    if weights is None or weights.class_names is not None or weights.num_classes == len(COCO_CLASSES):
+        return None
+    return weights.num_classes
 
 
 def start_from(weights: Weights, source: str, state: TrainState, run: Preparation, reporter: Reporter) -> TrainState:
