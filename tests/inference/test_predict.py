@@ -323,12 +323,11 @@ def test_only_classes_agrees_with_the_class_that_is_reported(bad):
     """Scores that are not finite are never reported; of equal scores the first class is."""
     scores = np.array([[[bad, 0.7, 0.2], [0.2, bad, 0.9], [0.6, 0.6, 0.1], [0.1, 0.6, 0.6], [bad] * 3]], np.float32)
     boxes = jnp.arange(5.0)[None, :, None] * 100 + jnp.array([[[0.0, 0, 50, 50]]])
-    every = postprocess(Candidates(boxes, jnp.asarray(scores)), 0.05, 0.5, max_detections=5)
+    report = jax.jit(lambda candidates: postprocess(candidates, 0.05, 0.5, max_detections=5))
+    every = report(Candidates(boxes, jnp.asarray(scores)))
     for wanted in ([0], [1], [2], [0, 2], [1, 2]):
         mask = jnp.isin(jnp.arange(3), jnp.array(wanted))
-        some = postprocess(
-            only_classes(Candidates(boxes, jnp.asarray(scores)), mask, multi_label=False), 0.05, 0.5, max_detections=5
-        )
+        some = report(only_classes(Candidates(boxes, jnp.asarray(scores)), mask, multi_label=False))
         keep = np.isin(every.classes[0], wanted)
         assert int(some.valid.sum()) == keep.sum()
         np.testing.assert_array_equal(some.boxes[0][: keep.sum()], every.boxes[0][keep])

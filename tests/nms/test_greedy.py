@@ -49,7 +49,7 @@ def kept(result):
     return indices[:count]
 
 
-@pytest.mark.parametrize("n", SCRIPT["SIZES"])
+@pytest.mark.parametrize("n", [pytest.param(n, marks=pytest.mark.slow if n > 1000 else []) for n in SCRIPT["SIZES"]])
 def test_equals_torchvision(n):
     for seed in range(SCRIPT["SEEDS"]):
         boxes, scores, classes = (jnp.asarray(x) for x in SCRIPT["case"](n, seed))

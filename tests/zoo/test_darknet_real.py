@@ -5,7 +5,9 @@ import pytest
 from experiments.darknet_parity.study import MODELS, average_precision, compare_photos
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", [pytest.param(model, marks=pytest.mark.slow if model.endswith("-xl") else []) for model in MODELS]
+)
 def test_maps_and_detections_on_photographs_equal_opencvs(test_data, model):
     """Maps within 1e-3, every detection with its class, scores within 1e-3, boxes within a pixel."""
     worst = compare_photos(test_data, model)

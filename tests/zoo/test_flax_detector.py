@@ -37,7 +37,10 @@ def disturbed(variables, key=1):
     )
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ("yolox", "yolov4", "lesson") else []) for name in SYSTEMS],
+)
 def test_forward_reads_folded_variables_and_folding_twice_changes_nothing(name):
     detector = zoo.build(name, NAMES, SIZE, **SYSTEMS[name])
     variables = disturbed(detector.init(jax.random.key(0)))

@@ -74,7 +74,7 @@ def test_losses_given_as_functions_are_those_that_are_used(name):
     assert float(usual.sums["box"].min()) > 0 and float(usual.sums["cls"].min()) > 0
 
 
-@pytest.mark.parametrize("name", ["yolox", "compact"])
+@pytest.mark.parametrize("name", [pytest.param("yolox", marks=pytest.mark.slow), "compact"])
 def test_an_assigner_given_as_a_function_decides(name):
     make = ANCHOR_FREE[name]
     found = terms(make(NAMES, SIZE, assign=nothing_assigned))

@@ -59,6 +59,7 @@ def test_folding_gives_the_files_arrays_back(read):
     assert sum(x.size for x in jax.tree.leaves(folded)) == sum(x.size for x in arrays.values())
 
 
+@pytest.mark.slow
 def test_measured_statistics_let_training_start_from_what_is_known(read):
     """Inference stays, and in training mode the network computes the same on those images."""
     name, detector, variables = read
