@@ -151,6 +151,12 @@ ASSIGNERS = {
 
 COMPOSED = {
     "losses.yolov8_loss": lambda x: losses.yolov8_loss(x["box_maps"], x["class_maps"], LEVELS, x["targets"], HYPER),
+    "losses.yolov10_loss": lambda x: losses.yolov10_loss(
+        x["box_maps"], x["class_maps"], x["box_maps"], x["class_maps"], LEVELS, x["targets"], HYPER
+    ),
+    "losses.yolo26_loss": lambda x: losses.yolo26_loss(
+        x["raw_maps"], x["class_maps"], x["raw_maps"], x["class_maps"], LEVELS, x["targets"], HYPER
+    ),
     "losses.yolox_loss": lambda x: losses.yolox_loss(
         x["raw_maps"], [m[..., :1] for m in x["class_maps"]], x["class_maps"], LEVELS, x["targets"], HYPER
     ),
