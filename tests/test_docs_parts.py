@@ -21,6 +21,7 @@ def test_names_in_the_tables_exist(module):
     assert [name for name in names if not hasattr(module, name)] == []
 
 
+@pytest.mark.slow
 def test_the_code_on_the_page_runs():
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(blocks) > 6

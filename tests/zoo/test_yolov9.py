@@ -65,6 +65,7 @@ def test_multimedia_weights_give_what_the_peer_computes(scale, golden, tmp_path)
         np.testing.assert_array_equal(back[name], array, err_msg=name)
 
 
+@pytest.mark.slow
 def test_multimedia_files_are_read_in_their_trainers_wrapping(golden, tmp_path):
     tensors = tensors_of(golden, "t")
     wrapped = {f"model.model.{name}": array for name, array in tensors.items()}
