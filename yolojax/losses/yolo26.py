@@ -58,6 +58,9 @@ def yolo26_loss(
     The published program gives the same values where assignment is by CIoU: its assigner takes CIoU for ``u``, that of
     TOOD and this library IoU.
 
+    The weights, the smallest side and the choice of one point of seven were read off the published program as it ran,
+    not from the text of the paper.
+
     References: YOLO26, arXiv 2606.03748; YOLOv10, arXiv 2405.14458, section 3.1.
     """
     height, width = levels[0].h * levels[0].stride, levels[0].w * levels[0].stride
