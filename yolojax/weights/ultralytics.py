@@ -33,6 +33,19 @@ _C3 = (
     (r"bottleneck(\d+)/conv1", r"m.\1.cv1"),
     (r"bottleneck(\d+)/conv2(?:/full)?", r"m.\1.cv2"),
 )
+
+
+def _attention(ours: str, theirs: str, feed_forward: str = "ffn") -> Patterns:
+    """An attention block with its two layers after it; ``theirs`` ends in a dot, unless it is empty."""
+    return (
+        (rf"{ours}/attention/qkv", rf"{theirs}attn.qkv"),
+        (rf"{ours}/attention/position", rf"{theirs}attn.pe"),
+        (rf"{ours}/attention/project", rf"{theirs}attn.proj"),
+        (rf"{ours}/expand", rf"{theirs}{feed_forward}.0"),
+        (rf"{ours}/reduce", rf"{theirs}{feed_forward}.1"),
+    )
+
+
 _C2F = ((r"split", r"cv1"), (r"join", r"cv2"), (r"bottleneck(\d+)/conv(\d)", r"m.\1.cv\2"))
 
 _INSIDE: dict[str, Patterns] = {
@@ -44,30 +57,18 @@ _INSIDE: dict[str, Patterns] = {
     "c2psa": (
         (r"split", r"cv1"),
         (r"join", r"cv2"),
-        (r"block(\d+)/attention/qkv", r"m.\1.attn.qkv"),
-        (r"block(\d+)/attention/position", r"m.\1.attn.pe"),
-        (r"block(\d+)/attention/project", r"m.\1.attn.proj"),
-        (r"block(\d+)/expand", r"m.\1.ffn.0"),
-        (r"block(\d+)/reduce", r"m.\1.ffn.1"),
+        *_attention(r"block(\d+)", r"m.\1."),
     ),
     "c3k2 with attention": (
         (r"split", r"cv1"),
         (r"join", r"cv2"),
         (r"bottleneck/conv(\d)", r"m.0.0.cv\1"),
-        (r"block/attention/qkv", r"m.0.1.attn.qkv"),
-        (r"block/attention/position", r"m.0.1.attn.pe"),
-        (r"block/attention/project", r"m.0.1.attn.proj"),
-        (r"block/expand", r"m.0.1.ffn.0"),
-        (r"block/reduce", r"m.0.1.ffn.1"),
+        *_attention(r"block", r"m.0.1."),
     ),
     "psa": (
         (r"split", r"cv1"),
         (r"join", r"cv2"),
-        (r"block0/attention/qkv", r"attn.qkv"),
-        (r"block0/attention/position", r"attn.pe"),
-        (r"block0/attention/project", r"attn.proj"),
-        (r"block0/expand", r"ffn.0"),
-        (r"block0/reduce", r"ffn.1"),
+        *_attention(r"block0", ""),
     ),
     "scdown": ((r"pointwise", r"cv1"), (r"depthwise", r"cv2")),
     "c2f or c2fcib": (
@@ -84,11 +85,7 @@ _INSIDE: dict[str, Patterns] = {
         (r"", r""),
         (r"reduce", r"cv1"),
         (r"join", r"cv2"),
-        (r"block(\d+)_(\d)/attention/qkv", r"m.\1.\2.attn.qkv"),
-        (r"block(\d+)_(\d)/attention/position", r"m.\1.\2.attn.pe"),
-        (r"block(\d+)_(\d)/attention/project", r"m.\1.\2.attn.proj"),
-        (r"block(\d+)_(\d)/expand", r"m.\1.\2.mlp.0"),
-        (r"block(\d+)_(\d)/reduce", r"m.\1.\2.mlp.1"),
+        *_attention(r"block(\d+)_(\d)", r"m.\1.\2.", "mlp"),
     ),
     "elan": ((r"split", r"cv1"), (r"part(\d)", r"cv\1"), (r"join", r"cv4")),
     "gelan": (
