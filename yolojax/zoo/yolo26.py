@@ -37,7 +37,7 @@ from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolo11 import YOLO11Backbone
 from yolojax.models.yolo26 import YOLO26Neck
-from yolojax.structures import Candidates, Hyper, LossTerms, Targets
+from yolojax.structures import Candidates
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.options import check_counts
@@ -52,7 +52,7 @@ from yolojax.zoo.yolov8 import (
     scaled_depths,
     scaled_widths,
 )
-from yolojax.zoo.yolov10 import SUPPRESSION, answers_of, check_answering
+from yolojax.zoo.yolov10 import SUPPRESSION, answers_of, check_answering, loss_of_heads
 
 PUBLISHED_NAMES = {
     **{f"backbone/down{i}": (f"model.{layer}", "conv") for i, layer in enumerate((0, 1, 3, 5, 7))},
@@ -122,22 +122,7 @@ def yolo26(
     assigner, assign_name = find_small_target_assigner(assign, k)
     box, box_name = find_part("box_loss", box_loss, BOX_LOSSES)
     cls, cls_name = find_part("class_loss", class_loss, CLASS_LOSSES)
-
-    def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
-        many, one = outputs.one_to_many, outputs.one_to_one
-        return yolo26_loss(
-            [level.box for level in many],
-            [level.cls for level in many],
-            [level.box for level in one],
-            [level.cls for level in one],
-            levels_of([level.box for level in many], STRIDES),
-            targets,
-            hyper,
-            assign=assigner,
-            box_loss=box,
-            class_loss=cls,
-        )
-
+    loss = loss_of_heads(partial(yolo26_loss, assign=assigner, box_loss=box, class_loss=cls))
     spec = DetectorSpec(
         "yolo26",
         class_names,

@@ -22,13 +22,15 @@ by `yolojax.zoo.from_pytorch`; they are under a licence of their own (AGPL-3.0; 
 compared by names, shapes and outputs; no code of their authors was read.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from jaxtyping import DTypeLike
 
 from yolojax.assign import AnchorFreeAssign
 from yolojax.coding import levels_of
-from yolojax.detector import Decode, Detector, DetectorSpec, Outputs
+from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs
 from yolojax.errors import ConfigError
 from yolojax.losses import BoxLoss, ClassLoss, yolov10_loss
 from yolojax.models.heads import PairedHead
@@ -100,6 +102,24 @@ def answers_of(head: str, decode: Decode) -> Decode:
     return decode_answers
 
 
+def loss_of_heads(loss: Callable[..., LossTerms]) -> Loss:
+    """The loss of the outputs of a `PairedHead`: ``loss``, such as `yolov10_loss` with its parts, of both heads' maps."""
+
+    def of_outputs(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
+        many, one = outputs.one_to_many, outputs.one_to_one
+        return loss(
+            [level.box for level in many],
+            [level.cls for level in many],
+            [level.box for level in one],
+            [level.cls for level in one],
+            levels_of([level.box for level in many], STRIDES),
+            targets,
+            hyper,
+        )
+
+    return of_outputs
+
+
 def yolov10(
     class_names: tuple[str, ...],
     input_size: tuple[int, int],
@@ -140,22 +160,7 @@ def yolov10(
         find_part("box_loss", box_loss, BOX_LOSSES)[0],
         find_part("class_loss", class_loss, CLASS_LOSSES)[0],
     )
-
-    def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
-        many, one = outputs.one_to_many, outputs.one_to_one
-        return yolov10_loss(
-            [level.box for level in many],
-            [level.cls for level in many],
-            [level.box for level in one],
-            [level.cls for level in one],
-            levels_of([level.box for level in many], STRIDES),
-            targets,
-            hyper,
-            assign=assigner,
-            box_loss=box,
-            class_loss=cls,
-        )
-
+    loss = loss_of_heads(partial(yolov10_loss, assign=assigner, box_loss=box, class_loss=cls))
     spec = DetectorSpec(
         "yolov10",
         class_names,
