@@ -280,6 +280,11 @@ def identify(file: WeightFile) -> tuple[str, str] | None:
     for key, other in OTHERS.items():
         if (weights := other.read(file)) is not None:
             return key, other.scale(weights)
+    return _identify_layers(file)
+
+
+def _identify_layers(file: WeightFile) -> tuple[str, str] | None:
+    """`identify` among `FAMILIES` alone."""
     tensors = _own_names(file)
     layers = {int(match[1]) for name in tensors if (match := re.match(r"model\.(\d+)\.", name))}
     for key, family in _candidates():
@@ -340,7 +345,7 @@ def from_pytorch(
             if options:
                 raise ConfigError(f"options: a {other.title} from a file has none; leave out {', '.join(options)}")
             return other.build(weights, class_names, input_size, dtype)
-    found = identify(file)
+    found = _identify_layers(file)
     if found is None:
         raise CheckpointError(_unknown(file))
     family, scale = _family(*found), found[1]
