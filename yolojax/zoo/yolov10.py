@@ -103,7 +103,7 @@ def answers_of(head: str, decode: Decode) -> Decode:
 
 
 def loss_of_heads(loss: Callable[..., LossTerms]) -> Loss:
-    """The loss of the outputs of a `PairedHead`: ``loss``, such as `yolov10_loss` with its parts, of both heads' maps."""
+    """Returns ``loss`` (such as `yolov10_loss` with its parts) as a function of the outputs of a `PairedHead`."""
 
     def of_outputs(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         many, one = outputs.one_to_many, outputs.one_to_one
