@@ -65,6 +65,7 @@ def metrics(result: CocoResult) -> dict[str, Any]:
         **{name: getattr(result, name) for name in METRICS},
         "precision": result.precision,
         "recall": result.recall,
+        "mistakes": [dataclasses.asdict(mistake) for mistake in result.mistakes],
         "at_confidence": _point(result.at_confidence),
         "best_f1": _point(result.best_f1),
         "classes": [
