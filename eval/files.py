@@ -56,7 +56,12 @@ def write_json(path: str | PathLike[str], value: Any, *, indent: int | None = No
       ValueError: on NaN and infinities, which are not JSON; ``None`` stands for "not measured".
       WriteError: the file cannot be written.
     """
-    write_whole(Path(path), json.dumps(value, indent=indent, allow_nan=False) + "\n")
+    write_whole(Path(path), json_text(value, indent=indent))
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """A value as the text of a JSON file; raises `ValueError` on NaN and infinities."""
+    return json.dumps(value, indent=indent, allow_nan=False) + "\n"
 
 
 def metrics(result: CocoResult) -> dict[str, Any]:
