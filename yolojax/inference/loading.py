@@ -13,9 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
 from yolojax import zoo
+from yolojax.config import MOST
 from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.paths import FOREIGN, user_path
+from yolojax.settings import shown
 from yolojax.weights.class_names import read_class_names
 from yolojax.weights.released import fit_tree, load_description, load_weights
 
@@ -132,6 +134,8 @@ def with_input_size(detector: Detector, size: Size) -> Detector:
         )
     else:
         input_size = tuple(pixels)
+    if max(input_size) > MOST["model.size"]:
+        raise ConfigError(f"size = {shown(size)}: give at most {MOST['model.size']:,} pixels")
     if min(input_size) < stride or any(side % stride for side in input_size):
         below = max(stride, max(input_size) // stride * stride)
         raise ConfigError(f"size = {size}: give a multiple of {stride}, such as {below} or {below + stride}")
