@@ -62,6 +62,21 @@ def test_gradient_by_products_has_forward_and_second_derivatives():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
 
 
+def test_gradient_by_products_of_one_argument_alone():
+    keys = jax.random.split(jax.random.key(1), 2)
+    x, kernel = jax.random.normal(keys[0], (1, 4, 5, 32)), jax.random.normal(keys[1], (3, 3, 32, 2))
+
+    def run(function):
+        def loss(x, kernel):
+            return jnp.sum(function(x, kernel) ** 2)
+
+        return [jax.grad(loss, argnums=which)(x, kernel) for which in (0, 1)]
+
+    got, want = jax.jit(lambda: run(convolution.gradient_by_products))(), jax.jit(lambda: run(convolution.plain))()
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
+
+
 # A shape for every lowering: input, kernel, stride, groups.
 pytestmark = pytest.mark.any_platform
 

@@ -74,7 +74,9 @@ def gradient_by_products(x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw
 
 
 @partial(gradient_by_products.defjvp, symbolic_zeros=True)
-def _gradient_by_products_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _gradient_by_products_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array | SymbolicZero, Array | SymbolicZero]
+) -> tuple[Array, Array]:
     x, kernel = primals
     dx, dkernel = tangents
     value = gradient_by_products(x, kernel)
