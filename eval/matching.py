@@ -166,11 +166,11 @@ def _judge(
     thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
     possible = free[:, :, about] & (overlap[None] >= thresholds[:, None, None])[None]
     real = ~ignore[:, None, about]
-    counted = (possible & real).any(axis=3)
+    counted = np.logical_or.reduce(possible & real, axis=3)
     eligible = possible & (real | ~counted[..., None])  # an object that counts goes before any that is ignored
     value = np.where(eligible, overlap[None, None], -1.0)
     best = value.shape[3] - 1 - value[..., ::-1].argmax(axis=3)  # of equal overlaps the last
-    matched = eligible.any(axis=3)
+    matched = np.logical_or.reduce(eligible, axis=3)
     chosen = about[np.arange(len(about))[None, None], best]
     a, t, n = np.nonzero(matched & ~crowd[chosen])
     free[a, t, chosen[a, t, n]] = False

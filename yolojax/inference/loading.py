@@ -126,6 +126,8 @@ def with_input_size(detector: Detector, size: Size) -> Detector:
         pixels = []
     if len(pixels) != (2 if isinstance(size, Iterable) else 1):
         raise ConfigError(f"size = {size!r}: give whole pixels, one number or (height, width)")
+    if max(pixels) > MOST["model.size"]:
+        raise ConfigError(f"size = {shown(size)}: give at most {MOST['model.size']:,} pixels")
     if len(pixels) == 1:
         longer = max(spec.input_size)
         kept = (max(1, round(side * pixels[0] / longer / stride)) * stride for side in spec.input_size)
@@ -134,8 +136,6 @@ def with_input_size(detector: Detector, size: Size) -> Detector:
         )
     else:
         input_size = tuple(pixels)
-    if max(input_size) > MOST["model.size"]:
-        raise ConfigError(f"size = {shown(size)}: give at most {MOST['model.size']:,} pixels")
     if min(input_size) < stride or any(side % stride for side in input_size):
         below = max(stride, max(input_size) // stride * stride)
         raise ConfigError(f"size = {size}: give a multiple of {stride}, such as {below} or {below + stride}")

@@ -52,7 +52,7 @@ def traced_for(platform: str | None) -> AbstractContextManager[None]:
     return _known(platform if platform in ("cpu", None) else "other")
 
 
-def compiler_options(platform: str) -> dict[str, int]:
+def compiler_options(platform: str) -> dict[str, str | bool]:
     """How XLA compiles the training program for a platform as JAX names it.
 
     A processor's programs spend their time in prepared matrix products and simple loops, for which LLVM's first level
@@ -60,4 +60,4 @@ def compiler_options(platform: str) -> dict[str, int]:
     in the environment's ``XLA_FLAGS`` is kept.
     """
     level = "xla_backend_optimization_level"
-    return {level: 1} if platform == "cpu" and level not in os.environ.get("XLA_FLAGS", "") else {}
+    return {level: "1"} if platform == "cpu" and level not in os.environ.get("XLA_FLAGS", "") else {}
