@@ -25,7 +25,6 @@ from yolojax.eval.matching import (
     PaddedDetections,
     PaddedMatches,
     PaddedTruth,
-    bucket_size,
     match_padded,
     object_counts,
 )
@@ -34,8 +33,6 @@ Interpolation = Literal["coco", "all_points", "eleven_points"]
 """How precision is averaged over recall: at 101 recalls, as the area under the curve, or at 11 recalls."""
 
 RECALL_POINTS = {"coco": np.linspace(0.0, 1.0, 101), "eleven_points": np.linspace(0.0, 1.0, 11)}
-
-NO_CLASS = np.iinfo(np.int32).max
 
 
 class Ranked(NamedTuple):
@@ -221,47 +218,6 @@ def average_precision(
     return AveragePrecision(found.precision[0], found.recall[0], found.objects[0])
 
 
-def rank_columns(
-    images: Int[np.ndarray, " D"],
-    classes: Int[np.ndarray, " D"],
-    place: Int[np.ndarray, " D"],
-    scores: Float[np.ndarray, " D"],
-    hit: Bool[np.ndarray, "A T D"],
-    miss: Bool[np.ndarray, "A T D"],
-) -> Ranked:
-    """`Ranked` of matched detections in columns, made on the host, padded to sizes that share compiled programs.
-
-    Rows that miss at every threshold alike are set apart, and rows that no number depends on are left out.
-    """
-    ever_hit = np.asarray(hit.any(axis=(0, 1)))
-    varies = ever_hit | (miss != miss[:, :1]).any(axis=(0, 1))
-    kept = np.flatnonzero(varies | miss[:, 0].any(axis=0))
-    order = kept[np.lexsort((-scores[kept], classes[kept]))]
-    # What follows the last true positive of its class lowers no precision that is read.
-    after = np.full(int(classes[order].max(initial=0)) + 1, -1)
-    hits = np.flatnonzero(ever_hit[order])
-    np.maximum.at(after, classes[order][hits], hits)
-    order = order[np.arange(len(order)) <= after[classes[order]]]
-    own, others = order[varies[order]], order[~varies[order]]
-    before = np.cumsum(~varies[order])[varies[order]]
-    p, n = bucket_size(len(own), 512) - len(own), bucket_size(len(others), 2048) - len(others)
-
-    def pad(values: np.ndarray, by: int, fill: int = 0) -> Array:
-        return jnp.asarray(np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, by)], constant_values=fill))
-
-    return Ranked(
-        pad(images[own], p),
-        pad(classes[own], p, NO_CLASS),
-        pad(place[own], p),
-        pad(hit[:, :, own], p),
-        pad(miss[:, :, own], p),
-        pad(before.astype(np.int32), p),
-        pad(images[others], n),
-        pad(classes[others], n, NO_CLASS),
-        pad(miss[:, 0, others], n),
-    )
-
-
 def class_average_precision(
     classes: Int[np.ndarray, " D"],
     scores: Float64[np.ndarray, " D"],
@@ -270,7 +226,9 @@ def class_average_precision(
     objects: Int[np.ndarray, " C"],
     interpolation: Interpolation = "coco",
 ) -> Float64[np.ndarray, " C"]:
-    """Average precision of each class at one IoU, in float64; NaN for a class without an object.
+    """Average precision of each class at one IoU, in float64, on the host; NaN for a class without an object.
+
+    Nothing is compiled, so that lists of any length take only the time of their rows.
 
     Args:
       classes: of the detections, in 0..C-1.
@@ -279,15 +237,19 @@ def class_average_precision(
       objects: that count, of each class.
       interpolation: see `accumulate`.
     """
-    rows, size = np.zeros(len(classes), np.int32), bucket_size(len(objects))
-    ranked = rank_columns(rows, classes.astype(np.int32), rows, scores, hit[None, None], miss[None, None])
-    total = np.pad(objects.astype(np.int32), (0, size - len(objects)))
-    with jax.enable_x64(True):
-        found = _accumulate_once(ranked, jnp.asarray(total[None, None]), interpolation)
-    return np.asarray(found)[: len(objects)]
-
-
-@partial(jax.jit, static_argnums=2)
-def _accumulate_once(ranked: Ranked, objects: Int[Array, "1 1 C"], interpolation: Interpolation) -> Float[Array, " C"]:
-    weights = jnp.ones(1, jnp.int32)
-    return accumulate(ranked, objects, weights, interpolation=interpolation).precision[0, 0]
+    kept = np.flatnonzero(hit | miss)
+    order = kept[np.lexsort((-scores[kept], classes[kept]))]
+    edges = np.searchsorted(classes[order], np.arange(len(objects) + 1))
+    found = np.full(len(objects), np.nan)
+    for c in np.flatnonzero(objects).tolist():
+        own = hit[order[edges[c] : edges[c + 1]]]
+        at = np.flatnonzero(own)
+        true = np.arange(1, len(at) + 1)
+        best = np.maximum.accumulate((true / (at + 1))[::-1])[::-1]
+        if interpolation == "all_points":
+            found[c] = best.sum() / objects[c]
+        else:
+            grid = RECALL_POINTS[interpolation]
+            reached = np.searchsorted(grid, true / objects[c], side="right")
+            found[c] = best @ np.diff(reached, prepend=0) / len(grid)
+    return found

@@ -87,7 +87,7 @@ def _refuse_repeated_keys(content: bytes, data: Any, name: str, error: type[Yolo
         if set(map(type, records)) - {dict}:
             continue
         for key in _COUNTED_KEYS[3:]:
-            found[key] += sum(key in record for record in records)
+            found[key] += sum(map(dict.__contains__, records, itertools.repeat(key)))
     if all(content.count(f'"{key}"'.encode()) == found[key] for key in _COUNTED_KEYS):
         return
 

@@ -4,6 +4,7 @@ This module refuses or counts input that COCO tools accept silently and then sco
 ids are renumbered in the columns.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -357,4 +358,4 @@ def _side(record: Record, key: str) -> int:
 def _index(keys: Sequence[Any], ids: Mapping[Any, Any] | Sequence[Any]) -> np.ndarray:
     """Position of each key among the ids, -1 for the unknown ones."""
     position = {key: k for k, key in enumerate(ids)}
-    return np.array([position.get(key, -1) for key in keys], np.int64)
+    return np.fromiter(map(position.get, keys, itertools.repeat(-1)), np.int64, len(keys))

@@ -82,6 +82,7 @@ class Prepared:
         ]
         self.positives = [[self._positives(a, c) for c in range(self.classes)] for a in range(len(AREA_RANGES))]
         self._segments = [self._segment_matrix(a) for a in range(len(AREA_RANGES))]
+        self.corrections = [[self._corrections(a, c) for c in range(self.classes)] for a in range(len(AREA_RANGES))]
 
     def _positives(self, a: int, c: int) -> _Positives:
         start, end = np.searchsorted(self._at, self._class_start[c : c + 2])
@@ -112,7 +113,7 @@ class Prepared:
         pointers = np.append(0, ends)
         return scipy.sparse.csr_array((data, columns[picked], pointers), shape=(len(rows), self.images))
 
-    def corrections(self, a: int, c: int) -> list[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"], np.ndarray]]:
+    def _corrections(self, a: int, c: int) -> list[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"], np.ndarray]]:
         """For each threshold the candidates that count although outside the area range, or do not although inside.
 
         That is (position among the true positives from which on they count, image, +1 or -1).
@@ -199,7 +200,7 @@ def _thresholds(
     counted = _running(segments[one.start : one.start + len(one.rows)].copy(), np.add)
     total = np.maximum(objects, 1)
     scale = (100.0 / total).astype(np.float32 if total.max() < 20_000 else np.float64)
-    for t, (first, images, sign) in enumerate(prepared.corrections(a, c)):
+    for t, (first, images, sign) in enumerate(prepared.corrections[a][c]):
         at = np.flatnonzero(one.hit[t])
         if not len(at):
             continue
@@ -229,12 +230,16 @@ def _recall_points(hits: Float32[np.ndarray, "n S"], scale: Float[np.ndarray, " 
     ``hits * 100 / objects`` is a whole number k or at least ``1 / objects`` away from one; if it is k, the point is
     reached unless the floating-point recall k lies above k / 100.
     """
-    near = np.float32(2e-5) if scale.dtype == np.float32 else 1e-7
+    near = scale.dtype.type(2e-5 if scale.dtype == np.float32 else 1e-7)
     exact = hits * scale
-    whole = np.floor(exact + near)
-    exactly = np.abs(exact - whole) < near
-    result = whole.astype(np.float32) + 1 - np.where(exactly, _ROUNDED_UP[whole.astype(np.int16)], 0)
-    return np.where(hits > 0, result, 0).astype(np.float32, copy=False)
+    exact += near
+    whole = np.floor(exact)
+    exact -= whole
+    at = np.nonzero(exact < 2 * near)
+    whole += 1
+    whole[at] -= _ROUNDED_UP[whole[at].astype(np.int64) - 1]
+    whole *= np.minimum(hits, 1)
+    return whole.astype(np.float32, copy=False)
 
 
 def resample_weights(seed: int, samples: int, images: int, first: int = 0) -> Int[np.ndarray, "I S"]:
