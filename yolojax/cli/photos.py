@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yolojax.data.coco import find_image_folder
+from yolojax.data.image_places import find_image_folder
 from yolojax.data.images import read_header, read_image, resolve_size
 from yolojax.data.paths import inside
 from yolojax.errors import DataError

@@ -160,6 +160,14 @@ def _warnings(report: DataReport) -> list[str]:
     if rare:
         shown = ", ".join(rare[:10]) + (", ..." if len(rare) > 10 else "")
         found.append(f"{len(rare)} classes have fewer than 10 objects; their accuracy will mean little: {shown}")
+    alike: dict[str, list[str]] = {}
+    for name in counts:
+        alike.setdefault("".join(name.split()).casefold(), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            found.append(f"the classes {', '.join(map(shown, names[:6]))} differ only in capitals or blanks")
+    if report.objects and report.objects == report.crowd:
+        found.append("all objects are crowd regions or difficult ones, which training ignores: nothing can be learnt")
     if report.identical:
         found.append(f"{report.identical} objects repeat another of the same class and box exactly")
     if report.background > _UNLABELLED_IMAGES * report.images:
