@@ -2,9 +2,19 @@
 
 import reprlib
 
+_LONGEST_MESSAGE = 1500
+
 
 class YolojaxError(Exception):
-    """Something is wrong with what the user gave. The message says what, where, and how to mend it."""
+    """Something is wrong with what the user gave. The message says what, where, and how to mend it.
+
+    Of a message of more than 1500 characters, which only foreign input makes so long, the middle is left out.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        half = _LONGEST_MESSAGE // 2
+        return text if len(text) <= _LONGEST_MESSAGE else f"{text[:half]} ... {text[-half:]}"
 
 
 class DataError(YolojaxError):

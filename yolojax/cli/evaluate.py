@@ -32,6 +32,7 @@ class Val:
         published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS (.pth, .safetensors).
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
+      images: the folder of the images, where they do not lie at their format's usual place.
       out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.
       validation: How detections are made and measured.
       tta: Test-time augmentation.
@@ -45,6 +46,7 @@ class Val:
     split: Annotated[
         str | None, arg(metavar="NAME", help_behavior_hint="(default: val, or all of DATA where there are no parts)")
     ] = None
+    images: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
     out: Annotated[
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/val, runs/val2, ...)")
     ] = None
@@ -75,7 +77,7 @@ class Val:
             split = self.split or validation_split(self.data)
             if split is not None and self.split is None:
                 reporter.say(f"measuring on the part {split} of {self.data}")
-            data = open_dataset(self.data, split, class_names=model[0].spec.class_names)
+            data = open_dataset(self.data, split, class_names=model[0].spec.class_names, images=self.images)
         found = evaluate(model, data, validation=self.validation, reporter=reporter, tta=tta)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "detections.json", found.detections)
@@ -110,6 +112,8 @@ class Val:
 
         if self.split is not None:
             raise ConfigError("--split is a part of --data; give both or neither")
+        if self.images is not None:
+            raise ConfigError("--images are those of --data; give both or neither")
         if not load_origin(*self.model):
             raise ConfigError(f"{self.model[0]} is no run of ours; give --data to say what to measure it on")
         if "data" in read_given(self.model[0]):

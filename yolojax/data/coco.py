@@ -17,7 +17,7 @@ from yolojax.data.image_places import ImageFinder, find_image_folder, name_of_im
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
 from yolojax.data.paths import choose_split, files_in, subfolders
 from yolojax.data.summary import Notebook
-from yolojax.errors import DataError, shown
+from yolojax.errors import DataError, shortened, shown
 
 _LARGEST = 2.0**53  # up to here every integer is a float too, as some writers of JSON have it
 _LARGEST_COORDINATE = 1e9  # the areas of larger boxes lose their digits; the evaluation has the same bound
@@ -67,6 +67,8 @@ def find_other_coco(folder: Path) -> dict[str, Path]:
 
 def _looks_like_coco(path: Path) -> bool:
     """Whether the ends of a JSON file name at least two of COCO's lists; it is not parsed."""
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(_SNIFFED)
@@ -282,13 +284,16 @@ def _images(
         with notebook.guard(where):
             image_id = numbers.get(entry["id"], position) if are_texts else _integer(entry, "id", where)
             name = name_of_image(entry, where)
+            called = shortened(name, 100)
             if image_id in images and images[image_id]["file_name"] == name:
-                notebook.add("duplicate", where, f"image {image_id} ({name}) is listed more than once")
+                notebook.add("duplicate", where, f"image {image_id} ({called}) is listed more than once")
             elif image_id in images:
-                other = images[image_id]["file_name"]
-                raise DataError(f"{where}: {name} has the id {image_id} of {other}; give each image an id of its own")
+                other = shortened(images[image_id]["file_name"], 100)
+                raise DataError(f"{where}: {called} has the id {image_id} of {other}; give each image an id of its own")
             elif name in id_of_file:
-                raise DataError(f"{where}: {name} has the ids {id_of_file[name]} and {image_id}; merge the two entries")
+                raise DataError(
+                    f"{where}: {called} has the ids {id_of_file[name]} and {image_id}; merge the two entries"
+                )
             else:
                 images[image_id] = entry if entry.get("file_name") == name else {**entry, "file_name": name}
                 id_of_file[name] = image_id
@@ -316,7 +321,7 @@ def _annotations(
             if isinstance(entry.get("id"), str):
                 annotation_id, texts = 0, texts + 1
             else:
-                annotation_id = _integer(entry, "id", where) if "id" in entry else 0
+                annotation_id = 0 if entry.get("id") is None else _integer(entry, "id", where)
             image_id = _reference(entry, "image_id", id_of_image, where)
             if image_id is None or image_id not in images:
                 shown_id = shown(entry.get("image_id"))

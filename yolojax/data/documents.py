@@ -5,6 +5,7 @@ of the two they take.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -81,21 +82,24 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     merged = 0
 
     def flatten_mapping(self, node: Any) -> None:
+        own = len(node.value)
         super().flatten_mapping(node)
-        self.merged += len(node.value)
-        if self.merged > _MOST_MERGED * 10 or len(node.value) > _MOST_MERGED * 10:
+        self.merged += max(0, len(node.value) - own)
+        if self.merged > _MOST_MERGED:
             raise yaml.YAMLError("its merge keys (<<) stand for more entries than any data file has")
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         if isinstance(node, yaml.MappingNode):
-            own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-            if len(set(own)) < len(own):
-                twice = next(key for key in own if own.count(key) > 1)
-                raise yaml.YAMLError(f"the key {shown(twice)} stands twice{node.start_mark}")
+            scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+            times = Counter((key.tag, key.value) for key in scalars)
+            if len(times) < len(scalars):
+                (_, twice), _ = times.most_common(1)[0]
+                line = node.start_mark.line + 1
+                raise yaml.YAMLError(f"the key {shown(twice)} stands twice in the mapping of line {line}")
         return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
         if isinstance(value, str) and len(value) > _LONGEST_SCALAR:
-            raise yaml.YAMLError(f"a value of {len(value)} characters{node.start_mark}")
+            raise yaml.YAMLError(f"a value of {len(value)} characters, line {node.start_mark.line + 1}")
         return value

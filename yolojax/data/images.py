@@ -295,7 +295,11 @@ def resolve_size(
     (h, w), (upright_h, upright_w) = stated, header.upright
     raise DataError(
         f"{where}: states an image of {w} x {h} pixels, but {path} has {upright_w} x {upright_h}; "
-        "the boxes belong to another version of the image: restore that version or label it anew"
+        + (
+            "width and height seem to be swapped: correct the annotation"
+            if (w, h) == header.upright
+            else "the boxes belong to another version of the image: restore that version or label it anew"
+        )
     )
 
 

@@ -162,6 +162,14 @@ class LabelFinder:
                 return Path(*parts[:i], "labels", *parts[i + 1 :])
         return folder
 
+    def labels_by_stem(self) -> dict[str, Path]:
+        """Label files in the data set's folder by their names without suffix, where only one is called so: for images
+        that lie in another place."""
+        found: dict[str, list[Path]] = {}
+        for label in self.unclaimed((), (), ()):
+            found.setdefault(label.stem, []).append(label)
+        return {stem: labels[0] for stem, labels in found.items() if len(labels) == 1}
+
     def unclaimed(self, images: Iterable[Path], claimed: Collection[Path], lists: Collection[str]) -> Iterator[Path]:
         """Label files in the data set's folder and at the places of labels that were not read for any image.
 

@@ -63,7 +63,7 @@ def images_below(folder: Path, notebook: Notebook | None = None) -> list[Path]:
 
 def is_apple_double(path: Path) -> bool:
     """Whether a file is one of those that macOS writes beside the real one on foreign file systems: ``._NAME``."""
-    if not path.name.startswith("._"):
+    if not path.name.startswith("._") or not path.is_file():
         return False
     try:
         with path.open("rb") as file:

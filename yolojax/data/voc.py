@@ -155,6 +155,8 @@ def _is_voc(folder: Path, *, below: bool) -> bool:
     if below and folder.name.casefold() == "annotations":
         return bool(files)
     for _, path in files:
+        if not path.is_file():
+            continue
         try:
             with path.open("rb") as file:
                 head = file.read(4000)
@@ -186,7 +188,7 @@ def _listed(path: Path, annotations: Path, notebook: Notebook) -> list[Path]:
                 name = os.path.splitext(name)[0]
             plain = inside(annotations, f"{name}.xml", where).relative_to(annotations).as_posix()
             if plain in names:
-                notebook.add("duplicate", where, f"{name} stands in line {names[plain]} already")
+                notebook.add("duplicate", where, f"{shortened(name, 100)} stands in line {names[plain]} already")
             names.setdefault(plain, number)
     return [_xml_of(annotations / name) for name in names]
 
@@ -331,10 +333,10 @@ class _Pictures:
                     self._notebook.add(
                         "note",
                         str(xml),
-                        f"<filename> says {said}, which belongs to another XML file; {own[0]} is taken",
+                        f"<filename> says {shown(said)}, which belongs to another XML file; {own[0]} is taken",
                     )
                     return place / own[0]
-                self._notebook.add("note", str(xml), f"<filename> says {said}; {', '.join(own)} is not read")
+                self._notebook.add("note", str(xml), f"<filename> says {shown(said)}; {', '.join(own)} is not read")
                 return stated
         if said:
             for place in dict.fromkeys(p for base in self._bases for p in (base / inner, base)):

@@ -30,6 +30,7 @@ from yolojax.errors import DataError, shortened, shown
 _SPLITS = ("train", "val", "test")
 _OTHER_KEYS = ("path", "names", "nc", "kpt_shape", "download", "backup", "classes", "eval", "results", "colors")
 _ALIASES = {"valid": "val", "validation": "val"}
+_LONGEST_KEY = 100
 _LARGEST_FRACTION = 2.0  # beyond it a value is no rounding or overlap but another unit
 _CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "Labels/classes.txt")
 
@@ -72,6 +73,8 @@ def _is_other_split(key: str, value: object, root: Path) -> bool:
     """Whether another key than train, val and test names images too, as ``default: default.txt`` does."""
     if key in (*_SPLITS, *_OTHER_KEYS, _ALL):
         return False
+    if len(key) > _LONGEST_KEY:
+        return False
     entries = value if isinstance(value, list) else [value]
     return bool(entries) and all(
         isinstance(e, str) and e and "\0" not in e and len(e) < 1000 and _exists(root, e) for e in entries[:5]
@@ -104,11 +107,12 @@ def read_yolo(
     keypoints = _keypoint_columns(content, path)
     builder = RecordBuilder(notebook, "cxcywh")
     finder = LabelFinder(root)
+    anywhere = finder.labels_by_stem() if images is not None else {}
     records: list[ImageRecord] = []
     labels: set[Path] = set()
     for image in found:
         with notebook.guard(str(image)):
-            label = finder.find(image)
+            label = finder.find(image) or (anywhere.get(image.stem) if images is not None else None)
             if label is not None:
                 if label in labels:
                     notebook.add("note", str(image), f"shares its label file {label} with an image of another suffix")
@@ -262,14 +266,21 @@ def _list_images(
     entries = [(key, entry) for key in keys for entry in _entries(content, key, path)]
     places = {pair: _place(pair[1], f"{path} {pair[0]}", root) for pair in entries}
     lists = {os.path.normpath(place) for place, _ in places.values() if place.suffix == ".txt"}
-    if images is not None:
-        return images_below(images, notebook), lists
+    parts = len({key for key, _ in entries})
     entries = [(key, entry) for key, entry in entries if split in (None, key)]
+    if images is not None and split is None:
+        return images_below(images, notebook), lists
     if not entries:
         raise DataError(f"{path}: names no images; add train and val, each a folder of images")
     found: dict[Path, str] = {}
     for key, entry in entries:
         (place, note), where = places[key, entry], f"{path} {key}"
+        if images is not None:
+            if place.suffix != ".txt":
+                place, note = _part_of(images, entry, key, parts, where), ""
+            elif place.is_file():
+                found |= dict.fromkeys(_listed_in(place, images), key)
+                continue
         if not place.exists():
             if split is None:
                 notebook.add("note", where, f"{place} does not exist; left out")
@@ -290,6 +301,33 @@ def _list_images(
     if not found:
         raise DataError(f"{path}: no images in {', '.join(v for _, v in entries)} of {root}; correct the folders")
     return list(found), lists
+
+
+def _part_of(images: Path, entry: str, key: str, parts: int, where: str) -> Path:
+    """The folder of a part within the folder of all images; that folder itself where there is one part only."""
+    moved = relocated(images, entry.replace("\\", "/"))
+    if moved is not None and moved.is_dir():
+        return moved
+    if (images / key).is_dir():
+        return images / key
+    if parts == 1:
+        return images
+    raise DataError(
+        f"{where}: the folder of images {images} has no folder for this part; give it one called {key}, or name its "
+        "images in a text file"
+    )
+
+
+def _listed_in(place: Path, images: Path) -> list[Path]:
+    """The images of a list within the folder of all images."""
+    found: list[Path] = []
+    for number, line in enumerate(read_text(place).splitlines(), 1):
+        if line.strip():
+            image = relocated(images, line.strip())
+            if image is None:
+                raise DataError(f"{place} line {number}: {shown(line.strip())} is not in {images}; correct it")
+            found.append(image)
+    return found
 
 
 def _place(entry: str, where: str, root: Path) -> tuple[Path, str]:
@@ -380,8 +418,8 @@ def _read_label(
             )
         if number_of_class % 1 or not 0 <= number_of_class < len(file_names):
             raise DataError(
-                f"{where}: class {shortened(columns[0], 40)} is not an index from 0 to {len(file_names) - 1}; correct it or "
-                "add a name"
+                f"{where}: class {shortened(columns[0], 40)} is not an index from 0 to {len(file_names) - 1}; correct "
+                "it or add a name"
             )
         name = file_names[int(number_of_class)]
         if name not in index:
