@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from yolojax.bench.throughput import Throughput
 
 
+_MOST_SECONDS = 86_400
+
+
 @dataclass(frozen=True)
 class Bench:
     """Measure how fast a detector trains on this machine, and where the time goes. Nothing is kept.
@@ -57,6 +60,8 @@ class Bench:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"--{name} {value}: give a positive number")
+        if self.seconds > _MOST_SECONDS:
+            raise ConfigError(f"--seconds {self.seconds:g}: give at most {_MOST_SECONDS:,}")
         if self.size < 32 or self.size % 32:
             raise ConfigError(f"--size {self.size}: give a multiple of 32, the largest stride")
         if self.json not in (None, "-") and not Path(self.json).absolute().parent.is_dir():
