@@ -221,7 +221,9 @@ class Eval:
 
         image_ids = self.image_ids
         result_format = ResultFormat(self.box_format, self.category_ids, image_ids, self.score_format)
-        dataset = None if is_json else open_dataset(self.truth, self.split, images=self.images)
+        dataset = None
+        if not is_json:
+            dataset = open_dataset(self.truth, self.split, images=self.images, images_needed=False)
         truth: Any = self.truth
         if dataset is not None:
             truth = _coco_file(Path(self.truth), dataset) or dataset.to_coco()
@@ -254,8 +256,8 @@ class Eval:
 
         analysis = analysed(self.detections)
         comparison = compare(analysis, analysed(self.compare)) if self.compare is not None else None
-        if dataset is None:
-            photo = photos_of(analysis.truth, Path(self.truth), self.images)
+        if dataset is None or isinstance(truth, Path):
+            photo = photos_of(analysis.truth, Path(truth), self.images)
         else:
             record_of = {record.image_id: record for record in dataset.records}
             photo = lambda image_id: record_of[image_id].pixels()  # noqa: E731
@@ -305,11 +307,11 @@ def _coco_file(place: Path, dataset: Dataset) -> Path | None:
 
     The data set itself leaves out objects without area and outside their image; COCO's numbers count them as missed.
     """
-    from yolojax.data.coco import find_coco
+    from yolojax.data.coco import find_coco, find_other_coco
 
     if dataset.format != "coco" or not place.is_dir():
         return None
-    found = find_coco(place)
+    found = find_coco(place) or find_other_coco(place)
     return next(iter(found.values())) if len(found) == 1 else found.get(dataset.split or "")
 
 
