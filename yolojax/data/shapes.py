@@ -89,7 +89,8 @@ def shapes_dataset(
     if count > MOST_IMAGES or count * size[0] * size[1] > MOST_PIXELS or max(seed, start) >= 2**63:
         raise DataError(
             f"shapes: count {shown(count)}, seed {shown(seed)}, start {shown(start)}: give at most {MOST_IMAGES:,} "
-            f"images of at most {MOST_PIXELS:,} pixels together (they are kept in memory), and a seed and start below 2^63"
+            f"images of at most {MOST_PIXELS:,} pixels together (they are kept in memory), and a seed and start "
+            "below 2^63"
         )
     if not (1 <= objects <= _MOST and 0 < visible <= 1):
         raise DataError(
