@@ -106,3 +106,16 @@ def test_an_interrupted_report_leaves_no_part_of_it(yolo_set, yolojax, tmp_path,
     monkeypatch.setattr("yolojax.eval.report.write.render_page", fail)
     ended = yolojax("eval", yolo_set, tmp_path / "d.json", "--out", "report", "--samples", "0")
     assert ended.code == 130 and not any((tmp_path / "report").iterdir())
+
+
+def test_a_voc_folder_is_evaluated_without_its_images(yolojax, tmp_path):
+    box = "<bndbox><xmin>10</xmin><ymin>10</ymin><xmax>60</xmax><ymax>60</ymax></bndbox>"
+    size = "<size><width>200</width><height>200</height></size>"
+    (tmp_path / "voc" / "Annotations").mkdir(parents=True)
+    for name in ("a", "b"):
+        text = f"<annotation><filename>{name}.jpg</filename>{size}<object><name>cat</name>{box}</object></annotation>"
+        (tmp_path / "voc" / "Annotations" / f"{name}.xml").write_text(text)
+    rows = [{"image_id": name, "category_id": 1, "bbox": [10, 10, 50, 50], "score": 0.9} for name in ("a", "b")]
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    ended = yolojax("eval", "voc", "d.json", "--out", "report", "--samples", "0")
+    assert ended.code == 0 and ap(ended.out) == "1.000"

@@ -20,8 +20,8 @@ class Check:
       path: a folder or file in Pascal VOC, COCO or YOLO layout, or "shapes" for generated images.
       split: part of the data set.
       images: the folder of the images, where they do not lie at their format's usual place.
-      out: folder for summary.txt, labels.png and sheet.png (in a folder for each file, where DATA has several in COCO
-        format and no split is named).
+      out: folder for summary.txt, labels.png and sheet.png (in a folder for each part, where DATA has several that
+        are data sets by themselves and no split is named).
     """
 
     path: Annotated[Positional[str], arg(metavar="DATA")]
@@ -36,15 +36,13 @@ class Check:
         """Check; prints the report, and the exit code is 2 when something could not be used."""
         out = choose_folder(self.out, Path("runs/check"))
 
-        from yolojax.data.coco import find_coco
-        from yolojax.paths import user_path
+        from yolojax.data.opening import separate_parts
 
-        place = user_path(self.path)
-        files = find_coco(place) if self.split is None and place.is_dir() else {}
-        if len(files) < 2:
+        parts = separate_parts(self.path) if self.split is None else ()
+        if not parts:
             return self._check(self.split, out)
-        codes = []  # each file of a COCO folder is a data set by itself
-        for split in files:
+        codes = []
+        for split in parts:
             print(f"{'' if not codes else chr(10)}[{split}]\n")
             codes.append(self._check(split, out / split))
         return max(codes)

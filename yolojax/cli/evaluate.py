@@ -35,6 +35,7 @@ class Val:
         published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS (.pth, .safetensors).
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
+      images: the folder of the images, where they do not lie at their format's usual place.
       out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.
       validation: How detections are made and measured.
       tta: Test-time augmentation.
@@ -48,6 +49,7 @@ class Val:
     split: Annotated[
         str | None, arg(metavar="NAME", help_behavior_hint="(default: val, or all of DATA where there are no parts)")
     ] = None
+    images: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
     out: Annotated[
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/val, runs/val2, ...)")
     ] = None
@@ -78,7 +80,7 @@ class Val:
             split = self.split or validation_split(self.data)
             if split is not None and self.split is None:
                 reporter.say(f"measuring on the part {split} of {self.data}")
-            data = open_dataset(self.data, split, class_names=model[0].spec.class_names)
+            data = open_dataset(self.data, split, class_names=model[0].spec.class_names, images=self.images)
         found = evaluate(model, data, validation=self.validation, reporter=reporter, tta=tta)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "detections.json", _with_file_names(found.detections, data))
@@ -113,6 +115,8 @@ class Val:
 
         if self.split is not None:
             raise ConfigError("--split is a part of --data; give both or neither")
+        if self.images is not None:
+            raise ConfigError("--images are those of --data; give both or neither")
         if not load_origin(*self.model):
             raise ConfigError(f"{self.model[0]} is no run of ours; give --data to say what to measure it on")
         if "data" in read_given(self.model[0]):
@@ -217,7 +221,9 @@ class Eval:
 
         image_ids = self.image_ids
         result_format = ResultFormat(self.box_format, self.category_ids, image_ids, self.score_format)
-        dataset = None if is_json else open_dataset(self.truth, self.split, images=self.images)
+        dataset = None
+        if not is_json:
+            dataset = open_dataset(self.truth, self.split, images=self.images, images_needed=False)
         truth: Any = self.truth
         if dataset is not None:
             truth = _coco_file(Path(self.truth), dataset) or dataset.to_coco()
@@ -250,8 +256,8 @@ class Eval:
 
         analysis = analysed(self.detections)
         comparison = compare(analysis, analysed(self.compare)) if self.compare is not None else None
-        if dataset is None:
-            photo = photos_of(analysis.truth, Path(self.truth), self.images)
+        if dataset is None or isinstance(truth, Path):
+            photo = photos_of(analysis.truth, Path(truth), self.images)
         else:
             record_of = {record.image_id: record for record in dataset.records}
             photo = lambda image_id: record_of[image_id].pixels()  # noqa: E731
@@ -301,11 +307,11 @@ def _coco_file(place: Path, dataset: Dataset) -> Path | None:
 
     The data set itself leaves out objects without area and outside their image; COCO's numbers count them as missed.
     """
-    from yolojax.data.coco import find_coco
+    from yolojax.data.coco import find_coco, find_other_coco
 
     if dataset.format != "coco" or not place.is_dir():
         return None
-    found = find_coco(place)
+    found = find_coco(place) or find_other_coco(place)
     return next(iter(found.values())) if len(found) == 1 else found.get(dataset.split or "")
 
 

@@ -89,22 +89,22 @@ class Predict:
         if not names:
             raise ConfigError("which photos? give files or folders, as in: yolojax predict photo.jpg --model runs/demo")
 
+        from yolojax.cli.progress import make_reporter
         from yolojax.data.sources import find_sources
 
+        reporter = make_reporter()
         tta, suppress = self.tta.settings(), self._suppression()
-        sources = find_sources(names, _read_input)
+        sources = find_sources(names, _read_input, reporter.say)
         draw = self.save or not (self.json or self.txt or self.crop)
         folder = None
         if draw or self.txt or self.crop or self.out is not None:
             folder = choose_folder(self.out, Path("predictions"))
 
         from yolojax.cli.prediction_files import Files
-        from yolojax.cli.progress import make_reporter
         from yolojax.inference.predict import load
         from yolojax.inference.tta import describe_tta
         from yolojax.processor.memory import prepare_processor
 
-        reporter = make_reporter()
         batch = BATCH if any(source.is_video for source in sources) else min(BATCH, len(sources))
         prepare_processor(batch)
         predictor = load(
