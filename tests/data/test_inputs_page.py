@@ -10,7 +10,7 @@ WHOLE = ("test_labels.py", "test_layouts.py", "test_doubts.py", "test_hostile.py
 """Files of which every test is the word of a row."""
 
 
-def tests_of(file: str) -> set[str]:
+def functions_of(file: str) -> set[str]:
     tree = ast.parse((HERE / file).read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
@@ -24,8 +24,8 @@ def test_every_row_is_tested_and_every_test_has_its_row() -> None:
         assert found, row
         named |= set(found)
     for file in {file for file, _ in named}:
-        there = tests_of(file)
+        there = functions_of(file)
         for name in (name for other, name in named if other == file):
             assert name in there, f"{file}::{name}"
     for file in WHOLE:
-        assert tests_of(file) == {name for other, name in named if other == file}
+        assert functions_of(file) == {name for other, name in named if other == file}

@@ -76,7 +76,10 @@ def load_yaml(path: Path) -> Any:
         raise DataError(f"{path}: malformed YAML ({shortened(str(error))}); correct the file") from None
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+_SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):
     """A safe loader that refuses keys given twice, scalars without end, and merges that multiply."""
 
     merged = 0

@@ -41,8 +41,8 @@ def open_splits(
     """
     available = list_splits(path)
     train_name = train_split or split_named("train", available)
-    if train_name is None and len(available) == 1:  # CVAT calls the only part `default`
-        train_name = available[0]
+    if train_name is None and tuple(available) == ("default",):  # CVAT's name for the only part
+        train_name = "default"
     val_name = val_split or split_named("val", available)
     if train_name is None and available:
         raise ConfigError(

@@ -57,7 +57,7 @@ def _part_folders(annotations: Path) -> dict[str, Path]:
     """The folders within the annotations that are splits: where no XML file lies beside them and there are several."""
     if files_in(annotations, ".xml"):
         return {}
-    parts = {child.name: child for child in subfolders(annotations) if next(_xml_below(child), None) is not None}
+    parts = {child.name: child for child in subfolders(annotations) if any(True for _ in _xml_below(child))}
     return parts if len(parts) > 1 else {}
 
 
