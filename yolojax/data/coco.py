@@ -3,7 +3,7 @@
 Category ids are sorted and made contiguous; `Dataset.to_coco` and ``category_ids`` give the file's own back. Objects
 with ``iscrowd`` are crowd; so are, in training only, those with ``ignore: 1`` (how VOC's difficult objects are commonly
 carried over; the COCO metric does not read that field). Boxes are ``[x, y, width, height]``. Images and categories may
-have texts as ids; they are then numbered in the order of the file.
+have texts as ids; images are then numbered in the order of the ids, categories in that of the file.
 """
 
 from collections import Counter
@@ -20,6 +20,7 @@ from yolojax.data.summary import Notebook
 from yolojax.errors import DataError, shortened, shown
 
 _LARGEST = 2.0**53  # up to here every integer is a float too, as some writers of JSON have it
+_LARGEST_ID = 2**63  # some tools number by hashes of 64 bits
 _LARGEST_COORDINATE = 1e9  # the areas of larger boxes lose their digits; the evaluation has the same bound
 _OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "labels", "json", "jsons")
@@ -133,11 +134,15 @@ def read_coco(
         finder.refuse_where_all_are_missing([str(e["file_name"]) for e in image_entries.values()], path)
     builder = RecordBuilder(notebook, "xywh", images_needed=images_needed)
     records: list[ImageRecord] = []
+    with_dropped: dict[int, list[int]] = {}
     for image_id, entry in image_entries.items():
         with notebook.guard(f"{path} image {image_id}"):
-            records.append(
-                _read_one(path, image_id, entry, by_image.get(image_id, []), finder, categories, index, builder)
+            record, ids = _read_one(
+                path, image_id, entry, by_image.get(image_id, []), finder, categories, index, builder
             )
+            records.append(record)
+            if len(ids) > len(record.annotation_ids):
+                with_dropped[image_id] = ids
     finder.close(str(path))
     builder.close(str(path))
     return Dataset(
@@ -154,6 +159,10 @@ def read_coco(
             categories=known,
             images=image_entries,
             annotations=raw,
+            with_dropped=with_dropped,
+            category_keys={number: c["id"] for c, number in zip(content["categories"], keys, strict=True)}
+            if _text_ids(content["categories"])
+            else {},
         ),
     )
 
@@ -170,8 +179,9 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _integer(entry: dict[str, Any], key: str, where: str) -> int:
     value = entry.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST or value % 1:
-        raise DataError(f"{where}: {key} is {shown(value)}, not an integer (below 2^53); correct it")
+    largest = _LARGEST_ID if isinstance(value, int) else _LARGEST
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < largest or value % 1:
+        raise DataError(f"{where}: {key} is {shown(value)}, not an integer (below 2^63); correct it")
     return int(value)
 
 
@@ -279,10 +289,12 @@ def _images(
     numbers: dict[Any, int] = {}
     id_of_file: dict[str, int] = {}
     are_texts = _text_ids(content["images"])
+    # The evaluation visits images in the order of their ids, on which ties depend: the numbers keep that order.
+    rank = {one: k for k, one in enumerate(sorted({e["id"] for e in content["images"]}), 1)} if are_texts else {}
     for position, entry in enumerate(content["images"], 1):
         where = f"{path} image number {position}"
         with notebook.guard(where):
-            image_id = numbers.get(entry["id"], position) if are_texts else _integer(entry, "id", where)
+            image_id = rank[entry["id"]] if are_texts else _integer(entry, "id", where)
             name = name_of_image(entry, where)
             called = shortened(name, 100)
             if image_id in images and images[image_id]["file_name"] == name:
@@ -299,7 +311,7 @@ def _images(
                 id_of_file[name] = image_id
                 numbers[entry["id"]] = image_id
     if are_texts:
-        notebook.add("note", str(path), "the ids of its images are texts; they are numbered in the order of the file")
+        notebook.add("note", str(path), "the ids of its images are texts; they are numbered in their order")
     return images, numbers
 
 
@@ -360,7 +372,8 @@ def _read_one(
     categories: dict[int, str],
     index: dict[str, int],
     builder: RecordBuilder,
-) -> ImageRecord:
+) -> tuple[ImageRecord, list[int]]:
+    """The record of an image, and the ids of all its objects, those without extent included."""
     where = f"{path} image {number}"
     stated = _stated_size(entry, where)
     source = finder.find(entry["file_name"], where, needed=builder.images_needed or stated is None)
@@ -393,7 +406,8 @@ def _read_one(
             )
         )
     size, upright = builder.open_image(source, stated, where, [o.box for o in objects])
-    return builder.build(number, entry["file_name"], source, size, upright, str(path), objects)
+    record = builder.build(number, entry["file_name"], source, size, upright, str(path), objects)
+    return record, [o.annotation_id for o in objects if o.annotation_id is not None]
 
 
 def _stated_size(entry: dict[str, Any], where: str) -> tuple[int, int] | None:
