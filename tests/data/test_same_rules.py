@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from yolojax.cli.evaluate import with_own_ids
 from yolojax.data import open_dataset
 from yolojax.errors import DataError
 from yolojax.eval.coco import METRICS, evaluate_coco
@@ -116,3 +117,16 @@ def test_texts_as_ids_keep_their_order_and_come_back(folder):
     data = open_dataset(path)
     assert [record.image_id for record in data.records] == [2, 1]
     np.testing.assert_array_equal(read_ground_truth(data.to_coco()).images, read_ground_truth(path).images)
+    content["categories"] = [{"id": "x", "name": "cat"}, {"id": "y", "name": "dog"}]
+    for entry, name in zip(content["annotations"], ("x", "y"), strict=True):
+        entry["category_id"] = name
+    path.write_text(json.dumps(content))
+    data = open_dataset(path)
+    found = [
+        {"image_id": record.image_id, "category_id": data.category_ids[c], "bbox": [10, 10, 20, 20], "score": 0.9}
+        for record in data.records
+        for c in record.classes
+    ]
+    written = with_own_ids(found, data)
+    assert [(row["image_id"], row["category_id"]) for row in written] == [("b", "x"), ("a", "y")]
+    assert evaluate_coco(path, written).AP == evaluate_coco(data.to_coco(), found).AP == 1

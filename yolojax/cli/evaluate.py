@@ -83,7 +83,7 @@ class Val:
             data = open_dataset(self.data, split, class_names=model[0].spec.class_names, images=self.images)
         found = evaluate(model, data, validation=self.validation, reporter=reporter, tta=tta)
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "detections.json", _with_own_ids(found.detections, data))
+        write_json(out / "detections.json", with_own_ids(found.detections, data))
         write_evaluation_report(
             out,
             found,
@@ -317,7 +317,7 @@ def _coco_file(place: Path, dataset: Dataset) -> Path | None:
     return next(iter(found.values())) if len(found) == 1 else found.get(dataset.split or "")
 
 
-def _with_own_ids(rows: list[dict[str, Any]], data: Dataset) -> list[dict[str, Any]]:
+def with_own_ids(rows: list[dict[str, Any]], data: Dataset) -> list[dict[str, Any]]:
     """A result list with the ids of the file where they are texts; with file names where there are no ids at all."""
     if data.coco is not None:
         image_of = {k: entry["id"] for k, entry in data.coco.images.items()}

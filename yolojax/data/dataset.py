@@ -227,9 +227,9 @@ class Dataset:
         Boxes are ``[x, y, width, height]``. From COCO JSON come the entries of the file themselves (own boxes, areas,
         ``iscrowd`` and segmentation), with missing ``area`` and ``iscrowd`` filled in, among them those without extent
         or outside their image, which training does not see: they count as missed, as in the evaluation of the file
-        itself. What was skipped with ``skip_bad`` stays out. A difficult object is an ordinary one for COCO's metric; it carries
-        ``ignore: 1`` besides, which VOC's metric reads (`yolojax.eval.voc`). The
-        dictionaries are fresh at the top level: a reader may add keys.
+        itself. What was skipped with ``skip_bad`` stays out. A difficult object is an ordinary one for COCO's metric
+        and carries ``ignore: 1`` besides, which VOC's metric reads (`yolojax.eval.voc`). The dictionaries are fresh at
+        the top level: a reader may add keys.
         """
         source = self.coco
         categories = (

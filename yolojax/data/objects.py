@@ -116,8 +116,11 @@ class RecordBuilder:
             clipped = np.array([max(x1, 0), max(y1, 0), min(x2, w), min(y2, h)], np.float32)
             spoken = ", ".join(f"{v:g}" for v in o.box)
             if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-                flat = x2 <= x1 or y2 <= y1
-                reason = "has no extent" if flat else f"lies outside the image of {w} x {h}"
+                reason = f"lies outside the image of {w} x {h}"
+                if x2 < x1 or y2 < y1:
+                    reason = "is inverted: its right or lower edge comes before the other one"
+                elif x2 == x1 or y2 == y1:
+                    reason = "has no extent"
                 self.notebook.add("dropped", f"{where} {o.where}", f"box ({spoken}) {reason}")
                 continue
             if max(-x1, -y1, x2 - w, y2 - h) > ROUNDING:
