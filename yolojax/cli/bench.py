@@ -24,6 +24,9 @@ MOST_PHOTOS = 64
 """Photos that `BenchPredict` keeps in memory."""
 
 
+_MOST_SECONDS = 86_400
+
+
 @dataclass(frozen=True)
 class BenchTrain:
     """Measure training steps, through the ordinary program and feeding, augmentation included. Nothing is kept.
@@ -57,6 +60,7 @@ class BenchTrain:
     def run(self) -> int:
         """Measures and prints."""
         check_positive(seconds=self.seconds, peak=self.peak)
+        check_seconds(self.seconds)
         check_size(self.size)
         check_output(self.json)
         config = check(self.config())
@@ -114,6 +118,7 @@ class BenchPredict:
     def run(self) -> int:
         """Measures and prints."""
         check_positive(seconds=self.seconds)
+        check_seconds(self.seconds)
         check_output(self.json)
         if not self.batch or min(self.batch) < 1 or len(set(self.batch)) < len(self.batch):
             raise ConfigError(f"--batch {' '.join(map(str, self.batch))}: give different numbers of at least 1")
@@ -166,6 +171,12 @@ def check_positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ConfigError(f"--{name} {value}: give a positive number")
+
+
+def check_seconds(seconds: float) -> None:
+    """Raises `ConfigError` for more than a day."""
+    if seconds > _MOST_SECONDS:
+        raise ConfigError(f"--seconds {seconds:g}: give at most {_MOST_SECONDS:,}")
 
 
 def check_size(size: int) -> None:

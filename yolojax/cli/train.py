@@ -266,7 +266,7 @@ def option_values(option: str, texts: tuple[str, ...]) -> dict[str, Any]:
             try:
                 values[name] = read(text)
                 break
-            except ValueError:
+            except (ValueError, RecursionError):  # no JSON, or brackets within thousands of brackets
                 continue
     return values
 

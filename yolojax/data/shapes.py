@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw
 
 from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.errors import DataError
+from yolojax.settings import shown
 
 CLASS_NAMES = ("cross", "ellipse", "rectangle", "ring", "star", "triangle")
 MIN_VISIBLE = 0.75
@@ -52,6 +53,9 @@ class Figure(NamedTuple):
     top: int
     left: int
     area: int
+
+
+MOST_IMAGES, MOST_PIXELS = 1_000_000, 10_000_000_000
 
 
 def shapes_dataset(
@@ -84,6 +88,12 @@ def shapes_dataset(
         raise DataError(
             f"shapes: count {count}, seed {seed}, start {start}, size {size}: needs at least 1 image of at least "
             f"32 x 32 pixels, at most {LARGEST_SIDE} a side, and a seed and start of at least 0"
+        )
+    if count > MOST_IMAGES or count * size[0] * size[1] > MOST_PIXELS or max(seed, start) >= 2**63:
+        raise DataError(
+            f"shapes: count {shown(count)}, seed {shown(seed)}, start {shown(start)}: give at most {MOST_IMAGES:,} "
+            f"images of at most {MOST_PIXELS:,} pixels together (they are kept in memory), and a seed and start below "
+            "2^63"
         )
     if not (1 <= objects <= _MOST and 0 < visible <= 1):
         raise DataError(

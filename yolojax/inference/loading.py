@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
+from yolojax.config import MOST
 from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.paths import FOREIGN, user_path
+from yolojax.settings import shown
 from yolojax.weights.class_names import read_class_names
 from yolojax.weights.released import TEXT, WEIGHTS, fit_tree, load_description, load_weights
 
@@ -141,6 +143,8 @@ def with_input_size(detector: Detector, size: Size) -> Detector:
         pixels = []
     if len(pixels) != (2 if isinstance(size, Iterable) else 1):
         raise ConfigError(f"size = {size!r}: give whole pixels, one number or (height, width)")
+    if max(pixels) > MOST["model.size"]:
+        raise ConfigError(f"size = {shown(size)}: give at most {MOST['model.size']:,} pixels")
     if len(pixels) == 1:
         longer = max(spec.input_size)
         kept = (max(1, round(side * pixels[0] / longer / stride)) * stride for side in spec.input_size)

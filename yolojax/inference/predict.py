@@ -31,6 +31,7 @@ from yolojax.nms import Suppression
 from yolojax.nms.named import BuiltIn
 from yolojax.paths import user_path
 from yolojax.processor.inference import inference_options, traced_for_detection
+from yolojax.settings import shown
 from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.structures import Detections
 from yolojax.tiling import Tiling
@@ -366,7 +367,7 @@ def _count(name: str, value: Any, most: int | None = None) -> int:
     number = _index(value)
     if number is None or number < 1 or (most is not None and number > most):
         limit = "of at least 1" if most is None else f"from 1 to {most}"
-        raise ConfigError(f"{name} = {value!r}: give a whole number {limit}")
+        raise ConfigError(f"{name} = {shown(value)}: give a whole number {limit}")
     return number
 
 
@@ -380,8 +381,8 @@ def class_mask(classes: Classes, class_names: Sequence[str]) -> Bool[np.ndarray,
         if number is not None and 0 <= number < len(class_names):
             mask[number] = True
         else:
-            shown = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
-            raise ConfigError(f"classes: {one!r} is none of the {len(class_names)} classes, which are {shown}")
+            known = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
+            raise ConfigError(f"classes: {one!r} is none of the {len(class_names)} classes, which are {known}")
     if not mask.any():
         raise ConfigError("classes: none given; leave it out to report all")
     return mask
