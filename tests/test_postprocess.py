@@ -206,6 +206,7 @@ def test_settings_out_of_range(settings, message):
     assert isinstance(error.value, ConfigError) or "suppress" in settings  # beartype names a bad literal first
 
 
+@pytest.mark.slow  # tens of seconds of tracing
 def test_mapped_over_members_it_gives_what_each_gives():
     """A batch of batches, larger than the smallest program: see `yolojax.inference.ensemble`."""
     rng = np.random.default_rng(0)
