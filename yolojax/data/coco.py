@@ -199,10 +199,10 @@ def _text_ids(entries: list[dict[str, Any]]) -> bool:
     return bool(entries) and all(isinstance(entry.get("id"), str) and entry["id"] for entry in entries)
 
 
-def _reference(entry: dict[str, Any], key: str, known: dict[Any, int], where: str) -> int | None:
+def _reference(entry: dict[str, Any], key: str, known: dict[Any, int], are_texts: bool, where: str) -> int | None:
     """The number of the image or category that an annotation refers to, or None where there is no such one."""
     value = entry.get(key)
-    if any(isinstance(one, str) for one in known):
+    if are_texts:
         if not isinstance(value, str):
             what = key.removesuffix("_id")
             raise DataError(
@@ -248,15 +248,17 @@ def _categories(content: dict[str, Any], path: Path, notebook: Notebook) -> tupl
             reason = f"category {shown(entry['id'])} only groups others of the name {shown(name)}; left out"
             notebook.add("note", str(path), reason)
     categories: dict[int, str] = {}
+    taken: set[str] = set()
     for position, (category_id, name, _) in enumerate(named, 1):
         if category_id in dropped:
             continue
-        if name in categories.values():
+        if name in taken:
             raise DataError(
                 f"{path} category number {position}: the name {shown(name)} belongs to another category already; "
                 "rename or merge them"
             )
         categories[category_id] = name
+        taken.add(name)
     return categories, [category_id for category_id, _, _ in named]
 
 
@@ -270,8 +272,11 @@ def _grouping_categories(content: dict[str, Any], named: list[tuple[int, str, di
         return set()
     used = {a.get("category_id") for a in content["annotations"] if isinstance(a.get("category_id"), int | str | float)}
     dropped: set[int] = set()
+    namesakes: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for category_id, name, entry in named:
-        others = [other for i, n, other in named if n == name and i != category_id]
+        namesakes.setdefault(name, []).append((category_id, entry))
+    for category_id, name, entry in named:
+        others = [other for i, other in namesakes[name] if i != category_id]
         if entry["id"] in used or not others:
             continue
         if any(other["id"] in used for other in others) or (
@@ -326,7 +331,7 @@ def _annotations(
     """The annotations as ``(id, entry)`` by image, and all by id; ids renumbered when one is below 1 or used twice."""
     entries: list[tuple[int, int, dict[str, Any]]] = []
     texts = 0
-    renumbered = any(isinstance(one, str) for one in (*id_of_image, *id_of_category))
+    image_texts, category_texts = (any(isinstance(one, str) for one in ids) for ids in (id_of_image, id_of_category))
     for position, entry in enumerate(content["annotations"], 1):
         where = f"{path} annotation number {position}"
         with notebook.guard(where):
@@ -334,12 +339,12 @@ def _annotations(
                 annotation_id, texts = 0, texts + 1
             else:
                 annotation_id = 0 if entry.get("id") is None else _integer(entry, "id", where)
-            image_id = _reference(entry, "image_id", id_of_image, where)
+            image_id = _reference(entry, "image_id", id_of_image, image_texts, where)
             if image_id is None or image_id not in images:
                 shown_id = shown(entry.get("image_id"))
                 raise DataError(f"{where}: image_id {shown_id} is not among the images; add the image or remove it")
-            category_id = _reference(entry, "category_id", id_of_category, where)
-            if renumbered:
+            category_id = _reference(entry, "category_id", id_of_category, category_texts, where)
+            if image_texts or category_texts:
                 entry = {**entry, "image_id": image_id, "category_id": category_id}
             entries.append((annotation_id, image_id, entry))
     used = Counter(annotation_id for annotation_id, _, _ in entries)
