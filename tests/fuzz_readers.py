@@ -45,6 +45,11 @@ ATOMS = [
     *(b"&a", b"*a", b"!!python/object:os.system", b"<<: *a", b"<!ENTITY a 'b'>", b"&lt;", b"]]>", b"=", b"#", b"\n"),
 ]
 
+NUMBERS = [
+    *(b"0", b"-1", b"-0.0", b"0.5", b"1.5", b"2", b"3", b"7", b"1e9", b"2e9", b"1e300", b"1e400", b"NaN", b"null"),
+    *(b"9007199254740993", b"9223372036854775807", b"9" * 5000, b"true", b'"1"', b"[]", b"{}", b"1e-320", b"00"),
+]
+
 COCO = {
     "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}],
     "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 8], "area": 72, "iscrowd": 0}],
@@ -64,11 +69,12 @@ CFG = (
 
 
 class Kind(NamedTuple):
-    """A kind of file: its name on disk, valid contents, and what reads it."""
+    """A kind of file: its name on disk, contents, what reads it, and whether the contents are valid as they are."""
 
     file: str
     contents: list[bytes]
     read: Callable[[Path], object]
+    is_valid: bool = True
 
 
 def kinds(folder: Path) -> dict[str, Kind]:
@@ -106,14 +112,16 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "coco": Kind("coco/x.json", [json.dumps(COCO).encode()], lambda path: open_dataset(path).to_coco()),
         "truth": Kind("t.json", [json.dumps(COCO).encode()], lambda path: read_both(path, [])),
         "results": Kind("r.json", [json.dumps(RESULTS).encode()], lambda path: read_both(truth, path)),
-        "voc": Kind("voc/Annotations/a.xml", [XML.encode(), XML.encode("utf-16")], opened(voc)),
+        "voc": Kind(
+            "voc/Annotations/a.xml", [XML.encode(), XML.replace("utf-8", "utf-16").encode("utf-16")], opened(voc)
+        ),
         "yaml": Kind("yolo/data.yaml", [yaml], lambda path: (load_yaml(path), open_dataset(path))),
         "txt": Kind("txt/labels/a.txt", [b"0 .5 .5 .4 .4\n1 .1 .1 .2 .1 .3 .3\n"], opened(txt)),
         "image": Kind("i.png", images, image),
         "cfg": Kind("n.cfg", [CFG.encode()], read_cfg),
         "safetensors": Kind("w.safetensors", _safetensors(folder), read_weight_file),
         "onnx": Kind("w.onnx", _onnx(), read_weight_file),
-        "npz": Kind("w.npz", _npz(folder), read_yolox),
+        "npz": Kind("w.npz", _npz(folder), read_yolox, is_valid=False),  # no weights of a YOLOX
     }
 
 
@@ -151,7 +159,16 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
             if not parts:
                 continue
             at, kind = rng.randrange(len(parts)), rng.randrange(4)
-            if kind == 0:
+            if rng.random() < 0.6:  # a number for a number, a text for a text: what the parser lets through
+                numbers = [k for k, part in enumerate(parts) if re.fullmatch(rb"-?[\d.]+", part)]
+                words = [k for k, part in enumerate(parts) if re.fullmatch(rb"[A-Za-z_]+", part)]
+                if numbers and rng.random() < 0.7:
+                    parts[rng.choice(numbers)] = rng.choice(NUMBERS)
+                elif words:
+                    parts[rng.choice(words)] = rng.choice(
+                        [*(parts[k] for k in words), b"x" * 600, "\u732b\u0301".encode()]
+                    )
+            elif kind == 0:
                 parts[at] = rng.choice(ATOMS)
             elif kind == 1:
                 parts[at] = parts[rng.randrange(len(parts))]
@@ -186,9 +203,12 @@ def _stop(signal_number: int, frame: FrameType | None) -> None:
 
 def fuzz(kind: str, count: int, seed: int, folder: Path, say: Callable[[str], None]) -> tuple[int, float]:
     """The number of cases that ended otherwise than they may, each of which is said, and the longest time of one."""
-    file, contents, read = kinds(folder)[kind]
+    file, contents, read, is_valid = kinds(folder)[kind]
     path, rng, wrong, longest = folder / file, random.Random(f"{kind} {seed}"), 0, 0.0
     ends: Counter[str] = Counter()
+    for content in contents if is_valid else ():
+        path.write_bytes(content)
+        read(path)
     before = signal.signal(signal.SIGPROF, _stop)
     try:
         for number in range(count if contents else 0):
