@@ -167,7 +167,7 @@ def number_rows(
     """Four finite numbers for each row, none beyond `LARGEST`; in which format they are boxes is not asked here."""
     array = _fours(values)
     if array is None:
-        bad = next(k for k, v in enumerate(values) if (one := _numeric([v])) is None or one.shape[1:] != (4,))
+        bad = next(k for k, v in enumerate(values) if not _is_four(v))
         raise error(f"{name(bad)}: 'bbox' must be four numbers x, y, w, h, not {shown(values[bad])}")
     wrong = ~np.isfinite(array).all(1)
     if wrong.any():
@@ -221,8 +221,15 @@ def _fours(values: Sequence[Any] | np.ndarray) -> np.ndarray | None:
             return np.fromiter(itertools.chain.from_iterable(values), np.float64, 4 * len(values)).reshape(-1, 4)
         except OverflowError:  # an integer of hundreds of digits
             return None
-    array = _numeric(values)
+    array = _numeric(values) if all(map(_is_four, values)) else None
     return array if array is not None and array.shape[1:] == (4,) else None
+
+
+def _is_four(value: Any) -> bool:
+    """Whether a value is four numbers; true and false are none."""
+    one = _numeric([value])
+    has_bool = isinstance(value, Sequence) and any(isinstance(v, bool) for v in value)
+    return one is not None and one.shape[1:] == (4,) and not has_bool
 
 
 def _numeric(values: Sequence[Any] | np.ndarray) -> np.ndarray | None:

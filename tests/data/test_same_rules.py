@@ -83,7 +83,7 @@ def test_a_file_is_taken_by_both_or_by_none(folder, kind, key, value):
     assert (of_data is None) == (of_evaluation is None), (of_data, of_evaluation)
     if of_data is None:
         mine, files = read_ground_truth(open_dataset(path).to_coco()), read_ground_truth(path)
-        for name in ("boxes", "areas", "crowd", "sizes", "images", "categories"):
+        for name in ("boxes", "areas", "crowd", "images", "categories"):
             np.testing.assert_array_equal(getattr(mine, name), getattr(files, name))
 
 
@@ -129,4 +129,4 @@ def test_texts_as_ids_keep_their_order_and_come_back(folder):
     ]
     written = with_own_ids(found, data)
     assert [(row["image_id"], row["category_id"]) for row in written] == [("b", "x"), ("a", "y")]
-    assert evaluate_coco(path, written).AP == evaluate_coco(data.to_coco(), found).AP == 1
+    assert evaluate_coco(path, written).AP == evaluate_coco(data.to_coco(), found).AP == pytest.approx(1)

@@ -241,6 +241,7 @@ class Dataset:
         annotations: list[dict[str, Any]] = []
         for record in self.records:
             own = source.images.get(record.image_id, {}) if source is not None else {}
+            own = {key: value for key, value in own.items() if value or key not in ("height", "width")}
             h, w = record.size
             images.append({"file_name": record.file_name, "height": h, "width": w, **own, "id": record.image_id})
             kept = [self._coco_annotation(record, i) for i in range(len(record.boxes))]
