@@ -221,8 +221,10 @@ def _fours(values: Sequence[Any] | np.ndarray) -> np.ndarray | None:
             return np.fromiter(itertools.chain.from_iterable(values), np.float64, 4 * len(values)).reshape(-1, 4)
         except OverflowError:  # an integer of hundreds of digits
             return None
-    array = _numeric(values) if all(map(_is_four, values)) else None
-    return array if array is not None and array.shape[1:] == (4,) else None
+    array = _numeric(values)
+    if array is None or array.shape[1:] != (4,) or bool in set(map(type, itertools.chain.from_iterable(values))):
+        return None
+    return array
 
 
 def _is_four(value: Any) -> bool:
