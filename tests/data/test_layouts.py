@@ -267,6 +267,19 @@ def test_coco_grouping_categories(tmp_path):
         open_dataset(tmp_path)
 
 
+def test_coco_images_of_another_data_set_are_not_taken(tmp_path):
+    """A file that lies alone in its folder may belong to a folder beside it, where that holds all of its images."""
+    picture(tmp_path / "other" / "a.png")
+    path = coco(tmp_path / "mine" / "x.json", "a.png", "b.png")
+    assert open_dataset(path, images_needed=False).records[0].source == tmp_path / "mine" / "a.png"
+    with pytest.raises(DataError, match="image file is missing for each of the 2 images"):
+        open_dataset(path)
+    picture(tmp_path / "other" / "b.png")
+    data = open_dataset(path)
+    assert data.records[0].source == tmp_path / "other" / "a.png"
+    assert notes(data) == [f"its images are taken from {tmp_path / 'other'}, beside the folder of the file"]
+
+
 def test_coco_ids_that_are_texts(tmp_path):
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png")

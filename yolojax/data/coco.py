@@ -13,7 +13,7 @@ from typing import Any
 
 from yolojax.data.dataset import CocoSource, Dataset, ImageRecord
 from yolojax.data.documents import load_json
-from yolojax.data.image_places import ImageFinder, find_image_folder, name_of_image
+from yolojax.data.image_places import ANNOTATION_FOLDERS, ImageFinder, find_image_folder, name_of_image, root_of
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
 from yolojax.data.paths import choose_split, files_in, subfolders
 from yolojax.data.summary import Notebook
@@ -23,7 +23,6 @@ _LARGEST = 2.0**53  # up to here every integer is a float too, as some writers o
 _LARGEST_ID = 2**63  # some tools number by hashes of 64 bits
 _LARGEST_COORDINATE = 1e9  # the areas of larger boxes lose their digits; the evaluation has the same bound
 _OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
-_ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "labels", "json", "jsons")
 _LISTS = (b'"images"', b'"annotations"', b'"categories"')
 _SNIFFED = 65536
 
@@ -31,8 +30,8 @@ _SNIFFED = 65536
 def find_coco(folder: Path) -> dict[str, Path]:
     """The COCO files at a folder by split: ``annotations/instances_SPLIT.json`` (or that file without the folder in
     between), any other JSON in ``annotations``, or ``SPLIT/_annotations.coco.json``. Empty when there is none."""
-    inner = [child for child in subfolders(folder) if child.name.casefold() in _ANNOTATION_FOLDERS]
-    inner.sort(key=lambda child: _ANNOTATION_FOLDERS.index(child.name.casefold()))
+    inner = [child for child in subfolders(folder) if child.name.casefold() in ANNOTATION_FOLDERS]
+    inner.sort(key=lambda child: ANNOTATION_FOLDERS.index(child.name.casefold()))
     for place in (*inner, folder):
         found = {
             p.stem.removeprefix("instances_"): p for p in files_in(place, ".json") if p.name.startswith("instances_")
@@ -128,10 +127,14 @@ def read_coco(
     image_entries, id_of_image = _images(content, path, notebook)
     id_of_category = {c["id"]: i for c, i in zip(content["categories"], keys, strict=True)}
     by_image, raw = _annotations(content, path, image_entries, id_of_image, id_of_category, notebook)
-    folder = find_image_folder(path, split, images, [str(e["file_name"]) for e in image_entries.values()])
-    finder = ImageFinder(folder, _root(path) if images is None else images, notebook)
+    root = root_of(path)
+    names_of_images = [str(e["file_name"]) for e in image_entries.values()]
+    folder = find_image_folder(path, split, images, names_of_images)
+    if names_of_images and images is None and not folder.is_relative_to(root):
+        notebook.add("note", str(path), f"its images are taken from {folder}, beside the folder of the file")
+    finder = ImageFinder(folder, root if images is None else images, notebook)
     if images_needed:
-        finder.refuse_where_all_are_missing([str(e["file_name"]) for e in image_entries.values()], path)
+        finder.refuse_where_all_are_missing(names_of_images, path)
     builder = RecordBuilder(notebook, "xywh", images_needed=images_needed)
     records: list[ImageRecord] = []
     with_dropped: dict[int, list[int]] = {}
@@ -150,7 +153,7 @@ def read_coco(
         category_ids=tuple(category_ids),
         records=tuple(records),
         summary=notebook.summary(),
-        root=_root(path),
+        root=root,
         split=split,
         format="coco",
         skip_bad=skip_bad,
@@ -362,10 +365,6 @@ def _annotations(
     for annotation_id, image_id, entry in entries:
         by_image.setdefault(image_id, []).append((annotation_id, entry))
     return by_image, {annotation_id: entry for annotation_id, _, entry in entries}
-
-
-def _root(path: Path) -> Path:
-    return path.parent.parent if path.parent.name.casefold() in _ANNOTATION_FOLDERS else path.parent
 
 
 def _read_one(
