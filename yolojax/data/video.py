@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ def without_password(name: str) -> str:
 
 
 def _opencv(what: str) -> Any:
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: our own errors say what is wrong
     try:
         import cv2  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
@@ -56,7 +58,7 @@ def _opencv(what: str) -> Any:
             f"{what}: OpenCV cannot be loaded ({error}); install the library that it misses, or replace it with: "
             "pip install --force-reinstall --no-deps opencv-python-headless"
         ) from None
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our own errors say what is wrong
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
 
