@@ -159,6 +159,7 @@ def test_several_films_and_one_that_cannot_be_read(predict, monkeypatch):
     [
         (["a.jpg", "--track"], "--track is for films; a.jpg is a photo: give films alone or leave --track out"),
         (["a.jpg", "film.mp4", "b.png", "--track"], "--track is for films; a.jpg and 1 others are photos"),
+        (["0", "rtsp://me:secret@host/1"], "several cameras or streams, 0 and rtsp://me:***@host/1"),
         (["a.jpg", "--fps", "5"], "--fps is for films; a.jpg is a photo"),
     ],
 )

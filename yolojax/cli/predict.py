@@ -121,7 +121,8 @@ class Predict:
         from yolojax.inference.tta import describe_tta
         from yolojax.processor.memory import prepare_processor
 
-        films = [source for source in sources if source.is_video]
+        # A camera or stream has no end, so that it comes last.
+        films = sorted((source for source in sources if source.is_video), key=lambda film: film.stream is not None)
         self._check_films(sources)
         # One size of batch for few photos and one for many: each is a program of its own. A camera does not wait.
         live = any(source.stream is not None for source in sources)
@@ -190,7 +191,12 @@ class Predict:
         return 2 if failed else 0
 
     def _check_films(self, sources: list[Source]) -> None:
-        """Raises `ConfigError` where an option of films is given with photos, or tracking is not installed."""
+        """Raises `ConfigError` for options of films with photos, several cameras, or without the tracking package."""
+        endless = [source.name for source in sources if source.stream is not None]
+        if len(endless) > 1:
+            raise ConfigError(
+                f"several cameras or streams, {endless[0]} and {endless[1]}: the first may never end; give one"
+            )
         photos = [source.name for source in sources if not source.is_video]
         for option, given in (("--track", self.track), ("--fps", self.frames_per_second is not None)):
             if given and photos:
