@@ -27,6 +27,11 @@ def result_of(boxes, scores=None, classes=None) -> Result:
     )
 
 
+def identities(result: Result) -> list[int]:
+    assert result.identities is not None
+    return result.identities.tolist()
+
+
 class ByPosition:
     """A tracker that cannot err where every object keeps to a row of 20 pixels: that row is its identity."""
 
@@ -68,7 +73,7 @@ def test_a_film_is_taken_frame_by_frame():
             yield result_of([[0, 20, 10, 30]])
 
     tracked = track(endless(), ByPosition())
-    assert taken == [] and [next(tracked).identities.tolist() for _ in range(3)] == [[1]] * 3 and len(taken) == 3
+    assert taken == [] and [identities(next(tracked)) for _ in range(3)] == [[1]] * 3 and len(taken) == 3
 
 
 def test_a_tracker_must_give_one_identity_for_each_detection():
@@ -102,7 +107,12 @@ def test_settings_out_of_range_are_refused(wrong):
 
 def test_identities_are_written_and_drawn():
     plain = result_of([[10, 10, 60, 60], [80, 10, 130, 60]], [0.9, 0.5], [0, 1])
-    (tracked,) = track([plain], type("T", (), {"update": lambda self, b, s, c: np.array([7, -1])})())
+
+    class SevenAndNone:
+        def update(self, boxes, scores, classes):
+            return np.array([7, -1])
+
+    (tracked,) = track([plain], SevenAndNone())
     assert "identity" not in json.dumps(plain.as_dict())
     assert [d["identity"] for d in tracked.as_dict()["detections"]] == [7, None]
     assert [line.split()[6:] for line in tracked.to_yolo()] == [["7"], ["-1"]]
@@ -119,7 +129,10 @@ def paths(n_frames=30):
     """Boxes of three objects on each frame: one passes to the right, one to the left, one appears at half the time."""
     frames = []
     for t in range(n_frames):
-        boxes = {"right": (4 + 3 * t, 10, 24 + 3 * t, 30), "left": (130 - 3 * t, 50, 150 - 3 * t, 70)}
+        boxes: dict[str, tuple[float, float, float, float]] = {
+            "right": (4 + 3 * t, 10, 24 + 3 * t, 30),
+            "left": (130 - 3 * t, 50, 150 - 3 * t, 70),
+        }
         if t >= n_frames // 2:
             boxes["new"] = (60, 88 - 0.5 * t, 80, 108 - 0.5 * t)
         frames.append(boxes)
@@ -168,5 +181,5 @@ def test_byte_track_follows_low_scores_waits_for_the_lost_and_begins_with_high_s
 def test_a_frame_without_detections_and_one_of_very_low_scores_only():
     pytest.importorskip("trackers")
     results = [result_of([]), result_of([[0, 0, 9, 9]], [0.05]), result_of([[0, 0, 9, 9]], [0.3]), result_of([])]
-    assert [r.identities.tolist() for r in track(results)] == [[], [], [-1], []]
+    assert [identities(r) for r in track(results)] == [[], [], [-1], []]
     assert [len(r) for r in track(results, confidence=0.01)] == [0, 1, 1, 0]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from textwrap import indent
-from typing import IO, Any
+from typing import Any
 
 from PIL import Image
 
@@ -95,7 +95,8 @@ class Files:
 class EntryList:
     """A JSON list that is written as it grows; no entry of it is kept in memory. The text is that of `json.dumps`."""
 
-    def __init__(self, outputs: list[IO[str]]) -> None:
+    def __init__(self, outputs: list[Callable[[str], object]]) -> None:
+        """Takes the functions that each piece of text is given to."""
         self._outputs = outputs
         self.is_empty = True
 
@@ -135,7 +136,7 @@ class EntryList:
 
     def _write(self, text: str) -> None:
         for output in self._outputs:
-            output.write(text)
+            output(text)
 
 
 def _inner(entry: dict[str, Any], depth: int) -> str:
@@ -151,7 +152,7 @@ def entry_list(folder: Path | None, *, printed: bool) -> Iterator[EntryList]:
     The file is there once the ``with`` block has ended without an exception.
     """
     with open_whole(folder / SUMMARY) if folder is not None else nullcontext() as file:
-        entries = EntryList([*([file] if file is not None else []), *([sys.stdout] if printed else [])])
+        entries = EntryList([output.write for output in (file, sys.stdout if printed else None) if output is not None])
         yield entries
         entries.end()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -24,6 +24,7 @@ LEAST_SCORE = 0.1
 NO_IDENTITY = -1
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Gives the objects of a film their identities, frame after frame. It keeps the state of one film."""
 
