@@ -290,6 +290,7 @@ def test_cameras_and_streams_that_are_not_there(mp4):
         Video(mp4, 0.0)
 
 
+@pytest.mark.slow  # 12 s: it compiles a program of its own, loads trackers and encodes films
 def test_the_command_follows_the_objects_of_a_film_file(predict, monkeypatch, tmp_path):
     """OpenCV reads and writes, ByteTrack follows; only the detector is not one of the zoo."""
     pytest.importorskip("cv2")
