@@ -29,13 +29,15 @@ class Val:
     Attributes:
       model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
         weights, the .cfg and .weights of a Darknet (with its .names, so that classes have names), or the .pt of a
-        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS (.pth, .safetensors).
+        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS (.pth, .safetensors), or an exported .onnx or
+        .stablehlo.
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
       out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.
       validation: How detections are made and measured.
       tta: Test-time augmentation.
       dtype: floating-point type in which the network computes; bfloat16 is faster on accelerators and less exact.
+      runtime: what runs an .onnx; the first that is installed unless given.
     """
 
     model: Annotated[tuple[Path, ...], arg(metavar="RUN|FILE ...")]
@@ -51,6 +53,9 @@ class Val:
     validation: OmitArgPrefixes[ValidationConfig] = field(default_factory=ValidationConfig)
     tta: OmitArgPrefixes[TTAOptions] = field(default_factory=TTAOptions)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    runtime: Annotated[
+        Literal["onnxruntime", "openvino"] | None, arg(help_behavior_hint="(default: what is installed)")
+    ] = None
 
     def run(self) -> int:
         """Measure; prints the table and writes both files."""
@@ -58,6 +63,7 @@ class Val:
 
         from yolojax.cli.progress import make_reporter
         from yolojax.data import open_dataset, validation_split
+        from yolojax.detector import FILE_CONFIDENCE, Postprocess
         from yolojax.eval.files import write_json
         from yolojax.eval.table import format_result
         from yolojax.inference.evaluate import evaluate
@@ -68,7 +74,11 @@ class Val:
         check(TrainConfig(validation=self.validation))
         tta = self.tta.settings()
         prepare_processor(self.validation.batch_size)
-        model, reporter = load_detector(*self.model, dtype=self.dtype), make_reporter()
+        model = load_detector(*self.model, dtype=self.dtype, runtime=self.runtime)
+        reporter = make_reporter()
+        least = model[0].spec.options.get(FILE_CONFIDENCE)
+        if least is not None and least > Postprocess().validation.confidence:
+            reporter.say(f"{self.model[0]} gives detections from the score {least:g} on; AP counts no others")
         if self.data is None:
             data = self._own_validation_images()
         else:

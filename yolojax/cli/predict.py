@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from yolojax.progress import Reporter
 
 BATCH = 8
-MODEL_SUFFIXES = (".cfg", ".weights", ".npz", ".names", ".txt", *FOREIGN)
+MODEL_SUFFIXES = (".cfg", ".weights", ".npz", ".names", ".txt", ".stablehlo", *FOREIGN)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Predict:
         yolojax[video].
       model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
         weights, the .cfg and .weights of a Darknet (with its .names, so that classes have names), or the .pt of a
-        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS (.pth, .safetensors).
+        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS (.pth, .safetensors), or an exported .onnx or
+        .stablehlo.
+      runtime: what runs an .onnx; the first that is installed unless given.
       size: longer side of the detector's input in pixels; larger finds smaller objects and takes longer.
       confidence: score from which a detection is reported; lower finds more and errs more.
       iou: overlap above which nms removes the box of lower score; other kinds of suppression do not read it.
@@ -81,6 +83,9 @@ class Predict:
     txt: bool = False
     crop: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    runtime: Annotated[
+        Literal["onnxruntime", "openvino"] | None, arg(help_behavior_hint="(default: what is installed)")
+    ] = None
     tta: OmitArgPrefixes[TTAOptions] = field(default_factory=TTAOptions)
 
     def run(self) -> int:
@@ -115,6 +120,7 @@ class Predict:
             batch_size=batch,
             tta=tta,
             suppress=suppress,
+            runtime=self.runtime,
         )
         if tta is not None:
             reporter.say(describe_tta(predictor.spec, tta))

@@ -1,4 +1,4 @@
-"""A detector with its variables from a run directory, a released detector or published files."""
+"""A detector with its variables from a run directory, a released detector, published files or an exported file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from jaxtyping import DTypeLike
 from yolojax import zoo
 from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.export.running import SUFFIXES, Runtime, load_exported
 from yolojax.paths import FOREIGN, user_path
 from yolojax.weights.class_names import read_class_names
 from yolojax.weights.released import fit_tree, load_description, load_weights
 
 _WANTED = (
-    "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, or a .pt or "
-    ".pth of YOLOv5, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS"
+    "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, a .pt or .pth "
+    "of YOLOv5, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS, or an exported .onnx or .stablehlo"
 )
 
 ModelPath = str | Path | Sequence[str | Path]
@@ -39,6 +40,7 @@ def load_detector(
     dtype: DTypeLike = "float32",
     parts: Mapping[str, Callable[..., Any]] | None = None,
     detector: Detector | None = None,
+    runtime: Runtime | None = None,
 ) -> tuple[Detector, Variables]:
     """A detector and its variables, checked against each other.
 
@@ -50,6 +52,8 @@ def load_detector(
         - an ``.npz`` of YOLOX arrays by Megvii's names (`yolojax.zoo.from_yolox`);
         - a ``.pt`` or ``.pth``, or another file of its tensors, of a published YOLOv5, v5u, v8 to v10, 11, 12, 26,
           YOLOX or YOLO-NAS (`yolojax.zoo.from_pytorch`);
+        - an exported ``.stablehlo`` or ``.onnx`` (`yolojax.export.load_exported`). The graph is run as it is; the
+          weights of an ``.onnx`` of YOLOX are taken by `yolojax.zoo.from_pytorch` and ``train --init``;
 
         and with published files, where their classes have to be named, a text file of class names, one a line
         (``.names`` or ``.txt``).
@@ -58,6 +62,7 @@ def load_detector(
       parts: functions of the user's own that a released detector was made with, such as ``{"assign": my_assign}`` or
         ``{"decode": my_decode}``, since files hold no functions (`yolojax.zoo.custom_parts`).
       detector: the whole record, for variables of a detector that the zoo does not know.
+      runtime: what runs an exported ``.onnx``: ``onnxruntime`` or ``openvino``; None takes what is installed.
 
     Raises:
       CheckpointError: nothing there, damaged, weights that do not fit the description, or a part that has to be given.
@@ -70,6 +75,12 @@ def load_detector(
         raise ConfigError(f"which detector? {_WANTED}")
     if parts and detector is not None:
         raise ConfigError("give either parts or the whole detector")
+    if any(file.suffix.lower() in SUFFIXES for file in files):
+        if parts or detector is not None:
+            raise ConfigError(f"{files[0]}: an exported file has no parts of your own; edit the record with _replace")
+        return _load_exported(files, size, dtype, runtime)
+    if runtime is not None:
+        raise ConfigError(f"runtime = {runtime}: {files[0]} is run by JAX; export it first, or leave runtime out")
     if _published(files):
         if parts or detector is not None:
             raise ConfigError(f"{files[0]}: published files have no parts of your own; edit the record with _replace")
@@ -95,7 +106,8 @@ def load_origin(*paths: ModelPath) -> dict[str, Any]:
     files = model_files(paths)
     if not files:
         raise ConfigError(f"which detector? {_WANTED}")
-    return {} if _published(files) else load_description(released_folder(files[0]))
+    exported = any(file.suffix.lower() in SUFFIXES for file in files)
+    return {} if exported or _published(files) else load_description(released_folder(files[0]))
 
 
 def _network_dtype(dtype: DTypeLike) -> DTypeLike:
@@ -159,6 +171,24 @@ def _load_released(
     weights = folder / "weights.safetensors"
     variables = fit_tree(load_weights(weights), jax.eval_shape(detector.init, jax.random.key(0)), str(weights))
     return detector, jax.tree.map(jnp.asarray, variables)
+
+
+def _load_exported(
+    files: Sequence[Path], size: Size | None, dtype: DTypeLike, runtime: Runtime | None
+) -> tuple[Detector, Variables]:
+    names = [file for file in files if file.suffix.lower() in (".names", ".txt")]
+    models = [file for file in files if file not in names]
+    if len(models) != 1 or len(names) > 1:
+        raise ConfigError(f"{' '.join(map(str, files))}: these do not make one detector; {_WANTED}")
+    path = models[0]
+    if jnp.dtype(dtype) != jnp.float32:
+        raise ConfigError(f"dtype = {dtype}: {path.name} computes in what it was exported with; leave dtype out")
+    class_names = read_class_names(names[0]) if names else None
+    detector, variables = load_exported(path, runtime=runtime, class_names=class_names)
+    if size is not None and with_input_size(detector, size).spec.input_size != detector.spec.input_size:
+        height, width = detector.spec.input_size
+        raise ConfigError(f"size = {size}: {path.name} takes {width} x {height} pixels; export it again with that size")
+    return detector, variables
 
 
 def _load_published(files: Sequence[Path], dtype: DTypeLike) -> tuple[Detector, Variables]:

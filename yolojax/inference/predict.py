@@ -18,9 +18,10 @@ from jaxtyping import Array, Bool, DTypeLike, Float, UInt8
 from yolojax.config import MOST_DETECTIONS
 from yolojax.data.images import read_image, to_rgb
 from yolojax.data.input_images import make_input_image
-from yolojax.detect import choose_iou, detect
+from yolojax.detect import check_confidence, choose_iou, detect
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
+from yolojax.export.running import Runtime
 from yolojax.geometry import batch_to_original
 from yolojax.inference.loading import ModelPath, Size, load_detector, released_folder
 from yolojax.inference.results import Result
@@ -164,6 +165,7 @@ class Predictor:
         confidence = self._defaults.confidence if confidence is None else confidence
         if not 0 <= _number(confidence) < 1:
             raise ConfigError(f"confidence = {confidence!r}: give a number from 0 to below 1")
+        check_confidence(self.spec, float(confidence))
         if iou is not None and not 0 < _number(iou) <= 1:
             raise ConfigError(f"iou = {iou!r}: give a number above 0, at most 1")
         threshold = choose_iou(self.spec, self.suppress, None if iou is None else float(iou), self._defaults.iou)
@@ -287,13 +289,14 @@ def load(
     suppress: Suppression | BuiltIn | None = None,
     parts: Mapping[str, Callable[..., Any]] | None = None,
     detector: Detector | None = None,
+    runtime: Runtime | None = None,
 ) -> Predictor:
-    """A ready `Predictor` from a run directory, a released detector or published files.
+    """A ready `Predictor` from a run directory, a released detector, published files or an exported file.
 
-    ``paths``, ``size``, ``dtype``, ``parts`` and ``detector`` are those of `load_detector`, which also says what
-    raises; the others are those of `Predictor`.
+    ``paths``, ``size``, ``dtype``, ``parts``, ``detector`` and ``runtime`` are those of `load_detector`, which also
+    says what raises; the others are those of `Predictor`.
     """
-    detector, variables = load_detector(*paths, size=size, dtype=dtype, parts=parts, detector=detector)
+    detector, variables = load_detector(*paths, size=size, dtype=dtype, parts=parts, detector=detector, runtime=runtime)
     return Predictor(
         detector, variables, max_detections=max_detections, batch_size=batch_size, tta=tta, suppress=suppress
     )
