@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import darknet_cases
-from tests.export.conftest import NAMES, some_images, stirred
+from tests.export.conftest import NAMES, open_shapes, some_images, stirred
 from yolojax import zoo
 from yolojax.detect import detect
 from yolojax.export import ExportSettings, load_exported, to_onnx, to_stablehlo
@@ -67,8 +67,9 @@ def check(detector, variables, folder, images):
     confidence = float(np.sort(scores.reshape(3, -1))[:, -min(40, scores[0].size // 2)].mean())
     settings = ExportSettings(batch=None, confidence=max(1e-3, min(confidence, 0.95)), iou=iou, max_detections=100)
     onnx, stablehlo = folder / "x.onnx", folder / "x.stablehlo"
-    onnx.write_bytes(to_onnx(detector, variables, settings))
-    stablehlo.write_bytes(to_stablehlo(detector, variables, settings))
+    with open_shapes():
+        onnx.write_bytes(to_onnx(detector, variables, settings))
+        stablehlo.write_bytes(to_stablehlo(detector, variables, settings))
     ours = jax.jit(lambda x: detect(detector, fold, x, settings.confidence, iou, max_detections=100))
     want = jax.device_get(ours(images))
     assert want.valid.sum() > 20
@@ -138,7 +139,8 @@ def test_published_weights_on_photos(name, tmp_path, test_data):
     want = Predictor(detector, variables, batch_size=3)(photos)
     assert sum(len(result) for result in want) > 0
     onnx, stablehlo = tmp_path / "x.onnx", tmp_path / "x.stablehlo"
-    onnx.write_bytes(to_onnx(detector, variables, ExportSettings(batch=None)))
+    with open_shapes():
+        onnx.write_bytes(to_onnx(detector, variables, ExportSettings(batch=None)))
     stablehlo.write_bytes(to_stablehlo(detector, variables, ExportSettings(batch=3)))
     for path, runtime in ((onnx, "onnxruntime"), (onnx, "openvino"), (stablehlo, None)):
         for batch in (1, 3):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.export.conftest import NAMES, SIZE, some_images
+from tests.export.conftest import NAMES, SIZE, open_shapes, some_images
 from yolojax.data import shapes_dataset
 from yolojax.detect import detect
 from yolojax.errors import CheckpointError, ConfigError
@@ -26,7 +26,8 @@ SETTINGS = ExportSettings(batch=None, confidence=0.2, iou=0.5, max_detections=20
 @pytest.fixture(scope="module")
 def file(small, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "small.onnx"
-    path.write_bytes(to_onnx(*small, SETTINGS))
+    with open_shapes():
+        path.write_bytes(to_onnx(*small, SETTINGS))
     return path
 
 
@@ -127,7 +128,8 @@ def test_weights_of_eight_bits(small, tmp_path, file, expected):
     from yolojax.export.quantise import to_int8_onnx
 
     path = tmp_path / "int8.onnx"
-    path.write_bytes(to_int8_onnx(*small, SETTINGS, "weights"))
+    with open_shapes():
+        path.write_bytes(to_int8_onnx(*small, SETTINGS, "weights"))
     onnx.checker.check_model(onnx.load(path), full_check=True)
     kernels = [tensor for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4]
     assert sum(tensor.data_type == onnx.TensorProto.INT8 for tensor in kernels) > 5

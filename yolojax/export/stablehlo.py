@@ -15,7 +15,8 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,9 +73,24 @@ def to_stablehlo(
         folded = narrowed(folded, dtype)
     program = make_program(detector, folded, description)
     # The choice between forms of a part is left to the lowering, which happens once for each platform.
-    with traced_for(None):
+    with traced_for(None), _without_locations():
         exported = export.export(jax.jit(program), platforms=tuple(platforms))(input_shape(description, export))
     return pack(description, bytes(exported.serialize()))
+
+
+@contextmanager
+def _without_locations() -> Iterator[None]:
+    """Programs do not say from which lines of which files they were traced, with the paths of this machine.
+
+    The same detector then also gives the same bytes, whoever exports it.
+    """
+    name = "jax_traceback_in_locations_limit"
+    before = jax.config.read(name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def input_shape(description: Description, export: Any) -> jax.ShapeDtypeStruct:

@@ -11,6 +11,7 @@ one side only and shift published weights by a pixel.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -104,9 +105,12 @@ def convolve(
 
 
 def _cpu_lowering(
-    x: tuple[int, ...], kernel: tuple[int, ...], stride: int, groups: int
+    x: tuple[Any, ...], kernel: tuple[int, ...], stride: int, groups: int
 ) -> Callable[[Array, Array], Array] | None:
-    """The lowering that a CPU runs faster than `plain` for these shapes; None where `plain` is the fastest."""
+    """The lowering that a CPU runs faster than `plain` for these shapes; None where `plain` is the fastest.
+
+    The batch may be a symbol of `jax.export`.
+    """
     if groups == x[-1] == kernel[-1] and groups > 1:
         return partial(depthwise, stride=stride)
     if groups != 1:
