@@ -50,6 +50,7 @@ class Value:
         self.shape, self.dtype = tuple(shape), np.dtype(dtype)
         self.plain, self.nchw, self.const, self.origin = plain, nchw, const, origin
         self.actual = self.shape if actual is None else tuple(actual)
+        self.scaled: tuple[Value, float] | None = None  # the value that this one is a multiple of, and the factor
 
     @property
     def is_nchw(self) -> bool:
@@ -427,6 +428,24 @@ class Translator:
 
     # Arithmetic that ONNX writes otherwise.
 
+    def _mul(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
+        made = self.elementwise("Mul", inputs, avals[0])
+        for value, factor in (inputs, inputs[::-1]):
+            if factor.const is not None and factor.const.size == 1:
+                made.scaled = value, float(factor.const.reshape(()))
+        return made
+
+    def _max(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
+        """Runtimes fuse activations that they know by name with the convolution before."""
+        for value, other in (inputs, inputs[::-1]):
+            zero = other.const is not None and other.const.size == 1 and not other.const.any()
+            if zero and value.dtype.kind == "f":
+                return self.elementwise("Relu", [value], avals[0])
+            if other.scaled is not None and other.scaled[0] is value and 0 < other.scaled[1] < 1:
+                slope = other.scaled[1]
+                return self.elementwise(lambda graph, x, a=slope: graph.op("LeakyRelu", x, alpha=a), [value], avals[0])
+        return self.elementwise("Max", inputs, avals[0])
+
     def _convert_element_type(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
         dtype = avals[0].dtype
         if inputs[0].dtype == dtype:
@@ -499,9 +518,7 @@ _ELEMENTWISE: dict[str, str | Callable[..., str]] = {
     "add": "Add",
     "add_any": "Add",
     "sub": "Sub",
-    "mul": "Mul",
     "div": "Div",
-    "max": "Max",
     "min": "Min",
     "pow": "Pow",
     "neg": "Neg",

@@ -58,7 +58,8 @@ def load_detector(
         and with published files, where their classes have to be named, a text file of class names, one a line
         (``.names`` or ``.txt``).
       size: another input size than the detector's own, in pixels: its longer side, or ``(height, width)``.
-      dtype: in which the network computes, ``float32`` or ``bfloat16``. Parameters and boxes are float32 always.
+      dtype: in which the network computes, ``float32`` or ``bfloat16`` (or ``float16``, which `yolojax.export` uses for
+        ONNX). Parameters and boxes are float32 always.
       parts: functions of the user's own that a released detector was made with, such as ``{"assign": my_assign}`` or
         ``{"decode": my_decode}``, since files hold no functions (`yolojax.zoo.custom_parts`).
       detector: the whole record, for variables of a detector that the zoo does not know.
@@ -113,7 +114,7 @@ def load_origin(*paths: ModelPath) -> dict[str, Any]:
 def _network_dtype(dtype: DTypeLike) -> DTypeLike:
     """The type itself; raises `ConfigError` unless it is one that networks compute in."""
     try:
-        known = jnp.dtype(dtype) in (jnp.dtype("float32"), jnp.dtype("bfloat16"))
+        known = jnp.dtype(dtype) in map(jnp.dtype, ("float32", "bfloat16", "float16"))
     except TypeError:
         known = False
     if not known:
