@@ -1,14 +1,13 @@
 """From matched detections to average precision and recall, for every weighting of the images.
 
-`accumulate` is the only average precision of this package beside pycocotools': COCO's 101 recall points, VOC's area
-under the curve and VOC's 11 points differ in one term. Compiled evaluation on devices (`average_precision`), COCO's
-twelve numbers and their resampling (`numbers`), VOC's metric and the breakdown of errors (`class_average_precision`)
-all read it.
+`accumulate` is the average precision of this package on devices: COCO's 101 recall points, VOC's area
+under the curve and VOC's 11 points differ in one term. Compiled evaluation on devices (`average_precision`), VOC's
+metric and the breakdown of errors (`class_average_precision`) read it. Many weightings of the same images at once are
+computed on the host (`yolojax.eval.weighted`).
 
 The rules are those of pycocotools' `accumulate`. A detection that overlaps no object of its class is a false positive
-at every IoU threshold, and nearly all detections are such: they are kept apart (`Ranked`), so that each of a thousand
-resampled evaluations costs little more than its true positives. What a report calls COCO's numbers comes from
-`evaluate_coco`; those of `coco_numbers` agree with them to about 1e-6.
+at every IoU threshold, and nearly all detections are such: `Ranked` keeps them apart. What a report calls COCO's
+numbers comes from `evaluate_coco`.
 """
 
 from functools import partial
@@ -19,28 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int
 
-from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import (
     ANY_AREA,
-    AREA_RANGES,
     IOU_THRESHOLDS,
     AreaRange,
     PaddedDetections,
     PaddedMatches,
     PaddedTruth,
-    bucket_size,
     match_padded,
     object_counts,
-    pad_columns,
 )
 
 Interpolation = Literal["coco", "all_points", "eleven_points"]
 """How precision is averaged over recall: at 101 recalls, as the area under the curve, or at 11 recalls."""
 
 RECALL_POINTS = {"coco": np.linspace(0.0, 1.0, 101), "eleven_points": np.linspace(0.0, 1.0, 11)}
-
-NO_CLASS = np.iinfo(np.int32).max
-AREA_SUFFIXES = ("", "s", "m", "l")
 
 
 class Ranked(NamedTuple):
@@ -147,21 +139,6 @@ def accumulate(
     )
 
 
-def recall_within(
-    ranked: Ranked, objects: Int[Array, "A I C"], weights: Int[Array, " I"], cap: int
-) -> Float[Array, "T C"]:
-    """Greatest recall, over all areas (the first range), of the ``cap`` best detections per image and class.
-
-    A match depends on better detections only, so the cap needs no matching of its own.
-    """
-    total = jnp.sum(objects[0] * weights[:, None], axis=0, dtype=weights.dtype)
-    start, end = _class_bounds(ranked.classes, len(total))
-    count = _running(ranked.hit[0] & (ranked.place < cap)[None, :], weights[ranked.images])
-    real = jnp.result_type(float)
-    recall = (count[:, end] - count[:, start]).astype(real) / jnp.maximum(total, 1).astype(real)[None, :]
-    return jnp.where((total == 0)[None, :], jnp.nan, recall)
-
-
 def _class_bounds(classes: Int[Array, " P"], count: int) -> tuple[Int[Array, " C"], Int[Array, " C"]]:
     """First row of each class, and the row after its last."""
     names = jnp.arange(count, dtype=classes.dtype)
@@ -241,121 +218,6 @@ def average_precision(
     return AveragePrecision(found.precision[0], found.recall[0], found.objects[0])
 
 
-class Matched(NamedTuple):
-    """A whole evaluation after matching: what any weighting of its images is accumulated from.
-
-    Images ``I`` and classes ``C`` are padded with such as have no objects.
-    """
-
-    ranked: Ranked
-    objects: Int[Array, "A I C"]
-
-
-class Numbers(NamedTuple):
-    """The twelve numbers by name, and AP and AP50 per class; NaN where there is nothing to measure."""
-
-    overall: dict[str, Float[Array, ""]]
-    class_ap: Float[Array, " C"]
-    class_ap50: Float[Array, " C"]
-
-
-def match_columns(truth: GroundTruth, detections: ScoredBoxes, cap: int = 100) -> Matched:
-    """Pad, match in one compiled program, and set apart the detections that overlap no object of their class."""
-    columns = pad_columns(truth, detections)
-    matches, objects = _match(*columns, cap, classes=bucket_size(len(truth.category_ids)))
-    return Matched(_compact(*(np.asarray(field) for field in matches)), objects)
-
-
-def numbers(matched: Matched, weights: Int[Array, " I"], caps: tuple[int, int] = (1, 10)) -> Numbers:
-    """The twelve numbers with each image counted ``weights`` times; pure, and compiles with ``caps`` static."""
-    found = accumulate(matched.ranked, matched.objects, weights)
-    return _summarise(found, [recall_within(*matched, weights, cap) for cap in caps])
-
-
-def coco_numbers(
-    truth: GroundTruth, detections: ScoredBoxes, caps: tuple[int, int, int] = (1, 10, 100)
-) -> dict[str, float]:
-    """COCO's twelve numbers in float32, NaN where there is nothing to measure."""
-    matched = match_columns(truth, detections, caps[-1])
-    weights = jnp.ones(matched.objects.shape[1], jnp.int32)
-    return {name: float(value) for name, value in compiled_numbers(matched, weights, caps[:2]).overall.items()}
-
-
-def _summarise(found: Accumulated, low_recalls: list[Float[Array, "T C"]]) -> Numbers:
-    precision, recall = found.precision, found.recall
-    overall = {f"AP{s}": jnp.nanmean(precision[a]) for a, s in enumerate(AREA_SUFFIXES)}
-    overall |= {"AP50": jnp.nanmean(precision[0, 0]), "AP75": jnp.nanmean(precision[0, 5])}
-    overall |= {"AR1": jnp.nanmean(low_recalls[0]), "AR10": jnp.nanmean(low_recalls[1])}
-    overall |= {f"AR{s or 100}": jnp.nanmean(recall[a]) for a, s in enumerate(AREA_SUFFIXES)}
-    return Numbers(overall, jnp.mean(precision[0], axis=0), precision[0, 0])
-
-
-compiled_numbers = jax.jit(numbers, static_argnums=2)
-
-
-@partial(jax.jit, static_argnums=2)
-def compiled_samples(matched: Matched, weights: Int[Array, "S I"], caps: tuple[int, int]) -> Numbers:
-    """`numbers` for every row of weights, one after another: each field has a leading dimension ``S``."""
-    return jax.lax.map(lambda row: numbers(matched, row, caps), weights)
-
-
-@partial(jax.jit, static_argnames="classes")
-def _match(
-    truth: PaddedTruth, detections: PaddedDetections, cap: int | Int[Array, ""], *, classes: int
-) -> tuple[PaddedMatches, Int[Array, "A I C"]]:
-    return match_padded(truth, detections, cap=cap), object_counts(truth, classes=classes, area_ranges=AREA_RANGES)
-
-
-def _compact(scores: np.ndarray, classes: np.ndarray, place: np.ndarray, hit: np.ndarray, miss: np.ndarray) -> Ranked:
-    """The fields of `PaddedMatches` as one list by class and falling score, made on the host."""
-    areas, thresholds = hit.shape[:2]
-    images = np.repeat(np.arange(scores.shape[0], dtype=np.int32), scores.shape[1])
-    scores, classes, place = (field.reshape(-1) for field in (scores, classes, place))
-    hit, miss = (flags.reshape(areas, thresholds, -1) for flags in (hit, miss))
-    return rank_columns(images, classes, place, scores, hit, miss)
-
-
-def rank_columns(
-    images: Int[np.ndarray, " D"],
-    classes: Int[np.ndarray, " D"],
-    place: Int[np.ndarray, " D"],
-    scores: Float[np.ndarray, " D"],
-    hit: Bool[np.ndarray, "A T D"],
-    miss: Bool[np.ndarray, "A T D"],
-) -> Ranked:
-    """`Ranked` of matched detections in columns, made on the host, padded to sizes that share compiled programs.
-
-    Rows that miss at every threshold alike are set apart, and rows that no number depends on are left out.
-    """
-    ever_hit = np.asarray(hit.any(axis=(0, 1)))
-    varies = ever_hit | (miss != miss[:, :1]).any(axis=(0, 1))
-    kept = np.flatnonzero(varies | miss[:, 0].any(axis=0))
-    order = kept[np.lexsort((-scores[kept], classes[kept]))]
-    # What follows the last true positive of its class lowers no precision that is read.
-    after = np.full(int(classes[order].max(initial=0)) + 1, -1)
-    hits = np.flatnonzero(ever_hit[order])
-    np.maximum.at(after, classes[order][hits], hits)
-    order = order[np.arange(len(order)) <= after[classes[order]]]
-    own, others = order[varies[order]], order[~varies[order]]
-    before = np.cumsum(~varies[order])[varies[order]]
-    p, n = bucket_size(len(own), 512) - len(own), bucket_size(len(others), 2048) - len(others)
-
-    def pad(values: np.ndarray, by: int, fill: int = 0) -> Array:
-        return jnp.asarray(np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, by)], constant_values=fill))
-
-    return Ranked(
-        pad(images[own], p),
-        pad(classes[own], p, NO_CLASS),
-        pad(place[own], p),
-        pad(hit[:, :, own], p),
-        pad(miss[:, :, own], p),
-        pad(before.astype(np.int32), p),
-        pad(images[others], n),
-        pad(classes[others], n, NO_CLASS),
-        pad(miss[:, 0, others], n),
-    )
-
-
 def class_average_precision(
     classes: Int[np.ndarray, " D"],
     scores: Float64[np.ndarray, " D"],
@@ -364,7 +226,9 @@ def class_average_precision(
     objects: Int[np.ndarray, " C"],
     interpolation: Interpolation = "coco",
 ) -> Float64[np.ndarray, " C"]:
-    """Average precision of each class at one IoU, in float64; NaN for a class without an object.
+    """Average precision of each class at one IoU, in float64, on the host; NaN for a class without an object.
+
+    Nothing is compiled, so that lists of any length take only the time of their rows.
 
     Args:
       classes: of the detections, in 0..C-1.
@@ -373,15 +237,19 @@ def class_average_precision(
       objects: that count, of each class.
       interpolation: see `accumulate`.
     """
-    rows, size = np.zeros(len(classes), np.int32), bucket_size(len(objects))
-    ranked = rank_columns(rows, classes.astype(np.int32), rows, scores, hit[None, None], miss[None, None])
-    total = np.pad(objects.astype(np.int32), (0, size - len(objects)))
-    with jax.enable_x64(True):
-        found = _accumulate_once(ranked, jnp.asarray(total[None, None]), interpolation)
-    return np.asarray(found)[: len(objects)]
-
-
-@partial(jax.jit, static_argnums=2)
-def _accumulate_once(ranked: Ranked, objects: Int[Array, "1 1 C"], interpolation: Interpolation) -> Float[Array, " C"]:
-    weights = jnp.ones(1, jnp.int32)
-    return accumulate(ranked, objects, weights, interpolation=interpolation).precision[0, 0]
+    kept = np.flatnonzero(hit | miss)
+    order = kept[np.lexsort((-scores[kept], classes[kept]))]
+    edges = np.searchsorted(classes[order], np.arange(len(objects) + 1))
+    found = np.full(len(objects), np.nan)
+    for c in np.flatnonzero(objects).tolist():
+        own = hit[order[edges[c] : edges[c + 1]]]
+        at = np.flatnonzero(own)
+        true = np.arange(1, len(at) + 1)
+        best = np.maximum.accumulate((true / (at + 1))[::-1])[::-1]
+        if interpolation == "all_points":
+            found[c] = best.sum() / objects[c]
+        else:
+            grid = RECALL_POINTS[interpolation]
+            reached = np.searchsorted(grid, true / objects[c], side="right")
+            found[c] = best @ np.diff(reached, prepend=0) / len(grid)
+    return found

@@ -12,9 +12,11 @@ from yolojax.eval.coco import COCO_CAPS, Backend, CocoResult, evaluate_columns, 
 from yolojax.eval.confidence import Calibration, calibration
 from yolojax.eval.confusion import ConfusionMatrix, confusion_matrix
 from yolojax.eval.diagnosis import Diagnosis, diagnose_result
-from yolojax.eval.inputs import DetectionSource, GroundTruth, GroundTruthSource, IgnoreMeans, ScoredBoxes, Ties, Unknown
+from yolojax.eval.inputs import Areas, DetectionSource, GroundTruth, GroundTruthSource, IgnoreMeans, ScoredBoxes, Ties
+from yolojax.eval.joining import COCO_FORMAT, ResultFormat, Unknown
 from yolojax.eval.matching import Matches, match_detections
 from yolojax.eval.tide import TideErrors, classify_errors, tide_errors
+from yolojax.progress import Reporter
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,10 @@ def analyse(
     ignore_means: IgnoreMeans = "ordinary",
     unknown: Unknown = "refuse",
     ties: Ties = "listed",
-    backend: Backend = "pycocotools",
+    areas: Areas = "given",
+    result_format: ResultFormat = COCO_FORMAT,
+    backend: Backend = "auto",
+    reporter: Reporter | None = None,
     samples: int = 1000,
     seed: int = 0,
     result: CocoResult | None = None,
@@ -86,7 +91,8 @@ def analyse(
     """Evaluate, and explain: errors, confusions, calibration, intervals and the diagnosis.
 
     Args:
-      ground_truth, detections, confidence, caps, ignore_means, unknown, ties, backend: as for `evaluate_coco`.
+      ground_truth, detections, confidence, caps, ignore_means, unknown, ties, areas, result_format, backend,
+        reporter: as for `evaluate_coco`.
       samples: resamples for the intervals; 0 for none.
       seed: of the resamples.
       result: what `evaluate_coco` gave for the same arguments, where it is at hand.
@@ -97,10 +103,20 @@ def analyse(
     """
     if samples < 0 or samples == 1:
         raise ConfigError(f"samples = {samples}: intervals need at least two resamples; 0 leaves them out")
-    truth, found = read_both(ground_truth, detections, ignore_means=ignore_means, unknown=unknown, ties=ties)
+    truth, found = read_both(
+        ground_truth,
+        detections,
+        ignore_means=ignore_means,
+        unknown=unknown,
+        ties=ties,
+        areas=areas,
+        result_format=result_format,
+    )
     matches = match_detections(truth, found, 0.5)
     if result is None:
-        result = evaluate_columns(truth, found, confidence=confidence, caps=caps, backend=backend, matches=matches)
+        result = evaluate_columns(
+            truth, found, confidence=confidence, caps=caps, backend=backend, matches=matches, reporter=reporter
+        )
     kinds, points_at = classify_errors(truth, found, ~matches.ignored & (matches.object_of < 0))
     confusion = confusion_matrix(truth, found, confidence=result.at_confidence.confidence, matches=matches)
     return Analysis(

@@ -9,19 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float64, Int, PRNGKeyArray
+from jaxtyping import Float, Float32, Float64
 
 from yolojax.errors import ConfigError
-from yolojax.eval.accumulate import compiled_samples, match_columns
 from yolojax.eval.coco import METRICS
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches, match_detections
+from yolojax.eval.weighted import Prepared, WeightedNumbers, resample_weights, weighted_numbers
 
-AT_ONCE = 20
-"""Resamples per call of the compiled program, between two words of progress."""
+AT_ONCE = 250
+"""Resamples that are computed together, between two words of progress."""
+
+LARGEST_WEIGHTS = 25_000_000
+"""Weights (images times resamples) that are kept at once."""
 
 RESAMPLED = (*METRICS, "precision", "recall", "f1")
 
@@ -64,12 +65,6 @@ class Difference(NamedTuple):
     ties: float | None
 
 
-def resample_weights(key: PRNGKeyArray, samples: int, images: int) -> Int[Array, "S I"]:
-    """How often each image occurs in each of ``samples`` draws of ``images`` with replacement."""
-    drawn = jax.random.randint(key, (samples, images), 0, images)
-    return jax.vmap(lambda row: jnp.zeros(images, jnp.int32).at[row].add(1))(drawn)
-
-
 def bootstrap(
     truth: GroundTruth,
     detections: ScoredBoxes,
@@ -101,42 +96,42 @@ def bootstrap(
     images = len(truth.image_ids)
     if samples < 2 or not images:
         raise ConfigError(f"{samples} resamples of {images} images: intervals need two resamples and one image")
-    weights = np.asarray(resample_weights(jax.random.key(seed), samples, images))
-    matched = match_columns(truth, detections, caps[-1])
-    padded = np.pad(weights, ((0, -samples % AT_ONCE), (0, matched.objects.shape[1] - images)))
-    chunks = []
-    for k in range(0, len(padded), AT_ONCE):
-        chunks.append(jax.device_get(compiled_samples(matched, jnp.asarray(padded[k : k + AT_ONCE]), caps[:2])))
-        if progress is not None:
-            progress(min(k + AT_ONCE, samples))
-    found = jax.tree.map(lambda *parts: np.concatenate(parts)[:samples].astype(np.float64), *chunks)
-    classes = len(truth.category_ids)
-    values = {name: found.overall[name] for name in METRICS}
+    prepared = Prepared(truth, detections, caps[-1])
     matches = matches or match_detections(truth, detections, 0.5)
+    per_image = _counts_per_image(truth, detections, matches, confidence)
+    at_once = max(min(AT_ONCE, LARGEST_WEIGHTS // images), 1)
+    parts: list[tuple[WeightedNumbers, dict[str, np.ndarray]]] = []
+    for first in range(0, samples, at_once):
+        weights = resample_weights(seed, min(at_once, samples - first), images, first).astype(np.float32)
+        parts.append((weighted_numbers(prepared, weights, caps[:2]), _at_confidence(per_image, weights)))
+        if progress is not None:
+            progress(first + weights.shape[1])
+    values = {name: np.concatenate([found.overall[name] for found, _ in parts]) for name in METRICS}
+    values |= {name: np.concatenate([counts[name] for _, counts in parts]) for name in parts[0][1]}
     return Resampled(
-        values={**values, **_at_confidence(truth, detections, matches, confidence, weights)},
-        class_AP=found.class_ap[:, :classes],
-        class_AP50=found.class_ap50[:, :classes],
+        values=values,
+        class_AP=np.concatenate([found.class_ap for found, _ in parts]),
+        class_AP50=np.concatenate([found.class_ap50 for found, _ in parts]),
         seed=seed,
     )
 
 
-def _at_confidence(
-    truth: GroundTruth,
-    detections: ScoredBoxes,
-    matches: Matches,
-    confidence: float,
-    weights: Int[np.ndarray, "S I"],
-) -> dict[str, Float64[np.ndarray, " S"]]:
-    """Precision, recall and F1 of every sample from the counts of each image."""
+def _counts_per_image(
+    truth: GroundTruth, detections: ScoredBoxes, matches: Matches, confidence: float
+) -> Float64[np.ndarray, "I 3"]:
+    """True positives, counted detections and objects of each image at a confidence."""
     images = len(truth.image_ids)
     counted = (detections.scores >= confidence) & ~matches.ignored
     hit = counted & (matches.object_of >= 0)
-    per_image = [
-        np.bincount(which, minlength=images)
-        for which in (detections.images[hit], detections.images[counted], truth.images[~truth.crowd])
-    ]
-    true, found, objects = (weights.astype(np.float64) @ np.stack(per_image, axis=1)).T
+    columns = (detections.images[hit], detections.images[counted], truth.images[~truth.crowd])
+    return np.stack([np.bincount(which, minlength=images) for which in columns], axis=1).astype(np.float64)
+
+
+def _at_confidence(
+    per_image: Float64[np.ndarray, "I 3"], weights: Float32[np.ndarray, "I S"]
+) -> dict[str, Float64[np.ndarray, " S"]]:
+    """Precision, recall and F1 of every sample from the counts of each image."""
+    true, found, objects = per_image.T @ weights
 
     def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
-from yolojax.eval.matching import Matches, groups, match_detections, overlaps
+from yolojax.eval.matching import Matches, match_detections, take_greedily
+from yolojax.eval.pairs import overlapping_pairs
 
 
 @dataclass(frozen=True)
@@ -59,23 +60,20 @@ def confusion_matrix(
     object_of = np.where(counted, matches.object_of, -1)
     free = ~truth.crowd
     free[object_of[object_of >= 0]] = False
-    objects_of = groups(truth.images)
-    for image, rows in groups(detections.images).items():
-        rows = rows[counted[rows] & (object_of[rows] < 0)]
-        objects = objects_of.get(image, np.empty(0, np.int64))
-        objects = objects[free[objects]]
-        if not len(rows) or not len(objects):
-            continue
-        rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
-        table = overlaps(detections.boxes[rows], truth.boxes[objects], np.zeros(len(objects), bool))
-        for row, overlap in zip(rows, table, strict=True):
-            candidates = np.where(
-                free[objects] & (truth.categories[objects] != detections.categories[row]), overlap, -1
-            )
-            best = len(candidates) - 1 - int(np.argmax(candidates[::-1]))
-            if candidates[best] >= iou:
-                free[objects[best]] = False
-                object_of[row] = objects[best]
+    rest = np.flatnonzero(counted & (object_of < 0))
+    pairs = overlapping_pairs(
+        truth,
+        detections,
+        iou,
+        same_class=False,
+        detections=rest,
+        objects=np.flatnonzero(free),
+        crowd_as_regions=False,
+    )
+    other = truth.categories[pairs.objects] != detections.categories[pairs.detections]
+    taken = ~free
+    take_greedily(pairs, other, taken, object_of)
+    free = ~taken & ~truth.crowd
     actual = np.where(object_of >= 0, np.append(truth.categories, c)[object_of], c)
     counts = np.zeros((c + 1, c + 1), np.int64)
     np.add.at(counts, (actual[counted], detections.categories[counted]), 1)

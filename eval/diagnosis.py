@@ -1,19 +1,23 @@
 """Reads a row of metrics: says what is wrong with a detector and which experiment to run next.
 
-The first rule that holds gives the diagnosis, so the order of the rules matters: rough boxes (AP50 > .6, AP < .2) imply
+The first rule that holds gives the diagnosis, so the order of the rules matters: a mistake in the input and a total
+mismatch come first, since no training mends them; rough boxes (AP50 > .6, AP < .2) imply
 AP50 - AP > .4 and must come before loose localisation.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from yolojax.errors import ResultError
 from yolojax.eval.coco import CocoResult
 from yolojax.eval.confusion import ConfusionMatrix
+from yolojax.eval.mistakes import Mistake
 
 Rule = Literal[
+    "mistake",
+    "no_match",
     "rough_boxes",
     "loose_localisation",
     "over_predicting",
@@ -49,6 +53,7 @@ def diagnose(
     AP: float,
     class_recall: Mapping[str, float | None] | None = None,
     confusions: Mapping[tuple[str, str], float] | None = None,
+    mistakes: Sequence[Mistake] = (),
 ) -> Diagnosis:
     """Read precision and recall (IoU .5, at one confidence threshold), AP50 and AP.
 
@@ -57,6 +62,7 @@ def diagnose(
       recall, AP50, AP: 0..1.
       class_recall: recall of each class; None for a class without objects.
       confusions: share of the first class's objects that are taken for the second (`ConfusionMatrix.shares`).
+      mistakes: what the input seems to have wrong (`find_mistakes`); a decisive one is the diagnosis.
 
     Raises:
       ResultError: if a number is not within 0..1, or ``AP`` exceeds ``AP50``.
@@ -69,6 +75,16 @@ def diagnose(
     shown = "n/a (nothing above the threshold)" if precision is None else f"{precision:.3f}"
     no_false_alarms = precision is None or precision > 0.7
 
+    decisive = next((mistake for mistake in mistakes if mistake.decisive), None)
+    if decisive is not None:
+        return Diagnosis("mistake", f"the input looks wrong: {decisive.message}", decisive.mend)
+    if AP50 < 0.01 and recall < 0.02:
+        return Diagnosis(
+            "no_match",
+            f"almost nothing matches: AP50 is {AP50:.3f} and recall {recall:.3f}, which a trained detector never gives",
+            "check that image ids, classes and box format are those of the ground truth; if they are, the detector has "
+            "learnt nothing yet: look at its loss",
+        )
     if AP50 > 0.6 and AP < 0.2:
         return Diagnosis(
             "rough_boxes",
@@ -132,6 +148,7 @@ def diagnose_result(result: CocoResult, confusion: ConfusionMatrix | None = None
         AP=result.AP,
         class_recall={one.name: one.at_confidence.recall for one in result.classes},
         confusions=confusion.shares() if confusion else None,
+        mistakes=result.mistakes,
     )
 
 

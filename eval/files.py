@@ -56,7 +56,12 @@ def write_json(path: str | PathLike[str], value: Any, *, indent: int | None = No
       ValueError: on NaN and infinities, which are not JSON; ``None`` stands for "not measured".
       WriteError: the file cannot be written.
     """
-    write_whole(Path(path), json.dumps(value, indent=indent, allow_nan=False) + "\n")
+    write_whole(Path(path), json_text(value, indent=indent))
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """A value as the text of a JSON file; raises `ValueError` on NaN and infinities."""
+    return json.dumps(value, indent=indent, allow_nan=False) + "\n"
 
 
 def metrics(result: CocoResult) -> dict[str, Any]:
@@ -65,6 +70,7 @@ def metrics(result: CocoResult) -> dict[str, Any]:
         **{name: getattr(result, name) for name in METRICS},
         "precision": result.precision,
         "recall": result.recall,
+        "mistakes": [dataclasses.asdict(mistake) for mistake in result.mistakes],
         "at_confidence": _point(result.at_confidence),
         "best_f1": _point(result.best_f1),
         "classes": [

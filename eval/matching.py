@@ -2,14 +2,13 @@
 
 `match_detections` matches checked columns at one IoU, without COCO's cap on detections for each image. The status of a
 detection depends only on those that score higher, so one matching of all detections gives precision and recall at every
-confidence threshold at once.
+confidence threshold at once. `match_at_all_thresholds` matches them for all area ranges and thresholds under the cap.
 
 `match_padded` matches arrays of fixed size for all area ranges and IoU thresholds in one compiled program. Its rules
 are those of pycocotools' `evaluateImg`: in float64 it agrees with them; in float32 rounding may move an overlap across
 a threshold or make two scores equal. Its input is not checked (a NaN would match).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int, Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
+from yolojax.eval.pairs import BLOCK, Pairs, overlapping_pairs, places
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 ANY_AREA = (0.0, 1e10)
@@ -61,16 +61,6 @@ def groups(keys: Int64[np.ndarray, " N"]) -> dict[int, Int64[np.ndarray, " n"]]:
     return dict(zip(found.tolist(), np.split(order, starts[1:]), strict=True)) if len(keys) else {}
 
 
-def image_class_groups(
-    truth: GroundTruth, detections: ScoredBoxes
-) -> Iterator[tuple[int, Int64[np.ndarray, " d"], Int64[np.ndarray, " g"]]]:
-    """``(category, detections by falling score, objects)`` of every image and class that has at least one detection."""
-    n = max(len(truth.category_ids), 1)
-    objects, none = groups(truth.images * n + truth.categories), np.empty(0, np.int64)
-    for key, rows in groups(detections.images * n + detections.categories).items():
-        yield key % n, rows, objects.get(key, none)
-
-
 def match_detections(truth: GroundTruth, detections: ScoredBoxes, iou: float = 0.5) -> Matches:
     """Greedy matching within image and class, by falling score.
 
@@ -78,23 +68,113 @@ def match_detections(truth: GroundTruth, detections: ScoredBoxes, iou: float = 0
     listed. One that finds none but lies in a crowd region (intersection over its own area of at least ``iou``) is
     ignored; a crowd region takes any number. This is what pycocotools' `evaluateImg` does for the area range ``all``.
     """
+    pairs = overlapping_pairs(truth, detections, min(iou, 1 - 1e-10), same_class=True)
     object_of, ignored = np.full(len(detections.scores), -1, np.int64), np.zeros(len(detections.scores), bool)
-    threshold = min(iou, 1 - 1e-10)
-    for _, rows, objects in image_class_groups(truth, detections):
-        if not len(objects):
-            continue
-        crowd = truth.crowd[objects]
-        table = overlaps(detections.boxes[rows], truth.boxes[objects], crowd)
-        free = ~crowd
-        for row, overlap in zip(rows, table, strict=True):
-            candidates = np.where(free, overlap, -1.0)
-            best = len(candidates) - 1 - int(np.argmax(candidates[::-1]))
-            if candidates[best] >= threshold:
-                free[best] = False
-                object_of[row] = objects[best]
-            elif (overlap[crowd] >= threshold).any():
-                ignored[row] = True
-    return Matches(object_of, ignored)
+    crowd = truth.crowd[pairs.objects]
+    ignored[pairs.detections[crowd]] = True
+    take_greedily(pairs, ~crowd, np.zeros(len(truth.crowd), bool), object_of)
+    return Matches(object_of, ignored & (object_of < 0))
+
+
+def take_greedily(
+    pairs: Pairs,
+    eligible: Bool[np.ndarray, " P"],
+    taken: Bool[np.ndarray, " G"],
+    object_of: Int64[np.ndarray, " D"],
+) -> None:
+    """Gives each detection, in the order of the pairs, the free object that it overlaps most; of equal ones the last.
+
+    ``taken`` marks objects that are not free; it and ``object_of`` are changed.
+    """
+    which, about = pairs.detections[eligible], pairs.objects[eligible]
+    order = np.lexsort((-about, -pairs.overlaps[eligible], which))
+    used, chosen, done = bytearray(taken.tobytes()), [], -1
+    for detection, one in zip(which[order].tolist(), about[order].tolist(), strict=True):
+        if detection != done and not used[one]:
+            used[one], done = 1, detection
+            chosen.append((detection, one))
+    if chosen:
+        detections, objects = np.array(chosen, np.int64).T
+        object_of[detections] = objects
+        taken[objects] = True
+
+
+class ColumnMatches(NamedTuple):
+    """Detections matched for all area ranges ``A`` and IoU thresholds ``T``, under a cap for each image and class.
+
+    ``kept`` are the detections within the cap; ``place`` says how many better ones of the same class each has on its
+    image, and ``inside`` in which area ranges its own area lies. Of these only the ``candidates`` (positions in
+    ``kept``) overlap an object enough to match: ``hit`` where one finds an object that counts, ``ignored`` where it
+    finds a crowd region or an object outside the area range. What neither hits nor is ignored is a miss where its own
+    area is inside.
+    """
+
+    kept: Int64[np.ndarray, " K"]
+    place: Int64[np.ndarray, " K"]
+    inside: Bool[np.ndarray, "A K"]
+    candidates: Int64[np.ndarray, " N"]
+    hit: Bool[np.ndarray, "A T N"]
+    ignored: Bool[np.ndarray, "A T N"]
+
+
+def in_ranges(areas: Float64[np.ndarray, " n"]) -> Bool[np.ndarray, "4 n"]:
+    """In which of COCO's area ranges each area lies; both ends belong to a range."""
+    return (areas[None] >= AREA_RANGES[:, :1]) & (areas[None] <= AREA_RANGES[:, 1:])
+
+
+def match_at_all_thresholds(truth: GroundTruth, detections: ScoredBoxes, cap: int = 100) -> ColumnMatches:
+    """Matches checked columns for COCO's four area ranges and ten thresholds by pycocotools' rule, in float64.
+
+    Time and memory are linear in the detections. The candidates of all images and classes are judged together, the
+    best of each first, then the second best, and so on.
+    """
+    classes = max(len(truth.category_ids), 1)
+    place = places(detections.images * classes + detections.categories)
+    kept = np.flatnonzero(place < cap)
+    inside = in_ranges(detections.boxes[kept, 2] * detections.boxes[kept, 3])
+    pairs = overlapping_pairs(truth, detections, float(IOU_THRESHOLDS[0]), same_class=True, detections=kept)
+    rows, starts, counts = np.unique(pairs.detections, return_index=True, return_counts=True)
+    ignore = truth.crowd[None] | ~in_ranges(truth.areas)
+    shape = (len(AREA_RANGES), len(IOU_THRESHOLDS))
+    free = np.ones((*shape, len(truth.crowd)), bool)
+    hit, ignored = np.zeros((*shape, len(rows)), bool), np.zeros((*shape, len(rows)), bool)
+    turn = places(detections.images[rows] * classes + detections.categories[rows])
+    by_turn = np.argsort(turn, kind="stable")
+    for judged in np.split(by_turn, np.flatnonzero(np.diff(turn[by_turn])) + 1):
+        widest = int(counts[judged].max(initial=1))
+        step = max(BLOCK // (40 * widest), 1)
+        for k in range(0, len(judged), step):
+            few = judged[k : k + step]
+            hit[:, :, few], ignored[:, :, few] = _judge(pairs, starts[few], counts[few], free, ignore, truth.crowd)
+    return ColumnMatches(kept, place[kept], inside, np.searchsorted(kept, rows), hit, ignored)
+
+
+def _judge(
+    pairs: Pairs,
+    starts: Int64[np.ndarray, " n"],
+    counts: Int64[np.ndarray, " n"],
+    free: Bool[np.ndarray, "A T G"],
+    ignore: Bool[np.ndarray, "A G"],
+    crowd: Bool[np.ndarray, " G"],
+) -> tuple[Bool[np.ndarray, "A T n"], Bool[np.ndarray, "A T n"]]:
+    """Lets one detection of each of ``n`` groups take its object; marks in ``free`` what is taken."""
+    at = starts[:, None] + np.arange(int(counts.max(initial=0)))[None, :]
+    valid = at < (starts + counts)[:, None]
+    at = np.where(valid, at, 0)
+    about = pairs.objects[at]
+    overlap = np.where(valid, pairs.overlaps[at], -1.0)
+    thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
+    possible = free[:, :, about] & (overlap[None] >= thresholds[:, None, None])[None]
+    real = ~ignore[:, None, about]
+    counted = np.logical_or.reduce(possible & real, axis=3)
+    eligible = possible & (real | ~counted[..., None])  # an object that counts goes before any that is ignored
+    value = np.where(eligible, overlap[None, None], -1.0)
+    best = value.shape[3] - 1 - value[..., ::-1].argmax(axis=3)  # of equal overlaps the last
+    matched = np.logical_or.reduce(eligible, axis=3)
+    chosen = about[np.arange(len(about))[None, None], best]
+    a, t, n = np.nonzero(matched & ~crowd[chosen])
+    free[a, t, chosen[a, t, n]] = False
+    return counted, matched & ~counted
 
 
 class PaddedTruth(NamedTuple):
@@ -242,39 +322,6 @@ def _padded_overlaps(
     area_objects = jnp.prod(objects[:, 2:] - objects[:, :2], axis=1)[None, :]
     union = jnp.where(crowd[None, :], area_found, area_found + area_objects - intersection)
     return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
-
-
-def pad_columns(truth: GroundTruth, detections: ScoredBoxes) -> tuple[PaddedTruth, PaddedDetections]:
-    """Checked columns of an evaluation as float32 arrays, padded to the largest image and somewhat beyond.
-
-    Sizes are rounded up, so that evaluations of similar size share their compiled programs.
-    """
-    images = bucket_size(len(truth.image_ids), 16)
-
-    def slots(owner: np.ndarray) -> tuple[np.ndarray, int]:
-        """Position of each row within its image, and how many the fullest image has, rounded up."""
-        order = np.argsort(owner, kind="stable")
-        counts = np.bincount(owner, minlength=1)
-        place = np.empty(len(owner), np.int64)
-        place[order] = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return place, bucket_size(int(counts.max()), 16)
-
-    def spread(values: np.ndarray, owner: np.ndarray, place: np.ndarray, size: int) -> Array:
-        table = np.zeros((images, size, *values.shape[1:]), values.dtype)
-        table[owner, place] = values
-        return jnp.asarray(table)
-
-    def corners(boxes: np.ndarray) -> np.ndarray:
-        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).astype(np.float32)
-
-    at, m = slots(truth.images)
-    objects = (corners(truth.boxes), truth.categories.astype(np.int32), truth.areas.astype(np.float32), truth.crowd)
-    where, k = slots(detections.images)
-    rows = (corners(detections.boxes), detections.scores.astype(np.float32), detections.categories.astype(np.int32))
-    return (
-        PaddedTruth(*(spread(v, truth.images, at, m) for v in (*objects, np.ones(len(at), bool)))),
-        PaddedDetections(*(spread(v, detections.images, where, k) for v in (*rows, np.ones(len(where), bool)))),
-    )
 
 
 def bucket_size(n: int, least: int = 8) -> int:

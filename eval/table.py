@@ -13,11 +13,12 @@ def format_number(value: float | None) -> str:
 
 
 def format_result(result: CocoResult, *, classes: bool = True) -> str:
-    """The summary, by choice one row per class that has objects or detections, and notes on unusual findings."""
+    """Warnings, the summary, by choice one row per class that has objects or detections, and notes."""
     c, (low, middle, high) = result.counters, result.caps
     point, best = result.at_confidence, result.best_f1
     lines = [
-        f"{c.images} images, {c.objects} objects, {c.detections} detections",
+        *(f"warning: {mistake}" for mistake in result.mistakes),
+        f"{c.images} images, {c.objects} objects, {c.detections} detections; numbers by {result.backend}",
         "",
         "               all  IoU .50  IoU .75    small   medium    large",
         "AP        " + _row([result.AP, result.AP50, result.AP75, result.APs, result.APm, result.APl]),
@@ -64,6 +65,12 @@ def format_notes(counters: Counters, cap: int) -> list[str]:
         (c.filled_areas, "annotations have no area; that of the box was taken"),
         (c.filled_iscrowd, "annotations have no iscrowd; 0 was taken"),
         (c.unknown_annotations, "annotations are about images or classes that are not listed; left out"),
+        (c.repeated_images, "images are listed twice and count once"),
+        (c.grouping_categories, "categories without objects have the name of a class; left out"),
+        (
+            c.unmatchable_objects,
+            "objects have no area or lie outside their image; they count as missed, as in COCO's numbers",
+        ),
         (c.empty_boxes, "detections have no area and can match nothing"),
         (c.scores_outside_unit_interval, "scores lie outside 0..1: the confidence threshold means little"),
     ):

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float64, Int64
 
 from yolojax.eval.accumulate import class_average_precision
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
-from yolojax.eval.matching import Matches, groups, match_detections, overlaps
+from yolojax.eval.matching import Matches, match_detections
+from yolojax.eval.pairs import Pairs, overlapping_pairs
 
 ErrorKind = Literal["classification", "localisation", "both", "duplicate", "background", "missed"]
 KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
@@ -122,28 +123,44 @@ def classify_errors(
     misclassified ones and both, and without meaning for background. The kind does not depend on a confidence
     threshold: it follows from the objects alone.
     """
-    kinds, points_at = np.full(len(false), -1, np.int64), np.zeros(len(false), np.int64)
-    objects_of = groups(np.where(truth.crowd, -1, truth.images))
-    for image, rows in groups(detections.images).items():
-        rows = rows[false[rows]]
-        objects = objects_of.get(image, np.empty(0, np.int64))
-        if not len(objects):
-            kinds[rows] = KINDS.index("background")
-            continue
-        table = overlaps(detections.boxes[rows], truth.boxes[objects], np.zeros(len(objects), bool))
-        alike = detections.categories[rows][:, None] == truth.categories[objects][None, :]
-        own, other = np.where(alike, table, 0), np.where(alike, 0, table)
-        nearest_own, nearest_other = own.max(axis=1), other.max(axis=1)
-        tests = (
-            ("localisation", (nearest_own >= background) & (nearest_own < foreground)),
-            ("classification", nearest_other >= foreground),
-            ("duplicate", nearest_own >= foreground),
-            ("background", table.max(axis=1) <= background),
-        )
-        kinds[rows] = np.select([test for _, test in tests], [KINDS.index(k) for k, _ in tests], KINDS.index("both"))
-        of_own = np.isin(kinds[rows], [KINDS.index("localisation"), KINDS.index("duplicate")])
-        points_at[rows] = objects[np.where(of_own, own.argmax(axis=1), other.argmax(axis=1))]
+    kinds = np.full(len(false), -1, np.int64)
+    pairs = overlapping_pairs(
+        truth,
+        detections,
+        background,
+        same_class=False,
+        detections=np.flatnonzero(false),
+        objects=np.flatnonzero(~truth.crowd),
+        crowd_as_regions=False,
+    )
+    alike = detections.categories[pairs.detections] == truth.categories[pairs.objects]
+    nearest_own, own = _nearest(pairs, alike, len(false))
+    nearest_other, other = _nearest(pairs, ~alike, len(false))
+    tests = (
+        ("localisation", (nearest_own >= background) & (nearest_own < foreground)),
+        ("classification", nearest_other >= foreground),
+        ("duplicate", nearest_own >= foreground),
+        ("background", np.maximum(nearest_own, nearest_other) <= background),
+    )
+    found = np.select([test for _, test in tests], [KINDS.index(kind) for kind, _ in tests], KINDS.index("both"))
+    kinds[false] = found[false]
+    of_own = np.isin(kinds, [KINDS.index("localisation"), KINDS.index("duplicate")])
+    points_at = np.where(of_own, own, other)
+    points_at[~false] = 0
     return kinds, points_at
+
+
+def _nearest(
+    pairs: Pairs, eligible: Bool[np.ndarray, " P"], detections: int
+) -> tuple[Float64[np.ndarray, " D"], Int64[np.ndarray, " D"]]:
+    """The greatest overlap of each detection among the eligible pairs, 0 without any, and with which object (the
+    first of equal ones)."""
+    which, about, values = (column[eligible] for column in pairs)
+    order = np.lexsort((about, -values, which))
+    rows, first = np.unique(which[order], return_index=True)
+    nearest, at = np.zeros(detections), np.zeros(detections, np.int64)
+    nearest[rows], at[rows] = values[order][first], about[order][first]
+    return nearest, at
 
 
 def _highest_per_object(

@@ -4,7 +4,7 @@ M. Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2
 VOC's until 2009, the area under the whole interpolated curve since.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,11 +16,11 @@ from yolojax.eval.inputs import (
     GroundTruth,
     GroundTruthSource,
     ScoredBoxes,
-    Unknown,
     read_detections,
     read_ground_truth,
 )
-from yolojax.eval.matching import image_class_groups, overlaps
+from yolojax.eval.joining import COCO_FORMAT, ResultFormat, Unknown
+from yolojax.eval.pairs import overlapping_pairs
 
 VocInterpolation = Literal["all_points", "eleven_points"]
 
@@ -54,6 +54,7 @@ def evaluate_voc(
     whole_pixels: bool = False,
     difficult: Literal["ignored", "counted"] = "ignored",
     unknown: Unknown = "refuse",
+    result_format: ResultFormat = COCO_FORMAT,
 ) -> VocResult:
     """VOC's average precision per class and its mean.
 
@@ -69,13 +70,13 @@ def evaluate_voc(
         the mean of the precision at recalls 0, .1, ... 1 (VOC 2007).
       whole_pixels: boxes name the first and last pixel *inside*, so that sides are one longer (the development kit).
       difficult: ``ignored`` as in VOC, or ``counted`` like other objects.
-      unknown: as for `evaluate_coco`.
+      unknown, result_format: as for `evaluate_coco`.
 
     Raises:
       DataError, ResultError: on input that cannot be evaluated.
     """
     truth = read_ground_truth(ground_truth, ignore_means="crowd", unknown=unknown)
-    found = read_detections(detections, truth, unknown=unknown)
+    found = read_detections(detections, truth, unknown=unknown, result_format=result_format)
     ignored = truth.crowd if difficult == "ignored" else np.zeros_like(truth.crowd)
     hit, counts = _match(truth, found, ignored, iou, whole_pixels)
     total = np.bincount(truth.categories[~ignored], minlength=len(truth.category_ids))
@@ -104,18 +105,19 @@ def _match(
 ) -> tuple[Bool[np.ndarray, " D"], Bool[np.ndarray, " D"]]:
     """Which detections are true positives, and which count at all, by the rule of `evaluate_voc`."""
     longer = np.array([0.0, 0.0, 1.0, 1.0]) if whole_pixels else np.zeros(4)
+    pairs = overlapping_pairs(
+        replace(truth, boxes=truth.boxes + longer),
+        replace(found, boxes=found.boxes + longer),
+        max(iou, 1e-300),
+        same_class=True,
+        crowd_as_regions=False,
+    )
+    order = np.lexsort((pairs.objects, -pairs.overlaps, pairs.detections))  # of equal overlaps the first
+    rows, first = np.unique(pairs.detections[order], return_index=True)
+    best = pairs.objects[order][first]
     hit, counts = np.zeros(len(found.scores), bool), np.ones(len(found.scores), bool)
-    for _, rows, objects in image_class_groups(truth, found):
-        if not len(objects):
-            continue
-        table = overlaps(found.boxes[rows] + longer, truth.boxes[objects] + longer, np.zeros(len(objects), bool))
-        free = np.ones(len(objects), bool)
-        for row, overlap in zip(rows, table, strict=True):
-            best = int(np.argmax(overlap))
-            if overlap[best] < iou:
-                continue
-            if ignored[objects[best]]:
-                counts[row] = False
-            elif free[best]:
-                hit[row], free[best] = True, False
+    counts[rows[ignored[best]]] = False
+    rows, best = rows[~ignored[best]], best[~ignored[best]]
+    _, earliest = np.unique(best, return_index=True)  # rows of an image stand by falling score
+    hit[rows[earliest]] = True
     return hit, counts

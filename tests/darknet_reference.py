@@ -74,7 +74,8 @@ def reorg(x, stride):
 
 def weighted_sum(inputs, factors, normalisation):
     """``factors [terms]`` or ``[terms, channels]``; terms with other channel counts than the first take part by the
-    channels they share with it."""
+    channels they share with it. Of a larger map every ``stride``-th place takes part; a smaller one is added to every
+    ``sample``-th."""
     terms = len(inputs)
     if factors is None:
         factors = np.ones((terms, 1))
@@ -89,7 +90,11 @@ def weighted_sum(inputs, factors, normalisation):
     for x, factor in zip(inputs, factors, strict=True):
         shared = min(len(x), len(out))
         own = np.broadcast_to(factor, len(out))[:shared]
-        out[:shared] += x[:shared] * own[:, None, None]
+        (h1, w1), (h2, w2) = x.shape[1:], out.shape[1:]
+        stride, sample = max(1, w1 // w2), max(1, w2 // w1)
+        for j in range(min(h1, h2)):  # the loops of Darknet's shortcut_cpu
+            for i in range(min(w1, w2)):
+                out[:shared, j * sample, i * sample] += x[:shared, j * stride, i * stride] * own
     return out
 
 

@@ -1,5 +1,7 @@
 """Pictures: outlines lie on the pixels of their boxes, labels stay inside, and nothing odd in the input breaks them."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -178,3 +180,25 @@ def test_a_caption_is_cut_to_the_image():
     assert titled.shape[1:] == (60, 3)
     np.testing.assert_array_equal(titled[-30:], image)
     assert (titled[:-30] < 128).any()
+
+
+def test_thousands_of_boxes_and_names_without_end_are_drawn_in_time(labels):
+    """Pictures of 5000 boxes took minutes when each label was compared with all others one by one."""
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 500, (5000, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(2, 60, (5000, 2))], 1)
+    start = time.process_time()
+    draw_boxes(grey(600, 600), objects(boxes), NAMES)
+    assert len(labels) == 1000
+    draw_boxes(grey(600, 600), objects(boxes[:50]), ("x" * 10**6,))
+    caption(grey(60, 600), "y" * 10**6)
+    assert time.process_time() - start < 10  # 2 seconds; before, above 100
+
+
+def test_of_too_many_boxes_the_best_are_drawn():
+    boxes = np.tile([10.0, 10, 20, 20], (20_001, 1))
+    boxes[0] = [40, 40, 50, 50]
+    scores = np.ones(len(boxes))
+    scores[0] = 0.1
+    picture = draw_boxes(grey(60, 60), objects(boxes, scores=scores), ("",))
+    assert (picture[40:50, 40:50] == 90).all() and not (picture[10:20, 10:20] == 90).all()

@@ -50,6 +50,7 @@ def test_custom_loss(example, capsys):
     assert "'train/calm'" in shown and "AP50" in shown and "Result" in shown
 
 
+@pytest.mark.slow  # tens of seconds of tracing
 def test_own_detector(example, capsys):
     example("own_detector")
     assert "weight decay moves 5 of 10 arrays" in capsys.readouterr().out

@@ -25,6 +25,7 @@ class DataConfig:
       path: a data set (VOC, COCO or YOLO layout, recognised by itself) or ``shapes`` for generated images.
       train_split: the split to train on; None takes the data set's own training split.
       val_split: the split to validate on during training and at the end; None takes the data set's own.
+      images: the folder of the images, where they do not lie at their format's usual place.
       skip_bad: leave out unreadable training images, counted and named, instead of stopping.
       max_objects: most objects an image is padded to; None takes what the data needs.
       sampling: ``uniform`` draws every image equally often; ``class-balanced`` draws so that every class appears
@@ -39,6 +40,7 @@ class DataConfig:
     path: str | Path = "shapes"
     train_split: str | None = None
     val_split: str | None = None
+    images: str | Path | None = None
     skip_bad: bool = False
     max_objects: int | None = None
     sampling: Literal["uniform", "class-balanced", "repeat-factor"] = "uniform"

@@ -36,6 +36,10 @@ class Objects(NamedTuple):
     crowd: Bool[np.ndarray, " n"] | None = None
 
 
+_MOST_LABELS = 1000
+_MOST_BOXES = 20_000
+
+
 def class_colour(index: int) -> Colour:
     """The colour of a class, the same in every picture; RGB. The first hundred or so are all distinct."""
     colours = _colours()
@@ -69,7 +73,8 @@ def draw_boxes(
     """A copy of the image with every box and, where it fits, its class name and score.
 
     Labels stay inside the image and avoid each other where there is room; the highest scores are placed first. A class
-    index without a name is shown as its number.
+    index without a name is shown as its number. Of more than 1000 objects those with the highest scores get labels,
+    and of more than 20,000 they alone are drawn: nobody could tell the others apart.
     """
     h, w = image.shape[:2]
     picture = Image.fromarray(image)
@@ -80,18 +85,19 @@ def draw_boxes(
     scores = objects.scores if objects.scores is not None else np.ones(n, np.float32)
     extent = (objects.boxes[:, 2] - objects.boxes[:, 0]) * (objects.boxes[:, 3] - objects.boxes[:, 1])
     # The best last, so that it lies on top; among equals the smaller, which would else be covered.
-    order = [int(i) for i in np.lexsort((-extent, scores)) if finite[i]]
+    order = [int(i) for i in np.lexsort((-extent, scores)) if finite[i]][-_MOST_BOXES:]
     for i in order:
         colour = class_colour(int(objects.classes[i]))
         dashed = objects.crowd is not None and bool(objects.crowd[i])
         _outline(draw, _pixel_box(objects.boxes[i], h, w), colour, width, dashed)
     size = _font_size(h, w)
-    taken: list[tuple[int, int, int, int]] = []
-    for i in reversed(order):
+    taken = np.zeros((min(n, _MOST_LABELS), 4), np.int64)
+    for number, i in enumerate(reversed(order[-_MOST_LABELS:])):
         index = int(objects.classes[i])
         name = class_names[index] if 0 <= index < len(class_names) else str(index)
         texts = [name] if objects.scores is None else [f"{name} {objects.scores[i]:.2f}", name]
-        _label(draw, texts, _pixel_box(objects.boxes[i], h, w), class_colour(index), size, (h, w), taken)
+        box = _pixel_box(objects.boxes[i], h, w)
+        taken[number] = _label(draw, texts, box, class_colour(index), size, (h, w), taken[:number])
     return np.array(picture, np.uint8)
 
 
@@ -140,9 +146,12 @@ def _label(
     colour: Colour,
     font_size: int,
     size: tuple[int, int],
-    taken: list[tuple[int, int, int, int]],
-) -> None:
-    """Write the first text that fits into the image where it covers the labels written before it the least."""
+    taken: Int[np.ndarray, "n 4"],
+) -> tuple[int, int, int, int]:
+    """Writes the first text that fits into the image where it covers the labels written before it the least.
+
+    Returns where it is written: x1, y1, x2, y2, all 0 where no text fits.
+    """
     h, w = size
     x1, y1, x2, y2 = box
     for font, text in (font_for(text, font_size) for text in texts):
@@ -151,17 +160,21 @@ def _label(
             continue
         spots = [(x1, y1 - th), (x1, y1), (x1, y2 + 1), (x2 - tw + 1, y1 - th), (x2 - tw + 1, y2 + 1), (x1, y2 - th)]
         spots = [(int(np.clip(x, 0, w - tw)), int(np.clip(y, 0, h - th))) for x, y in spots]
-        covered = [sum(_overlap((x, y, x + tw, y + th), other) for other in taken) for x, y in spots]
-        x, y = spots[int(np.argmin(covered))]
-        taken.append((x, y, x + tw, y + th))
+        x, y = spots[int(np.argmin(_covered(np.array(spots), (tw, th), taken)))]
         draw.rectangle((x, y, x + tw - 1, y + th - 1), fill=colour)
         luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
         draw.text((x + 2, y + 1), text, fill=(0, 0, 0) if luminance > 120 else (255, 255, 255), font=font)
-        return
+        return x, y, x + tw, y + th
+    return 0, 0, 0, 0
 
 
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
-    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+def _covered(
+    spots: Int[np.ndarray, "s 2"], extent: tuple[int, int], taken: Int[np.ndarray, "n 4"]
+) -> Int[np.ndarray, " s"]:
+    """How many pixels of the rectangles ``taken`` a label of ``extent = (width, height)`` covers at each spot."""
+    first = np.maximum(spots[:, None], taken[None, :, :2])
+    last = np.minimum(spots[:, None] + np.array(extent), taken[None, :, 2:])
+    return np.maximum(last - first, 0).prod(2).sum(1)
 
 
 def draw_assignment(

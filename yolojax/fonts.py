@@ -17,6 +17,7 @@ WIDE_FONTS = (
 """Files by which Linux, Windows and macOS bring Chinese, Japanese and Korean; Pillow knows the folders."""
 
 _NO_CHARACTER = "\U0010ffff"
+_LONGEST = 300
 _TRIAL = 16
 """Pixels of the font in which glyphs are looked for."""
 
@@ -36,8 +37,10 @@ def font_for(text: str, size: int) -> tuple[Font, str]:
     """The font to write a text in, and the text as one line.
 
     Control characters, line ends among them, become spaces. A character that no font here has becomes its code, as in
-    ``\\\\u732b``: a row of empty boxes would be the same for every name.
+    ``\\\\u732b``: a row of empty boxes would be the same for every name. Of a text of more than 300 characters the
+    beginning is written.
     """
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
     text = "".join(c if c.isprintable() or not c.isascii() else " " for c in text)
     if all(_has(font_of_size(_TRIAL), c) for c in text):
         return font_of_size(size), text

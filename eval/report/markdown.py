@@ -17,6 +17,8 @@ def render_markdown(analysis: Analysis, facts: dict[str, Any], title: str) -> st
     if facts["diagnosis"] is not None:
         lines += [f"**diagnosis:** {plain(facts['diagnosis']['diagnosis'])}", ""]
         lines += [f"**next:** {plain(facts['diagnosis']['next'])}", ""]
+    for mistake in analysis.result.mistakes:
+        lines += [f"**warning:** {plain(str(mistake))}", ""]
     lines += [
         f"{counters['images']} images, {counters['objects']} objects, {counters['detections']} detections. Numbers by "
         f"{facts['backend']}; precision, recall and F1 at IoU .50 and confidence {point['confidence']:g}.",

@@ -1,4 +1,4 @@
-"""Writing a report: three files in one folder, each whole or not at all."""
+"""Writing a report: three files in one folder, all of them or none."""
 
 from collections.abc import Mapping
 from os import PathLike
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from yolojax.eval.analysis import Analysis, Comparison
-from yolojax.eval.files import write_json
+from yolojax.eval.files import json_text
 from yolojax.eval.report.facts import report_facts, versions
 from yolojax.eval.report.gallery import Limits, Photo, build_gallery
 from yolojax.eval.report.markdown import render_markdown
 from yolojax.eval.report.page import render_page
-from yolojax.files import write_whole
+from yolojax.files import write_together
 
 REPORT_FILES = ("metrics.json", "report.md", "index.html")
 
@@ -41,6 +41,10 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     facts = report_facts(analysis, comparison, {**(provenance or {}), "versions": versions()})
     gallery = build_gallery(analysis, photo, limits)
-    write_json(folder / "metrics.json", facts, indent=1)
-    write_whole(folder / "report.md", render_markdown(analysis, facts, title))
-    write_whole(folder / "index.html", render_page(analysis, comparison, gallery, facts, title))
+    write_together(
+        {
+            folder / "metrics.json": json_text(facts, indent=1),
+            folder / "report.md": render_markdown(analysis, facts, title),
+            folder / "index.html": render_page(analysis, comparison, gallery, facts, title),
+        }
+    )

@@ -59,6 +59,7 @@ OPTIONS = {
     "data.sampling": (["--sampling", "class-balanced"], "class-balanced"),
     "data.repeat_threshold": (["--repeat-threshold", "0.1"], 0.1),
     "data.cache": (["--cache", "disk"], "disk"),
+    "data.images": (["--images", "there"], "there"),
     "data.cache_folder": (["--cache-folder", "there"], "there"),
     "model.multi_scale": (["--multi-scale", "3"], 3),
     "model.multi_scale_range": (["--multi-scale-range", "0.5"], 0.5),

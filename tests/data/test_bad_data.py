@@ -140,7 +140,8 @@ def voc_case(voc, old, new, says):
         ("<ymin>", "<top>1</top><ymin></ymin><ymin>", "object 1: <ymin> is ''"),
         ("<bndbox>", "<box></box><!--", "malformed XML"),
         ("<width>40</width>", "", "<size> without a width and height"),
-        ("<width>40</width>", "<width>0</width>", "states an image of 0 x 40"),
+        ("<width>40</width>", "<width>4</width>", "states an image of 4 x 40"),
+        ("<difficult>0</difficult>", "<difficult>2</difficult>", "object 1: <difficult> is '2', not 0 or 1"),
     ],
 )
 def test_voc_malformed(voc, old, new, says):
@@ -265,6 +266,13 @@ def test_coco_malformed_annotations(coco, key, value, says):
     assert len(data.summary.of("skipped")) == 1
 
 
+def use_a_name_twice(content):
+    first = content["annotations"][0]
+    (name,) = [c["name"] for c in content["categories"] if c["id"] == first["category_id"]]
+    content["categories"].append({"id": 9, "name": name})
+    content["annotations"].append({**first, "id": 999, "category_id": 9})
+
+
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
@@ -278,8 +286,10 @@ def test_coco_malformed_annotations(coco, key, value, says):
         (lambda c: c["images"][1].update(id=1), f"has the id 1 of {FIRST}.png"),
         (lambda c: c["images"].append({**c["images"][0], "id": 77}), f"{FIRST}.png has the ids 1 and 77"),
         (lambda c: c["categories"].append({"id": 1, "name": "z"}), "id 1 belongs to 'cross' already"),
-        (lambda c: c["categories"].append({"id": 9, "name": "star"}), "belongs to another category already"),
-        (lambda c: c["categories"].append({"id": 9}), "category number 7: name is None"),
+        (use_a_name_twice, "belongs to another category already"),
+        (lambda c: c["categories"].append({"id": 9, "name": None}), "category number 7: name is None"),
+        (lambda c: c["categories"].append({"id": 9, "name": "\ud800"}), "class 6 is called '\\ud800'"),
+        (lambda c: c["categories"].append({"id": 9, "name": "x" * 10**6}), "class 6 is called 'xxxx"),
     ],
 )
 def test_coco_malformed_images_and_categories(coco, edit, says):
@@ -295,7 +305,8 @@ def test_coco_malformed_images_and_categories(coco, edit, says):
     [
         ("0 .5 .5 .1", "4 columns, but a row has 5"),
         ("0 .5 .5 .1 .1 .9", "6 columns, but a row has 5"),
-        ("0 .1 .1 .2 .2 .3 .3", "this is a polygon"),
+        ("0 .1 .1 .2 .2 .3 nan", "no finite number"),
+        ("0 .1 .1 .2 .2 .3 30", "seems to be in pixels"),
         ("0 .5 .5 nan .1", "no finite number"),
         ("0 .5 x .1 .1", "no finite number"),
         ("cross .5 .5 .1 .1", "no finite number"),
@@ -331,7 +342,8 @@ def test_yolo_labels_that_are_not_text(yolo):
         ("train: images/train\nnames: [a, a]", "classes listed more than once: a"),
         ("train: images/train\nnc: 3\nnames: [a]", "nc is 3, but names lists 1"),
         ("path: gone\ntrain: images/train\nnames: [a]", "which does not exist"),
-        ("train: images/gone\nnames: [a]", "neither a folder of images nor"),
+        ("train: images/gone\nnames: [a]", "images/gone does not exist"),
+        ("train: data.yaml\nnames: [a]", "neither a folder of images nor"),
         ("train: labels/train\nnames: [a]", "no images in labels/train"),
         ("train: 2020-99-99\nnames: [a]", "malformed YAML"),
         ("train: !!python/object/apply:os.system ['true']\nnames: [a]", "malformed YAML"),

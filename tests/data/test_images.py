@@ -115,7 +115,7 @@ def test_exif_turns_the_photo_upright(tmp_path, orientation, suffix):
     assert header.upright == turned[orientation].shape[:2]
     np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}"), turned[orientation])
     if suffix != "tif":  # Pillow itself turns TIFF: there is no stored orientation to fall back to
-        assert header == ((5, 7), orientation)
+        assert header[:2] == ((5, 7), orientation)
         np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}", upright=False), RGB)
 
 

@@ -104,5 +104,5 @@ def test_yolo_folders_written_one_level_up_are_found_beside_the_file(tmp_path):
 def test_yolo_splits_without_images_are_noted_when_all_are_read(tmp_path):
     root = yolo(tmp_path, "0 0.5 0.5 0.5 0.5\n", val="images/val")
     assert [f.where for f in open_dataset(root).summary.of("note")] == [f"{root / 'data.yaml'} val"]
-    with pytest.raises(DataError, match="neither a folder of images nor"):
+    with pytest.raises(DataError, match=r"images/val does not exist, while these parts do: train \(.*images/train\)"):
         open_dataset(root, "val")

@@ -1,17 +1,17 @@
 """Bootstrap intervals: each sample is what an evaluation of that data set gives."""
 
-import jax
 import numpy as np
 import pytest
 
 from yolojax.errors import ConfigError
-from yolojax.eval.bootstrap import RESAMPLED, bootstrap, difference, percentile_interval, resample_weights
+from yolojax.eval.bootstrap import RESAMPLED, bootstrap, difference, percentile_interval
 from yolojax.eval.coco import METRICS, evaluate_coco
 from yolojax.eval.inputs import read_detections, read_ground_truth
+from yolojax.eval.weighted import resample_weights
 
 
 def test_weights_draw_as_many_images_as_there_are() -> None:
-    weights = np.asarray(resample_weights(jax.random.key(0), 200, 12))
+    weights = resample_weights(0, 200, 12).T
     assert (weights.sum(axis=1) == 12).all() and (weights >= 0).all()
     # Each weight is binomial(12, 1/12): mean 1, variance 11/12; 2400 draws are within 5 standard errors.
     assert abs(weights.var() - 11 / 12) < 5 * 0.05
@@ -38,7 +38,7 @@ def test_samples_are_evaluations(make_case) -> None:
     columns = read_ground_truth(truth)
     got = bootstrap(columns, read_detections(found, columns), samples=4, seed=5)
     assert set(got.values) == set(RESAMPLED) and got.samples == 4 and got.class_AP.shape == (4, 3)
-    weights = np.asarray(resample_weights(jax.random.key(5), 4, 6))
+    weights = resample_weights(5, 4, 6).T
     for k in range(4):
         result = evaluate_coco(*resampled_data_set(truth, found, weights[k]))
         expected = {name: getattr(result, name) for name in (*METRICS, "precision", "recall")}

@@ -70,7 +70,8 @@ def test_hotcoco_gives_the_same_numbers(make_case, caps) -> None:
     pytest.importorskip("hotcoco", reason="the optional backend (extra fast-eval) is not installed")
     for seed in range(4):
         truth, found = make_case(seed, ties=seed % 2 == 1)
-        slow, fast = evaluate_coco(truth, found, caps=caps), evaluate_coco(truth, found, caps=caps, backend="hotcoco")
+        slow = evaluate_coco(truth, found, caps=caps, backend="pycocotools")
+        fast = evaluate_coco(truth, found, caps=caps, backend="hotcoco")
         assert twelve(slow) == twelve(fast) and slow.classes == fast.classes
         np.testing.assert_array_equal(slow.curves.precision, fast.curves.precision)
         np.testing.assert_array_equal(slow.curves.scores, fast.curves.scores)
@@ -82,7 +83,7 @@ def test_another_hotcoco_is_not_used(make_case, monkeypatch) -> None:
     truth, found = make_case(0)
     honest = coco._tables
 
-    def off(truth, detections, caps, backend):
+    def off(truth, detections, caps, backend, reporter=None):
         tables = honest(truth, detections, caps, "pycocotools")
         if backend == "hotcoco":
             tables.precision[0, 0, 0, 0, 0] += 1e-12
@@ -91,6 +92,9 @@ def test_another_hotcoco_is_not_used(make_case, monkeypatch) -> None:
     monkeypatch.setattr(coco, "_tables", off)
     with pytest.raises(ConfigError, match="other numbers than pycocotools"):
         evaluate_coco(truth, found, backend="hotcoco")
+    result = evaluate_coco(truth, found)  # by itself it takes what is right
+    assert result.backend == "pycocotools"
+    assert twelve(result) == twelve(evaluate_coco(truth, found, backend="pycocotools"))
 
 
 def test_caps_must_rise() -> None:

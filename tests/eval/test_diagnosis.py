@@ -19,7 +19,8 @@ CASES = [
     ({"AP50": 0.9, "AP": 0.5}, "loose_localisation", ("0.900", "0.500"), "DIoU"),
     ({"precision": 0.3, "recall": 0.8}, "over_predicting", ("0.300", "0.800"), "raise the confidence"),
     ({"precision": 0.9, "recall": 0.3}, "under_predicting", ("0.900", "0.300"), "lower the confidence"),
-    ({"precision": None, "recall": 0.0, "AP50": 0.0, "AP": 0.0}, "under_predicting", ("n/a", "0.000"), "lower"),
+    ({"precision": None, "recall": 0.2, "AP50": 0.3, "AP": 0.1}, "under_predicting", ("n/a", "0.200"), "lower"),
+    ({"precision": None, "recall": 0.0, "AP50": 0.0, "AP": 0.0}, "no_match", ("0.000",), "image ids"),
     ({"class_recall": {"cat": 0.2, "dog": 0.9, "fox": 0.8, "owl": None}}, "class_imbalance", ("0.200",), "oversample"),
     ({"class_recall": {"cat": 0.2, "dog": 0.9, "fox": 0.4}}, "class_imbalance", ("cat", "fox", "0.400"), "cat and fox"),
     ({"confusions": {("cat", "dog"): 0.2, ("dog", "cat"): 0.15}}, "ambiguous_classes", ("20.0%", "15.0%"), "merge"),
@@ -95,7 +96,7 @@ def test_a_whole_evaluation_is_read(make_case) -> None:
     truth, found = make_case(0, crowd=0.0)
     perfect = [{**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 0.9} for a in truth["annotations"]]
     assert diagnose_result(evaluate_coco(truth, perfect)).rule == "plateau"
-    assert diagnose_result(evaluate_coco(truth, [])).rule == "under_predicting"
+    assert diagnose_result(evaluate_coco(truth, [])).rule == "mistake"
     with pytest.raises(ResultError, match="no objects"):
         diagnose_result(evaluate_coco({**truth, "annotations": []}, found))
 

@@ -265,7 +265,13 @@ def test_malformed_result_files_are_refused(tmp_path: Path, text: str, message: 
         (lambda t: t.pop("categories"), "has no list 'categories'"),
         (lambda t: t["images"].append({"id": 1}), "image id 1 is listed more than once"),
         (lambda t: t["images"].append({"id": "x"}), "different types"),
-        (lambda t: t["categories"].append({"id": 3, "name": "cat"}), "the name 'cat' belongs to more than one"),
+        (
+            lambda t: (
+                t["categories"][1].update(name="cat")
+                or t["annotations"].append({**t["annotations"][0], "id": 9, "category_id": 2})
+            ),
+            "the name 'cat' belongs to more than one",
+        ),
         (lambda t: t["annotations"][0].pop("bbox"), "'bbox' must be four numbers"),
         (lambda t: t["annotations"][0].update(area=float("nan")), "'area' is nan"),
         (lambda t: t["annotations"][0].update(area=-1), r"annotation row 0 \(id 1\): 'area' is -1"),

@@ -29,6 +29,7 @@ def shifted_cells():
     return detector
 
 
+@pytest.mark.slow  # tens of seconds of tracing
 def test_mapped_members_are_the_members_one_by_one():
     detector = shifted_cells()
     members = [{"params": {"shift": jnp.float32(x)}} for x in (0.0, 0.5, 1.5)]

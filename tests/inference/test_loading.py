@@ -40,6 +40,7 @@ def test_a_run_by_its_path_its_best_and_its_name(folder, monkeypatch):
         same(loaded, variables)
 
 
+@pytest.mark.slow  # tens of seconds of tracing
 def test_every_form_of_a_path(folder, monkeypatch):
     """A list of files is one detector, and ``~`` is the home directory."""
     monkeypatch.setenv("HOME", str(folder))

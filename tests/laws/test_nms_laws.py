@@ -138,6 +138,7 @@ def example(seed, n=40):
     return jnp.asarray(boxes), jnp.asarray(rng.random(n).astype(np.float32)), jnp.asarray(rng.integers(0, 2, n))
 
 
+@pytest.mark.slow  # tens of seconds of tracing
 def test_mapped_equals_one_after_another_and_eager():
     """Also mapped twice, and mapped over one argument alone."""
 

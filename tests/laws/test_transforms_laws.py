@@ -240,7 +240,9 @@ EAGER = (
 """One of each kind: uncompiled, every operation is dispatched by itself."""
 
 
-@pytest.mark.parametrize("parts", [ELEMENTWISE, ASSIGNERS], ids=["elementwise", "assigners"])
+@pytest.mark.parametrize(
+    "parts", [ELEMENTWISE, pytest.param(ASSIGNERS, marks=pytest.mark.slow)], ids=["elementwise", "assigners"]
+)
 def test_compiled_once_mapped_like_a_loop_and_equal_to_eager(parts):
     """Suppression and composed losses have the same laws in files of their own."""
     first, second = inputs(1), inputs(2)

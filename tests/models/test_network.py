@@ -81,7 +81,7 @@ def randomised(variables, key):
     return jax.tree.unflatten(treedef, leaves)
 
 
-@pytest.mark.parametrize("epsilon", [1e-3, 1e-5])
+@pytest.mark.parametrize("epsilon", [pytest.param(1e-3, marks=pytest.mark.slow), 1e-5])
 def test_folded_forward_equals_the_unfolded_one(epsilon):
     style = Style(epsilon=epsilon)
     variables = randomised(init_variables(anchor_free(style), jax.random.key(0), (64, 96)), jax.random.key(1))
@@ -97,6 +97,7 @@ def test_folded_forward_equals_the_unfolded_one(epsilon):
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow  # tens of seconds of tracing
 def test_bfloat16_computes_on_float32_state_with_finite_gradients():
     network = anchor_free(Style(dtype=jnp.bfloat16), (32, 64), csp=False)
     variables = init_variables(network, jax.random.key(0), (32, 64))

@@ -70,6 +70,7 @@ def test_object_loss_is_the_difference_that_leaving_it_out_makes(case):
     assert not np.asarray(found)[~np.asarray(batch.targets.valid)].any()
 
 
+@pytest.mark.slow  # tens of seconds of tracing
 def test_a_label_that_the_network_contradicts_stands_out():
     """On raw predictions that show one object clearly, a second label elsewhere costs, and the true one pays."""
     detector = lesson_detector(QUICK)

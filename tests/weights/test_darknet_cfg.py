@@ -117,6 +117,16 @@ def test_other_numbers_of_classes():
         ("size=3", "size=1_1", "line 8: .*give a whole number"),
         ("size=3", "size=3.5", "line 8: .*give a whole number"),
         ("size=3", "size=3\nsize=5", "line 9: size='5' contradicts size='3' of line 8"),
+        ("size=3", "size=" + "9" * 400, "line 8: .*give a whole number"),
+        ("5,6", "5," + "9" * 400, "line 20: .*give numbers"),
+        ("[yolo]", "[route]\nlayers=" + "9" * 400 + "\n[yolo]", "line 19: .*give whole numbers"),
+        ("channels=3", "channels=3\nzebra=1\n[gru]", r"layer 0 \[gru\] is not supported"),
+        ("channels=3", "channels=3\nzebra=1\n[convolutional]\ndilation=2", "dilation='2': not supported"),
+        (
+            "[yolo]",
+            "[convolutional]\nsize=9\nfilters=4\n[shortcut]\nfrom=0\n[yolo]",
+            r"layer 3 \[shortcut\], line 21: its inputs differ in size, and not by one factor: 24 x 8 x 4 and 32 x 16",
+        ),
         ("size=3", "sise=3", r"line 8: \[convolutional\] has no key 'sise'; did you mean size"),
         ("size=3", "zebra=3", "line 8: .*has no key 'zebra'; remove it"),
         ("size=3", "size=3\ngröße=3", "line 9: 'größe=3' is not plain text"),
@@ -168,6 +178,18 @@ def test_what_is_not_understood_is_named_with_its_line(old, new, message):
     with pytest.raises(ConfigError, match=message) as caught:
         parse_cfg(text, "net.cfg")
     assert str(caught.value).startswith("net.cfg: ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("channels=3", "channels=3\nmax_batches=5\nmax_batches=6\nseen=0\nmax_epochs=3"),
+        ("num=3", "num=3\njitter=.1\njitter=.2"),
+        ("1,2, 3,4, 5,6", "1,2, 3,4, 5,6, 7,8, 9,9"),
+    ],
+)
+def test_what_published_files_hold_beyond_need_changes_nothing(old, new):
+    assert without_lines(parse_cfg(SMALL.replace(old, new))) == without_lines(parse_cfg(SMALL))
 
 
 def test_two_prediction_layers_must_agree_about_the_classes():

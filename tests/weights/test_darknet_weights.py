@@ -120,6 +120,9 @@ def test_too_much_too_little_sense_and_other_networks(tmp_path, whole):
     damaged, filters = content[:], CFG.layers[0].filters
     damaged[20 + 12 * filters : 24 + 12 * filters] = struct.pack("<f", -1.0)
     refused(bytes(damaged), r"layer 0 .*var holds values that are negative")
+    damaged[20 + 12 * filters : 24 + 12 * filters] = struct.pack("<f", -7e-44)  # as in MobileNetV2-YOLO-Fastest
+    path.write_bytes(damaged)
+    assert read_weights(path, CFG).layers[0]["var"][0] == 0
     with pytest.raises(CheckpointError, match=r"ends in|left over|negative"):
         read_weights(whole, parse_cfg(darknet_cases.NARROW["yolov4-tiny"]))
     with pytest.raises(CheckpointError, match="cannot be read"):

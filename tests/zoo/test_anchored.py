@@ -31,6 +31,7 @@ def test_a_prediction_that_decodes_to_its_object_costs_nothing(box, squared, sca
     assert float(loss((raw.at[0, 1, 1, 0, 2].add(0.5),), targets, Hyper()).sums["box"].sum()) > 1e-3
 
 
+@pytest.mark.slow  # tens of seconds of tracing
 def test_squared_errors_of_any_coder_are_those_of_the_plain_one():
     """Against `squared_offset_loss`, which `yolov3_loss` takes by itself, in value and gradient."""
     anchors = ((20.0, 30.0), (40.0, 25.0))

@@ -14,7 +14,8 @@ from yolojax.weights.darknet import parse_cfg, stored_arrays
 
 
 def weighted_network() -> str:
-    """Shortcuts with factors and of several inputs, other channel counts, relu6, silu, odd sizes, unequal anchors."""
+    """Shortcuts with factors and of several inputs, other channel counts, other sizes, relu6, silu, odd
+    sizes, unequal anchors."""
     w = Writer((40, 24), 1.0, 2)
     first = w.conv(6, 3, 2, "relu6")
     w.conv(6, 3, 1, "silu")
@@ -32,6 +33,13 @@ def weighted_network() -> str:
     w.add("convolutional", filters=7, size=4, stride=2, padding=1, activation="logistic")
     w.add("maxpool", size=2, stride=2)
     w.conv(8, 2, 1, "linear")
+    large = w.count - 1
+    w.conv(5, 3, 2, "linear")
+    w.add("shortcut", from_=large, activation="leaky")
+    small = w.count - 1
+    w.add("upsample", stride=2)
+    w.conv(6, 1, 1, "linear")
+    w.add("shortcut", from_=small, activation="linear")
     w.add("convolutional", filters=21, size=1, activation="linear")
     w.add("region", anchors="1,1, .5,2, 2.5,.5", classes=2, num=3, softmax=0)
     return w.text()

@@ -6,6 +6,7 @@ training run that is interrupted or ended saves a checkpoint first. Anything els
 its traceback.
 """
 
+import contextlib
 import io
 import logging
 import os
@@ -54,6 +55,37 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is no reason to stop
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    try:
+        code = _run(arguments)
+        _flush()
+    except SystemExit:  # help, or wrong arguments
+        _flush_or_close()
+        raise
+    except YolojaxError as error:
+        _say(f"error: {' '.join(str(error).split())}")
+        code = 2
+    except KeyboardInterrupt as stop:
+        terminated = isinstance(stop, Terminated)
+        _say("; ".join(["ended by SIGTERM" if terminated else "interrupted", *map(str, stop.args)]))
+        code = TERMINATED if terminated else INTERRUPTED
+    except BrokenPipeError:
+        code = BROKEN_PIPE
+    except MemoryError:
+        _say(f"error: {_MEMORY}")
+        code = 2
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):  # what XLA says when a device has no memory left
+            raise
+        _say(f"error: {_MEMORY}")
+        code = 2
+    except OSError as error:  # no space, no permission, no such file: the place is wrong, not the program
+        _say(f"error: {error.filename or 'a file'}: {error.strerror or error}; give another path or free space")
+        code = 2
+    _flush_or_close()
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     if arguments in (["--version"], ["-V"]):
         print(f"yolojax {__version__}")
         return 0
@@ -61,32 +93,24 @@ def main(arguments: list[str] | None = None) -> int:
     remember(arguments)
     # What orbax logs, tracebacks included, reaches the user as the error that is raised from it.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    try:
-        code = command.run()
-        getattr(sys.stdout, "flush", int)()  # None where it was closed by whoever started the command
-    except YolojaxError as error:
-        _say(f"error: {' '.join(str(error).split())}")
-        return 2
-    except KeyboardInterrupt as stop:
-        terminated = isinstance(stop, Terminated)
-        _say("; ".join(["ended by SIGTERM" if terminated else "interrupted", *map(str, stop.args)]))
-        return TERMINATED if terminated else INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes standard output once more on its way out; that must not fail either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except MemoryError:
-        _say(f"error: {_MEMORY}")
-        return 2
-    except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):  # what XLA says when a device has no memory left
-            raise
-        _say(f"error: {_MEMORY}")
-        return 2
-    except OSError as error:  # no space, no permission, no such file: the place is wrong, not the program
-        _say(f"error: {error.filename or 'a file'}: {error.strerror or error}; give another path or free space")
-        return 2
-    return code
+    return command.run()
+
+
+def _flush() -> None:
+    getattr(sys.stdout, "flush", int)()  # None where it was closed by whoever started the command
+
+
+def _flush_or_close() -> None:
+    """Flushes both streams. One that nobody reads, or that has no room, is closed.
+
+    Python flushes them once more on its way out; that must not fail either.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            getattr(stream, "flush", int)()
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def parse(arguments: list[str]) -> Command:
@@ -101,4 +125,5 @@ def parse(arguments: list[str]) -> Command:
 
 
 def _say(line: str) -> None:
-    print(f"yolojax: {line}", file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):
+        print(f"yolojax: {line}", file=sys.stderr)

@@ -7,11 +7,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from yolojax.errors import ConfigError, ResultError
+
+if TYPE_CHECKING:
+    from yolojax.eval.mistakes import Mistake
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,19 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         class_recall = {_name(one["name"]): _number(one["at_confidence"]["recall"]) for one in values["classes"]}
         # A metrics.json of an evaluation without a report has no confusions.
         pairs = values.get("confusions", {}).get("shares", [])
+        mistakes = [_mistake(one) for one in values.get("mistakes", [])]
         confusions = {(_name(pair["object"]), _name(pair["taken_for"])): _share(pair["share"]) for pair in pairs}
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ResultError(f"{file}: not a metrics.json of ours ({error!r}); write it anew with yolojax val") from error
     if any(numbers[name] is None for name in ("recall", "AP50", "AP")):
         raise ResultError(f"{file}: the data set has no objects, so there is nothing to read")
-    return {**numbers, "class_recall": class_recall, "confusions": confusions}
+    return {**numbers, "class_recall": class_recall, "confusions": confusions, "mistakes": mistakes}
+
+
+def _mistake(value: Any) -> Mistake:
+    from yolojax.eval.mistakes import Mistake
+
+    return Mistake(*(_name(value[key]) for key in ("kind", "message", "mend")), decisive=bool(value["decisive"]))
 
 
 def _number(value: Any) -> float | None:

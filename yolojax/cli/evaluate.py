@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from yolojax import __version__
 from yolojax.cli.folders import choose_folder
 from yolojax.cli.provenance import command_line, described
+from yolojax.cli.tiling import TilingOptions
 from yolojax.cli.tta import TTAOptions
 from yolojax.config import TrainConfig, ValidationConfig, check
 from yolojax.errors import ConfigError, ResultError
@@ -18,8 +19,11 @@ from yolojax.errors import ConfigError, ResultError
 if TYPE_CHECKING:
     from yolojax.data import Dataset
     from yolojax.eval.analysis import Analysis
+    from yolojax.eval.joining import ResultFormat
 
 _MOST_SAMPLES = 1_000_000
+
+_ADDRESSES = ("http:/", "https:/", "s3:/", "gs:/", "ftp:/")
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,10 @@ class Val:
         .stablehlo.
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
+      images: the folder of the images, where they do not lie at their format's usual place.
       out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.
       validation: How detections are made and measured.
+      tiling: Tiles of large photos.
       tta: Test-time augmentation.
       dtype: floating-point type in which the network computes; bfloat16 is faster on accelerators and less exact.
       runtime: what runs an .onnx; the first that is installed unless given.
@@ -47,10 +53,12 @@ class Val:
     split: Annotated[
         str | None, arg(metavar="NAME", help_behavior_hint="(default: val, or all of DATA where there are no parts)")
     ] = None
+    images: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
     out: Annotated[
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/val, runs/val2, ...)")
     ] = None
     validation: OmitArgPrefixes[ValidationConfig] = field(default_factory=ValidationConfig)
+    tiling: OmitArgPrefixes[TilingOptions] = field(default_factory=TilingOptions)
     tta: OmitArgPrefixes[TTAOptions] = field(default_factory=TTAOptions)
     dtype: Literal["float32", "bfloat16"] = "float32"
     runtime: Annotated[
@@ -62,6 +70,7 @@ class Val:
         out = choose_folder(self.out, Path("runs/val"))
 
         from yolojax.cli.progress import make_reporter
+        from yolojax.compilation_cache import keep_programs
         from yolojax.data import open_dataset, validation_split
         from yolojax.detector import FILE_CONFIDENCE, Postprocess
         from yolojax.eval.files import write_json
@@ -72,7 +81,8 @@ class Val:
         from yolojax.processor.memory import prepare_processor
 
         check(TrainConfig(validation=self.validation))
-        tta = self.tta.settings()
+        tta, tiling = self.tta.settings(), self.tiling.settings()
+        keep_programs()
         prepare_processor(self.validation.batch_size)
         model = load_detector(*self.model, dtype=self.dtype, runtime=self.runtime)
         reporter = make_reporter()
@@ -85,10 +95,10 @@ class Val:
             split = self.split or validation_split(self.data)
             if split is not None and self.split is None:
                 reporter.say(f"measuring on the part {split} of {self.data}")
-            data = open_dataset(self.data, split, class_names=model[0].spec.class_names)
-        found = evaluate(model, data, validation=self.validation, reporter=reporter, tta=tta)
+            data = open_dataset(self.data, split, class_names=model[0].spec.class_names, images=self.images)
+        found = evaluate(model, data, validation=self.validation, reporter=reporter, tta=tta, tiling=tiling)
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "detections.json", found.detections)
+        write_json(out / "detections.json", _with_file_names(found.detections, data))
         write_evaluation_report(
             out,
             found,
@@ -120,6 +130,8 @@ class Val:
 
         if self.split is not None:
             raise ConfigError("--split is a part of --data; give both or neither")
+        if self.images is not None:
+            raise ConfigError("--images are those of --data; give both or neither")
         if not load_origin(*self.model):
             raise ConfigError(f"{self.model[0]} is no run of ours; give --data to say what to measure it on")
         if "data" in read_given(self.model[0]):
@@ -135,6 +147,9 @@ class Val:
 class Eval:
     """Measure a file of detections, whoever made it, against ground truth; the numbers are pycocotools'.
 
+    What looks like a mistake in either file (other ids, another box format, repeated rows) is named in a warning with
+    the option that mends it. Nothing is converted unless an option says so.
+
     Attributes:
       truth: ground truth: a COCO JSON file, or a data set in any layout that train takes.
       detections: a COCO result list (JSON), or a COCO data set whose annotations have scores; the latter is joined by
@@ -146,10 +161,19 @@ class Eval:
       dense: count up to 1000 detections of a class on an image instead of COCO's 100.
       unknown: detections on unknown images or classes: refuse the file, or leave them out and count them.
       ignore: objects with the flag ignore: ordinary ones (COCO's numbers), or neither object nor background.
+      areas: what decides small, medium and large: the areas given in the ground truth, or those of its boxes.
+      box_format: of the detections: xywh (left, top, width, height in pixels), xyxy, cxcywh, yxhw, yxyx; xywhn, xyxyn,
+        cxcywhn in parts of the image; letterbox640, corner640, stretch640 (any size) in pixels of a square input image.
+      category_ids: of the detections: the ground truth's, one too high (less-one) or too low (plus-one), or positions
+        among its classes counted from zero or one.
+      image_ids: of the detections: the ground truth's, or numbers in the names of its files. A data set without ids of
+        its own (VOC, YOLO) is always joined by file name.
+      score_format: of the detections: scores in 0..1, percent, or logit.
       voc: print Pascal VOC's AP as well (IoU .5, difficult objects ignored), all-point and 11-point.
       ties: order of equal scores: as listed (COCO's numbers), or by content, so that the order of the list is without
         effect.
-      backend: hotcoco gives the same numbers sooner; it is an optional extra.
+      backend: auto takes hotcoco where it is installed (extra fast-eval): the same numbers, a hundred times as fast;
+        pycocotools recomputes with pycocotools.
       samples: bootstrap resamples for the intervals of the report; 0 for none.
       seed: of the resamples.
       out: folder for the report: index.html, report.md, metrics.json.
@@ -166,9 +190,14 @@ class Eval:
     dense: bool = False
     unknown: Literal["refuse", "count"] = "refuse"
     ignore: Literal["ordinary", "crowd"] = "ordinary"
+    areas: Literal["given", "box"] = "given"
+    box_format: Annotated[str, arg(metavar="FORMAT")] = "xywh"
+    category_ids: Literal["given", "less-one", "plus-one", "from-zero", "from-one"] = "given"
+    image_ids: Literal["given", "names"] = "given"
+    score_format: Literal["given", "percent", "logit"] = "given"
     voc: bool = False
     ties: Literal["listed", "canonical"] = "listed"
-    backend: Literal["pycocotools", "hotcoco"] = "pycocotools"
+    backend: Literal["auto", "pycocotools", "hotcoco"] = "auto"
     samples: int = 1000
     seed: int = 0
     out: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: nothing is written)")] = None
@@ -182,6 +211,9 @@ class Eval:
             raise ConfigError(f"--samples {self.samples}: at most {_MOST_SAMPLES} resamples; 1000 are plenty")
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"--seed {self.seed}: it must lie within 0..{2**31 - 1}")
+        for given in (self.truth, str(self.detections), str(self.compare)):
+            if given.startswith(_ADDRESSES):
+                raise ConfigError(f"{given} is an address, not a file; download it and give the path of the file")
         is_json = self.truth.lower().endswith(".json")
         if is_json and self.split is not None:
             raise ConfigError(f"--split {self.split}: {self.truth} is one file; leave --split out")
@@ -197,23 +229,38 @@ class Eval:
 
         from yolojax.cli.photos import photos_of
         from yolojax.cli.progress import make_reporter
+        from yolojax.compilation_cache import keep_programs
         from yolojax.data import open_dataset
         from yolojax.eval.coco import COCO_CAPS, DENSE_CAPS, evaluate_coco
+        from yolojax.eval.joining import ResultFormat
         from yolojax.eval.table import format_result
 
-        dataset = None if is_json else open_dataset(self.truth, self.split, images=self.images)
-        truth = self.truth if dataset is None else dataset.to_coco()
+        keep_programs()
+        image_ids = self.image_ids
+        result_format = ResultFormat(self.box_format, self.category_ids, image_ids, self.score_format)
+        dataset = None
+        if not is_json:
+            dataset = open_dataset(self.truth, self.split, images=self.images, images_needed=False)
+        truth: Any = self.truth
+        if dataset is not None:
+            truth = _coco_file(Path(self.truth), dataset) or dataset.to_coco()
+            if dataset.format in ("voc", "yolo"):  # they have no ids of their own
+                result_format = replace(result_format, image_ids="names")
         options: dict[str, Any] = {
             "confidence": self.confidence,
             "caps": DENSE_CAPS if self.dense else COCO_CAPS,
             "unknown": self.unknown,
             "ignore_means": self.ignore,
             "ties": self.ties,
+            "areas": self.areas,
+            "result_format": result_format,
             "backend": self.backend,
         }
+        reporter = make_reporter()
+        options["reporter"] = reporter
         if out is None and self.compare is None:
             print(format_result(evaluate_coco(truth, self.detections, **options)))
-            self._print_voc(truth)
+            self._print_voc(truth, result_format)
             return 0
 
         from yolojax.eval.analysis import analyse, compare
@@ -224,17 +271,18 @@ class Eval:
             with reporter.task(f"resampling {detections.name}", self.samples) as advance:
                 return analyse(truth, detections, **options, samples=self.samples, seed=self.seed, progress=advance)
 
-        reporter = make_reporter()
         analysis = analysed(self.detections)
         comparison = compare(analysis, analysed(self.compare)) if self.compare is not None else None
-        if dataset is None:
-            photo = photos_of(analysis.truth, Path(self.truth), self.images)
+        if dataset is None or isinstance(truth, Path):
+            photo = photos_of(analysis.truth, Path(truth), self.images)
         else:
             record_of = {record.image_id: record for record in dataset.records}
             photo = lambda image_id: record_of[image_id].pixels()  # noqa: E731
         print(format_result(analysis.result))
-        self._print_voc(truth)
+        self._print_voc(truth, result_format)
         if comparison is not None:
+            for mistake in comparison.other.result.mistakes:
+                print(f"\nwarning about {self.compare}: {mistake}")
             print(f"\n{format_comparison(comparison)}")
         if analysis.reading is not None:
             print(f"\n{analysis.reading}")
@@ -253,17 +301,40 @@ class Eval:
             print(f"\n{out}: index.html, report.md, metrics.json")
         return 0
 
-    def _print_voc(self, truth: Any) -> None:
+    def _print_voc(self, truth: Any, result_format: ResultFormat) -> None:
         if not self.voc:
             return
         from yolojax.eval.table import format_number
         from yolojax.eval.voc import evaluate_voc
 
         all_points, eleven = (
-            evaluate_voc(truth, self.detections, interpolation=rule, unknown=self.unknown).mAP
+            evaluate_voc(
+                truth, self.detections, interpolation=rule, unknown=self.unknown, result_format=result_format
+            ).mAP
             for rule in ("all_points", "eleven_points")
         )
         print(
             f"\nPascal VOC mAP at IoU .50: {format_number(all_points)} (all points), "
             f"{format_number(eleven)} (11 points)"
         )
+
+
+def _coco_file(place: Path, dataset: Dataset) -> Path | None:
+    """The COCO file that a data set in a folder was read from, so that folder and file give the same numbers.
+
+    The data set itself leaves out objects without area and outside their image; COCO's numbers count them as missed.
+    """
+    from yolojax.data.coco import find_coco, find_other_coco
+
+    if dataset.format != "coco" or not place.is_dir():
+        return None
+    found = find_coco(place) or find_other_coco(place)
+    return next(iter(found.values())) if len(found) == 1 else found.get(dataset.split or "")
+
+
+def _with_file_names(rows: list[dict[str, Any]], data: Dataset) -> list[dict[str, Any]]:
+    """A result list whose rows carry their file's name, where the data set has no ids of its own."""
+    if data.format not in ("voc", "yolo"):
+        return rows
+    name_of = {record.image_id: record.file_name for record in data.records}
+    return [{**row, "file_name": name_of[row["image_id"]]} for row in rows]

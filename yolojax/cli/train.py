@@ -37,6 +37,7 @@ class Train:
       resume: go on with the unfinished run in this directory, with the settings it was started with.
       train_split: part of the data set to train on.
       val_split: part of the data set to measure the detector on.
+      images: the folder of the images, where they do not lie at their format's usual place.
       skip_bad: leave out training images that cannot be used, and name them, instead of stopping at the first.
       max_objects: most objects that an image can have; more are left out and counted.
       sampling: how often images are drawn: uniform, all alike; class-balanced, such that all classes come equally
@@ -91,6 +92,7 @@ class Train:
     val_split: Annotated[
         str | None, arg(metavar="NAME", help_behavior_hint="(default: val, or none where there is none)")
     ] = None
+    images: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
     skip_bad: bool = False
     max_objects: Annotated[
         int | None, arg(metavar="INT", help_behavior_hint="(default: as many as the fullest image has)")
@@ -139,6 +141,7 @@ class Train:
                 path=self.data or _DEFAULT.data.path,
                 train_split=self.train_split,
                 val_split=self.val_split,
+                images=None if self.images is None else str(self.images),
                 skip_bad=self.skip_bad,
                 max_objects=self.max_objects,
                 fraction=self.fraction,
@@ -216,12 +219,14 @@ class Demo:
 
 def _fit(config: TrainConfig, out: Path, *, resume: bool = False, distributed: bool = False) -> int:
     from yolojax.cli.progress import make_reporter
+    from yolojax.compilation_cache import keep_programs
     from yolojax.eval.table import format_result
     from yolojax.processor.memory import prepare_processor
     from yolojax.sharding.processes import is_first, join, noticing_lost_processes
     from yolojax.training.checkpoint import complete_checkpoints
     from yolojax.training.fit import fit
 
+    keep_programs()
     prepare_processor(config.batch_size, config.accumulate)
     join(distributed)
     advice = f"go on with all processes and --resume {out}"
@@ -264,7 +269,7 @@ def option_values(option: str, texts: tuple[str, ...]) -> dict[str, Any]:
             try:
                 values[name] = read(text)
                 break
-            except ValueError:
+            except (ValueError, RecursionError):  # no JSON, or brackets within thousands of brackets
                 continue
     return values
 

@@ -70,6 +70,7 @@ def dataset_from_records(
         made.append(one)
     if not made:
         raise DataError("no image was given; a data set needs at least one")
+    builder.close("the arrays")
     return Dataset(
         class_names=tuple(class_names),
         category_ids=tuple(range(1, len(index) + 1)),

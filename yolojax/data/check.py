@@ -1,5 +1,6 @@
 """Checks a data set before training: counts, sizes, every repair by name, and pictures of the labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.input_images import Progress
 from yolojax.data.summary import Finding, Summary
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes, enlarge
-from yolojax.errors import DataError
+from yolojax.errors import DataError, shown
 from yolojax.files import write_whole
 from yolojax.fonts import font_for
 
@@ -129,7 +130,7 @@ def check_dataset(dataset: Dataset, *, decode: bool = True, progress: Progress |
         per_image=_five(counts),
         sides=_five(sides),
         image_sizes=(sizes[0], sizes[-1]),
-        identical=sum(_identical(r) for r in usable),
+        identical=repeated_objects(usable),
         summary=dataset.summary + Summary(tuple(findings)),
         warnings=(),
     )
@@ -144,9 +145,17 @@ def _quantiles(values: tuple[float, ...]) -> str:
     return "none" if not values else "min {:.3g}, quartiles {:.3g}, {:.3g}, {:.3g}, max {:.3g}".format(*values)
 
 
-def _identical(record: ImageRecord) -> int:
-    rows = np.concatenate([record.boxes, record.classes[:, None]], 1)
-    return len(rows) - len(np.unique(rows, axis=0))
+def repeated_objects(records: Sequence[ImageRecord]) -> int:
+    """The number of objects that repeat another of the same class and box on their image exactly."""
+    counts = [len(record.boxes) for record in records]
+    if not sum(counts):
+        return 0
+    image = np.repeat(np.arange(len(records)), counts)
+    boxes = np.concatenate([record.boxes for record in records])
+    classes = np.concatenate([record.classes for record in records])
+    rows = np.stack([image, classes, *boxes.T.astype(np.float64)])
+    ordered = rows[:, np.lexsort(rows)]
+    return int((ordered[:, 1:] == ordered[:, :-1]).all(0).sum())
 
 
 def _warnings(report: DataReport) -> list[str]:
@@ -154,12 +163,20 @@ def _warnings(report: DataReport) -> list[str]:
     counts = report.per_class
     absent = [n for n, c in counts.items() if c == 0]
     if absent:
-        shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
-        found.append(f"{len(absent)} of {len(counts)} classes have no object: {shown}")
+        some = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
+        found.append(f"{len(absent)} of {len(counts)} classes have no object: {some}")
     rare = [n for n, c in counts.items() if 0 < c < 10]
     if rare:
-        shown = ", ".join(rare[:10]) + (", ..." if len(rare) > 10 else "")
-        found.append(f"{len(rare)} classes have fewer than 10 objects; their accuracy will mean little: {shown}")
+        some = ", ".join(rare[:10]) + (", ..." if len(rare) > 10 else "")
+        found.append(f"{len(rare)} classes have fewer than 10 objects; their accuracy will mean little: {some}")
+    alike: dict[str, list[str]] = {}
+    for name in counts:
+        alike.setdefault("".join(name.split()).casefold(), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            found.append(f"the classes {', '.join(map(shown, names[:6]))} differ only in capitals or blanks")
+    if report.objects and report.objects == report.crowd:
+        found.append("all objects are crowd regions or difficult ones, which training ignores: nothing can be learnt")
     if report.identical:
         found.append(f"{report.identical} objects repeat another of the same class and box exactly")
     if report.background > _UNLABELLED_IMAGES * report.images:

@@ -2,57 +2,111 @@
 
 Category ids are sorted and made contiguous; `Dataset.to_coco` and ``category_ids`` give the file's own back. Objects
 with ``iscrowd`` are crowd; so are, in training only, those with ``ignore: 1`` (how VOC's difficult objects are commonly
-carried over; the COCO metric does not read that field). Boxes are ``[x, y, width, height]``.
+carried over; the COCO metric does not read that field). Boxes are ``[x, y, width, height]``. Images and categories may
+have texts as ids; they are then numbered in the order of the file.
 """
 
-import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from yolojax.data.dataset import CocoSource, Dataset, ImageRecord
-from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, unknown_class
-from yolojax.data.paths import choose_split, inside, read_text
+from yolojax.data.documents import load_json
+from yolojax.data.image_places import ImageFinder, find_image_folder, name_of_image
+from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
+from yolojax.data.paths import choose_split, files_in, subfolders
 from yolojax.data.summary import Notebook
-from yolojax.errors import DataError
+from yolojax.errors import DataError, shortened, shown
 
 _LARGEST = 2.0**53  # up to here every integer is a float too, as some writers of JSON have it
+_LARGEST_COORDINATE = 1e9  # the areas of larger boxes lose their digits; the evaluation has the same bound
 _OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
+_ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "labels", "json", "jsons")
+_LISTS = (b'"images"', b'"annotations"', b'"categories"')
+_SNIFFED = 65536
 
 
 def find_coco(folder: Path) -> dict[str, Path]:
     """The COCO files at a folder by split: ``annotations/instances_SPLIT.json`` (or that file without the folder in
     between), any other JSON in ``annotations``, or ``SPLIT/_annotations.coco.json``. Empty when there is none."""
-    for pattern in ("annotations/instances_*.json", "instances_*.json"):
-        found = {p.stem.removeprefix("instances_"): p for p in sorted(folder.glob(pattern))}
+    inner = [child for child in subfolders(folder) if child.name.casefold() in _ANNOTATION_FOLDERS]
+    inner.sort(key=lambda child: _ANNOTATION_FOLDERS.index(child.name.casefold()))
+    for place in (*inner, folder):
+        found = {
+            p.stem.removeprefix("instances_"): p for p in files_in(place, ".json") if p.name.startswith("instances_")
+        }
         if found:
             return found
-    found = {p.parent.name: p for p in sorted(folder.glob("*/_annotations.coco.json"))}
-    if found:
-        return found
-    return {p.stem: p for p in sorted(folder.glob("annotations/*.json")) if not p.stem.startswith(_OTHER_TASKS)}
+    exported = {p.name: p / "_annotations.coco.json" for p in subfolders(folder)}
+    exported = {split: path for split, path in exported.items() if path.is_file()}
+    if exported:
+        return exported
+    for place in inner:
+        found = {p.stem: p for p in files_in(place, ".json") if not p.stem.startswith(_OTHER_TASKS)}
+        if place.name.casefold() != "annotations":
+            found = {split: path for split, path in found.items() if _looks_like_coco(path)}
+        if found:
+            return found
+    return {}
+
+
+def find_other_coco(folder: Path) -> dict[str, Path]:
+    """COCO files under names of their own, by split: in the folder itself (``result.json`` of Label Studio, for one),
+    or one in each of its subfolders. Sought where no other format is recognised."""
+    here = {p.stem: p for p in files_in(folder, ".json") if _looks_like_coco(p)}
+    if here:
+        return here
+    below: dict[str, Path] = {}
+    for child in subfolders(folder):
+        files = [p for p in files_in(child, ".json") if _looks_like_coco(p)]
+        if len(files) == 1:
+            below[child.name] = files[0]
+    return below
+
+
+def _looks_like_coco(path: Path) -> bool:
+    """Whether the ends of a JSON file name at least two of COCO's lists; it is not parsed."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_SNIFFED)
+            file.seek(max(len(head), path.stat().st_size - _SNIFFED))
+            ends = head + file.read(_SNIFFED)
+    except OSError:
+        return False
+    return head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and sum(name in ends for name in _LISTS) >= 2
 
 
 def open_coco_folder(
-    folder: Path, split: str | None, class_names: Sequence[str] | None, images: Path | None, skip_bad: bool
+    found: dict[str, Path],
+    folder: Path,
+    split: str | None,
+    class_names: Sequence[str] | None,
+    images: Path | None,
+    skip_bad: bool,
+    images_needed: bool = True,
 ) -> Dataset:
-    """The COCO file of one split; without a split the only one there is."""
-    found = find_coco(folder)
+    """The COCO file of one split among those found in a folder; without a split the only one there is."""
     if split is None and len(found) > 1:
         raise DataError(f"{folder}: holds several COCO files; name one of the splits {', '.join(found)}")
     split = next(iter(found)) if split is None else choose_split(split, list(found), folder)
-    return read_coco(found[split], split, class_names, images, skip_bad)
+    return read_coco(found[split], split, class_names, images, skip_bad, images_needed)
 
 
 def read_coco(
-    path: Path, split: str | None, class_names: Sequence[str] | None, images: Path | None, skip_bad: bool
+    path: Path,
+    split: str | None,
+    class_names: Sequence[str] | None,
+    images: Path | None,
+    skip_bad: bool,
+    images_needed: bool = True,
 ) -> Dataset:
     """A COCO JSON file. ``split`` is only a name to look for among the image folders."""
     content = _load(path)
     notebook = Notebook(skip_bad)
-    categories = _categories(content, path)
+    categories, keys = _categories(content, path, notebook)
     names = tuple(class_names) if class_names is not None else tuple(categories[i] for i in sorted(categories))
     index = class_lookup(names, str(path))
     id_of_name = {name: i for i, name in categories.items()}
@@ -64,16 +118,28 @@ def read_coco(
             id_of_name[name] = spare
             notebook.add("note", str(path), f"class {name!r} is not among the categories; it is given the id {spare}")
         category_ids.append(id_of_name[name])
-    known = [dict(c) for c in content["categories"]]
+    known = [
+        {**c, "id": i, "name": categories[i]}
+        for c, i in zip(content["categories"], keys, strict=True)
+        if i in categories
+    ]
     known += [{"id": i, "name": n} for i, n in zip(category_ids, names, strict=True) if i not in categories]
-    image_entries = _images(content, path, notebook)
-    by_image, raw = _annotations(content, path, image_entries, notebook)
+    image_entries, id_of_image = _images(content, path, notebook)
+    id_of_category = {c["id"]: i for c, i in zip(content["categories"], keys, strict=True)}
+    by_image, raw = _annotations(content, path, image_entries, id_of_image, id_of_category, notebook)
     folder = find_image_folder(path, split, images, [str(e["file_name"]) for e in image_entries.values()])
-    builder = RecordBuilder(notebook)
+    finder = ImageFinder(folder, _root(path) if images is None else images, notebook)
+    if images_needed:
+        finder.refuse_where_all_are_missing([str(e["file_name"]) for e in image_entries.values()], path)
+    builder = RecordBuilder(notebook, "xywh", images_needed=images_needed)
     records: list[ImageRecord] = []
     for image_id, entry in image_entries.items():
         with notebook.guard(f"{path} image {image_id}"):
-            records.append(_read_one(path, entry, by_image.get(image_id, []), folder, categories, index, builder))
+            records.append(
+                _read_one(path, image_id, entry, by_image.get(image_id, []), finder, categories, index, builder)
+            )
+    finder.close(str(path))
+    builder.close(str(path))
     return Dataset(
         class_names=names,
         category_ids=tuple(category_ids),
@@ -93,14 +159,7 @@ def read_coco(
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} line {error.lineno}: malformed JSON ({error.msg}); correct the file") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise DataError(f"{path}: malformed JSON ({error}); correct the file") from None
-    except RecursionError:
-        raise DataError(f"{path}: JSON nested too deeply to be COCO; give another file") from None
+    content = load_json(path)
     if not isinstance(content, dict) or not all(
         isinstance(content.get(k), list) and all(isinstance(e, dict) for e in content[k])
         for k in ("images", "annotations", "categories")
@@ -112,77 +171,175 @@ def _load(path: Path) -> dict[str, Any]:
 def _integer(entry: dict[str, Any], key: str, where: str) -> int:
     value = entry.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST or value % 1:
-        raise DataError(f"{where}: {key} is {_shown(value)}, not an integer (below 2^53); correct it")
+        raise DataError(f"{where}: {key} is {shown(value)}, not an integer (below 2^53); correct it")
     return int(value)
 
 
 def _flag(entry: dict[str, Any], key: str, where: str) -> bool:
-    value = entry.get(key, 0)
-    if value not in (0, 1):
-        raise DataError(f"{where}: {key} is {_shown(value)}, not 0 or 1; correct it")
+    value = entry.get(key)
+    if value is None:
+        return False
+    if not isinstance(value, int | float) or value not in (0, 1):
+        raise DataError(f"{where}: {key} is {shown(value)}, not 0 or 1; correct it")
     return bool(value)
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "..."
+def _text_ids(entries: list[dict[str, Any]]) -> bool:
+    """Whether every entry has a text as its id."""
+    return bool(entries) and all(isinstance(entry.get("id"), str) and entry["id"] for entry in entries)
 
 
-def _categories(content: dict[str, Any], path: Path) -> dict[int, str]:
-    categories: dict[int, str] = {}
-    for position, entry in enumerate(content["categories"], 1):
+def _reference(entry: dict[str, Any], key: str, known: dict[Any, int], where: str) -> int | None:
+    """The number of the image or category that an annotation refers to, or None where there is no such one."""
+    value = entry.get(key)
+    if any(isinstance(one, str) for one in known):
+        if not isinstance(value, str):
+            what = key.removesuffix("_id")
+            raise DataError(
+                f"{where}: {key} is {shown(value)}, but the ids of that list ({what}) are texts; write both alike"
+            )
+        return known.get(value)
+    number = finite_number(value) if isinstance(value, str) else None
+    if number is not None and number in known:
+        raise DataError(
+            f"{where}: {key} is the text {shown(value)}, but the ids of that list are numbers; write both alike"
+        )
+    return known.get(_integer(entry, key, where))
+
+
+def _categories(content: dict[str, Any], path: Path, notebook: Notebook) -> tuple[dict[int, str], list[int]]:
+    """The name of each category by its number, and the number of each entry of the list."""
+    entries = content["categories"]
+    are_texts = _text_ids(entries)
+    named: list[tuple[int, str, dict[str, Any]]] = []
+    position_of: dict[Any, str] = {}
+    for position, entry in enumerate(entries, 1):
         where = f"{path} category number {position}"
-        category_id, name = _integer(entry, "id", where), entry.get("name")
+        category_id = position if are_texts else _integer(entry, "id", where)
+        name = entry.get("name")
+        if name is None and "name" not in entry:
+            name = str(entry["id"])
+            notebook.add("note", where, f"it has no name and is called by its id, {shown(name)}")
         if not isinstance(name, str) or not name:
-            raise DataError(f"{where}: name is {name!r}; every category needs a name")
-        if category_id in categories:
-            raise DataError(f"{where}: id {category_id} belongs to {categories[category_id]!r} already; use another")
+            raise DataError(f"{where}: name is {shown(name)}; every category needs a name")
+        if entry["id"] in position_of:
+            raise DataError(
+                f"{where}: id {shown(entry['id'])} belongs to {position_of[entry['id']]!r} already; use another"
+            )
+        position_of[entry["id"]] = name
+        named.append((category_id, name, entry))
+    if are_texts:
+        notebook.add(
+            "note", str(path), "the ids of its categories are texts; they are numbered in the order of the file"
+        )
+    dropped = _grouping_categories(content, named)
+    for category_id, name, entry in named:
+        if category_id in dropped:
+            reason = f"category {shown(entry['id'])} only groups others of the name {shown(name)}; left out"
+            notebook.add("note", str(path), reason)
+    categories: dict[int, str] = {}
+    for position, (category_id, name, _) in enumerate(named, 1):
+        if category_id in dropped:
+            continue
         if name in categories.values():
-            raise DataError(f"{where}: the name {name!r} belongs to another category already; rename or merge them")
+            raise DataError(
+                f"{path} category number {position}: the name {shown(name)} belongs to another category already; "
+                "rename or merge them"
+            )
         categories[category_id] = name
-    return categories
+    return categories, [category_id for category_id, _, _ in named]
 
 
-def _images(content: dict[str, Any], path: Path, notebook: Notebook) -> dict[int, dict[str, Any]]:
+def _grouping_categories(content: dict[str, Any], named: list[tuple[int, str, dict[str, Any]]]) -> set[int]:
+    """Categories without an object that bear the name of another, as Roboflow's exports begin with.
+
+    Such a category is left out where another of its name has objects, or names it as its supercategory.
+    """
+    times = Counter(name for _, name, _ in named)
+    if max(times.values(), default=1) < 2:
+        return set()
+    used = {a.get("category_id") for a in content["annotations"] if isinstance(a.get("category_id"), int | str | float)}
+    dropped: set[int] = set()
+    for category_id, name, entry in named:
+        others = [other for i, n, other in named if n == name and i != category_id]
+        if entry["id"] in used or not others:
+            continue
+        if any(other["id"] in used for other in others) or (
+            entry.get("supercategory") in (None, "", "none") and any(o.get("supercategory") == name for o in others)
+        ):
+            dropped.add(category_id)
+    return dropped
+
+
+def _images(
+    content: dict[str, Any], path: Path, notebook: Notebook
+) -> tuple[dict[int, dict[str, Any]], dict[Any, int]]:
+    """The entries of images by number, and the number of each id that the file has."""
     images: dict[int, dict[str, Any]] = {}
+    numbers: dict[Any, int] = {}
     id_of_file: dict[str, int] = {}
+    are_texts = _text_ids(content["images"])
     for position, entry in enumerate(content["images"], 1):
         where = f"{path} image number {position}"
         with notebook.guard(where):
-            image_id, name = _integer(entry, "id", where), entry.get("file_name")
-            if not isinstance(name, str) or not name:
-                raise DataError(f"{where}: file_name is {name!r}; every image needs one")
+            image_id = numbers.get(entry["id"], position) if are_texts else _integer(entry, "id", where)
+            name = name_of_image(entry, where)
+            called = shortened(name, 100)
             if image_id in images and images[image_id]["file_name"] == name:
-                notebook.add("duplicate", where, f"image {image_id} ({name}) is listed more than once")
+                notebook.add("duplicate", where, f"image {image_id} ({called}) is listed more than once")
             elif image_id in images:
-                other = images[image_id]["file_name"]
-                raise DataError(f"{where}: {name} has the id {image_id} of {other}; give each image an id of its own")
+                other = shortened(images[image_id]["file_name"], 100)
+                raise DataError(f"{where}: {called} has the id {image_id} of {other}; give each image an id of its own")
             elif name in id_of_file:
-                raise DataError(f"{where}: {name} has the ids {id_of_file[name]} and {image_id}; merge the two entries")
+                raise DataError(
+                    f"{where}: {called} has the ids {id_of_file[name]} and {image_id}; merge the two entries"
+                )
             else:
-                images[image_id] = entry
+                images[image_id] = entry if entry.get("file_name") == name else {**entry, "file_name": name}
                 id_of_file[name] = image_id
-    return images
+                numbers[entry["id"]] = image_id
+    if are_texts:
+        notebook.add("note", str(path), "the ids of its images are texts; they are numbered in the order of the file")
+    return images, numbers
 
 
 def _annotations(
-    content: dict[str, Any], path: Path, images: dict[int, dict[str, Any]], notebook: Notebook
+    content: dict[str, Any],
+    path: Path,
+    images: dict[int, dict[str, Any]],
+    id_of_image: dict[Any, int],
+    id_of_category: dict[Any, int],
+    notebook: Notebook,
 ) -> tuple[dict[int, list[tuple[int, dict[str, Any]]]], dict[int, dict[str, Any]]]:
     """The annotations as ``(id, entry)`` by image, and all by id; ids renumbered when one is below 1 or used twice."""
     entries: list[tuple[int, int, dict[str, Any]]] = []
+    texts = 0
+    renumbered = any(isinstance(one, str) for one in (*id_of_image, *id_of_category))
     for position, entry in enumerate(content["annotations"], 1):
         where = f"{path} annotation number {position}"
         with notebook.guard(where):
-            annotation_id = _integer(entry, "id", where) if "id" in entry else 0
-            image_id = _integer(entry, "image_id", where)
-            if image_id not in images:
-                raise DataError(f"{where}: image_id {image_id} is not among the images; add the image or remove it")
+            if isinstance(entry.get("id"), str):
+                annotation_id, texts = 0, texts + 1
+            else:
+                annotation_id = 0 if entry.get("id") is None else _integer(entry, "id", where)
+            image_id = _reference(entry, "image_id", id_of_image, where)
+            if image_id is None or image_id not in images:
+                shown_id = shown(entry.get("image_id"))
+                raise DataError(f"{where}: image_id {shown_id} is not among the images; add the image or remove it")
+            category_id = _reference(entry, "category_id", id_of_category, where)
+            if renumbered:
+                entry = {**entry, "image_id": image_id, "category_id": category_id}
             entries.append((annotation_id, image_id, entry))
     used = Counter(annotation_id for annotation_id, _, _ in entries)
     faulty = [i for i, count in used.items() if i < 1 or count > 1]
+    if texts:
+        notebook.add("renumbered", str(path), f"{texts} ids of annotations are texts")
     if faulty:
         # An id of 0 counts as "unmatched" in the COCO evaluation, and of two equal ids it sees only one.
-        notebook.add("renumbered", str(path), f"annotation ids must be unique and at least 1; e.g. {faulty[0]} is not")
+        if not texts:
+            notebook.add(
+                "renumbered", str(path), f"annotation ids must be unique and at least 1; e.g. {faulty[0]} is not"
+            )
         entries = [(i, image_id, entry) for i, (_, image_id, entry) in enumerate(entries, 1)]
     by_image: dict[int, list[tuple[int, dict[str, Any]]]] = {}
     for annotation_id, image_id, entry in entries:
@@ -191,42 +348,35 @@ def _annotations(
 
 
 def _root(path: Path) -> Path:
-    return path.parent.parent if path.parent.name == "annotations" else path.parent
-
-
-def find_image_folder(path: Path, split: str | None, images: Path | None, names: list[str]) -> Path:
-    """The folder that holds most of a sample of the images; ``images`` when it is given."""
-    if images is not None:
-        return images
-    root = _root(path)
-    part = split or path.stem.removeprefix("instances_")
-    candidates = [root / "images" / part, root / part, root / "images", root, path.parent]
-    candidates = [c for c in dict.fromkeys(candidates) if c.is_dir()]
-    sample = [n.replace("\\", "/") for n in names[:: max(1, len(names) // 20)] if ".." not in n]
-    return max(candidates, key=lambda c: sum(os.path.isfile(c / n) for n in sample))  # the first among equals
+    return path.parent.parent if path.parent.name.casefold() in _ANNOTATION_FOLDERS else path.parent
 
 
 def _read_one(
     path: Path,
+    number: int,
     entry: dict[str, Any],
     annotations: list[tuple[int, dict[str, Any]]],
-    folder: Path,
+    finder: ImageFinder,
     categories: dict[int, str],
     index: dict[str, int],
     builder: RecordBuilder,
 ) -> ImageRecord:
-    image_id = int(entry["id"])
-    where = f"{path} image {image_id}"
-    source = inside(folder, entry["file_name"], where)
-    stated = (_integer(entry, "height", where), _integer(entry, "width", where)) if "height" in entry else None
-    size, upright = builder.open_image(source, stated, where)
+    where = f"{path} image {number}"
+    stated = _stated_size(entry, where)
+    source = finder.find(entry["file_name"], where, needed=builder.images_needed or stated is None)
     objects: list[RawObject] = []
     for annotation_id, annotation in annotations:
         spoken = f"{path} annotation {annotation_id}"
-        x, y, w, h = _numbers(annotation, "bbox", 4, spoken)
-        area = _numbers({"area": [annotation["area"]]}, "area", 1, spoken)[0] if "area" in annotation else None
+        x, y, w, h = _numbers(annotation, "bbox", 4, spoken, _LARGEST_COORDINATE)
+        if w < 0 or h < 0:
+            raise DataError(
+                f"{spoken}: bbox {shown(annotation['bbox'])} has a negative width or height; is it x1, y1, x2, y2 "
+                "instead of x, y, width, height?"
+            )
+        area = _area(annotation, spoken)
         crowd = _flag(annotation, "iscrowd", spoken)
-        name = categories.get(_integer(annotation, "category_id", spoken))
+        category_id = annotation["category_id"]
+        name = None if category_id is None else categories.get(int(category_id))
         if name is None or name not in index:
             with builder.notebook.guard(spoken):
                 raise unknown_class(name or f"category {annotation['category_id']}", spoken, list(index))
@@ -242,15 +392,37 @@ def _read_one(
                 annotation_id=annotation_id,
             )
         )
-    return builder.build(image_id, entry["file_name"], source, size, upright, str(path), objects)
+    size, upright = builder.open_image(source, stated, where, [o.box for o in objects])
+    return builder.build(number, entry["file_name"], source, size, upright, str(path), objects)
 
 
-def _numbers(entry: dict[str, Any], key: str, count: int, where: str) -> list[float]:
+def _stated_size(entry: dict[str, Any], where: str) -> tuple[int, int] | None:
+    """``(height, width)`` as the entry of an image states it; missing, null or 0 is not stated."""
+    sides: list[int] = []
+    for key in ("height", "width"):
+        value = entry.get(key)
+        if value is None:
+            return None
+        number = finite_number(value) if isinstance(value, str) else None
+        sides.append(_integer({key: value if number is None else number}, key, where))
+    return None if min(sides) <= 0 else (sides[0], sides[1])
+
+
+def _area(annotation: dict[str, Any], where: str) -> float | None:
+    if annotation.get("area") is None:
+        return None
+    (area,) = _numbers({"area": [annotation["area"]]}, "area", 1, where, _LARGEST)
+    if area < 0:
+        raise DataError(f"{where}: area is {area:g}; correct it, or leave it out for the box's own")
+    return area
+
+
+def _numbers(entry: dict[str, Any], key: str, count: int, where: str, largest: float) -> list[float]:
     values = entry.get(key)
     if (
         not isinstance(values, list)
         or len(values) != count
-        or not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < _LARGEST for v in values)
+        or not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= largest for v in values)
     ):
-        raise DataError(f"{where}: {key} is {_shown(values)}, not {count} finite numbers; correct it")
+        raise DataError(f"{where}: {key} is {shown(values)}, not {count} finite numbers up to {largest:g}; correct it")
     return [float(v) for v in values]

@@ -247,7 +247,8 @@ class Dataset:
             "iscrowd": int(record.crowd[i] and not record.difficult[i]),
         }
         if self.coco is not None:
-            entry |= self.coco.annotations[annotation_id]
+            own = self.coco.annotations[annotation_id]
+            entry |= {key: value for key, value in own.items() if value is not None or key not in entry}
         elif record.difficult[i]:
             entry |= {"difficult": 1, "ignore": 1}
         return entry | {"id": annotation_id}

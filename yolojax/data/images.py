@@ -12,8 +12,10 @@ Conventions:
   Pillow's guard against decompression bombs stays on.
 """
 
+import contextlib
 import functools
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,17 +27,83 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolojax.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
+IMAGE_SUFFIXES = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".jp2", ".j2k", ".jpx", ".jpf", ".avif", ".avifs"),
+        *(".heic", ".heif", ".hif", ".tga", ".pcx", ".qoi", ".sgi"),
+    )
+)
 """Suffixes, in lower case, by which a file in a folder is taken for an image."""
 
+UNREAD_SUFFIXES = frozenset(
+    (
+        *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".raw", ".psd", ".svg", ".eps"),
+        *(".ico", ".exr", ".hdr", ".jxl", ".dcm", ".nii", ".npy"),
+    )
+)
+"""Suffixes of pictures that are not read; they are named where they lie among images."""
+
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF", "JPEG2000", "AVIF", "HEIF")
+_MORE_FORMATS = ("TGA", "PCX", "QOI", "SGI")
+
 _ORIENTATION_TAG = 0x0112
+_SUBFILE_TAG = 254  # bit 0: a reduced copy of another page (TIFF 6.0, NewSubfileType)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image; blanks after the suffix do not count."""
+    return os.path.splitext(name)[1].rstrip().lower() in IMAGE_SUFFIXES
+
+
+_FORMAT_OF = {
+    ".heic": "HEIF",
+    ".heif": "HEIF",
+    ".hif": "HEIF",
+    ".avif": "AVIF",
+    ".avifs": "AVIF",
+    ".webp": "WEBP",
+    ".jp2": "JPEG2000",
+    ".j2k": "JPEG2000",
+    ".jpx": "JPEG2000",
+    ".jpf": "JPEG2000",
+}
+
+
+def why_unread(path: Path) -> str | None:
+    """Why a picture that lies in a folder of images is not read by this installation; None where it is none or is."""
+    suffix = path.suffix.rstrip().lower()
+    if suffix in UNREAD_SUFFIXES:
+        return f"pictures of this format ({suffix}) are not read; convert it to PNG or JPEG"
+    wanted = _FORMAT_OF.get(suffix)
+    if wanted is None or wanted in _formats():
+        return None
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return None
+    if head[:3] == b"\xff\xd8\xff" or head[:4] == b"\x89PNG":  # renamed, and read by what it is
+        return None
+    mend = "pip install 'yolojax[heic]', or convert it" if wanted == "HEIF" else "convert it to PNG or JPEG"
+    return f"Pillow does not read {wanted} here; {mend}"
 
 
 class Header(NamedTuple):
-    """What the head of an image file says: ``(height, width)`` of the stored pixels and the EXIF orientation, 1..8."""
+    """What the head of an image file says.
+
+    Attributes:
+      stored: ``(height, width)`` of the stored pixels.
+      orientation: the EXIF orientation, 1..8.
+      pages: pages or frames of the file, of which the first is read; reduced copies of it do not count. For a GIF 2
+        means any number above 1.
+      is_deep: whether pixels have 16 bits.
+    """
 
     stored: tuple[int, int]
     orientation: int
+    pages: int = 1
+    is_deep: bool = False
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -47,13 +115,19 @@ class Header(NamedTuple):
 @functools.cache
 def _formats() -> tuple[str, ...]:
     Image.init()
-    return tuple(f for f in ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF") if f in Image.OPEN)
+    with contextlib.suppress(ImportError):  # an extra: see pyproject.toml
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+
+        pillow_heif.register_heif_opener()
+    return tuple(f for f in (*_FORMATS, *_MORE_FORMATS) if f in Image.OPEN)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     if not path.is_file():
-        raise DataError(f"{path}: image file is missing; restore it or remove its annotation")
+        raise DataError(
+            f"{path}: image file is missing; restore it, remove its annotation, or give the folder with --images"
+        )
     with _decoding(str(path)), Image.open(path, formats=_formats()) as image:
         yield image
 
@@ -92,7 +166,45 @@ def _orientation(image: Image.Image) -> int:
 def read_header(path: Path) -> Header:
     """Size and orientation without decoding pixels. Raises `DataError` when the file is missing or no image."""
     with _opened(path) as image:
-        return Header((image.height, image.width), _orientation(image))
+        return Header((image.height, image.width), _orientation(image), _pages(image), _is_deep(image))
+
+
+def _pages(image: Image.Image) -> int:
+    """Reads no pixels; leaves the image at another page."""
+    if image.format not in ("TIFF", "GIF", "WEBP", "PNG", "AVIF") or not getattr(image, "is_animated", False):
+        return 1
+    if image.format == "GIF":
+        return 2
+    try:
+        count = int(getattr(image, "n_frames", 1))
+        if image.format != "TIFF":
+            return count
+        kept = 0
+        for page in range(min(count, 1000)):
+            image.seek(page)
+            kept += not int(getattr(image, "tag_v2", {}).get(_SUBFILE_TAG, 0)) & 1
+        return max(kept, 1)
+    except Exception:  # a damaged later page; the first is read all the same
+        return 1
+
+
+def _is_deep(image: Image.Image) -> bool:
+    stored = str([tile[3] for tile in getattr(image, "tile", [])[:1]])
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")) or ";16" in stored
+
+
+def deepest_value(path: Path) -> int | None:
+    """The largest pixel value of an image of 16 bits, in 0..65535; None where it cannot be decoded."""
+    try:
+        with _opened(path) as image:
+            image.load()
+            pixels = np.asarray(image)
+    except DataError:
+        return None
+    if pixels.dtype.kind not in "iu" or not pixels.size:
+        return None
+    most = int(pixels.max())
+    return most * 257 if pixels.dtype == np.uint8 else most  # Pillow itself reduces colours of 16 bits to 8
 
 
 def read_image(path: Path, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
@@ -183,7 +295,11 @@ def resolve_size(
     (h, w), (upright_h, upright_w) = stated, header.upright
     raise DataError(
         f"{where}: states an image of {w} x {h} pixels, but {path} has {upright_w} x {upright_h}; "
-        "the boxes belong to another version of the image: restore that version or label it anew"
+        + (
+            "width and height seem to be swapped: correct the annotation"
+            if (w, h) == header.upright
+            else "the boxes belong to another version of the image: restore that version or label it anew"
+        )
     )
 
 

@@ -1,6 +1,7 @@
 """From the objects of an annotation file or of arrays to a checked `ImageRecord`: clip, drop, count and name."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,12 +9,20 @@ from typing import NamedTuple
 import numpy as np
 
 from yolojax.data.dataset import ImageRecord, Source
-from yolojax.data.images import read_header, resolve_size
+from yolojax.data.doubts import Doubts, Rows
+from yolojax.data.images import Header, read_header, resolve_size
+from yolojax.data.paths import is_text
 from yolojax.data.summary import Notebook
-from yolojax.errors import DataError
+from yolojax.errors import DataError, shortened, shown
 
 ROUNDING = 0.05
 """Pixels by which a box may pass the edge of its image unreported: files round their coordinates."""
+
+
+LONGEST_CLASS_NAME = 500
+"""Characters; a name is drawn on pictures, and a file that holds a longer one holds no names."""
+
+_LONGEST_NUMBER = 100
 
 
 class RawObject(NamedTuple):
@@ -32,23 +41,59 @@ class RawObject(NamedTuple):
 
 
 class RecordBuilder:
-    """Builds records one after the other, numbering annotations from 1 where the file does not."""
+    """Builds records one after the other, numbering annotations from 1 where the file does not.
 
-    def __init__(self, notebook: Notebook) -> None:
+    Attributes:
+      notebook: what was repaired or noticed.
+      images_needed: whether a missing image is an error also where its annotation states its size.
+      doubts: what looks wrong in all objects together.
+    """
+
+    def __init__(self, notebook: Notebook, rows: Rows = "xyxy", *, images_needed: bool = True) -> None:
         self.notebook = notebook
+        self.images_needed = images_needed
+        self.doubts = Doubts(rows)
         self._next_id = 1
+        self._missing = 0
 
-    def open_image(self, path: Path, stated: tuple[int, int] | None, where: str) -> tuple[tuple[int, int], bool]:
+    def open_image(
+        self,
+        path: Path,
+        stated: tuple[int, int] | None,
+        where: str,
+        boxes: Sequence[tuple[float, float, float, float]] = (),
+    ) -> tuple[tuple[int, int], bool]:
         """Size and orientation of an image from its header, against the size that ``where`` states, if any.
+
+        ``boxes``, rows ``(x1, y1, x2, y2)`` in pixels, decide where a size is stated that a photo has as it is stored
+        but not as it is shown: tools that do not know EXIF draw on the first, and some that do still state it.
 
         Raises `DataError` when the file is missing or no image, or when the sizes contradict each other.
         """
+        if not self.images_needed and stated is not None and not path.is_file():
+            self._missing += 1
+            return stated, True
         header = read_header(path)
+        self.doubts.add_image(path, header)
         size, upright = resolve_size(header, stated, where, path)
         if header.orientation != 1:
             how = "turned upright" if upright else "read as stored: that is the size its annotation states"
+            if not upright and boxes:
+                upright, how = _orientation_of_boxes(header, boxes, how)
+                size = header.upright if upright else header.stored
+                if "neither" in how or "both" in how:
+                    self.notebook.add("doubtful", str(path), f"EXIF orientation {header.orientation}: {how}")
             self.notebook.add("orientation", str(path), f"EXIF orientation {header.orientation}, {how}")
         return size, upright
+
+    def close(self, where: str) -> None:
+        """Notes what looks wrong in all objects together; call it after the last record."""
+        for sentence in self.doubts.sentences():
+            self.notebook.add("doubtful", where, sentence)
+        if self._missing:
+            self.notebook.add(
+                "note", where, f"{self._missing} images are not there; their sizes are those that are stated"
+            )
 
     def build(
         self,
@@ -62,6 +107,8 @@ class RecordBuilder:
     ) -> ImageRecord:
         """The record of one image: boxes clipped to it; boxes that then have no extent dropped; both noted."""
         h, w = size
+        for o in objects:
+            self.doubts.add_object(o.box, size, o.area)
         kept: list[RawObject] = []
         boxes = np.zeros((len(objects), 4), np.float32)
         for o in objects:
@@ -99,8 +146,28 @@ class RecordBuilder:
         )
 
 
+def _orientation_of_boxes(
+    header: Header, boxes: Sequence[tuple[float, float, float, float]], as_stated: str
+) -> tuple[bool, str]:
+    """Whether boxes were drawn on the upright photo, as the only one into which they fit, and how that is said."""
+
+    def fit(size: tuple[int, int]) -> bool:
+        h, w = size
+        return all(x2 <= w + 1 and y2 <= h + 1 for _, _, x2, y2 in boxes)
+
+    stored, upright = fit(header.stored), fit(header.upright)
+    if header.stored == header.upright or (stored and not upright):
+        return False, as_stated
+    if upright and not stored:
+        return True, "turned upright: its boxes fit only so, although its annotation states the size as stored"
+    fits = "fit both ways" if stored else "fit neither way"
+    return False, f"{as_stated}; its boxes {fits}, so look at them in a picture"
+
+
 def finite_number(text: str) -> float | None:
-    """The finite number that a text holds, or None."""
+    """The finite number that a text holds, or None: plain digits only, not those of other scripts, and no ``1_000``."""
+    if not text.isascii() or "_" in text or len(text) > _LONGEST_NUMBER:
+        return None
     try:
         value = float(text)
     except ValueError:
@@ -109,17 +176,26 @@ def finite_number(text: str) -> float | None:
 
 
 def class_lookup(class_names: Sequence[str], where: str) -> dict[str, int]:
-    """The index of each class by name; `DataError` when the list is empty or names a class twice."""
+    """The index of each class by name.
+
+    Raises `DataError` when the list is empty or names a class twice, or when a name is empty, of more than 500
+    characters, or cannot be written as UTF-8.
+    """
     names = list(class_names)
     if not names:
         raise DataError(f"{where}: no classes; name at least one")
-    twice = sorted({n for n in names if names.count(n) > 1})
+    for number, name in enumerate(names):
+        if not name.strip() or len(name) > LONGEST_CLASS_NAME or not is_text(name):
+            raise DataError(f"{where}: class {number} is called {shown(name)}; give it a name of letters")
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise DataError(f"{where}: classes listed more than once: {', '.join(twice)}; make the names unique")
+        raise DataError(f"{where}: classes listed more than once: {', '.join(twice[:12])}; make the names unique")
     return {n: i for i, n in enumerate(names)}
 
 
 def unknown_class(name: str, where: str, known: Sequence[str]) -> DataError:
     """The error for an object of a class that is not among the known ones."""
-    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-    return DataError(f"{where}: unknown class {name!r}; the classes are {shown}. Correct the name or list the class")
+    some = ", ".join(shortened(k, 40) for k in known[:12]) + (", ..." if len(known) > 12 else "")
+    return DataError(
+        f"{where}: unknown class {shown(name)}; the classes are {some}. Correct the name or list the class"
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yolojax.data.coco import find_coco, open_coco_folder, read_coco
+from yolojax.data.coco import find_coco, find_other_coco, open_coco_folder, read_coco
 from yolojax.data.dataset import Dataset
 from yolojax.data.objects import class_lookup, unknown_class
 from yolojax.data.shapes import SPLITS, open_shapes
@@ -18,7 +18,7 @@ from yolojax.paths import user_path
 
 _EXPECTED = (
     "expected a folder with Annotations/*.xml (Pascal VOC), with annotations/instances_*.json (COCO) or with data.yaml "
-    "(YOLO txt), or such a .json or .yaml file itself"
+    "(YOLO txt), or such a .json, .yaml or .data file itself"
 )
 
 
@@ -29,6 +29,7 @@ def open_dataset(
     class_names: Sequence[str] | None = None,
     images: str | Path | None = None,
     skip_bad: bool = False,
+    images_needed: bool = True,
 ) -> Dataset:
     """Read the annotations of a data set and the headers of its images; no pixels are decoded.
 
@@ -43,6 +44,8 @@ def open_dataset(
       images: the folder of the images, where the format's own place for them does not hold.
       skip_bad: for training only: leave out what cannot be used, and name it in the summary, instead of raising. An
         object of unknown class is left out alone; any other error leaves out the whole image.
+      images_needed: with False, an image may be missing where its annotation states its size: to evaluate detections
+        the ground truth alone is enough.
 
     Returns:
       the data set, with every repair named in its ``summary``: boxes over the edge are clipped, boxes without extent
@@ -53,7 +56,9 @@ def open_dataset(
         unreadable image, an image whose size contradicts its annotation, a malformed file, row or number, a file name
         that leads out of the folder, an unknown class, no image at all.
     """
-    dataset = read_dataset(path, split, class_names=class_names, images=images, skip_bad=skip_bad)
+    dataset = read_dataset(
+        path, split, class_names=class_names, images=images, skip_bad=skip_bad, images_needed=images_needed
+    )
     if not dataset.records:
         skipped = dataset.summary.of("skipped")
         reason = f"; all were skipped, the first: {skipped[0].where}: {skipped[0].detail}" if skipped else ""
@@ -68,6 +73,7 @@ def read_dataset(
     class_names: Sequence[str] | None = None,
     images: str | Path | None = None,
     skip_bad: bool = False,
+    images_needed: bool = True,
 ) -> Dataset:
     """`open_dataset`, but a data set without a usable image is returned, with the reasons in its summary."""
     if _is_shapes(path):
@@ -79,20 +85,21 @@ def read_dataset(
     if not place.exists():
         raise DataError(f"{place}: no such file or folder; {_EXPECTED}")
     if place.is_file():
-        if place.suffix.lower() == ".json":
+        suffix = place.suffix.lower()
+        if suffix == ".json":
             if split is not None:
                 raise DataError(
                     f"{place}: one JSON file has no split {split!r}; give its folder, or leave the split out"
                 )
-            dataset = read_coco(place, split, class_names, folder, skip_bad)
-        elif place.suffix.lower() in (".yaml", ".yml"):
+            dataset = read_coco(place, split, class_names, folder, skip_bad, images_needed)
+        elif suffix in (".yaml", ".yml", ".data"):
             dataset = read_yolo(place, split, class_names, folder, skip_bad)
         else:
             raise DataError(f"{place}: not a data set; {_EXPECTED}")
     elif not place.is_dir():
         raise DataError(f"{place}: not a data set; {_EXPECTED}")
     else:
-        dataset = _open_folder(place, split, class_names, folder, skip_bad)
+        dataset = _open_folder(place, split, class_names, folder, skip_bad, images_needed)
     return dataset
 
 
@@ -111,13 +118,18 @@ def _with_classes(dataset: Dataset, class_names: Sequence[str] | None) -> Datase
 
 
 def _open_folder(
-    place: Path, split: str | None, class_names: Sequence[str] | None, images: Path | None, skip_bad: bool
+    place: Path,
+    split: str | None,
+    class_names: Sequence[str] | None,
+    images: Path | None,
+    skip_bad: bool,
+    images_needed: bool,
 ) -> Dataset:
-    coco, voc, yolo = find_coco(place), find_voc(place), find_yolo(place)
+    coco, voc, yolo = _recognise(place)
     if coco:
-        dataset = open_coco_folder(place, split, class_names, images, skip_bad)
+        dataset = open_coco_folder(coco, place, split, class_names, images, skip_bad, images_needed)
     elif voc:
-        dataset = read_voc(_only_voc(place), split, class_names, images, skip_bad)
+        dataset = read_voc(voc, split, class_names, images, skip_bad, images_needed)
     elif yolo is not None:
         dataset = read_yolo(yolo, split, class_names, images, skip_bad)
     else:
@@ -130,6 +142,28 @@ def _open_folder(
     return replace(dataset, summary=dataset.summary + Summary(notes))
 
 
+def _recognise(place: Path) -> tuple[dict[str, Path], list[Path], Path | None]:
+    """What a folder holds: COCO files by split, roots of VOC, and a YOLO data file."""
+    coco, voc, yolo = find_coco(place), find_voc(place), find_yolo(place)
+    if not coco and not voc and yolo is None:
+        coco = find_other_coco(place)
+    return coco, voc, yolo
+
+
+def separate_parts(path: str | Path) -> tuple[str, ...]:
+    """The parts of a folder that are data sets by themselves, and can only be read one by one: those of COCO, and
+    several folders of VOC; empty for everything else."""
+    if _is_shapes(path):
+        return ()
+    place = user_path(path)
+    if not place.is_dir():
+        return ()
+    coco, voc, _ = _recognise(place)
+    if coco:
+        return tuple(coco) if len(coco) > 1 else ()
+    return tuple(voc_splits(voc)) if len(voc) > 1 else ()
+
+
 def list_splits(path: str | Path) -> tuple[str, ...]:
     """The names that `open_dataset` accepts as ``split`` for a path; empty when the data set has no parts."""
     if _is_shapes(path):
@@ -137,24 +171,16 @@ def list_splits(path: str | Path) -> tuple[str, ...]:
         return (named,) if named else SPLITS
     place = user_path(path)
     if place.is_file():
-        return tuple(yolo_splits(place)) if place.suffix.lower() in (".yaml", ".yml") else ()
+        return tuple(yolo_splits(place)) if place.suffix.lower() in (".yaml", ".yml", ".data") else ()
     if not place.is_dir():
         raise DataError(f"{place}: no such file or folder; {_EXPECTED}")
-    if found := find_coco(place):
-        return tuple(found)
-    if find_voc(place):
-        return tuple(voc_splits(_only_voc(place)))
-    yaml = find_yolo(place)
-    return tuple(yolo_splits(yaml)) if yaml is not None else ()
+    coco, voc, yolo = _recognise(place)
+    if coco:
+        return tuple(coco)
+    if voc:
+        return tuple(voc_splits(voc))
+    return tuple(yolo_splits(yolo)) if yolo is not None else ()
 
 
 def _is_shapes(path: str | Path) -> bool:
     return isinstance(path, str) and (path == "shapes" or path.startswith(("shapes:", "shapes?")))
-
-
-def _only_voc(place: Path) -> Path:
-    roots = find_voc(place)
-    if len(roots) > 1:
-        names = ", ".join(r.name for r in roots)
-        raise DataError(f"{place}: holds several VOC data sets ({names}); give the path of one")
-    return roots[0]

@@ -4,10 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
-from yolojax.data.images import IMAGE_SUFFIXES
-from yolojax.errors import DataError
+from yolojax.data.images import UNREAD_SUFFIXES, is_image, why_unread
+from yolojax.data.summary import Notebook
+from yolojax.errors import DataError, shown
 
 _LONGEST_NAME = 255  # bytes of one part of a path, on every common file system
+_COMMON_FOLDERS = ("images", "image", "img", "imgs", "labels", "data", "jpegimages", "annotations")
 
 
 def inside(folder: Path, name: str, where: str) -> Path:
@@ -18,34 +20,101 @@ def inside(folder: Path, name: str, where: str) -> Path:
     """
     plain = name.replace("\\", "/")
     relative = os.path.normpath(plain)
-    printable = name.isascii() or name.encode("utf-8", "replace").decode() == name  # no half of a surrogate pair
+    printable = is_text(name)
     if not plain or not printable or min(name) < " " or max(len(p.encode()) for p in plain.split("/")) > _LONGEST_NAME:
-        raise DataError(f"{where}: {name[:80]!r} is not a file name; correct it")
+        raise DataError(f"{where}: {shown(name)} is not a file name; correct it")
     if os.path.isabs(plain) or PureWindowsPath(name).drive or relative.split("/", 1)[0] == "..":
         raise DataError(
-            f"{where}: {name!r} lies outside the data set's folder {folder}; file names must be relative to it"
+            f"{where}: {shown(name, 300)} lies outside the data set's folder {folder}; file names must be relative "
+            "to it"
         )
     return folder / relative
 
 
-def images_below(folder: Path) -> list[Path]:
-    """Every image file in a folder and its subfolders, by suffix, sorted by path."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+def is_text(text: str) -> bool:
+    """Whether a text can be written as UTF-8; half of a surrogate pair, which JSON and YAML can spell, cannot."""
+    return text.isascii() or text.encode("utf-8", "replace").decode() == text
+
+
+def images_below(folder: Path, notebook: Notebook | None = None) -> list[Path]:
+    """Every image file in a folder and its subfolders, by suffix, sorted by path.
+
+    Pictures of formats that are not read are noted, as are the files ``._NAME`` in which macOS keeps what other file
+    systems cannot hold; those are no images.
+    """
+    found: list[Path] = []
+    doubles = 0
+    for path in sorted(folder.rglob("*")):
+        is_candidate = is_image(path.name)
+        if not is_candidate and path.suffix.lower() not in UNREAD_SUFFIXES:
+            continue
+        if is_apple_double(path):
+            doubles += 1
+        elif path.is_file():
+            reason = why_unread(path)
+            if reason is None:
+                found.append(path)
+            elif notebook is not None:
+                notebook.add("unread", str(path), reason)
+    if notebook is not None and doubles:
+        notebook.add("note", str(folder), f"{doubles} files ._NAME of macOS are no images; left out")
+    return found
+
+
+def is_apple_double(path: Path) -> bool:
+    """Whether a file is one of those that macOS writes beside the real one on foreign file systems: ``._NAME``."""
+    if not path.name.startswith("._") or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"\0\x05\x16\x07"
+    except OSError:
+        return False
+
+
+def files_in(folder: Path, *suffixes: str) -> list[Path]:
+    """The files in a folder with one of these suffixes, in any case, sorted; without those of macOS."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    found = [folder / name for name in names if os.path.splitext(name)[1].lower() in suffixes]
+    return [path for path in found if not is_apple_double(path)]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(folder / e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    except OSError:
+        return []
+
+
+def relocated(root: Path, name: str) -> Path | None:
+    """The longest end of a path that exists below ``root``: ``train/a.jpg`` for ``/content/set/train/a.jpg``.
+
+    Files that were written on another machine begin with folders that are not here. The name of a common folder alone
+    (``images``) says too little to be taken for the one that was meant.
+    """
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    if (
+        not name.isprintable()
+        or max((len(part.encode("utf-8", "replace")) for part in parts), default=256) > _LONGEST_NAME
+    ):
+        return None
+    for start in range(len(parts)):
+        tail = parts[start:]
+        if len(tail) == 1 and start > 0 and tail[0].casefold() in _COMMON_FOLDERS:
+            continue
+        if os.path.exists(path := root.joinpath(*tail)):
+            return path
+    return None
 
 
 def find_folder(parent: Path, names: Sequence[str]) -> Path | None:
     """The first of these folders that exists in ``parent``."""
     return next((parent / n for n in names if (parent / n).is_dir()), None)
-
-
-def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark; `DataError` when it is missing or anything else."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
 
 
 def choose_split(wanted: str, splits: Sequence[str], where: Path) -> str:

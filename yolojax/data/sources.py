@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from yolojax.data.images import IMAGE_SUFFIXES
+from yolojax.data.images import is_image, why_unread
+from yolojax.data.paths import is_apple_double
 from yolojax.data.video import is_video
 from yolojax.errors import DataError
 from yolojax.paths import user_path
@@ -36,7 +37,11 @@ class Source(NamedTuple):
         return self.data is None and is_video(self.path)
 
 
-def find_sources(names: Iterable[str | Path], read_input: Callable[[], bytes] | None = None) -> list[Source]:
+def find_sources(
+    names: Iterable[str | Path],
+    read_input: Callable[[], bytes] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> list[Source]:
     """The photos and videos that these names stand for, each once, in order.
 
     Args:
@@ -44,6 +49,7 @@ def find_sources(names: Iterable[str | Path], read_input: Callable[[], bytes] | 
         directly in them; patterns with ``*``, ``?`` or ``[ ]``, where no file has that very name (``**`` goes into
         subfolders); ``-`` for standard input: a photo, or names of files, one a line.
       read_input: gives all of standard input.
+      say: told, for each folder, which pictures in it are of formats that are not read.
 
     Raises:
       DataError: a folder or pattern without a photo, or a standard input that is empty, holds several photos, or is
@@ -54,16 +60,21 @@ def find_sources(names: Iterable[str | Path], read_input: Callable[[], bytes] | 
         if str(name) == STANDARD_INPUT and read_input is not None:
             sources += _from_input(read_input())
         else:
-            sources += [Source(path) for path in _files(str(name))]
+            sources += [Source(path) for path in _files(str(name), say)]
     return list(dict.fromkeys(sources))
 
 
-def _files(name: str) -> list[Path]:
+def _files(name: str, say: Callable[[str], None] | None = None) -> list[Path]:
     if not name.strip():
         raise DataError("one of the names of photos is empty; leave it out")
     path = user_path(name)
     if path.is_dir():
-        inside = sorted(p for p in path.iterdir() if _is_known(p) and p.is_file())
+        there = sorted(p for p in path.iterdir() if p.is_file())
+        unread = {p: reason for p in there if (reason := why_unread(p)) is not None}
+        inside = [p for p in there if _is_known(p) and p not in unread]
+        if unread and say is not None:
+            first, reason = next(iter(unread.items()))
+            say(f"{path}: {len(unread)} pictures left out, the first: {first.name}: {reason}")
         if not inside:
             raise DataError(f"{path}: no image in this folder; give another, or the photos themselves")
         return inside
@@ -76,7 +87,7 @@ def _files(name: str) -> list[Path]:
 
 
 def _is_known(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES or is_video(path)
+    return (is_image(path.name) or is_video(path)) and not is_apple_double(path)
 
 
 def _from_input(data: bytes) -> list[Source]:

@@ -16,6 +16,7 @@ def open_splits(
     *,
     train_split: str | None = None,
     val_split: str | None = None,
+    images: str | Path | None = None,
     fraction: float = 1.0,
     skip_bad: bool = False,
     seed: int = 0,
@@ -29,6 +30,7 @@ def open_splits(
       path: as `open_dataset` takes it.
       train_split: the part to train on; by default the one called ``train`` or the only one that begins so.
       val_split: the part to validate on; by default the same with ``val``.
+      images: the folder of the images, where they do not lie at their format's usual place.
       fraction: share of the training images to use (`take_fraction`).
       skip_bad: whether unusable training images are left out and named instead of raising.
       seed: of the draw of ``fraction``.
@@ -39,6 +41,8 @@ def open_splits(
     """
     available = list_splits(path)
     train_name = train_split or split_named("train", available)
+    if train_name is None and tuple(available) == ("default",):  # CVAT's name for the only part
+        train_name = "default"
     val_name = val_split or split_named("val", available)
     if train_name is None and available:
         raise ConfigError(
@@ -46,10 +50,10 @@ def open_splits(
         )
     if val_split is not None and val_name == train_name:
         raise ConfigError(f"{path}: training and validation would both be on {train_name!r}; give another --val-split")
-    train = take_fraction(open_dataset(path, train_name, skip_bad=skip_bad), fraction, seed)
+    train = take_fraction(open_dataset(path, train_name, images=images, skip_bad=skip_bad), fraction, seed)
     if val_name is None or val_name == train_name:
         return train, None
-    return train, open_dataset(path, val_name, class_names=train.class_names)
+    return train, open_dataset(path, val_name, class_names=train.class_names, images=images)
 
 
 def take_fraction(dataset: Dataset, fraction: float, seed: int) -> Dataset:

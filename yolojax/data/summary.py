@@ -12,16 +12,30 @@ from typing import Literal, NamedTuple, get_args
 from yolojax.errors import DataError
 
 Kind = Literal[
-    "clipped", "dropped", "duplicate", "skipped", "orphan", "unlabelled", "orientation", "renumbered", "note"
+    "doubtful",
+    "clipped",
+    "dropped",
+    "duplicate",
+    "skipped",
+    "orphan",
+    "unlabelled",
+    "unread",
+    "polygon",
+    "orientation",
+    "renumbered",
+    "note",
 ]
 
 _SAYS: dict[Kind, str] = {
+    "doubtful": "to be looked at",
     "clipped": "boxes clipped to their image",
     "dropped": "boxes without extent dropped",
     "duplicate": "duplicate entries left out",
     "skipped": "unusable files or objects skipped",
     "orphan": "label files without an image",
     "unlabelled": "images without an annotation file left out",
+    "unread": "pictures of a format that is not read",
+    "polygon": "label files with polygons, of which the boxes are taken",
     "orientation": "images with an EXIF orientation",
     "renumbered": "annotation ids renumbered",
     "note": "notes",

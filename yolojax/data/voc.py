@@ -1,71 +1,114 @@
 """Pascal VOC: one XML file an image, split lists in ``ImageSets/Main``.
 
 ``xmin, ymin, xmax, ymax`` are taken as ``x1, y1, x2, y2`` without a shift by one: most sets in this format were written
-by tools that mean exclusive maxima. Classes are sorted by name unless listed, over the whole folder, so that every
+by tools that mean exclusive maxima. Classes are sorted by name unless listed, over all of the data set, so that every
 split has the same. ``difficult`` objects are crowd in training. The image of ``NAME.xml`` is ``NAME`` with any image
-suffix, as in the VOC development kit, or else the file that ``<filename>`` names; ``<path>`` is never followed.
+suffix, as in the VOC development kit: the one that ``<filename>`` names where there are several, and the file that
+``<filename>`` names where there is none, or where no other XML file is called like it; ``<path>`` is never followed.
+
+Annotations may lie in ``Annotations``, ``annots`` or ``xml``, in folders within it, or beside the images. Several such
+folders side by side (``train``, ``valid``) are splits.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring as parse_xml_text
 from defusedxml.ElementTree import parse as parse_xml
 
 from yolojax.data.dataset import Dataset, ImageRecord
-from yolojax.data.images import IMAGE_SUFFIXES
+from yolojax.data.documents import read_text
+from yolojax.data.images import is_image
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
-from yolojax.data.paths import choose_split, find_folder, images_below, inside, read_text
+from yolojax.data.paths import choose_split, files_in, images_below, inside, is_apple_double, subfolders
 from yolojax.data.summary import Notebook
-from yolojax.errors import DataError
+from yolojax.errors import DataError, shortened, shown
 
-_ANNOTATION_FOLDERS = ("Annotations", "annotations")
-_IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
+_ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "xml", "xmls", "labels", "label")
+_IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "photos", "pictures")
+_ENCODINGS = ("gb2312", "gbk", "gb18030", "big5", "shift_jis", "euc-jp", "euc-kr", "cp949")
+"""Encodings of several bytes a letter that the XML parser leaves to its caller."""
 
 
 def find_voc(folder: Path) -> list[Path]:
     """The VOC roots at a folder: itself, or those of its subfolders that are one. Empty when there is none."""
     if _annotation_folder(folder) is not None:
         return [folder]
-    return sorted(child for child in folder.iterdir() if child.is_dir() and _annotation_folder(child) is not None)
+    roots = [child for child in subfolders(folder) if _annotation_folder(child) is not None]
+    if len(roots) == 1 and roots[0].name.casefold() in _IMAGE_FOLDERS:
+        return [folder]  # XML files beside the images of a folder `images`
+    return roots
 
 
-def voc_splits(root: Path) -> list[str]:
-    """The split lists of a VOC root, without the per-class lists (``cat_train``)."""
-    return sorted(p.stem for p in (root / "ImageSets" / "Main").glob("*.txt") if "_" not in p.stem)
+def voc_splits(roots: Sequence[Path]) -> list[str]:
+    """The splits of VOC roots: the folders themselves where there are several, else the split lists of the one, without
+    the per-class lists (``cat_train``), else the folders in which its annotations lie."""
+    if len(roots) > 1:
+        return [root.name for root in roots]
+    (root,) = roots
+    listed = sorted(p.stem for p in files_in(root / "ImageSets" / "Main", ".txt") if "_" not in p.stem)
+    return listed or sorted(_part_folders(_required_folder(root)))
+
+
+def _part_folders(annotations: Path) -> dict[str, Path]:
+    """The folders within the annotations that are splits: where no XML file lies beside them and there are several."""
+    if files_in(annotations, ".xml"):
+        return {}
+    parts = {child.name: child for child in subfolders(annotations) if any(True for _ in _xml_below(child))}
+    return parts if len(parts) > 1 else {}
 
 
 def read_voc(
-    root: Path, split: str | None, class_names: Sequence[str] | None, images: Path | None, skip_bad: bool
+    roots: Sequence[Path],
+    split: str | None,
+    class_names: Sequence[str] | None,
+    images: Path | None,
+    skip_bad: bool,
+    images_needed: bool = True,
 ) -> Dataset:
-    """A VOC root, all of it or one split. Raises `DataError` as `open_dataset` does."""
-    annotations = _annotation_folder(root)
-    if annotations is None:
-        raise DataError(f"{root}: no folder Annotations with XML files in it")
-    image_folder = images or find_folder(root, _IMAGE_FOLDERS) or annotations
-    notebook = Notebook(skip_bad)
-    if split is None:
-        chosen = sorted(p.stem for p in annotations.glob("*.xml"))
+    """A VOC root, all of it or one split, or one of several; raises `DataError` as `open_dataset` does."""
+    all_annotations = [_required_folder(root) for root in roots]
+    if len(roots) > 1:
+        names = [root.name for root in roots]
+        if split is None:
+            raise DataError(
+                f"{roots[0].parent}: holds several VOC data sets ({', '.join(names[:12])}); name one of them as the "
+                "split, or give the path of one"
+            )
+        split = choose_split(split, names, roots[0].parent)
+        root = roots[names.index(split)]
+        chosen_part = None
     else:
-        split = choose_split(split, voc_splits(root), root / "ImageSets" / "Main")
-        chosen = _listed(root / "ImageSets" / "Main" / f"{split}.txt", notebook)
-    names = tuple(class_names) if class_names is not None else _all_class_names(annotations)
-    index = class_lookup(names, str(root))
-    builder = RecordBuilder(notebook)
+        root, chosen_part = roots[0], split
+    annotations = _required_folder(root)
+    notebook = Notebook(skip_bad)
+    if chosen_part is None:
+        chosen = sorted(_xml_below(annotations))
+    else:
+        lists = root / "ImageSets" / "Main"
+        split = choose_split(chosen_part, voc_splits(roots), lists if lists.is_dir() else root)
+        listed = lists / f"{split}.txt"
+        if listed.is_file():
+            chosen = _listed(listed, annotations, notebook)
+        else:
+            chosen = sorted(_xml_below(_part_folders(annotations)[split]))
+    names_of_classes = tuple(class_names) if class_names is not None else _all_class_names(all_annotations)
+    index = class_lookup(names_of_classes, str(root))
+    builder = RecordBuilder(notebook, "xyxy", images_needed=images_needed)
+    pictures = _Pictures(root, annotations, images, notebook)
     records: list[ImageRecord] = []
-    for name in chosen:
-        xml = annotations / f"{name}.xml"
+    for xml in chosen:
         with notebook.guard(str(xml)):
-            records.append(_read_one(xml, len(records) + 1, image_folder, index, builder))
-    if split is None:
-        used = {r.source for r in records if isinstance(r.source, Path)}
-        for path in images_below(image_folder):
-            if path not in used and not (annotations / f"{path.stem}.xml").is_file():
-                notebook.add("unlabelled", str(path), f"no {path.stem}.xml in {annotations}")
+            records.append(_read_one(xml, len(records) + 1, pictures, index, builder))
+    if split is None or len(roots) > 1:
+        _name_unlabelled(records, annotations, pictures, notebook)
+    builder.close(str(annotations))
     return Dataset(
-        class_names=names,
-        category_ids=tuple(range(1, len(names) + 1)),
+        class_names=names_of_classes,
+        category_ids=tuple(range(1, len(names_of_classes) + 1)),
         records=tuple(records),
         summary=notebook.summary(),
         root=root,
@@ -75,61 +118,153 @@ def read_voc(
     )
 
 
+def _name_unlabelled(
+    records: Sequence[ImageRecord], annotations: Path, pictures: "_Pictures", notebook: Notebook
+) -> None:
+    used = {r.source for r in records if isinstance(r.source, Path)}
+    stems = {xml.stem for xml in _xml_below(annotations)}
+    for path in images_below(pictures.folder, notebook):
+        if path not in used and path.stem not in stems:
+            notebook.add("unlabelled", str(path), f"no {path.stem}.xml in {annotations}")
+
+
 def _annotation_folder(root: Path) -> Path | None:
-    folders = [root / n for n in _ANNOTATION_FOLDERS] + [root]
-    return next((f for f in folders if f.is_dir() and next(f.glob("*.xml"), None) is not None), None)
+    """The folder of the XML files of a VOC root, or None where it is none."""
+    if not root.is_dir():
+        return None
+    there = {child.name.casefold(): child for child in reversed(subfolders(root))}
+    for name in _ANNOTATION_FOLDERS:
+        if name in there and _is_voc(there[name], below=True):
+            return there[name]
+    return root if _is_voc(root, below=False) else None
 
 
-def _listed(path: Path, notebook: Notebook) -> list[str]:
-    """The image names of a split list, each once; a second column (a per-class flag) is not read."""
+def _required_folder(root: Path) -> Path:
+    annotations = _annotation_folder(root)
+    if annotations is None:
+        beside = [child for child in subfolders(root) if _annotation_folder(child) == child]
+        if len(beside) == 1:
+            return beside[0]
+        raise DataError(f"{root}: no folder Annotations with XML files in it")
+    return annotations
+
+
+def _is_voc(folder: Path, *, below: bool) -> bool:
+    """Whether one of the first XML files in a folder, or below it, is an annotation, or one of several is damaged."""
+    files = list(zip(range(5), _xml_below(folder) if below else files_in(folder, ".xml"), strict=False))
+    if below and folder.name.casefold() == "annotations":
+        return bool(files)
+    for _, path in files:
+        if not path.is_file():
+            continue
+        try:
+            with path.open("rb") as file:
+                head = file.read(4000)
+        except OSError:
+            continue
+        if b"<annotation" in head.replace(b"\0", b""):
+            return True
+    return False
+
+
+def _xml_below(folder: Path) -> Iterable[Path]:
+    """The XML files in a folder and its subfolders, those of macOS (``._a.xml``) left out."""
+    for name, folders, files in os.walk(folder):
+        folders.sort()
+        for file in sorted(files):
+            if file.lower().endswith(".xml") and not is_apple_double(path := Path(name, file)):
+                yield path
+
+
+def _listed(path: Path, annotations: Path, notebook: Notebook) -> list[Path]:
+    """The XML files of a split list, each once; a second column (a per-class flag) is not read."""
     names: dict[str, int] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         name, where = line.split()[0], f"{path} line {number}"
         with notebook.guard(where):
-            if "/" in name or "\\" in name:
-                raise DataError(f"{where}: {name!r} lies outside the data set; list plain names without a folder")
-            inside(path.parent, f"{name}.xml", where)
-            if name in names:
-                notebook.add("duplicate", where, f"{name} stands in line {names[name]} already")
-            names.setdefault(name, number)
-    return list(names)
+            if is_image(name):
+                name = os.path.splitext(name)[0]
+            plain = inside(annotations, f"{name}.xml", where).relative_to(annotations).as_posix()
+            if plain in names:
+                notebook.add("duplicate", where, f"{shortened(name, 100)} stands in line {names[plain]} already")
+            names.setdefault(plain, number)
+    return [_xml_of(annotations / name) for name in names]
 
 
-def _all_class_names(annotations: Path) -> tuple[str, ...]:
+def _xml_of(path: Path) -> Path:
+    """The file itself, or the one whose suffix is ``.XML``."""
+    upper = path.with_name(f"{path.stem}.XML")
+    return upper if not path.is_file() and upper.is_file() else path
+
+
+def _all_class_names(folders: Sequence[Path]) -> tuple[str, ...]:
     found: set[str] = set()
-    for path in annotations.glob("*.xml"):
+    for path in (xml for folder in folders for xml in _xml_below(folder)):
         try:
             root = _parse(path)
         except DataError:  # reported when the file itself is read; it may belong to another split
             continue
         found |= {n for o in root.findall("object") if (n := (o.findtext("name") or "").strip())}
     if not found:
-        raise DataError(f"{annotations}: no XML file there holds an object, so there are no classes; list the classes")
+        raise _no_classes(folders)
     return tuple(sorted(found))
+
+
+def _no_classes(folders: Sequence[Path]) -> DataError:
+    """Says why there are no classes: no file can be read, for one."""
+    files = [xml for folder in folders for xml in _xml_below(folder)]
+    causes: list[str] = []
+    for path in files:
+        try:
+            _parse(path)
+        except DataError as error:
+            causes.append(str(error))
+    if files and len(causes) == len(files):
+        return DataError(f"{folders[0]}: not one of its {len(files)} XML files can be read; the first: {causes[0]}")
+    return DataError(f"{folders[0]}: no XML file there holds an object, so there are no classes; list the classes")
 
 
 def _parse(path: Path) -> Element:
     if not path.is_file():
         raise DataError(f"{path}: annotation file is missing; restore it or take the image off the list")
     try:
-        root = parse_xml(path).getroot()
+        try:
+            root = parse_xml(path).getroot()
+        except DefusedXmlException:
+            raise
+        except (ValueError, LookupError):  # an encoding that the parser does not know
+            root = _parse_encoded(path)
     except ParseError as error:
         raise DataError(f"{path}: malformed XML ({error}); correct or remove the file") from None
     except DefusedXmlException as error:
-        raise DataError(f"{path}: XML with entities or external references ({error}) is refused; remove them") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); check the file") from None
+        raise DataError(
+            f"{path}: XML with entities or external references ({shortened(str(error))}) is refused; remove them"
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read ({shortened(str(error))}); save it as UTF-8") from None
     if root is None or root.tag != "annotation":
         raise DataError(f"{path}: not a VOC annotation (no <annotation> at the top); remove the file")
     return root
 
 
-def _read_one(xml: Path, image_id: int, images: Path, index: dict[str, int], builder: RecordBuilder) -> ImageRecord:
+def _parse_encoded(path: Path) -> Element:
+    """Decodes an encoding of several bytes a letter that the file states, which the parser does not do itself."""
+    data = path.read_bytes()
+    head, end, body = data.partition(b"?>")
+    stated = head.decode("ascii", "replace").partition("encoding=")[2][:40].strip().strip("'\"").lower()
+    if not end or stated not in _ENCODINGS:
+        raise ValueError(f"its encoding {shown(stated)} is not known")
+    return parse_xml_text(body.decode(stated).strip())
+
+
+def _read_one(
+    xml: Path, image_id: int, pictures: "_Pictures", index: dict[str, int], builder: RecordBuilder
+) -> ImageRecord:
     root = _parse(xml)
-    path = _image_of(xml, root, images)
-    size, upright = builder.open_image(path, _stated_size(xml, root), str(xml))
+    stated = _stated_size(xml, root, builder.notebook)
+    path = pictures.find(xml, root, builder.images_needed or stated is None)
     objects: list[RawObject] = []
     # Only direct children: VOC also has <part> elements with a name and a box of their own.
     for number, element in enumerate(root.findall("object"), 1):
@@ -140,30 +275,136 @@ def _read_one(xml: Path, image_id: int, images: Path, index: dict[str, int], bui
             with builder.notebook.guard(f"{xml} {where}"):
                 raise unknown_class(name, f"{xml} {where}", list(index))
             continue
-        difficult = (element.findtext("difficult") or "0").strip() == "1"
-        objects.append(RawObject(where, box, index[name], difficult=difficult))
-    return builder.build(image_id, path.relative_to(images).as_posix(), path, size, upright, str(xml), objects)
+        objects.append(RawObject(where, box, index[name], difficult=_flag(element, "difficult", f"{xml} {where}")))
+    size, upright = builder.open_image(path, stated, str(xml), [o.box for o in objects])
+    return builder.build(image_id, pictures.name(path), path, size, upright, str(xml), objects)
 
 
-def _image_of(xml: Path, root: Element, images: Path) -> Path:
-    for suffix in (".jpg", *sorted(IMAGE_SUFFIXES)):
-        for candidate in (images / (xml.stem + suffix), images / (xml.stem + suffix.upper())):
-            if candidate.is_file():
-                return candidate
-    name = (root.findtext("filename") or "").strip()
-    if name and (path := inside(images, name, str(xml))).is_file():
-        return path
-    raise DataError(
-        f"{xml}: its image is missing: neither {xml.stem}.jpg (.png, ...) nor <filename> {name!r} lies in {images}; "
-        "restore the image or remove the XML file"
-    )
+def _flag(element: Element, key: str, where: str) -> bool:
+    """``1`` or ``true``; nothing, ``0``, ``false`` and ``Unspecified`` are no; everything else is refused."""
+    text = (element.findtext(key) or "").strip()
+    if text.casefold() in ("1", "true", "yes"):
+        return True
+    if text.casefold() in ("", "0", "false", "no", "unspecified"):
+        return False
+    raise DataError(f"{where}: <{key}> is {shown(text)}, not 0 or 1; correct it")
 
 
-def _stated_size(xml: Path, root: Element) -> tuple[int, int] | None:
+class _Pictures:
+    """Finds the image of an XML file; each folder is listed once."""
+
+    def __init__(self, root: Path, annotations: Path, images: Path | None, notebook: Notebook) -> None:
+        self._annotations = annotations
+        self._notebook = notebook
+        self._given = images is not None
+        self._listings: dict[Path, dict[str, list[str]]] = {}
+        self._everywhere: dict[str, list[Path]] | None = None
+        if images is not None:
+            self._bases = [images]
+        else:
+            inner = [child for child in subfolders(root) if child.name.casefold() in _IMAGE_FOLDERS]
+            inner.sort(key=lambda child: _IMAGE_FOLDERS.index(child.name.casefold()))
+            self._bases = [*inner, annotations, root]
+        self.folder = self._bases[0]
+        self._root = root
+
+    def name(self, path: Path) -> str:
+        """An image's name relative to the folder of the images, or to that of the data set."""
+        for base in (self.folder, *self._bases):
+            if path.is_relative_to(base):
+                return path.relative_to(base).as_posix()
+        return path.name
+
+    def find(self, xml: Path, root: Element, needed: bool) -> Path:
+        """The image of an XML file; where it is missing and not ``needed``, the place at which it should be."""
+        said = (root.findtext("filename") or "").strip()
+        inner = xml.parent.relative_to(self._annotations)
+        for place in dict.fromkeys(p for base in self._bases for p in (base / inner, base)):
+            own = self._listing(place).get(xml.stem, [])
+            stated = inside(place, said, str(xml)) if said and (own or not self._given) and _is_plain(said) else None
+            if stated is not None and not (stated.is_file() and is_image(stated.name)):
+                stated = None
+            if own and stated is None:
+                return self._chosen(xml, place, own, own[0], f"<filename> {shown(said)} is not there")
+            if own and stated is not None and stated.parent == place and stated.name in own:
+                return self._chosen(xml, place, own, stated.name, "<filename> names that one")
+            if own and stated is not None:
+                if self._has_own_xml(stated, xml):  # a name that was left when files were renamed or copied
+                    self._notebook.add(
+                        "note",
+                        str(xml),
+                        f"<filename> says {shown(said)}, which belongs to another XML file; {own[0]} is taken",
+                    )
+                    return place / own[0]
+                self._notebook.add("note", str(xml), f"<filename> says {shown(said)}; {', '.join(own)} is not read")
+                return stated
+        if said:
+            for place in dict.fromkeys(p for base in self._bases for p in (base / inner, base)):
+                base = said.replace("\\", "/").rsplit("/", 1)[-1]
+                if base != said and base in self._names(place):
+                    self._notebook.add("note", str(xml), f"<filename> says {shown(said)}; {place / base} is taken")
+                    return place / base
+                path = inside(place, said, str(xml))
+                if path.is_file():
+                    return path
+        return self._elsewhere(xml, said, needed)
+
+    def _chosen(self, xml: Path, place: Path, own: list[str], name: str, why: str) -> Path:
+        others = [other for other in own if other != name]
+        if others:
+            self._notebook.add("note", str(xml), f"{place / name} is read, and not {', '.join(others)}: {why}")
+        return place / name
+
+    def _has_own_xml(self, image: Path, xml: Path) -> bool:
+        return _xml_of(xml.with_name(f"{image.stem}.xml")).is_file()
+
+    def _listing(self, folder: Path) -> dict[str, list[str]]:
+        """The image files of a folder by their names without suffix, ``.jpg`` first."""
+        if folder not in self._listings:
+            found: dict[str, list[str]] = {}
+            names = (
+                sorted(os.listdir(folder), key=lambda n: (not n.lower().endswith(".jpg"), n)) if folder.is_dir() else []
+            )
+            for name in names:
+                if is_image(name) and not is_apple_double(folder / name):
+                    found.setdefault(os.path.splitext(name)[0], []).append(name)
+            self._listings[folder] = found
+        return self._listings[folder]
+
+    def _names(self, folder: Path) -> set[str]:
+        return {name for names in self._listing(folder).values() for name in names}
+
+    def _elsewhere(self, xml: Path, said: str, needed: bool) -> Path:
+        if self._everywhere is None:
+            self._everywhere = {}
+            for path in images_below(self._bases[0] if self._given else self._root):
+                self._everywhere.setdefault(path.stem, []).append(path)
+        found = self._everywhere.get(xml.stem, [])
+        if len(found) == 1:
+            return found[0]
+        if not needed:
+            return self.folder / (said if said and _is_plain(said) else f"{xml.stem}.jpg")
+        where = f"several are called so: {', '.join(map(str, found[:3]))}" if found else f"lies in {self.folder}"
+        raise DataError(
+            f"{xml}: its image is missing: neither {xml.stem}.jpg (.png, ...) nor <filename> {shown(said)} {where}; "
+            "restore the image, remove the XML file, or give the folder of the images with --images"
+        )
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name has no folder."""
+    return "/" not in name and "\\" not in name and ":" not in name
+
+
+def _stated_size(xml: Path, root: Element, notebook: Notebook) -> tuple[int, int] | None:
     size = root.find("size")
     if size is None:
         return None
-    h, w = (finite_number(size.findtext(side) or "") for side in ("height", "width"))
+    texts = [(size.findtext(side) or "").strip() for side in ("height", "width")]
+    h, w = (finite_number(text) for text in texts)
+    if not any(texts) or (h is not None and w is not None and (h <= 0 or w <= 0)):
+        notebook.add("note", str(xml), f"<size> {' x '.join(texts[::-1])} states none; the size of the image counts")
+        return None
     if h is None or w is None:
         raise DataError(f"{xml}: <size> without a width and height in numbers; correct it or remove <size>")
     return int(h), int(w)
@@ -175,8 +416,9 @@ def _box(element: Element, where: str) -> tuple[float, float, float, float]:
         raise DataError(f"{where}: no <bndbox>; add the box or remove the object")
     values: list[float] = []
     for side in ("xmin", "ymin", "xmax", "ymax"):
-        value = finite_number(box.findtext(side) or "")
+        text = (box.findtext(side) or "").strip()
+        value = finite_number(text)
         if value is None:
-            raise DataError(f"{where}: <{side}> is {box.findtext(side)!r}, not a finite number; correct the box")
+            raise DataError(f"{where}: <{side}> is {shown(text)}, not a finite number; correct the box")
         values.append(value)
     return values[0], values[1], values[2], values[3]

@@ -1,55 +1,98 @@
-"""YOLO txt: one text file an image with rows ``class cx cy w h``, fractions of the image; classes in a YAML file.
+"""YOLO txt: one text file an image with rows ``class cx cy w h``, fractions of the image; classes in a data file.
 
-The YAML file (``data.yaml`` or another) has ``names`` (a list, or a mapping from 0, 1, ... to names) and, per split, a
-folder of images, a text file that lists images, or a list of those, relative to ``path``. The label file of
-``images/train/a.jpg`` is ``labels/train/a.txt`` (the last folder called ``images`` becomes ``labels``); without such a
-folder it lies beside the image. An image without a label file is a background image.
+The data file is YAML (``data.yaml`` or another), with ``names`` (a list, or a mapping from 0, 1, ... to names) and, per
+split, a folder of images, a text file that lists images, or a list of those, relative to ``path``; or Darknet's
+``obj.data``, whose ``names`` is a file; or, where there is neither, ``classes.txt`` with a class on each line, for all
+images of the folder. `yolojax.data.labels` says where the label file of an image lies. An image without one is a
+background image. Of rows with polygons (``class x1 y1 x2 y2 x3 y3 ...``) the enclosing boxes are taken.
 """
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import yaml
-
 from yolojax.data.dataset import Dataset, ImageRecord
-from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
-from yolojax.data.paths import choose_split, images_below, inside, read_text
+from yolojax.data.documents import load_yaml, read_text
+from yolojax.data.images import is_image
+from yolojax.data.labels import LabelFinder, name_orphans
+from yolojax.data.objects import (
+    RawObject,
+    RecordBuilder,
+    class_lookup,
+    finite_number,
+    unknown_class,
+)
+from yolojax.data.paths import choose_split, files_in, images_below, inside, is_text, relocated
 from yolojax.data.summary import Notebook
-from yolojax.errors import DataError
+from yolojax.errors import DataError, shortened, shown
 
-# Besides its own, PyYAML lets errors of what it builds escape: an impossible date, a number of thousands of digits.
-_YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
 _SPLITS = ("train", "val", "test")
+_OTHER_KEYS = ("path", "names", "nc", "kpt_shape", "download", "backup", "classes", "eval", "results", "colors")
+_ALIASES = {"valid": "val", "validation": "val"}
+_LONGEST_KEY = 100
 _LARGEST_FRACTION = 2.0  # beyond it a value is no rounding or overlap but another unit
+_CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "Labels/classes.txt")
 
 
 def find_yolo(folder: Path) -> Path | None:
-    """The YAML file of a YOLO data set at a folder, or None: ``data.yaml`` first, else one that has ``names``."""
-    candidates = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")], key=lambda p: (p.stem != "data", p.name))
+    """The data file of a YOLO data set at a folder, or None: ``data.yaml`` first, else a YAML file that has ``names``,
+    else Darknet's ``obj.data`` or another ``.data``, else ``classes.txt`` where images lie in the folder."""
+    candidates = sorted(files_in(folder, ".yaml", ".yml"), key=lambda p: (p.stem != "data", p.name))
     for path in candidates:
         try:
-            content = yaml.safe_load(read_text(path))
-        except (*_YAML_ERRORS, DataError):
+            content = load_yaml(path)
+        except DataError:
             if path.stem == "data":
                 return path  # let the reader say what is wrong with it
             continue
         if path.stem == "data" or (isinstance(content, dict) and "names" in content):
             return path
-    return None
+    for path in sorted(files_in(folder, ".data"), key=lambda p: (p.stem != "obj", p.name)):
+        if path.is_file():
+            return path
+    there = (folder / name for name in _CLASS_FILES)
+    return next((path for path in there if path.is_file() and images_below(folder)), None)
 
 
 def yolo_splits(path: Path) -> list[str]:
-    """The splits that a YAML file names."""
+    """The splits that a data file names, in the order train, val, test, others."""
     content = _load(path)
-    return [s for s in _SPLITS if content.get(s)]
+    if path.suffix.lower() in (".yaml", ".yml"):
+        root = _root(content, path, None)
+        others = [key for key in content if _is_other_split(key, content[key], root)]
+    else:
+        others = [key for key in content if key not in (*_SPLITS, *_OTHER_KEYS, _ALL)]
+    return [s for s in _SPLITS if content.get(s)] + others
+
+
+_ALL = "all images"  # the key of what belongs to no split; no key of a file can be spelt so with a meaning
+
+
+def _is_other_split(key: str, value: object, root: Path) -> bool:
+    """Whether another key than train, val and test names images too, as ``default: default.txt`` does."""
+    if key in (*_SPLITS, *_OTHER_KEYS, _ALL):
+        return False
+    if len(key) > _LONGEST_KEY:
+        return False
+    entries = value if isinstance(value, list) else [value]
+    return bool(entries) and all(
+        isinstance(e, str) and e and "\0" not in e and len(e) < 1000 and _exists(root, e) for e in entries[:5]
+    )
+
+
+def _exists(root: Path, entry: str) -> bool:
+    place = root / entry.replace("\\", "/")
+    try:
+        return place.is_dir() or (place.suffix == ".txt" and place.is_file())
+    except (OSError, ValueError):
+        return False
 
 
 def read_yolo(
     path: Path, split: str | None, class_names: Sequence[str] | None, images: Path | None, skip_bad: bool
 ) -> Dataset:
-    """The data set of a YAML file: one split, or every split whose images exist."""
+    """The data set of a data file: one split, or every split whose images exist."""
     content = _load(path)
     notebook = Notebook(skip_bad)
     file_names = _names(content, path)
@@ -59,27 +102,34 @@ def read_yolo(
     root = _root(content, path, notebook)
     if split is not None:
         split = choose_split(split, yolo_splits(path), path)
-    found = _list_images(content, path, root, split, images, notebook)
-    builder = RecordBuilder(notebook)
+    found, lists = _list_images(content, path, root, split, images, notebook)
+    base = images or (root if all(image.is_relative_to(root) for image in found) else _common(found))
+    keypoints = _keypoint_columns(content, path)
+    builder = RecordBuilder(notebook, "cxcywh")
+    finder = LabelFinder(root)
+    anywhere = finder.labels_by_stem() if images is not None else {}
     records: list[ImageRecord] = []
     labels: set[Path] = set()
     for image in found:
-        label = _label_of(image, root)
-        if label in labels:
-            notebook.add("note", str(image), f"shares its label file {label} with an image of another suffix")
-        labels.add(label)
         with notebook.guard(str(image)):
+            label = finder.find(image) or (anywhere.get(image.stem) if images is not None else None)
+            if label is not None:
+                if label in labels:
+                    notebook.add("note", str(image), f"shares its label file {label} with an image of another suffix")
+                labels.add(label)
             size, upright = builder.open_image(image, None, str(image))
-            objects = _read_label(label, size, file_names, index, notebook) if label.is_file() else []
-            name = image.relative_to(images or root).as_posix()
-            records.append(builder.build(len(records) + 1, name, image, size, upright, str(label), objects))
-    if not any(label.is_file() for label in labels):
-        tried = min(labels, default=root)
-        raise DataError(f"{path}: not one image has a label file; the first would be {tried}: put the labels there")
-    for folder in sorted({label.parent for label in labels}):
-        for orphan in sorted(set(folder.glob("*.txt")) - labels):
-            if _is_label(orphan, content, root):
-                notebook.add("orphan", str(orphan), "no image belongs to this label file")
+            objects = [] if label is None else _read_label(label, size, file_names, index, keypoints, notebook)
+            name = image.relative_to(base).as_posix()
+            where = str(label or finder.expected(image))
+            records.append(builder.build(len(records) + 1, name, image, size, upright, where, objects))
+    orphans = name_orphans(finder, found, labels, lists, split is None, notebook)
+    if not labels:
+        tried = min((finder.expected(image) for image in found), default=root)
+        elsewhere = f" (label files lie in {orphans[0].parent})" if orphans else ""
+        raise DataError(
+            f"{path}: not one image has a label file; the first would be {tried}: put the labels there{elsewhere}"
+        )
+    builder.close(str(path))
     return Dataset(
         class_names=names,
         category_ids=tuple(range(1, len(names) + 1)),
@@ -92,150 +142,298 @@ def read_yolo(
     )
 
 
+def _common(found: list[Path]) -> Path:
+    """The folder that holds all of these images."""
+    return Path(os.path.commonpath([image.parent for image in found]))
+
+
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(read_text(path))
-    except _YAML_ERRORS as error:
-        raise DataError(f"{path}: malformed YAML ({' '.join(str(error).split())}); correct the file") from None
-    if not isinstance(content, dict) or "names" not in content:
-        raise DataError(f"{path}: not a YOLO data file: it needs names, and a folder of images per split (train, val)")
-    return {str(key): value for key, value in content.items()}
+    """What a data file says, as a mapping; ``valid`` is ``val``."""
+    if path.suffix.lower() == ".data":
+        content = _load_darknet(path)
+    elif path.suffix.lower() in (".yaml", ".yml"):
+        content = load_yaml(path)
+        if not isinstance(content, dict) or "names" not in content:
+            raise DataError(
+                f"{path}: not a YOLO data file: it needs names, and a folder of images per split (train, val)"
+            )
+    else:
+        content = {"names": _lines(path), _ALL: "."}
+    plain: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key if isinstance(key, str) else shown(key)
+        name = _ALIASES.get(name, name) if _ALIASES.get(name) not in content else name
+        plain[name] = value
+    return plain
+
+
+def _load_darknet(path: Path) -> dict[str, Any]:
+    """Darknet's ``obj.data``: lines ``key = value``, with paths relative to Darknet's folder or to the file's."""
+    content: dict[str, Any] = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        plain = line.split("#")[0].strip()
+        if not plain:
+            continue
+        key, equals, value = (part.strip() for part in plain.partition("="))
+        if not equals or not key:
+            raise DataError(f"{path} line {number}: {shown(line)} is no line key = value; correct it")
+        if key in content:
+            raise DataError(f"{path} line {number}: {shown(key)} is given twice; leave one")
+        content[key] = value
+    if not content.get("names"):
+        raise DataError(f"{path}: not a Darknet data file: it needs names = FILE and train = FILE")
+    listed = relocated(path.parent, content["names"])
+    if listed is None:
+        raise DataError(f"{path}: names is {shown(content['names'])}, which is not there; correct it")
+    names = _lines(listed)
+    stated = finite_number(content.get("classes", ""))
+    if stated is not None and stated != len(names):
+        raise DataError(f"{path}: classes is {stated:g}, but {listed} lists {len(names)}; correct one of them")
+    return {**{key: value for key, value in content.items() if value and key not in ("classes",)}, "names": names}
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def _names(content: dict[str, Any], path: Path) -> tuple[str, ...]:
     names = content["names"]
     if isinstance(names, dict):
+        if set(names) == {str(i) for i in range(len(names))}:
+            names = {int(key): name for key, name in names.items()}
         if set(names) != set(range(len(names))):
             raise DataError(f"{path}: names must have the keys 0, 1, ..., {len(names) - 1}, one for each class")
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(n, str | int) and not isinstance(n, bool) for n in names):
         raise DataError(f"{path}: names must list the classes as text (quote words such as yes and no)")
+    for number, name in enumerate(names):
+        if isinstance(name, int) and abs(name) >= 2**63:
+            raise DataError(f"{path}: class {number} is {shown(name)}; give it a name")
     stated = content.get("nc", len(names))
+    if isinstance(stated, str) and (number := finite_number(stated)) is not None:
+        stated = number  # `nc: '3'` is meant as 3
+    if isinstance(stated, bool) or not isinstance(stated, int | float):
+        raise DataError(f"{path}: nc is {shown(stated)}, not the number of classes; correct it or leave it out")
     if stated != len(names):
-        raise DataError(f"{path}: nc is {stated}, but names lists {len(names)} classes; correct one of them")
+        raise DataError(f"{path}: nc is {shown(stated)}, but names lists {len(names)} classes; correct one of them")
     return tuple(str(n) for n in names)
 
 
-def _root(content: dict[str, Any], path: Path, notebook: Notebook) -> Path:
-    """The folder that ``path`` names, relative to the YAML file; a note when it lies elsewhere."""
+def _keypoint_columns(content: dict[str, Any], path: Path) -> int:
+    """Columns of key points that follow the box in each row, by ``kpt_shape: [points, values]``; usually none."""
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return 0
+    if not isinstance(shape, list) or len(shape) != 2 or not all(type(n) is int and 0 < n < 1000 for n in shape):
+        raise DataError(f"{path}: kpt_shape is {shown(shape)}, not [points, 2 or 3]; correct it or leave it out")
+    return shape[0] * shape[1]
+
+
+def _root(content: dict[str, Any], path: Path, notebook: Notebook | None) -> Path:
+    """The folder that ``path`` names, relative to the data file; a note when it lies elsewhere."""
     stated = content.get("path")
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return path.parent.parent if path.parent.name.lower() == "labels" else path.parent
     if stated in (None, ""):
         return path.parent
-    root = Path(os.path.normpath(path.parent / str(stated)))
+    root = Path(os.path.normpath(path.parent / _text(stated, "path", path).replace("\\", "/")))
     if not os.path.isdir(root):
-        raise DataError(f"{path}: path {str(stated)!r} means the folder {root}, which does not exist; correct it")
-    if not root.resolve().is_relative_to(path.parent.resolve()):
+        raise DataError(
+            f"{path}: path {shown(stated)} means the folder {shortened(str(root))}, which does not exist; correct it"
+        )
+    if notebook is not None and not root.resolve().is_relative_to(path.parent.resolve()):
         notebook.add("note", str(path), f"its path leads to another folder: {root}")
     return root
 
 
-def _entries(content: dict[str, Any], split: str) -> list[str]:
+def _text(value: object, key: str, path: Path) -> str:
+    """A path that stands in a data file."""
+    if not isinstance(value, str) or not value.strip() or len(value) > 4000 or "\0" in value or not is_text(value):
+        raise DataError(f"{path}: {key} is {shown(value)}, not a path; correct it")
+    return value.strip()
+
+
+def _entries(content: dict[str, Any], split: str, path: Path) -> list[str]:
     value = content.get(split)
-    return [str(v) for v in (value if isinstance(value, list) else [value] if value else [])]
+    return [_text(v, split, path) for v in (value if isinstance(value, list) else [value] if value else [])]
 
 
 def _list_images(
     content: dict[str, Any], path: Path, root: Path, split: str | None, images: Path | None, notebook: Notebook
-) -> list[Path]:
-    if images is not None:
-        return images_below(images)
-    entries: list[tuple[str, str]] = []
-    for key in _SPLITS if split is None else (split,):
-        entries += [(key, entry) for entry in _entries(content, key)]
+) -> tuple[list[Path], set[str]]:
+    """The images of a split or of all, and the text files that list images."""
+    keys = [key for key in (*yolo_splits(path), _ALL) if key in content]
+    entries = [(key, entry) for key in keys for entry in _entries(content, key, path)]
+    places = {pair: _place(pair[1], f"{path} {pair[0]}", root) for pair in entries}
+    lists = {os.path.normpath(place) for place, _ in places.values() if place.suffix == ".txt"}
+    parts = len({key for key, _ in entries})
+    entries = [(key, entry) for key, entry in entries if split in (None, key)]
+    if images is not None and split is None:
+        return images_below(images, notebook), lists
     if not entries:
         raise DataError(f"{path}: names no images; add train and val, each a folder of images")
     found: dict[Path, str] = {}
     for key, entry in entries:
-        place = _place(entry, key, path, root)
-        where = f"{path} {key}"
-        if split is None and not place.exists():
-            notebook.add("note", where, f"{place} does not exist; left out")
-            continue
-        for image in _images_at(place, where, root):
+        (place, note), where = places[key, entry], f"{path} {key}"
+        if images is not None:
+            if place.suffix != ".txt":
+                place, note = _part_of(images, entry, key, parts, where), ""
+            elif place.is_file():
+                found |= dict.fromkeys(_listed_in(place, images), key)
+                continue
+        if not place.exists():
+            if split is None:
+                notebook.add("note", where, f"{place} does not exist; left out")
+                continue
+            there = [f"{k} ({p})" for (k, _), (p, _) in places.items() if p.exists()]
+            outside = "" if place.is_relative_to(root) else f" lies outside the data set's folder {root} and"
+            raise DataError(
+                f"{where}: {place}{outside} does not exist, "
+                + (f"while these parts do: {', '.join(there)}; " if there else "as do the other parts; ")
+                + f"correct the path, or remove {key} from the file"
+            )
+        if note:
+            notebook.add("note", where, note)
+        for image in _images_at(place, where, root, notebook):
             if image in found and (split is not None or found[image] == key):
                 notebook.add("duplicate", str(image), f"listed more than once under {key}")
             found.setdefault(image, key)
     if not found:
         raise DataError(f"{path}: no images in {', '.join(v for _, v in entries)} of {root}; correct the folders")
-    return list(found)
+    return list(found), lists
 
 
-def _place(entry: str, key: str, path: Path, root: Path) -> Path:
-    where = f"{path} {key}"
-    absolute = Path(os.path.normpath(entry))
-    if absolute.is_absolute() and absolute.is_relative_to(root.absolute()):
-        return absolute
-    trimmed = entry.replace("\\", "/")
+def _part_of(images: Path, entry: str, key: str, parts: int, where: str) -> Path:
+    """The folder of a part within the folder of all images; that folder itself where there is one part only."""
+    moved = relocated(images, entry.replace("\\", "/"))
+    if moved is not None and moved.is_dir():
+        return moved
+    if (images / key).is_dir():
+        return images / key
+    if parts == 1:
+        return images
+    raise DataError(
+        f"{where}: the folder of images {images} has no folder for this part; give it one called {key}, or name its "
+        "images in a text file"
+    )
+
+
+def _listed_in(place: Path, images: Path) -> list[Path]:
+    """The images of a list within the folder of all images."""
+    found: list[Path] = []
+    for number, line in enumerate(read_text(place).splitlines(), 1):
+        if line.strip():
+            image = relocated(images, line.strip())
+            if image is None:
+                raise DataError(f"{place} line {number}: {shown(line.strip())} is not in {images}; correct it")
+            found.append(image)
+    return found
+
+
+def _place(entry: str, where: str, root: Path) -> tuple[Path, str]:
+    """The folder or list that an entry of a data file means, which may not exist, and what is to be said of it."""
+    plain = entry.replace("\\", "/")
+    trimmed = plain
     while trimmed.startswith("../"):
         trimmed = trimmed.removeprefix("../")
     # A widespread exporter writes `train: ../train/images` for a folder that lies beside the YAML file.
-    if trimmed != entry and trimmed and os.path.isdir(root / trimmed):
-        return inside(root, trimmed, where)
-    return inside(root, entry, where)
+    if trimmed != plain and trimmed and os.path.isdir(root / trimmed):
+        return inside(root, trimmed, where), ""
+    place = Path(plain) if PureWindowsPath(plain).drive else Path(os.path.normpath(root / plain))
+    if place.is_relative_to(os.path.abspath(root)) or place.is_relative_to(root):
+        if not place.exists() and (moved := relocated(root, plain)) is not None:
+            return moved, f"{place} does not exist; {moved} is taken"
+        return place, ""
+    if place.is_dir() or (place.suffix == ".txt" and place.is_file()):
+        return place, f"its images lie in another folder: {place}"
+    moved = relocated(root, plain)
+    if moved is not None and (moved.is_dir() or moved.suffix == ".txt"):
+        return moved, f"{place} does not exist; {moved} is taken"
+    return place, ""
 
 
-def _images_at(place: Path, where: str, root: Path) -> list[Path]:
+def _images_at(place: Path, where: str, root: Path, notebook: Notebook) -> list[Path]:
     if place.is_dir():
-        return images_below(place)
+        return images_below(place, notebook)
     if not place.is_file() or place.suffix != ".txt":
-        raise DataError(f"{where}: {place} is neither a folder of images nor a .txt file that lists them; correct it")
+        outside = "" if place.is_relative_to(root) else f" lies outside the data set's folder {root} and"
+        raise DataError(
+            f"{where}: {place}{outside} is neither a folder of images nor a .txt file that lists them; correct it"
+        )
     listed: list[Path] = []
+    outside = moved_lines = 0
     for number, line in enumerate(read_text(place).splitlines(), 1):
         name, spoken = line.strip(), f"{place} line {number}"
         if not name:
             continue
-        absolute = Path(os.path.normpath(name))
-        if absolute.is_absolute() and absolute.is_relative_to(root.absolute()):
-            listed.append(root / absolute.relative_to(root.absolute()))
+        plain = name.replace("\\", "/")
+        path = Path(os.path.normpath(root / plain)) if is_text(plain) and "\0" not in plain else root
+        beside = Path(os.path.normpath(place.parent / plain)) if path is not root else root
+        if path.is_relative_to(root) and path != root and path.is_file():
+            listed.append(path)
+        elif beside != root and beside.is_relative_to(root) and beside.is_file():
+            listed.append(beside)
+        elif (moved := relocated(root, plain)) is not None:
+            moved_lines += 1
+            listed.append(moved)
+        elif is_image(path.name) and path.is_file():
+            outside += 1
+            listed.append(path)
         else:
             listed.append(inside(root, name, spoken))
+    if outside:
+        notebook.add("note", str(place), f"{outside} of its images lie outside the folder {root}")
+    if moved_lines:
+        notebook.add("note", str(place), f"{moved_lines} of its lines begin with a folder that is not here; left out")
     return listed
 
 
-def _label_of(image: Path, root: Path) -> Path:
-    parts = list(image.with_suffix(".txt").parts)
-    first = len(root.parts) if image.is_relative_to(root) else 0
-    for i in range(len(parts) - 2, first - 1, -1):
-        if parts[i] == "images":
-            parts[i] = "labels"
-            break
-    return Path(*parts)
-
-
-def _is_label(path: Path, content: dict[str, Any], root: Path) -> bool:
-    """Whether a text file among labels is one, and not a list of images or classes that lies beside the images."""
-    lists = {os.path.normpath(root / entry) for split in _SPLITS for entry in _entries(content, split)}
-    return path.stem not in ("classes", "README", "readme") and os.path.normpath(path) not in lists
-
-
 def _read_label(
-    path: Path, size: tuple[int, int], file_names: Sequence[str], index: dict[str, int], notebook: Notebook
+    path: Path,
+    size: tuple[int, int],
+    file_names: Sequence[str],
+    index: dict[str, int],
+    keypoints: int,
+    notebook: Notebook,
 ) -> list[RawObject]:
     h, w = size
     objects: list[RawObject] = []
+    polygons = 0
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         where, columns = f"{path} line {number}", line.split()
-        if len(columns) != 5:
-            polygon = len(columns) > 6 and len(columns) % 2 == 1
-            mend = "this is a polygon: convert it to a box" if polygon else "correct it"
-            raise DataError(f"{where}: {len(columns)} columns, but a row has 5 (class cx cy w h); {mend}")
+        is_polygon = len(columns) != 5 + keypoints and len(columns) > 6 and len(columns) % 2 == 1
+        if len(columns) not in (5, 5 + keypoints) and not is_polygon:
+            mend = "a sixth is the score of a prediction; " if len(columns) == 6 else ""
+            raise DataError(f"{where}: {len(columns)} columns, but a row has 5 (class cx cy w h); {mend}correct it")
         values = [finite_number(c) for c in columns]
         if any(v is None for v in values):
-            raise DataError(f"{where}: {line.strip()!r} holds something that is no finite number; correct the row")
-        number_of_class, cx, cy, bw, bh = (v for v in values if v is not None)
-        if max(abs(cx), abs(cy), abs(bw), abs(bh)) > _LARGEST_FRACTION:
-            raise DataError(f"{where}: {line.strip()!r} seems to be in pixels; divide by the image's width and height")
+            raise DataError(f"{where}: {shown(line.strip())} holds something that is no finite number; correct the row")
+        number_of_class, *numbers = (v for v in values if v is not None)
+        numbers = numbers if is_polygon else numbers[:4]
+        if max(map(abs, numbers)) > _LARGEST_FRACTION:
+            raise DataError(
+                f"{where}: {shown(line.strip())} seems to be in pixels; divide by the image's width and height"
+            )
         if number_of_class % 1 or not 0 <= number_of_class < len(file_names):
             raise DataError(
-                f"{where}: class {columns[0]} is not an index from 0 to {len(file_names) - 1}; correct it or add a name"
+                f"{where}: class {shortened(columns[0], 40)} is not an index from 0 to {len(file_names) - 1}; correct "
+                "it or add a name"
             )
         name = file_names[int(number_of_class)]
         if name not in index:
             with notebook.guard(where):
                 raise unknown_class(name, where, list(index))
             continue
-        box = ((cx - bw / 2) * w, (cy - bh / 2) * h, (cx + bw / 2) * w, (cy + bh / 2) * h)
+        if is_polygon:
+            polygons += 1
+            xs, ys = numbers[0::2], numbers[1::2]
+            box = (min(xs) * w, min(ys) * h, max(xs) * w, max(ys) * h)
+        else:
+            cx, cy, bw, bh = numbers
+            box = ((cx - bw / 2) * w, (cy - bh / 2) * h, (cx + bw / 2) * w, (cy + bh / 2) * h)
         objects.append(RawObject(f"line {number}", box, index[name]))
+    if polygons:
+        notebook.add("polygon", str(path), f"{polygons} of {len(objects)} rows are polygons")
     return objects

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
-from yolojax import zoo
+from yolojax.config import MOST
 from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.export.running import SUFFIXES, Runtime, load_exported
 from yolojax.paths import FOREIGN, user_path
+from yolojax.settings import shown
 from yolojax.weights.class_names import read_class_names
-from yolojax.weights.released import fit_tree, load_description, load_weights
+from yolojax.weights.released import TEXT, WEIGHTS, fit_tree, load_description, load_weights
 
 _WANTED = (
     "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, a .pt or .pth "
@@ -76,7 +77,7 @@ def load_detector(
         raise ConfigError(f"which detector? {_WANTED}")
     if parts and detector is not None:
         raise ConfigError("give either parts or the whole detector")
-    if any(file.suffix.lower() in SUFFIXES for file in files):
+    if is_exported(files):
         if parts or detector is not None:
             raise ConfigError(f"{files[0]}: an exported file has no parts of your own; edit the record with _replace")
         return _load_exported(files, size, dtype, runtime)
@@ -99,6 +100,29 @@ def model_files(paths: Iterable[ModelPath]) -> list[Path]:
     return [user_path(path) for several in lists for path in several]
 
 
+def is_exported(files: Iterable[Path]) -> bool:
+    """Whether these files hold a program that is run as it is, and not weights."""
+    return any(file.suffix.lower() in SUFFIXES for file in files)
+
+
+def content_files(paths: Iterable[ModelPath]) -> list[Path]:
+    """All files that make the detector that `load_detector` loads from these paths.
+
+    Raises `CheckpointError` and `ConfigError` as it does, where there is no such detector.
+    """
+    files = model_files(paths)
+    if not files:
+        raise ConfigError(f"which detector? {_WANTED}")
+    if not _published(files):
+        folder = released_folder(files[0])
+        return [path for name in (WEIGHTS, TEXT) if (path := folder / name).is_file()]
+    suffixes = {file.suffix.lower(): file for file in files}
+    for own, other in ((".cfg", ".weights"), (".weights", ".cfg")):
+        if own in suffixes and other not in suffixes:
+            files.append(suffixes[own].with_suffix(other))
+    return files
+
+
 def load_origin(*paths: ModelPath) -> dict[str, Any]:
     """What a released detector says about itself: training, numbers, versions. It is empty for published files.
 
@@ -107,8 +131,7 @@ def load_origin(*paths: ModelPath) -> dict[str, Any]:
     files = model_files(paths)
     if not files:
         raise ConfigError(f"which detector? {_WANTED}")
-    exported = any(file.suffix.lower() in SUFFIXES for file in files)
-    return {} if exported or _published(files) else load_description(released_folder(files[0]))
+    return {} if is_exported(files) or _published(files) else load_description(released_folder(files[0]))
 
 
 def _network_dtype(dtype: DTypeLike) -> DTypeLike:
@@ -137,6 +160,8 @@ def with_input_size(detector: Detector, size: Size) -> Detector:
         pixels = []
     if len(pixels) != (2 if isinstance(size, Iterable) else 1):
         raise ConfigError(f"size = {size!r}: give whole pixels, one number or (height, width)")
+    if max(pixels) > MOST["model.size"]:
+        raise ConfigError(f"size = {shown(size)}: give at most {MOST['model.size']:,} pixels")
     if len(pixels) == 1:
         longer = max(spec.input_size)
         kept = (max(1, round(side * pixels[0] / longer / stride)) * stride for side in spec.input_size)
@@ -158,6 +183,8 @@ def _published(files: Iterable[Path]) -> bool:
 def _load_released(
     path: Path, dtype: DTypeLike, parts: Mapping[str, Callable[..., Any]] | None, detector: Detector | None
 ) -> tuple[Detector, Variables]:
+    from yolojax import zoo  # slow to import, and a predictor that was kept does not need it
+
     folder = released_folder(path)
     description = load_description(folder)["detector"]
     try:
@@ -193,6 +220,8 @@ def _load_exported(
 
 
 def _load_published(files: Sequence[Path], dtype: DTypeLike) -> tuple[Detector, Variables]:
+    from yolojax import zoo
+
     by_suffix: dict[str, Path] = {}
     for file in files:
         suffix = ".names" if file.suffix.lower() == ".txt" else file.suffix.lower()

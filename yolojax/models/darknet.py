@@ -121,17 +121,29 @@ class Convolution(nn.Module):
         return ACTIVATIONS[OUR_NAMES[layer.activation]](x) if self.activate else x
 
 
+def fit_term(x: Float[Array, "B h w c"], shape: tuple[int, ...]) -> Float[Array, "B H W C"]:
+    """A term of a ``[shortcut]`` on the map ``shape = (H, W, C)`` to which it is added, zero where it has no value.
+
+    Channels are shared as far as there are. Of a larger map every ``w // W``-th place counts; the values of a smaller
+    one go to every ``W // w``-th (Darknet's ``shortcut_cpu``).
+    """
+    height, width, channels = shape
+    stride, sample = max(1, x.shape[2] // width), max(1, width // x.shape[2])
+    x = x[:, ::stride, ::stride, :channels][:, :height, :width]
+    gaps = [(n, (m - 1) * sample + 1) for n, m in ((height, x.shape[1]), (width, x.shape[2]))]
+    inner = [(0, n - reach, sample - 1) for n, reach in gaps]
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *inner, (0, channels - x.shape[3], 0)))
+
+
 class WeightedSum(nn.Module):
     """A ``[shortcut]`` layer: the sum of its inputs by the channels of the first, by choice with trained factors."""
 
     layer: Shortcut
 
     @nn.compact
-    def __call__(self, inputs: list[Float[Array, "B H W _c"]]) -> Float[Array, "B H W C"]:
+    def __call__(self, inputs: list[Float[Array, "B _h _w _c"]]) -> Float[Array, "B H W C"]:
         channels = inputs[0].shape[-1]
-        terms = [
-            jnp.pad(x[..., :channels], ((0, 0), (0, 0), (0, 0), (0, max(0, channels - x.shape[-1])))) for x in inputs
-        ]
+        terms = [fit_term(x, inputs[0].shape[1:]) for x in inputs]
         if self.layer.weights != "none":
             shape = (len(terms), channels) if self.layer.weights == "per_channel" else (len(terms),)
             factors = self.param("factors", nn.initializers.ones, shape, jnp.float32)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from yolojax.config import DataConfig, ModelConfig, TrainConfig, changed_settings
 from yolojax.data import Dataset, InputImages, Sampler, make_sampler, open_input_images, open_splits, take_fraction
+from yolojax.data.check import repeated_objects
 from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError, DataError
 from yolojax.eval.inputs import read_ground_truth
@@ -39,12 +40,13 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
             config.path,
             train_split=config.train_split,
             val_split=config.val_split,
+            images=config.images,
             fraction=config.fraction,
             skip_bad=config.skip_bad,
             seed=seed,
         )
     else:
-        check_untouched(config, ("path", "train_split", "val_split", "skip_bad"), "data")
+        check_untouched(config, ("path", "train_split", "val_split", "images", "skip_bad"), "data")
         given = given if isinstance(given, tuple) else (given, None)
         if len(given) != 2 or not isinstance(given[0], Dataset) or not isinstance(given[1], Dataset | None):
             raise ConfigError("data: give a Dataset, or a pair (train, val) of them, whose second may be None")
@@ -62,8 +64,19 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
     for dataset in (train, val):
         if dataset is not None and dataset.summary.findings:
             reporter.say(f"{dataset.split or 'data'}: {dataset.summary.text(limit=3)}")
+    crowd = sum(int(record.crowd.sum()) for record in train.records)
     if not train.object_count:
         raise DataError("the training images hold no object at all; there is nothing to learn from")
+    if crowd == train.object_count:
+        raise DataError(
+            f"all {crowd} objects of the training images are crowd regions or difficult ones (iscrowd, ignore, "
+            "difficult), which training leaves out; there is nothing to learn from. Exports of masks mark every object "
+            "so: set iscrowd to 0"
+        )
+    if (repeated := repeated_objects(train.records)) > 0.05 * train.object_count:
+        reporter.say(
+            f"{repeated} of {train.object_count} training objects repeat another of the same class and box exactly"
+        )
     if val is not None:
         read_ground_truth(val.to_coco())
     return DataPair(train, val)

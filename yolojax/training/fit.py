@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from yolojax.training.data import GivenData, load_input_images
 from yolojax.training.initialise import Weights, load_init, start_from
 from yolojax.training.preparation import Preparation, prepare
 from yolojax.training.programs import example_batch
-from yolojax.training.run_directory import RunDirectory, check_same_given, describe_given, resumed_config
+from yolojax.training.run_directory import RunDirectory, check_same_given, describe_given, hold_run, resumed_config
 from yolojax.training.run_state import RunState, restore_run
 from yolojax.training.step import HyperAt
 from yolojax.training.trainer import Trainer, steps_per_epoch
@@ -86,28 +87,33 @@ def fit(
     config, out = check(config), user_path(out)
     # Of several processes the first writes and speaks; the others only compute.
     reporter = reporter if reporter is not None and is_first() else Quiet()
-    if resume:
-        config = resumed_config(out, config, data=data, detector=detector, hyper=hyper)
-    elif is_first():
-        RunDirectory.check_free(out)
-    # Weights that cannot be read are found before the data are read.
-    weights = load_init(config.init) if config.init is not None and not resume else None
+    with contextlib.ExitStack() as held:
+        if resume:
+            held.enter_context(hold_run(out, is_first()))
+            config = resumed_config(out, config, data=data, detector=detector, hyper=hyper)
+        elif is_first():
+            RunDirectory.check_free(out)
+        # Weights that cannot be read are found before the data are read.
+        weights = load_init(config.init) if config.init is not None and not resume else None
 
-    callbacks = (EvaluationReport(reporter), Pictures(), *callbacks)
-    run = prepare(config, reporter, data=data, detector=detector, hyper_at=hyper, keep_states=reads_state(callbacks))
-    given = describe_given(run.data if data is not None else None, detector, hyper)
-    if resume:
-        check_same_given(out, given)
-    trainer = open_trainer(
-        run, out, given, weights, resume=resume, callbacks=callbacks, reporter=reporter, started=started
-    )
-    with trainer:
-        for epoch in trainer.epochs():
-            for done in trainer.steps(epoch):
-                trainer.record(done)
-            trainer.stop_if_asked()
-            trainer.end_epoch(epoch)
-    variables, evaluation = trainer.finish()
+        callbacks = (EvaluationReport(reporter), Pictures(), *callbacks)
+        keep = reads_state(callbacks)
+        run = prepare(config, reporter, data=data, detector=detector, hyper_at=hyper, keep_states=keep)
+        given = describe_given(run.data if data is not None else None, detector, hyper)
+        if resume:
+            check_same_given(out, given)
+        trainer = open_trainer(
+            run, out, given, weights, resume=resume, callbacks=callbacks, reporter=reporter, started=started
+        )
+        if not resume:
+            held.enter_context(hold_run(out, is_first()))
+        with trainer:
+            for epoch in trainer.epochs():
+                for done in trainer.steps(epoch):
+                    trainer.record(done)
+                trainer.stop_if_asked()
+                trainer.end_epoch(epoch)
+        variables, evaluation = trainer.finish()
     result = evaluation.result if evaluation is not None else None
     return Run(out, run.detector, variables, result, trainer.seconds, run.step.count)
 

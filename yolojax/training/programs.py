@@ -15,7 +15,7 @@ from yolojax.config import TrainConfig
 from yolojax.data import InputImages, free_memory
 from yolojax.detector import Detector
 from yolojax.errors import ConfigError
-from yolojax.processor.platform import for_platform
+from yolojax.processor.platform import compiler_options, for_platform
 from yolojax.progress import Reporter
 from yolojax.sharding.devices import Devices
 from yolojax.structures import Batch, Hyper
@@ -90,7 +90,7 @@ class Programs:
         """Compiles for these shapes (arrays or `jax.ShapeDtypeStruct`); returns the `memory` of the program."""
         started, key = time.monotonic(), _shapes(batch)
         if key not in self._compiled:
-            compiled = self._step.lower(state, batch, hyper).compile()
+            compiled = self._step.lower(state, batch, hyper).compile(compiler_options(self._devices.platform))
             self._compiled[key], self._memory[key] = compiled, _memory(compiled)
             self.seconds += time.monotonic() - started
         return self._memory[key]

@@ -6,10 +6,12 @@ detections.json  checkpoints/  best/  report/index.html  report/report.md  repor
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,11 @@ from yolojax.training.data import DataPair
 from yolojax.training.step import HyperAt
 from yolojax.weights.released import save_released
 from yolojax.zoo.parts import qualified_name
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 GIVEN = "given"
 """The entry of ``config.json`` that says what `fit` was given as arguments in place of settings."""
@@ -123,6 +130,33 @@ class RunDirectory:
         writer.writeheader()
         writer.writerows(self.rows)
         write_whole(self.folder / "results.csv", text.getvalue(), advice="free space and resume")
+
+
+@contextlib.contextmanager
+def hold_run(folder: Path, writes: bool = True) -> Iterator[None]:
+    """Keeps other processes from training in a run directory for the time of a ``with`` block.
+
+    The lock lies on ``config.json``, which no run writes again; the system releases it when the process ends, however
+    it ends. Where a file system knows no locks, nothing is held. Of the processes of one job only the first, which
+    writes, holds the directory.
+
+    Raises:
+      ConfigError: another process holds the directory.
+    """
+    if not writes or fcntl is None:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context((folder / "config.json").open("rb"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{folder} is being trained in by another process; wait for it, or stop it and resume"
+            ) from error
+        except OSError:  # no such file, which is said elsewhere, or no locks on this file system
+            pass
+        yield
 
 
 def describe_given(data: DataPair | None, detector: Detector | None, hyper: HyperAt | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from yolojax.errors import CheckpointError
+from yolojax.errors import CheckpointError, shown
 from yolojax.paths import user_path
 
 
@@ -15,6 +15,8 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     Raises:
       CheckpointError: the file cannot be read as UTF-8, holds no name or an empty line, or names a class twice.
     """
+    if user_path(path).exists() and not user_path(path).is_file():  # a named pipe would be waited for
+        raise CheckpointError(f"{path}: class names cannot be read (it is no ordinary file); give a UTF-8 text file")
     try:
         text = user_path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -32,6 +34,6 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     for number, name in enumerate(names, 1):
         if first.setdefault(name, number) != number:
             raise CheckpointError(
-                f"{path}, line {number}: {name!r} is also the class of line {first[name]}; rename one"
+                f"{path}, line {number}: {shown(name)} is also the class of line {first[name]}; rename one"
             )
     return tuple(names)

@@ -57,6 +57,8 @@ __all__ = [
 LayerArrays = dict[int, dict[str, Float32[np.ndarray, "..."]]]
 """Arrays by the number of their layer and their name in the table above."""
 
+_SMALLEST_NORMAL = float(np.finfo(np.float32).smallest_normal)
+
 
 class Header(NamedTuple):
     """The head of a file; the default is what Darknet writes today."""
@@ -141,8 +143,11 @@ def read_stored(path: str | Path, stored: Sequence[Stored], title_of: Callable[[
 
     Raises:
       CheckpointError: the file cannot be read; it is shorter than the network (naming the layer that ran short) or
-        longer (saying by how much); a value is not finite or a variance is negative (naming the layer).
+        longer (saying by how much); a value is not finite or a variance is negative (naming the layer). A variance
+        that is negative by less than the smallest normal float32 counts as 0.
     """
+    if user_path(path).exists() and not user_path(path).is_file():  # a named pipe would be waited for
+        raise CheckpointError(f"{path}: cannot be read (it is no ordinary file); give a Darknet .weights file")
     try:
         content = user_path(path).read_bytes()
     except OSError as error:
@@ -162,6 +167,8 @@ def read_stored(path: str | Path, stored: Sequence[Stored], title_of: Callable[[
         values = np.frombuffer(content, "<f4", count, start).astype(np.float32)
         transposed = len(shape) == 2 and name == "kernel" and header.transposed
         values = np.ascontiguousarray(values.reshape(shape[::-1]).T) if transposed else values.reshape(shape)
+        if name == "var":  # a published file holds -7e-44, which Darknet and OpenCV take for the 0 that it is to them
+            values = np.where((values < 0) & (values > -_SMALLEST_NORMAL), np.float32(0), values)
         finite = bool(np.isfinite(values).all())
         if not finite or (name == "var" and values.min() < 0):
             raise CheckpointError(

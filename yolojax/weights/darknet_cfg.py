@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from yolojax.errors import ConfigError
+from yolojax.errors import ConfigError, shortened
 from yolojax.paths import user_path
 from yolojax.weights.darknet_layers import (
     ACTIVATIONS,
@@ -48,6 +48,8 @@ _NAMED_ACTIVATIONS = {name: name for name in ACTIVATIONS}
 
 def read_cfg(path: str | Path) -> Cfg:
     """The network that a ``.cfg`` file describes; raises `ConfigError` as `parse_cfg` does, or if it cannot be read."""
+    if user_path(path).exists() and not user_path(path).is_file():  # a named pipe would be waited for
+        raise ConfigError(f"{path}: cannot be read (it is no ordinary file); give a Darknet .cfg file")
     try:
         content = user_path(path).read_bytes()
     except OSError as error:
@@ -69,22 +71,24 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
         raise ConfigError(f"{source}: line {first.line}: begins with [{first.name}]; a .cfg begins with [net]")
     if len(rest) > MOST_LAYERS:
         raise ConfigError(f"{source}: {len(rest)} layers; at most {MOST_LAYERS} are read")
-    width, height, letter_box = _net(Options(first, source))
-    layers: list[Layer] = []
-    for number, section in enumerate(rest):
+    for number, section in enumerate(rest):  # what cannot be built is said before what is merely not understood
         if section.name not in _SECTIONS:
             raise ConfigError(
-                f"{source}: line {section.line}: layer {number} [{section.name}] is not supported; known are "
-                f"{', '.join(_SECTIONS)}"
+                f"{source}: line {section.line}: layer {number} [{shortened(section.name, 40)}] is not supported; "
+                f"known are {', '.join(_SECTIONS)}"
             )
-        options = Options(section, source)
+    read = [Options(section, source) for section in sections]
+    width, height, letter_box = _net(read[0])
+    layers: list[Layer] = []
+    for number, (section, options) in enumerate(zip(rest, read[1:], strict=True)):
         layers.append(_SECTIONS[section.name](options, number, layers))
-        options.finish()
         if number and isinstance(layers[-2], Prediction) and number - 1 in sources_of(tuple(layers), number):
             raise ConfigError(
                 f"{source}: line {section.line}: layer {number} [{section.name}] would read the boxes of layer "
                 f"{number - 1}; put a [route] before it that names what it reads"
             )
+    for options in read:
+        options.finish()
     cfg = Cfg(width, height, letter_box, tuple(layers))
     if not cfg.detections:
         raise ConfigError(f"{source}: has no [yolo], [region] or [detection] layer; a detector needs one")
@@ -105,7 +109,6 @@ def _net(options: Options) -> tuple[int, int, bool]:
     options.unsupported(channels=3, time_steps=1)
     options.text("inputs")
     letter_box = options.flag("letter_box")
-    options.finish()
     return width, height, letter_box
 
 
@@ -263,7 +266,7 @@ def _anchors(options: Options, mask: list[int] | None, high: float) -> tuple[tup
     values = options.reals("anchors")
     if values is None:
         raise options.fail("anchors", "widths and heights of the anchor boxes")
-    if len(values) != 2 * total:
+    if len(values) < 2 * total:  # Darknet reads as many as it needs; a published file lists more
         raise options.fail("anchors", f"num={total} needs {2 * total} values, here are {len(values)}")
     if not all(0 < value <= high for value in values):
         raise options.fail("anchors", f"sides must be above 0 and at most {high:g}")

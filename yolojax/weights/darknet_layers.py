@@ -40,6 +40,8 @@ class Convolutional:
 class Shortcut:
     """The layer before plus each of ``sources``, by their first channels where they have more (or fewer) of them.
 
+    Maps may differ in size by one factor (ResNets): every second place of a map of twice the size counts.
+
     ``weights``: one trained factor for each term, or one for each term and channel; ``normalisation`` is how these
     factors are brought to a sum of 1.
     """

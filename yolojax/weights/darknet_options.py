@@ -30,7 +30,7 @@ TRAINING = {
         sequential_subdivisions try_fix_nan loss_scale dynamic_minibatch optimized_memory workspace_size_limit_MB
         use_cuda_graph weights_reject_freq equidistant_point badlabels_rejection_percentage adversarial_lr attention
         num_sigmas_reject_badlabels max_chart_loss sgdr_cycle sgdr_mult contrastive contrastive_jit_flip
-        contrastive_color unsupervised show_receptive_field
+        contrastive_color unsupervised show_receptive_field seen max_epochs
     """),
     "convolutional": _words("dot angle grad_centr"),
     "yolo": _words("""
@@ -48,6 +48,8 @@ TRAINING = {
 }
 """Keys that steer Darknet's training or its own drawing, by section. They are read over, knowingly: no value that a
 network computes depends on them."""
+
+_LONGEST_NUMBER = 100
 
 
 class Options:
@@ -102,8 +104,16 @@ class Options:
                 raise self.fail(key, f"not supported; only {key}={neutral} is")
 
     def finish(self) -> None:
-        """Raises `ConfigError` for the first key that is neither read nor one of training."""
+        """Raises `ConfigError` for the first key that is neither read nor one of training, or that is given twice with
+        different values; of a key of training, which nothing depends on, the first value counts."""
         training = TRAINING.get(self.section.name, frozenset()) | LAYER_TRAINING
+        for key, option in self.section.repeated.items():
+            if key not in training:
+                first = self.section.options[key]
+                raise ConfigError(
+                    f"{self.source}: line {option.line}: {key}={shown(option.text)} contradicts "
+                    f"{key}={shown(first.text)} of line {first.line}; keep one"
+                )
         for key, option in self.section.options.items():
             if key not in self.known and key not in training:
                 near = difflib.get_close_matches(key, self.known | training, 1)
@@ -119,7 +129,7 @@ class Options:
         if text is None:
             return default
         try:
-            value = kind(_without_underscores(text))
+            value = kind(_plain(text))
         except ValueError:
             raise self.fail(key, f"give {what}") from None
         if not low <= value <= high or not math.isfinite(value):
@@ -131,7 +141,7 @@ class Options:
         if text is None:
             return None
         try:
-            values = [kind(_without_underscores(part)) for part in text.removesuffix(",").split(",")]
+            values = [kind(_plain(part)) for part in text.removesuffix(",").split(",")]
         except ValueError:
             raise self.fail(key, f"give {what}") from None
         if not all(math.isfinite(value) for value in values):
@@ -139,8 +149,9 @@ class Options:
         return values
 
 
-def _without_underscores(text: str) -> str:
-    """The text itself; raises `ValueError` for ``1_000``, which is a number to Python alone."""
-    if "_" in text:
+def _plain(text: str) -> str:
+    """The text itself; raises `ValueError` for ``1_000``, which is a number to Python alone, and for what no number is
+    as long as."""
+    if "_" in text or len(text) > _LONGEST_NUMBER:
         raise ValueError(text)
     return text

@@ -77,7 +77,12 @@ def _misfit(layer: Layer, inputs: list[Shape]) -> str | None:
     first, *others = inputs
     if isinstance(layer, Convolutional) and (first.channels % layer.groups or layer.filters % layer.groups):
         return f"{first.channels} channels and {layer.filters} filters cannot be split into {layer.groups} groups"
-    if isinstance(layer, Route | Shortcut | Sam):
+    if isinstance(layer, Shortcut):
+        for other in others:
+            ratios = {(first[i] // other[i], other[i] // first[i]) for i in (0, 1)}
+            if len(ratios) > 1:
+                return f"its inputs differ in size, and not by one factor: {first} and {other}"
+    if isinstance(layer, Route | Sam):
         for other in others:
             if other[:2] != first[:2]:
                 return f"its inputs differ in size: {first} and {other}"

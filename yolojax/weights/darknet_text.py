@@ -19,18 +19,23 @@ class Option(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section: its name without brackets, the line of its header, and its options by key."""
+    """A section: its name without brackets, the line of its header, and its options by key.
+
+    ``repeated`` holds what a key says that is given again with another value; of the two the first counts, as in
+    Darknet.
+    """
 
     name: str
     line: int
     options: dict[str, Option]
+    repeated: dict[str, Option]
 
 
 def split_sections(text: str, source: str) -> list[Section]:
     """All sections in order; ``source`` is the file's name for messages.
 
     Raises `ConfigError` with the line for text outside of a section, a line without ``=``, an empty key or value, a
-    character that is not ASCII outside of a comment, and a key given twice with different values.
+    character that is not ASCII outside of a comment.
     """
     sections: list[Section] = []
     for number, whole in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
@@ -44,7 +49,7 @@ def split_sections(text: str, source: str) -> list[Section]:
         if line.startswith("["):
             if not line.endswith("]") or len(line) < 3:
                 raise ConfigError(f"{where}: {shown(line)} is no section; write it as [name]")
-            sections.append(Section(line[1:-1], number, {}))
+            sections.append(Section(line[1:-1], number, {}, {}))
             continue
         key, equals, value = line.partition("=")
         if not equals or not key or not value:
@@ -53,10 +58,7 @@ def split_sections(text: str, source: str) -> list[Section]:
             raise ConfigError(f"{where}: {shown(line)} stands before the first section; a .cfg begins with [net]")
         options = sections[-1].options
         if key in options and options[key].text != value:
-            raise ConfigError(
-                f"{where}: {key}={shown(value)} contradicts {key}={shown(options[key].text)} of line "
-                f"{options[key].line}; keep one"
-            )
+            sections[-1].repeated.setdefault(key, Option(value, number))
         options.setdefault(key, Option(value, number))
     if not sections:
         raise ConfigError(f"{source}: holds no section; a .cfg begins with [net]")

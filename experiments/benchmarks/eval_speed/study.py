@@ -38,9 +38,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax.eval.accumulate import coco_numbers
 from yolojax.eval.bootstrap import bootstrap
 from yolojax.eval.coco import METRICS, evaluate_coco, read_both
+from yolojax.eval.weighted import coco_numbers
 
 RESULTS = Path(__file__).parent
 GOAL = 10.0

@@ -1,0 +1,235 @@
+"""Fields of JSON records as checked columns of arrays.
+
+Every check names the row that fails. The checks look at all values at once and search for the row only when one fails,
+because a list of results has up to millions of rows.
+"""
+
+import gc
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from yolojax.errors import YolojaxError
+
+Record = Mapping[str, Any]
+RowName = Callable[[int], str]
+"""From a position in a column to the words that name it in a message."""
+
+LARGEST = 1e9
+"""Coordinate; the areas of larger boxes lose their digits."""
+
+_COUNTED_KEYS = ("images", "annotations", "categories", "image_id", "category_id", "bbox", "score")
+"""Keys that `read_json` looks for twice in one object."""
+
+
+def read_json(path: str | PathLike[str], error: type[YolojaxError]) -> Any:
+    """A parsed JSON file; raises ``error`` with the path and the reason where that fails.
+
+    An object that has one of the keys of COCO's format twice is refused: JSON readers keep the last value in silence.
+    Where ``orjson`` is installed it reads the file, in a third of the time; what it refuses, ``json`` reads or
+    explains.
+    """
+    name = str(path)
+    if name.startswith(("http:/", "https:/", "s3:/", "gs:/", "ftp:/")):
+        raise error(f"{name} is an address, not a file; download it and give the path of the file")
+    try:
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as reason:
+        raise error(f"cannot read {path}: {getattr(reason, 'strerror', None) or reason}") from reason
+    try:
+        with _without_garbage_collection():
+            data = _parse(content)
+        _refuse_repeated_keys(content, data, name, error)
+        return data
+    except UnicodeDecodeError as reason:
+        raise error(f"{path} is not a JSON file: it is not UTF-8 text (byte {reason.start})") from reason
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{path} is not a JSON file: {_shortened(str(reason))}") from reason
+
+
+def _parse(content: bytes) -> Any:
+    try:
+        import orjson  # pyright: ignore[reportMissingImports]
+
+        return orjson.loads(content)
+    except (ImportError, ValueError):  # NaN, a byte order mark, integers of more than 64 bits, or no JSON at all
+        return json.loads(content.decode("utf-8-sig"))
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Parsing makes millions of objects and no cycles; the collector would visit them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _refuse_repeated_keys(content: bytes, data: Any, name: str, error: type[YolojaxError]) -> None:
+    """Counts the keys in the text and in what was read; only where they differ does a slower reader look for them."""
+    lists: list[Sequence[Any]] = [data] if isinstance(data, list) else []
+    found: dict[str, int] = dict.fromkeys(_COUNTED_KEYS, 0)
+    if isinstance(data, dict):
+        found |= {key: int(key in data) for key in _COUNTED_KEYS[:3]}
+        lists = [data[key] for key in ("annotations",) if isinstance(data.get(key), list)]
+    for records in lists:
+        if set(map(type, records)) - {dict}:
+            continue
+        for key in _COUNTED_KEYS[3:]:
+            found[key] += sum(map(dict.__contains__, records, itertools.repeat(key)))
+    if all(content.count(f'"{key}"'.encode()) == found[key] for key in _COUNTED_KEYS):
+        return
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(items)
+        if len(result) < len(items):
+            keys = [key for key, _ in items]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise error(f"{name}: one object has the key {_shortened(repr(twice))} more than once; keep one of them")
+        return result
+
+    json.loads(content.decode("utf-8-sig"), object_pairs_hook=pairs)
+
+
+def lists_of(data: Any, keys: Sequence[str], where: str, error: type[YolojaxError]) -> list[Sequence[Any]]:
+    """The named lists of a JSON object."""
+    if not isinstance(data, Mapping):
+        raise error(f"{where} must be an object with the lists {', '.join(keys)}, not a {type(data).__name__}")
+    for key in keys:
+        if not isinstance(data.get(key), Sequence) or isinstance(data[key], str):
+            raise error(f"{where} has no list '{key}'")
+    return [data[key] for key in keys]
+
+
+def column(records: Sequence[Any], key: str, name: RowName, error: type[YolojaxError]) -> list[Any]:
+    """One field of every record."""
+    values = optional_column(records, key)
+    missing = next((k for k, value in enumerate(values) if value is None), None)
+    if missing is not None:
+        raise error(f"{name(missing)} has no '{key}'")
+    return values
+
+
+def optional_column(records: Sequence[Any], key: str) -> list[Any]:
+    """One field of every record, None where it is missing."""
+    if set(map(type, records)) <= {dict}:
+        return [record.get(key) for record in records]
+    return [record.get(key) if isinstance(record, Mapping) else None for record in records]
+
+
+def id_column(records: Sequence[Any], key: str, name: RowName, error: type[YolojaxError]) -> list[Any]:
+    """One field of every record that is an id: an integer or a string (or any other finite number)."""
+    values = column(records, key, name, error)
+    if set(map(type, values)) <= {int, str}:
+        return values
+    for row, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, (int, str, float, np.number)):
+            raise error(f"{name(row)}: '{key}' must be an integer or a string, not {_shortened(repr(value))}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise error(f"{name(row)}: '{key}' is {value}; an id is an integer or a string")
+    return values
+
+
+def finite_column(
+    values: Sequence[Any] | np.ndarray, what: str, name: RowName, error: type[YolojaxError]
+) -> Float64[np.ndarray, " N"]:
+    """Float64 of plain finite numbers (a string that looks like one is refused: so would other tools)."""
+    array = _numeric(values)
+    has_bool = not isinstance(values, np.ndarray) and bool in set(map(type, values))
+    if array is None or array.ndim != 1 or has_bool:
+        bad = next(
+            k for k, v in enumerate(values) if isinstance(v, bool) or (one := _numeric([v])) is None or one.ndim != 1
+        )
+        raise error(f"{name(bad)}: {what} is not a number but {_shortened(repr(values[bad]))}")
+    if not np.isfinite(array).all():
+        bad = int(np.argmin(np.isfinite(array)))
+        raise error(f"{name(bad)}: {what} is {values[bad]}; only finite numbers can be evaluated")
+    return array
+
+
+def number_rows(
+    values: Sequence[Any] | np.ndarray, name: RowName, error: type[YolojaxError]
+) -> Float64[np.ndarray, "N 4"]:
+    """Four finite numbers for each row, none beyond `LARGEST`; in which format they are boxes is not asked here."""
+    array = _fours(values)
+    if array is None:
+        bad = next(k for k, v in enumerate(values) if (one := _numeric([v])) is None or one.shape[1:] != (4,))
+        raise error(f"{name(bad)}: 'bbox' must be four numbers x, y, w, h, not {_shortened(repr(values[bad]))}")
+    wrong = ~np.isfinite(array).all(1)
+    if wrong.any():
+        bad = int(np.argmax(wrong))
+        raise error(f"{name(bad)}: 'bbox' is {array[bad].tolist()}; only finite boxes can be evaluated")
+    wrong = (np.abs(array) > LARGEST).any(1)
+    if wrong.any():
+        bad = int(np.argmax(wrong))
+        raise error(f"{name(bad)}: 'bbox' is {array[bad].tolist()}; coordinates above 1e9 are of no image")
+    return array
+
+
+def check_sides(boxes: Float64[np.ndarray, "N 4"], name: RowName, error: type[YolojaxError]) -> None:
+    """Raises ``error`` where an xywh box has a negative width or height."""
+    wrong = (boxes[:, 2:] < 0).any(1)
+    if wrong.any():
+        bad = int(np.argmax(wrong))
+        raise error(
+            f"{name(bad)}: 'bbox' {boxes[bad].tolist()} has a negative width or height; is it x1, y1, x2, y2 "
+            "instead of x, y, w, h?"
+        )
+
+
+def flag_column(
+    records: Sequence[Record], key: str, name: RowName, error: type[YolojaxError]
+) -> Bool[np.ndarray, " N"]:
+    """One field of every record that is 0, 1, true or false; false where it is missing."""
+    values = optional_column(records, key)
+    for row, value in enumerate(values):
+        if value is not None and (not isinstance(value, int | float) or value not in (0, 1)):
+            raise error(f"{name(row)}: '{key}' is {_shortened(repr(value))}, not 0 or 1")
+    return np.array([bool(value) for value in values], bool)
+
+
+def few(values: Sequence[Any] | Iterator[Any] | dict[Any, Any]) -> str:
+    """The first five of some values, as text."""
+    shown = [_shortened(repr(value)) for value in itertools.islice(values, 6)]
+    return ", ".join(shown if len(shown) < 6 else [*shown[:5], "..."]) or "none"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else text[:80] + "..."
+
+
+def _fours(values: Sequence[Any] | np.ndarray) -> np.ndarray | None:
+    """Float64 ``[N, 4]``, or None where a row is not four numbers."""
+    if not len(values):
+        return np.empty((0, 4))
+    if isinstance(values, np.ndarray):
+        array = _numeric(values)
+        return array if array is not None and array.shape[1:] == (4,) else None
+    plain = set(map(type, values)) == {list} and set(map(len, values)) == {4}
+    if plain and set(map(type, itertools.chain.from_iterable(values))) <= {int, float}:
+        try:
+            return np.fromiter(itertools.chain.from_iterable(values), np.float64, 4 * len(values)).reshape(-1, 4)
+        except OverflowError:  # an integer of hundreds of digits
+            return None
+    array = _numeric(values)
+    return array if array is not None and array.shape[1:] == (4,) else None
+
+
+def _numeric(values: Sequence[Any] | np.ndarray) -> np.ndarray | None:
+    """Float64 array of the values, or None where they are ragged or not all numbers."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        return None
+    return array.astype(np.float64) if array.dtype.kind in "fiu" or array.size == 0 else None

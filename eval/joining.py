@@ -1,0 +1,317 @@
+"""How rows of a result file find their image, their class and their box: ids, names, and the conventions of writers.
+
+COCO's convention is the default everywhere. `ResultFormat` states another one; `yolojax.eval.mistakes` proposes it
+where the rows themselves give the evidence, and nothing is ever converted without being asked for.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from yolojax.errors import ConfigError, ResultError
+from yolojax.eval.columns import Record, RowName, few, id_column, lists_of
+
+Unknown = Literal["refuse", "count"]
+CategoryIds = Literal["given", "less-one", "plus-one", "from-zero", "from-one"]
+ImageIds = Literal["given", "names"]
+Scores = Literal["given", "percent", "logit"]
+
+BOX_FORMATS = ("xywh", "xyxy", "cxcywh", "yxhw", "yxyx", "xywhn", "xyxyn", "cxcywhn")
+_ON_SQUARE = re.compile(r"(letterbox|corner|stretch)(\d{1,5})")
+
+
+@dataclass(frozen=True)
+class ResultFormat:
+    """The conventions of a result file; the defaults are COCO's.
+
+    Attributes:
+      box: ``xywh`` (left, top, width, height in pixels), ``xyxy`` (two corners), ``cxcywh`` (centre and size), ``yxhw``
+        and ``yxyx`` (x and y swapped); the same with ``n`` at the end in parts of the image's width and height;
+        ``letterbox640``, ``corner640`` and ``stretch640`` (any size): xywh in pixels of a square input image onto which
+        the photo was scaled and centred, scaled and put into the top left corner, or stretched.
+      category_ids: ``given`` are the ground truth's; ``less-one`` and ``plus-one``: one is taken from them, or added;
+        ``from-zero`` and ``from-one``: positions among the ground truth's categories in the order of their ids.
+      image_ids: ``given`` are the ground truth's; with ``names`` an integer is the number in an image's file name.
+      scores: ``given`` in 0..1, in ``percent``, or ``logit`` (the sigmoid is taken).
+    """
+
+    box: str = "xywh"
+    category_ids: CategoryIds = "given"
+    image_ids: ImageIds = "given"
+    scores: Scores = "given"
+
+    def __post_init__(self) -> None:
+        square = _ON_SQUARE.fullmatch(self.box)
+        if self.box not in BOX_FORMATS and (square is None or int(square[2]) == 0):
+            raise ConfigError(
+                f"box format {self.box[:40]!r} is unknown; give one of {', '.join(BOX_FORMATS)}, or letterbox640, "
+                "corner640 or stretch640 (any size)"
+            )
+        for value, kind in ((self.category_ids, CategoryIds), (self.image_ids, ImageIds), (self.scores, Scores)):
+            if value not in get_args(kind):
+                raise ConfigError(f"{value!r} is unknown; give one of {', '.join(get_args(kind))}")
+
+    @property
+    def needs_sizes(self) -> bool:
+        """Whether boxes cannot be converted without the size of their image."""
+        return self.box.endswith("n") or _ON_SQUARE.fullmatch(self.box) is not None
+
+
+COCO_FORMAT = ResultFormat()
+
+
+def convert_boxes(
+    rows: Float64[np.ndarray, "*N 4"], box: str, sizes: Int64[np.ndarray, "*N 2"]
+) -> Float64[np.ndarray, "*N 4"]:
+    """Boxes of a format as xywh in pixels of the image, whose ``sizes`` are ``(height, width)``.
+
+    Inverted corners give negative sides, as they should: the caller refuses them.
+    """
+    square = _ON_SQUARE.fullmatch(box)
+    if square is not None:
+        return _from_square(rows, square[1], int(square[2]), sizes)
+    a, b, c, d = np.moveaxis(rows, -1, 0)
+    if box.startswith("y"):
+        a, b, c, d = b, a, d, c
+    layout = {"yxhw": "xywh", "yxyx": "xyxy"}.get(box, box.removesuffix("n"))
+    if layout == "xyxy":
+        c, d = c - a, d - b
+    elif layout == "cxcywh":
+        a, b = a - c / 2, b - d / 2
+    found = np.stack([a, b, c, d], axis=-1)
+    return found * np.concatenate([sizes[..., ::-1], sizes[..., ::-1]], axis=-1) if box.endswith("n") else found
+
+
+def _from_square(rows: np.ndarray, how: str, side: int, sizes: np.ndarray) -> np.ndarray:
+    height, width = np.moveaxis(np.maximum(sizes, 1).astype(np.float64), -1, 0)
+    if how == "stretch":
+        x, y = width / side, height / side
+        return rows * np.stack([x, y, x, y], axis=-1)
+    longest = np.maximum(height, width)
+    scale = longest / side  # pixels of the photo for a pixel of the square
+    zero = np.zeros_like(scale)
+    left, top = ((longest - width) / 2, (longest - height) / 2) if how == "letterbox" else (zero, zero)
+    return rows * scale[..., None] - np.stack([left, top, zero, zero], axis=-1)
+
+
+def convert_scores(scores: Float64[np.ndarray, " N"], how: Scores) -> Float64[np.ndarray, " N"]:
+    """Scores in 0..1."""
+    if how == "percent":
+        return scores / 100
+    return 1 / (1 + np.exp(-np.clip(scores, -700, 700))) if how == "logit" else scores
+
+
+def convert_category_ids(keys: list[Any], how: CategoryIds, ids: Sequence[Any]) -> list[Any]:
+    """The ground truth's ids for integer keys of another convention; names and what is out of range stay."""
+    if how in ("less-one", "plus-one"):
+        step = 1 if how == "plus-one" else -1
+        return [key if isinstance(key, str) else key + step for key in keys]
+    if how == "given":
+        return keys
+    first = 0 if how == "from-zero" else 1
+    at = {first + k: one for k, one in enumerate(ids)}
+    return [at.get(key, _Absent(str(key))) if not isinstance(key, str) else key for key in keys]
+
+
+def join_images(
+    records: Sequence[Any] | None,
+    keys: list[Any],
+    names: Sequence[str],
+    ids: Sequence[Any],
+    how: ImageIds,
+    where: str,
+    name: RowName,
+) -> list[Any]:
+    """The ground truth's image ids for the rows of a result list.
+
+    A row's ``file_name`` decides where it is given: with ``given`` ids it must agree with them, and where none of the
+    ids is listed it takes their place; with ``names`` ids are not read where a file name stands beside them.
+
+    Raises:
+      ResultError: on a row whose file name contradicts its id, or whose number is in no file name, or in several.
+    """
+    files = None
+    if records is not None and records and all(isinstance(r, Mapping) and "file_name" in r for r in records):
+        files = [r["file_name"] for r in records]
+        files = files if set(map(type, files)) == {str} else None
+    if how == "names":
+        return by_name(keys if files is None else files, names, ids, where, name)
+    keys = named(keys, names, ids, (stem_of, base_of, plain_name))
+    if files is None:
+        return keys
+    position = {one: k for k, one in enumerate(ids)}
+    if not any(key in position for key in set(keys)):
+        return named(files, names, ids, (stem_of, base_of, plain_name), always=True)
+    stems = [stem_of(one) for one in names]
+    apart = [
+        row
+        for row, (key, file) in enumerate(zip(keys, files, strict=True))
+        if (k := position.get(key)) is not None and stems[k] != stem_of(file)
+    ]
+    if apart:
+        row = apart[0]
+        raise ResultError(
+            f"{name(row)} says image_id {keys[row]!r} and file_name {files[row][:80]!r}, but the ground truth's image "
+            f"{keys[row]!r} is {names[position[keys[row]]]!r} ({len(apart)} of {len(files)} rows contradict "
+            "themselves); give --image-ids names to join by file name, or correct the ids"
+        )
+    return keys
+
+
+def by_name(keys: list[Any], names: Sequence[str], ids: Sequence[Any], where: str, name: RowName) -> list[Any]:
+    """The ids of the images with these names; an integer is the number in a file's name.
+
+    That number is the whole name without its suffix, or else the digits at its end: 42 is ``42.jpg``, ``000042.png`` or
+    ``COCO_val2014_000000000042.jpg``, if only one of the images has it.
+    """
+    found = named([k if isinstance(k, str) else None for k in keys], names, ids, (stem_of, base_of, plain_name), True)
+    numbers = file_numbers(names)
+    position = {one: k for k, one in enumerate(ids)}
+    strange: dict[Any, int] = {}
+    for row, key in enumerate(keys):
+        if isinstance(key, str):
+            if found[row] not in position:
+                strange.setdefault(key, row)
+        elif key in numbers:
+            found[row] = ids[numbers[key]]
+        else:
+            strange.setdefault(key, row)
+    if strange:
+        row = next(iter(strange.values()))
+        raise ResultError(
+            f"{name(row)}: images are joined by file name here, and {few(strange)} is the name or the number in the "
+            f"name of no image, or of several ({len(strange)} such); the ground truth has {few(list(names[:6]))}; give "
+            "each row the image's file_name"
+        )
+    return found
+
+
+def file_numbers(names: Sequence[str]) -> dict[int, int]:
+    """The position of the image for each number that stands in the name of one file only."""
+    found: dict[int, list[int]] = {}
+    for pattern in (r"(\d{1,18})", r"(?:.*\D)?(\d{1,18})"):  # whole names first
+        for k, one in enumerate(names):
+            match = re.fullmatch(pattern, stem_of(one), re.ASCII)
+            if match:
+                found.setdefault(int(match[1]), []).append(k)
+        if found:
+            break
+    return {number: places[0] for number, places in found.items() if len(places) == 1}
+
+
+def named(
+    keys: list[Any],
+    names: Sequence[str],
+    ids: Sequence[Any],
+    forms: Sequence[Callable[[str], str]],
+    always: bool = False,
+) -> list[Any]:
+    """Ids in place of names, where ids are numbers and names are what the results give; unknown names stay.
+
+    Names may be given in any of the forms, of which the last is the most exact. A name that belongs to two files once
+    its folder or suffix is left out belongs to neither. With ``always``, names are names where ids are texts, too.
+    """
+    if not any(isinstance(key, str) for key in keys) or (not always and any(isinstance(one, str) for one in ids)):
+        return keys
+    id_of: dict[str, Any] = {}
+    for form, shorten in enumerate(forms):  # what is more exact comes last and wins
+        short = [shorten(name) for name in names]
+        times = Counter(short)
+        for name, one in zip(short, ids, strict=True):
+            if times[name] == 1:
+                id_of[name] = one
+            elif form < len(forms) - 1:
+                id_of.pop(name, None)
+    exact = forms[-1]
+    return [id_of.get(exact(key), key) if isinstance(key, str) else key for key in keys]
+
+
+def plain_name(name: str) -> str:
+    """A file's name with ``/`` between folders, as the readers of data sets take it."""
+    return name.replace("\\", "/").removeprefix("./")
+
+
+def base_of(name: str) -> str:
+    """A file's name without its folders."""
+    return PurePosixPath(plain_name(name)).name
+
+
+def stem_of(name: str) -> str:
+    """A file's name without folders and suffix."""
+    return PurePosixPath(plain_name(name)).stem
+
+
+def join_scored(
+    data: Record,
+    kind: str,
+    field: str,
+    keys: list[Any],
+    names: Sequence[str],
+    ids: Sequence[Any],
+    where: str,
+    unknown: Unknown,
+) -> list[Any]:
+    """The ground truth's ids for the ids of a scored data set, through names that both must have once.
+
+    With ``unknown="count"`` a name that the ground truth has not becomes an `_Absent`, which equals no id.
+    """
+    listed = lists_of(data, (kind,), where, ResultError)[0]
+
+    def name(row: int) -> str:
+        return f"{where}, '{kind}' row {row}"
+
+    plain = plain_name if field == "file_name" else str
+    own_ids, own_names = (id_column(listed, key, name, ResultError) for key in ("id", field))
+    name_of = {one: plain(str(own)) for one, own in zip(own_ids, own_names, strict=True)}
+    names = [plain(one) for one in names]  # the ground truth's names are strings already
+    for key in keys:
+        if key not in name_of:
+            raise ResultError(f"{where}: an annotation names id {key!r}, which its own list '{kind}' does not have")
+    for side, values in (("the ground truth", list(names)), (where, list(name_of.values()))):
+        if len(set(values)) < len(values):
+            twice = Counter(values).most_common(1)[0][0]
+            raise ResultError(f"cannot join {kind} by '{field}': {side} has {twice!r} more than once")
+    id_of = dict(zip(names, ids, strict=True))
+    missing = sorted({name_of[key] for key in keys} - set(names))
+    if missing and unknown == "refuse":
+        raise ResultError(
+            f"{where}: {len(missing)} '{field}' in '{kind}' are not in the ground truth: {', '.join(missing[:5])}; a "
+            "scored data set is joined by file name and category name, because its ids are its own"
+        )
+    return [id_of.get(name_of[key], _Absent(name_of[key])) for key in keys]
+
+
+class _Absent(NamedTuple):
+    """A name in place of an id that there is not."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def guess_ids(kind: str, keys: set[Any], names: Sequence[str], ids: Sequence[Any]) -> str:
+    """A proposal for ids that the ground truth does not list, empty where there is none."""
+    numbers = [key for key in keys if isinstance(key, int) and not isinstance(key, bool)]
+    texts = {str(one): one for one in ids}
+    if keys and all(str(key) in texts for key in keys):
+        return "; they are texts in one list and numbers in the other: write them alike"
+    if len(numbers) < len(keys) or not numbers:
+        return ""
+    if kind == "image":
+        known = file_numbers(names)
+        fits = all(key in known for key in numbers)
+        return "; all of them are the numbers in file names: --image-ids names joins them so" if fits else ""
+    integers = [one for one in ids if isinstance(one, int)]
+    if min(numbers) == 0 and max(numbers) < len(ids) and 0 not in ids:
+        return "; they look like positions counted from 0: --category-ids from-zero takes them so"
+    for how, step in (("less-one", -1), ("plus-one", 1)):
+        if integers and all(key + step in integers for key in numbers):
+            return f"; all are listed once one is {'taken away' if step < 0 else 'added'}: --category-ids {how}"
+    return ""

@@ -1,0 +1,443 @@
+"""Data sets as common tools lay them out are read as they are; what is understood otherwise is said."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from yolojax.data import list_splits, open_dataset, open_splits
+from yolojax.data.opening import separate_parts
+from yolojax.errors import DataError
+
+BOX = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>"
+
+
+def picture(path: Path, value: int = 50, size: tuple[int, int] = (10, 20)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*size, 3), value, np.uint8)).save(path)
+    return path
+
+
+def xml(
+    path: Path, filename: str = "", size: str = "<size><width>20</width><height>10</height></size>", rest: str = ""
+):
+    """A VOC file with one cat."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cat = f"<object><name>cat</name>{rest}{BOX}</object>"
+    path.write_text(f"<annotation><filename>{filename}</filename>{size}{cat}</annotation>")
+    return path
+
+
+def coco(path: Path, *names: str, categories: object = None, **changes: object) -> Path:
+    """A COCO file with one object on each image of 20 x 10 pixels; ``changes`` are made to each annotation."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [{"id": i, "file_name": n, "width": 20, "height": 10} for i, n in enumerate(names, 1)]
+    one = {"category_id": 1, "bbox": [2, 2, 7, 6], "area": 42, "iscrowd": 0}
+    annotations = [{"id": i, "image_id": i, **one, **changes} for i in range(1, len(names) + 1)]
+    content = {"images": images, "annotations": annotations, "categories": categories or [{"id": 1, "name": "cat"}]}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def edit(path: Path, change) -> Path:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def notes(data):
+    return [finding.detail for finding in data.summary.findings]
+
+
+# Pascal VOC
+
+
+@pytest.mark.parametrize(
+    ("xmls", "images"),
+    [
+        ("Annotations/a.xml", "JPEGImages/a.jpg"),
+        ("annots/a.xml", "images/a.jpg"),
+        ("Annots/a.XML", "Images/a.JPG"),
+        ("xml/a.xml", "img/a.png"),
+        ("labels/a.xml", "photos/a.png"),
+        ("annotations/a.xml", "pictures of cats/a.png"),
+        ("a.xml", "a.jpg"),
+        ("a.xml", "images/a.jpg"),
+        ("images/a.xml", "images/a.jpg"),
+        ("Annotations/deep/a.xml", "JPEGImages/deep/a.jpg"),
+        ("Annotations/deep/a.xml", "JPEGImages/a.jpg"),
+        ("VOC2007/Annotations/a.xml", "VOC2007/JPEGImages/a.jpg"),
+    ],
+)
+def test_voc_folders_of_other_names(tmp_path, xmls, images):
+    picture(tmp_path / images)
+    xml(tmp_path / xmls)
+    data = open_dataset(tmp_path)
+    assert data.format == "voc" and data.object_count == 1 and not notes(data)
+    assert data.records[0].source == tmp_path / images
+
+
+@pytest.mark.parametrize("layout", ["{part}/{name}", "{part}/Annotations/{name}", "annotations/{part}/{name}"])
+def test_voc_folders_are_splits(tmp_path, layout):
+    for part, name in (("train", "a"), ("train", "b"), ("valid", "c")):
+        file = xml(tmp_path / layout.format(part=part, name=f"{name}.xml"))
+        beside = {"annotations": tmp_path / "images" / part, "Annotations": file.parent.parent / "JPEGImages"}
+        picture(
+            beside.get(layout.split("/")[-2] if "Ann" in layout else layout.split("/")[0], file.parent) / f"{name}.jpg"
+        )
+    assert list_splits(tmp_path) == ("train", "valid")
+    train, val = open_splits(tmp_path)
+    assert val is not None and (len(train), len(val), train.class_names) == (2, 1, ("cat",))
+    if separate_parts(tmp_path):
+        with pytest.raises(DataError, match=r"several VOC data sets \(train, valid\); name one of them as the split"):
+            open_dataset(tmp_path)
+    else:
+        assert len(open_dataset(tmp_path)) == 3
+
+
+def test_voc_filename_decides_among_pictures_of_one_name(tmp_path):
+    picture(tmp_path / "JPEGImages" / "a.jpg", 30)
+    picture(tmp_path / "JPEGImages" / "a.png", 220)
+    xml(tmp_path / "Annotations" / "a.xml", "a.png")
+    data = open_dataset(tmp_path)
+    assert data.records[0].pixels()[0, 0, 0] == 220
+    (note,) = notes(data)
+    assert "a.png is read, and not a.jpg: <filename> names that one" in note
+    xml(tmp_path / "Annotations" / "a.xml", "")
+    data = open_dataset(tmp_path)
+    assert data.records[0].pixels()[0, 0, 0] < 40 and "and not a.png" in notes(data)[0]
+
+
+def test_voc_filename_of_another_picture(tmp_path):
+    for name, value in (("a", 30), ("b", 220)):
+        picture(tmp_path / "JPEGImages" / f"{name}.png", value)
+    xml(tmp_path / "Annotations" / "a.xml", "b.png")
+    data = open_dataset(tmp_path)
+    assert data.records[0].file_name == "b.png" and "says 'b.png'; a.png is not read" in notes(data)[0]
+    xml(tmp_path / "Annotations" / "b.xml", "b.png")  # then the name is one that was left after a copy
+    data = open_dataset(tmp_path)
+    assert [r.file_name for r in data.records] == ["a.png", "b.png"]
+    assert "belongs to another XML file; a.png is taken" in notes(data)[0]
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        "<size><width>0</width><height>0</height><depth>3</depth></size>",
+        "<size/>",
+        "<size><width></width><height></height></size>",
+    ],
+)
+def test_voc_sizes_that_state_nothing(tmp_path, size):
+    picture(tmp_path / "a.png")
+    xml(tmp_path / "a.xml", size=size)
+    data = open_dataset(tmp_path)
+    assert data.records[0].size == (10, 20) and "states none; the size of the image counts" in notes(data)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "hard"),
+    [
+        ("1", True),
+        ("true", True),
+        (" True ", True),
+        ("0", False),
+        ("false", False),
+        ("", False),
+        ("Unspecified", False),
+    ],
+)
+def test_voc_difficult(tmp_path, text, hard):
+    picture(tmp_path / "a.png")
+    xml(tmp_path / "a.xml", rest=f"<difficult>{text}</difficult>")
+    assert open_dataset(tmp_path).records[0].difficult.tolist() == [hard]
+
+
+@pytest.mark.parametrize("number", ["\u0662", "1_0", "1,5", "0x2", "nan", "1e999", "9" * 200])
+def test_voc_numbers_are_plain(tmp_path, number):
+    picture(tmp_path / "a.png")
+    file = xml(tmp_path / "a.xml")
+    file.write_text(file.read_text().replace("<xmin>2<", f"<xmin>{number}<"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"object 1: <xmin> is .* not a finite number"):
+        open_dataset(tmp_path)
+
+
+def test_voc_encodings(tmp_path):
+    for name, encoding in (("a", "gb2312"), ("b", "shift_jis"), ("c", "utf-16"), ("d", "latin-1"), ("e", "nonsense")):
+        picture(tmp_path / f"{name}.png")
+        text = xml(tmp_path / f"{name}.xml").read_text()
+        if name in "abc":
+            text = text.replace("cat", "\u732b")
+        declared = f'<?xml version="1.0" encoding="{encoding}"?>{text}'
+        (tmp_path / f"{name}.xml").write_bytes(declared.encode("latin-1" if name == "e" else encoding))
+    with pytest.raises(DataError, match=r"e\.xml: cannot be read"):
+        open_dataset(tmp_path)
+    (tmp_path / "e.xml").unlink()
+    data = open_dataset(tmp_path)
+    assert [data.class_names[r.classes[0]] for r in data.records] == ["\u732b"] * 3 + ["cat"]
+
+
+def test_voc_where_no_xml_file_can_be_read_the_cause_is_named(tmp_path):
+    picture(tmp_path / "JPEGImages" / "a.png")
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "a.xml").write_text("<annotation><object>")
+    with pytest.raises(DataError, match=r"not one of its 1 XML files can be read; the first: .*malformed XML"):
+        open_dataset(tmp_path)
+
+
+# COCO
+
+
+@pytest.mark.parametrize(
+    ("place", "image", "name"),
+    [
+        ("annotations/instances_train.json", "images/train/a.png", "a.png"),
+        ("annotations/custom_train.json", "train2017/a.png", "a.png"),
+        ("annots/train.json", "photos/deep/a.png", "a.png"),
+        ("result.json", "images/a.png", "images\\a.png"),
+        ("result.json", "images/a.png", "../../label-studio/media/upload/1/a.png"),
+        ("labels.json", "data/a.png", "a.png"),
+        ("train/train.json", "train/a.png", "a.png"),
+        ("annotations/instances_train.json", "images/a.png", "/home/me/set/images/a.png"),
+        ("annotations/instances_train.json", "images/a.png", "C:\\set\\a.png"),
+        ("annotations/instances_train.json", "images/a.png", "http://host/set/a.png?d=1"),
+        ("annotations/instances_train.json", "images/a b.png", "a%20b.png"),
+        ("annotations/instances_train.json", "images/A.PNG", "a.png"),
+        ("annotations/instances_default.json", "images/default/a.png", "a.png"),
+    ],
+)
+def test_coco_files_and_images_in_other_places(tmp_path, place, image, name):
+    source = picture(tmp_path / image)
+    coco(tmp_path / place, name)
+    data = open_dataset(tmp_path)
+    assert data.format == "coco" and data.records[0].source == source and data.object_count == 1
+    direct = name.replace("\\", "/")
+    is_plain = source.as_posix().endswith("/" + direct)
+    assert bool(notes(data)) != is_plain
+    if not is_plain:
+        assert "not where their file_name says" in notes(data)[0]
+    assert len(list_splits(tmp_path)) == 1
+
+
+def test_coco_images_that_are_nowhere(tmp_path):
+    coco(tmp_path / "annotations" / "train.json", "a.png", "b.png")
+    picture(tmp_path / "images" / "other.png")
+    with pytest.raises(DataError, match=r"image file is missing for each of the 2 images .* with --images"):
+        open_dataset(tmp_path)
+    for name in ("a.png", "b.png"):
+        picture(tmp_path.with_name(tmp_path.name + "_far") / "deep" / name)
+    assert len(open_dataset(tmp_path, images=tmp_path.with_name(tmp_path.name + "_far"))) == 2
+    train, _ = open_splits(tmp_path, images=tmp_path.with_name(tmp_path.name + "_far"))
+    assert len(train) == 2
+
+
+def test_ground_truth_without_images_where_sizes_are_stated(tmp_path):
+    coco(tmp_path / "c" / "annotations" / "train.json", "a.png", "b.png")
+    xml(tmp_path / "v" / "Annotations" / "a.xml")
+    for root in (tmp_path / "c", tmp_path / "v"):
+        with pytest.raises(DataError, match="missing"):
+            open_dataset(root)
+        data = open_dataset(root, images_needed=False)
+        assert data.to_coco()["images"][0]["width"] == 20 and data.object_count == len(data)
+        assert notes(data) == [f"{len(data)} images are not there; their sizes are those that are stated"]
+    xml(tmp_path / "v" / "Annotations" / "a.xml", size="")
+    with pytest.raises(DataError, match="its image is missing"):
+        open_dataset(tmp_path / "v", images_needed=False)
+
+
+def test_coco_grouping_categories(tmp_path):
+    """Roboflow's exports begin with a category that no object has, which may bear the name of a class."""
+    grouping = [{"id": 0, "name": "car", "supercategory": "none"}, {"id": 1, "name": "car", "supercategory": "car"}]
+    picture(tmp_path / "train" / "a.png")
+    path = coco(tmp_path / "train" / "_annotations.coco.json", "a.png", categories=grouping)
+    data = open_dataset(tmp_path)
+    assert data.class_names == ("car",) and data.category_ids == (1,)
+    assert [c["id"] for c in data.to_coco()["categories"]] == [1]
+    assert notes(data) == ["category 0 only groups others of the name 'car'; left out"]
+    edit(path, lambda c: c["annotations"].clear())
+    assert open_dataset(tmp_path).category_ids == (1,)
+    edit(
+        path, lambda c: c["annotations"].extend({"image_id": 1, "category_id": k, "bbox": [1, 1, 5, 5]} for k in (0, 1))
+    )
+    with pytest.raises(DataError, match="the name 'car' belongs to another category already"):
+        open_dataset(tmp_path)
+
+
+def test_coco_ids_that_are_texts(tmp_path):
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png")
+    path = coco(tmp_path / "x.json", "a.png", "b.png", category_id="cat")
+
+    def texts(content):
+        for image in content["images"]:
+            image["id"] = image["file_name"]
+        for annotation, name in zip(content["annotations"], ("b.png", "a.png"), strict=True):
+            annotation.update(image_id=name, id=f"7f-{name}")
+        content["categories"] = [{"id": "cat", "name": "cat"}]
+
+    data = open_dataset(edit(path, texts))
+    assert [r.image_id for r in data.records] == [1, 2] and data.object_count == 2
+    assert {a["image_id"] for a in data.to_coco()["annotations"]} == {1, 2}
+    assert {a["category_id"] for a in data.to_coco()["annotations"]} == {1}
+    assert sum("numbered in the order of the file" in note for note in notes(data)) == 2
+    edit(path, lambda c: c["annotations"][0].update(image_id=1))
+    with pytest.raises(DataError, match=r"image_id is 1, but the ids of that list \(image\) are texts; write both"):
+        open_dataset(path)
+    coco(path, "a.png", "b.png", image_id="1")
+    with pytest.raises(DataError, match="image_id is the text '1', but the ids of that list are numbers"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize(
+    "size", [{"width": None, "height": None}, {"width": 0, "height": 0}, {"height": None}, {"width": "20"}]
+)
+def test_coco_sizes_that_state_nothing(tmp_path, size):
+    picture(tmp_path / "a.png")
+    path = edit(coco(tmp_path / "x.json", "a.png"), lambda c: c["images"][0].update(size))
+    assert open_dataset(path).records[0].size == (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"area": -5}, "area is -5; correct it"),
+        ({"area": float("nan")}, "area is"),
+        ({"bbox": [9, 3, -2, 4]}, "negative width or height; is it x1, y1, x2, y2"),
+        ({"bbox": [0, 0, 2e9, 4]}, "not 4 finite numbers up to 1e"),
+        ({"iscrowd": "0"}, "iscrowd is '0'"),
+        ({"image_id": float("nan")}, "image_id is nan"),
+        ({"bbox": ["x" * 10**6] * 4}, "bbox is"),
+    ],
+)
+def test_coco_what_the_evaluation_refuses_is_refused(tmp_path, change, says):
+    picture(tmp_path / "a.png")
+    with pytest.raises(DataError) as caught:
+        open_dataset(coco(tmp_path / "x.json", "a.png", **change))
+    assert says in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("change", [{"area": None}, {"iscrowd": None}, {"ignore": None}, {"id": None}])
+def test_coco_null_is_as_good_as_missing(tmp_path, change):
+    picture(tmp_path / "a.png")
+    data = open_dataset(coco(tmp_path / "x.json", "a.png", **change))
+    (annotation,) = data.to_coco()["annotations"]
+    assert annotation["area"] == 42 and annotation["iscrowd"] == 0 and annotation["id"] == 1
+
+
+@pytest.mark.parametrize("name", ["x.json", "data.yaml"])
+def test_keys_given_twice_are_refused(tmp_path, name):
+    picture(tmp_path / "a.png")
+    path = coco(tmp_path / "x.json", "a.png")
+    path.write_text(path.read_text()[:-1] + ', "annotations": []}')
+    (tmp_path / "data.yaml").write_text("names: [a]\ntrain: .\nnames: [b]\n")
+    with pytest.raises(DataError, match=r"the key '(annotations|names)' stands twice"):
+        open_dataset(tmp_path / name)
+
+
+# YOLO
+
+
+def yolo(root: Path, rows: str = "0 .5 .5 .4 .4\n", **data: object) -> Path:
+    picture(root / "images" / "a.png")
+    (root / "labels").mkdir(exist_ok=True)
+    (root / "labels" / "a.txt").write_text(rows)
+    (root / "data.yaml").write_text(json.dumps({"names": ["cat"], "train": "images", **data}))
+    return root
+
+
+def test_yolo_polygons_become_boxes(tmp_path):
+    root = yolo(tmp_path, "0 .1 .2 .5 .2 .5 .8\n0 .5 .5 .4 .4\n0 .2 .2 .4 .2 .4 .6 .2 .6\n")
+    data = open_dataset(root)
+    np.testing.assert_allclose(data.records[0].boxes, [[2, 2, 10, 8], [6, 3, 14, 7], [4, 2, 8, 6]], atol=1e-5)
+    assert [(f.kind, f.detail) for f in data.summary.findings] == [("polygon", "2 of 3 rows are polygons")]
+    assert "label files with polygons, of which the boxes are taken: 1" in data.summary.text()
+
+
+def test_yolo_key_points_follow_their_box(tmp_path):
+    root = yolo(tmp_path, "0 .5 .5 .4 .4 .1 .1 2 .9 .9 0\n", kpt_shape=[2, 3])
+    data = open_dataset(root)
+    np.testing.assert_allclose(data.records[0].boxes, [[6, 3, 14, 7]], atol=1e-5)
+    assert not notes(data)
+
+
+def test_yolo_folders_outside_are_read_and_named(tmp_path):
+    far = yolo(tmp_path / "far")
+    near = tmp_path / "near"
+    near.mkdir()
+    for entry in (str(far / "images"), "../far/images"):
+        (near / "data.yaml").write_text(json.dumps({"names": ["cat"], "train": entry}))
+        data = open_dataset(near)
+        assert data.object_count == 1 and "its images lie in another folder" in notes(data)[0]
+        assert not os.path.isabs(data.records[0].file_name) and ".." not in data.records[0].file_name
+    (near / "train.txt").write_text(f"{far / 'images' / 'a.png'}\n")
+    (near / "data.yaml").write_text(json.dumps({"names": ["cat"], "train": "train.txt"}))
+    data = open_dataset(near)
+    assert data.object_count == 1 and "1 of its images lie outside the folder" in notes(data)[0]
+
+
+def test_yolo_paths_of_another_machine(tmp_path):
+    root = yolo(tmp_path, train="/content/drive/set/train.txt")
+    (root / "train.txt").write_text("/content/drive/set/images/a.png\n")
+    data = open_dataset(root)
+    assert data.object_count == 1 and len(notes(data)) == 2
+    assert open_dataset(yolo(tmp_path, train="/content/drive/set/images/"), images=root / "images").object_count == 1
+
+
+def test_yolo_a_missing_part_is_named_with_those_that_exist(tmp_path):
+    root = yolo(tmp_path, val="valid/images")
+    with pytest.raises(
+        DataError, match=r"val: .*valid/images does not exist, while these parts do: train .*remove val"
+    ):
+        open_splits(root)
+    (root / "data.yaml").write_text(json.dumps({"names": ["cat"], "train": "images", "valid": "images"}))
+    assert list_splits(root) == ("train", "val")
+
+
+def test_yolo_classes_as_tools_write_them(tmp_path):
+    assert open_dataset(yolo(tmp_path, nc="1")).class_names == ("cat",)
+    assert open_dataset(yolo(tmp_path, names={"0": "cat", "1": "dog"})).class_names == ("cat", "dog")
+    with pytest.raises(DataError, match=r"nc is 2\.0, but names lists 1"):
+        open_dataset(yolo(tmp_path, nc="2"))
+    with pytest.raises(DataError, match=r"nc is \[1\], not the number of classes"):
+        open_dataset(yolo(tmp_path, nc=[1]))
+
+
+# All
+
+
+def test_files_of_macos_are_no_data(tmp_path):
+    root = yolo(tmp_path)
+    double = b"\0\x05\x16\x07" + bytes(60)
+    for place in ("images/._a.png", "labels/._a.txt", "._data.yaml", "labels/._b.txt"):
+        (root / place).write_bytes(double)
+    data = open_dataset(root)
+    assert len(data) == 1 and notes(data) == ["1 files ._NAME of macOS are no images; left out"]
+    picture(root / "images" / "._c.png")  # a picture, whatever its name
+    assert len(open_dataset(root)) == 2
+    picture(tmp_path / "v" / "a.png")
+    xml(tmp_path / "v" / "a.xml")
+    (tmp_path / "v" / "._a.xml").write_bytes(double)
+    (tmp_path / "v" / "._a.png").write_bytes(double)
+    assert len(open_dataset(tmp_path / "v")) == 1
+
+
+def test_images_of_every_format_are_read_and_others_named(tmp_path):
+    root = yolo(tmp_path)
+    for name in ("b.jfif", "c.jpe", "d.mpo", "e.webp", "f.tga", "g.pbm", "h.jp2", "i.avif", "j.jpg "):
+        content = {"j.jpg ": "JPEG", "b.jfif": "JPEG", "c.jpe": "JPEG", "d.mpo": "MPO", "h.jp2": "JPEG2000"}
+        image = Image.fromarray(np.full((10, 20, 3), 50, np.uint8))
+        image = image.convert("1") if name == "g.pbm" else image
+        image.save(root / "images" / name, format=content.get(name) or Image.registered_extensions()[name[1:]])
+    for name in ("x.dng", "y.psd", "z.txt"):
+        (root / "images" / name).write_bytes(b"not a picture")
+    (root / "images" / "w.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))
+    data = open_dataset(root)
+    assert len(data) == 10
+    for record in data.records:
+        assert record.pixels().shape == (10, 20, 3)
+    unread = {Path(f.where).name: f.detail for f in data.summary.of("unread")}
+    assert set(unread) == {"x.dng", "y.psd", "w.heic"} and "yolojax[heic]" in unread["w.heic"]

@@ -1,0 +1,396 @@
+"""Each mistake in a result file or its ground truth is named with its evidence; right files stay without a word."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from yolojax.errors import ConfigError, DataError, ResultError
+from yolojax.eval.coco import CocoResult, evaluate_coco
+from yolojax.eval.diagnosis import diagnose_result
+from yolojax.eval.joining import ResultFormat, convert_boxes
+from yolojax.eval.table import format_result
+
+W, H = 640, 480
+
+
+def data_set(objects: int = 3, images: int = 30, largest: float = 79) -> dict[str, Any]:
+    """Images 1.jpg, 2.jpg, ... in the order of `glob`: ids are not the numbers of the files."""
+    rng = np.random.default_rng(1)
+    names = sorted(f"{k}.jpg" for k in range(1, images + 1))
+    listed = [{"id": k + 1, "file_name": name, "width": W, "height": H} for k, name in enumerate(names)]
+    annotations = []
+    for image in listed:
+        for _ in range(objects):
+            x, y = rng.uniform(0, 400), rng.uniform(0, 390)
+            w, h = rng.uniform(40, largest, 2)
+            box = [float(v) for v in (x, y, w, h)]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "category_id": int(rng.integers(1, 4)),
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
+    names = [{"id": k + 1, "name": name} for k, name in enumerate("abc")]
+    return {"images": listed, "annotations": annotations, "categories": names}
+
+
+def results(truth: dict[str, Any], change=lambda row: row) -> list[dict[str, Any]]:
+    """A good detector's rows after a change; rows that become None are left out."""
+    rng = np.random.default_rng(2)
+    rows = []
+    for one in truth["annotations"]:
+        box = [v + float(rng.normal(0, 1)) for v in one["bbox"]]
+        row = {"image_id": one["image_id"], "category_id": one["category_id"], "bbox": box}
+        rows.append(change({**row, "score": float(rng.uniform(0.3, 0.99))}))
+    return [row for row in rows if row is not None]
+
+
+def boxed(convert) -> Any:
+    return lambda row: {**row, "bbox": convert(*row["bbox"])}
+
+
+def number_of_file(row: dict[str, Any]) -> dict[str, Any]:
+    names = sorted(f"{k}.jpg" for k in range(1, 31))
+    return {**row, "image_id": int(names[row["image_id"] - 1][:-4])}
+
+
+def in_units(scale: float, x0: float = 0, y0: float = 0) -> Any:
+    return boxed(lambda x, y, w, h: [x * scale + x0, y * scale + y0, w * scale, h * scale])
+
+
+MISTAKES = {
+    "file numbers": (number_of_file, "image_ids", "numbers in the file names", {"image_ids": "names"}),
+    "positions": (lambda r: {**r, "image_id": r["image_id"] - 1} if r["image_id"] > 1 else None, "image_ids", "", None),
+    "one too high": (
+        lambda r: {**r, "category_id": r["category_id"] + 1} if r["category_id"] < 3 else None,
+        "class_ids",
+        "class k lies on class k - 1",
+        {"category_ids": "less-one"},
+    ),
+    "one too low": (
+        lambda r: {**r, "category_id": r["category_id"] - 1} if r["category_id"] > 1 else None,
+        "class_ids",
+        "class k lies on class k + 1",
+        {"category_ids": "plus-one"},
+    ),
+    "another order": (
+        lambda r: {**r, "category_id": {1: 2, 2: 1, 3: 3}[r["category_id"]]} if r["category_id"] < 3 else None,
+        "class_order",
+        "'a' on 'b'",
+        None,
+    ),
+    "parts": (boxed(lambda x, y, w, h: [x / W, y / H, w / W, h / H]), "box_format", "at most 1", {"box": "xywhn"}),
+    "corners": (boxed(lambda x, y, w, h: [x, y, x + w, y + h]), "box_format", "beyond their image", {"box": "xyxy"}),
+    "centres": (boxed(lambda x, y, w, h: [x + w / 2, y + h / 2, w, h]), "box_format", "centre", {"box": "cxcywh"}),
+    "corners in parts": (
+        boxed(lambda x, y, w, h: [x / W, y / H, (x + w) / W, (y + h) / H]),
+        "box_format",
+        "corners in parts",
+        {"box": "xyxyn"},
+    ),
+    "swapped": (boxed(lambda x, y, w, h: [y, x, h, w]), "box_format", "y, x, height", {"box": "yxhw"}),
+    "square": (in_units(1, 0, 80), "box_format", "square input image of 640", {"box": "letterbox640"}),
+    "smaller square": (in_units(0.5, 0, 40), "box_format", "of 320", {"box": "letterbox320"}),
+    "square from the corner": (in_units(0.65), "box_format", "of 416", {"box": "corner416"}),
+    "stretched": (
+        boxed(lambda x, y, w, h: [x / W * 320, y / H * 320, w / W * 320, h / H * 320]),
+        "box_format",
+        "of 320",
+        {"box": "stretch320"},
+    ),
+    "percent": (lambda r: {**r, "score": 100 * r["score"]}, "percent_scores", "percentages", {"scores": "percent"}),
+    "logits": (
+        lambda r: {**r, "score": float(np.log(r["score"] / (1 - r["score"])))},
+        "logit_scores",
+        "logits",
+        {"scores": "logit"},
+    ),
+    "half": (lambda r: r if r["image_id"] <= 15 else None, "images_without_detections", "15 of 30 images", None),
+    "a third": (lambda r: r if r["image_id"] % 3 else None, "images_without_detections", "10 of 30 images", None),
+    "nothing": (lambda r: None, "no_detections", "no detection at all", None),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_are_named_and_mended(case: str) -> None:
+    change, kind, evidence, mend = MISTAKES[case]
+    truth = data_set()
+    rows = results(truth, change)
+    result = evaluate_coco(truth, rows)
+    assert [one.kind for one in result.mistakes] == [kind]
+    assert evidence in result.mistakes[0].message
+    assert diagnose_result(result).rule == "mistake"
+    assert format_result(result).startswith(f"warning: {result.mistakes[0].message}")
+    if mend is not None:
+        mended = evaluate_coco(truth, rows, result_format=ResultFormat(**mend))
+        assert mended.AP is not None and mended.AP > 0.55 and mended.mistakes == ()
+
+
+def test_a_right_file_stays_without_a_word() -> None:
+    truth = data_set()
+    result = evaluate_coco(truth, results(truth))
+    assert result.mistakes == () and "warning" not in format_result(result)
+
+
+def test_rows_that_repeat() -> None:
+    truth = data_set()
+    result = evaluate_coco(truth, [row for row in results(truth) for _ in (0, 1)])
+    assert [one.kind for one in result.mistakes] == ["repeated_detections"]
+    assert "90 of 180 rows" in result.mistakes[0].message
+
+
+def test_a_bad_detector_is_not_called_a_mistake() -> None:
+    """Boxes of nothing, boxes that are loose, objects that are missed, classes that are confused."""
+    truth, rng = data_set(), np.random.default_rng(0)
+    noise = [{**row, "bbox": [*rng.uniform(0, 400, 2), *rng.uniform(20, 200, 2)]} for row in results(truth)]
+    result = evaluate_coco(truth, noise)
+    assert result.mistakes == () and diagnose_result(result).rule == "no_match"
+    loose = results(truth, boxed(lambda x, y, w, h: [x + 8, y - 8, w * 1.2, h * 1.2]))
+    confused = results(truth, lambda row: {**row, "category_id": int(rng.integers(1, 4))})
+    missed = results(truth, lambda row: row if rng.uniform() < 0.4 else None)
+    for rows in (loose, confused, missed):
+        assert evaluate_coco(truth, rows).mistakes == ()
+    single = data_set(objects=1)
+    found = results(single, lambda row: row if rng.uniform() < 0.5 else None)
+    assert evaluate_coco(single, found).mistakes == ()  # no image shows more than its one object
+
+
+@pytest.mark.parametrize("name", ["cocoapi", "voc100"])
+def test_no_false_alarm_on_published_results(test_data: Path, name: str) -> None:
+    if name == "cocoapi":
+        folder = test_data / "metrics" / name
+        result = evaluate_coco(
+            folder / "instances_val2014_100.json", folder / "instances_val2014_fakebbox100_results.json"
+        )
+    else:
+        folder = test_data / "data" / name
+        truth = folder / "gts" / "coco_format_v1" / "instances_default.json"
+        result = evaluate_coco(truth, folder / "dets" / "coco_format" / "coco_dets.json")
+    assert result.mistakes == ()
+
+
+# --- ids and names ---
+
+
+def test_file_names_decide_where_ids_are_not_listed() -> None:
+    truth = data_set()
+    name_of = {one["id"]: one["file_name"] for one in truth["images"]}
+    right = results(truth, lambda row: {**row, "file_name": name_of[row["image_id"]]})
+    by_id, expected = evaluate_coco(truth, right), evaluate_coco(truth, results(truth))
+    assert by_id.AP == expected.AP
+    other_ids = [{**row, "image_id": 1000 + row["image_id"]} for row in right]
+    assert evaluate_coco(truth, other_ids).AP == expected.AP
+
+
+def test_a_file_name_that_contradicts_its_id_is_refused() -> None:
+    truth = data_set()
+    name_of = {one["id"]: one["file_name"] for one in truth["images"]}
+    rows = results(
+        truth, lambda row: {**row, "image_id": row["image_id"] % 30 + 1, "file_name": name_of[row["image_id"]]}
+    )
+    with pytest.raises(ResultError, match=r"row 0 .*says image_id 2 and file_name '1.jpg'.*--image-ids names"):
+        evaluate_coco(truth, rows)
+    joined = evaluate_coco(truth, rows, result_format=ResultFormat(image_ids="names"))
+    assert joined.AP == evaluate_coco(truth, results(truth)).AP
+
+
+def test_a_number_that_no_file_bears_is_refused() -> None:
+    truth = data_set()
+    with pytest.raises(ResultError, match="77 is the name or the number in the name of no image"):
+        evaluate_coco(truth, [{**results(truth)[0], "image_id": 77}], result_format=ResultFormat(image_ids="names"))
+
+
+def test_backslashes_are_separators_in_names() -> None:
+    truth = data_set()
+    for image in truth["images"]:
+        image["file_name"] = f"images\\{image['file_name']}"
+    expected = evaluate_coco(truth, results(truth)).AP
+    for form in ("images/{}", "images\\{}", "{}"):
+        name_of = {one["id"]: form.format(one["file_name"].partition("\\")[2]) for one in truth["images"]}
+        rows = results(truth, lambda row, name_of=name_of: {**row, "image_id": name_of[row["image_id"]]})
+        assert expected == evaluate_coco(truth, rows).AP
+
+
+def test_unlisted_ids_come_with_a_guess() -> None:
+    truth = data_set()
+    zero = results(truth, lambda row: {**row, "category_id": row["category_id"] - 1})
+    with pytest.raises(ResultError, match="--category-ids from-zero"):
+        evaluate_coco(truth, zero)
+    high = [{**one, "category_id": one["category_id"] + 1} for one in results(truth)]
+    with pytest.raises(ResultError, match="--category-ids less-one"):
+        evaluate_coco(truth, high)
+    texts = [{**one, "category_id": str(one["category_id"])} for one in results(truth)]
+    with pytest.raises(ResultError, match="texts in one list and numbers in the other"):
+        evaluate_coco(truth, texts)
+    for image in truth["images"]:
+        image["id"] += 500
+    for one in truth["annotations"]:
+        one["image_id"] += 500
+    rows = [number_of_file({**row, "image_id": row["image_id"] - 500}) for row in results(truth)]
+    with pytest.raises(ResultError, match="--image-ids names"):
+        evaluate_coco(truth, rows)
+
+
+# --- ground truth ---
+
+
+def truth_mistakes(change) -> CocoResult:
+    truth = data_set()
+    rows = results(truth)
+    for one in truth["annotations"]:
+        change(one)
+    return evaluate_coco(truth, rows)
+
+
+@pytest.mark.parametrize("area", [1.0, 0, 0.5625, 9e9])
+def test_placeholder_areas(area: float) -> None:
+    result = truth_mistakes(lambda one: one.update(area=area))
+    assert [(one.kind, one.decisive) for one in result.mistakes] == [("areas", False)]
+    assert "APs, APm, APl" in result.mistakes[0].message and "90 of 90" in result.mistakes[0].message
+    truth = data_set()
+    for one in truth["annotations"]:
+        one["area"] = area
+    mended = evaluate_coco(truth, results(truth), areas="box")
+    assert mended.mistakes == () and mended.APm == evaluate_coco(data_set(), results(data_set())).APm
+
+
+def test_areas_of_masks_are_no_placeholders() -> None:
+    assert truth_mistakes(lambda one: one.update(area=0.2 * one["area"])).mistakes == ()
+
+
+def test_repeated_objects() -> None:
+    truth = data_set()
+    rows = results(truth)
+    truth["annotations"] += [{**one, "id": one["id"] + 1000} for one in truth["annotations"]]
+    result = evaluate_coco(truth, rows)
+    assert result.mistakes[0].kind == "repeated_objects" and "90 of 180 objects" in result.mistakes[0].message
+
+
+def test_ground_truth_in_other_formats() -> None:
+    def corners(one: dict[str, Any]) -> None:
+        x, y, w, h = one["bbox"]
+        one["bbox"] = [x, y, x + w, y + h]
+
+    def centres(one: dict[str, Any]) -> None:
+        x, y, w, h = one["bbox"]
+        one["bbox"] = [x + w / 2, y + h / 2, w, h]
+
+    def parts(one: dict[str, Any]) -> None:
+        x, y, w, h = one["bbox"]
+        one["bbox"] = [x / W, y / H, w / W, h / H]
+
+    kinds = [one.kind for one in truth_mistakes(corners).mistakes]
+    assert "objects_beyond_image" in kinds
+    assert "look like corners" in truth_mistakes(corners).mistakes[kinds.index("objects_beyond_image")].message
+    assert any("centre" in one.message for one in truth_mistakes(centres).mistakes)
+    tiny = truth_mistakes(parts).mistakes[0]
+    assert tiny.kind == "tiny_objects" and "parts of the image's width" in tiny.message
+
+
+def test_boxes_at_a_corner_and_one_class() -> None:
+    def change(one: dict[str, Any]) -> None:
+        one["bbox"][:2] = [0.0, 0.0]
+        one["category_id"] = 2
+
+    kinds = {one.kind for one in truth_mistakes(change).mistakes}
+    assert {"objects_at_corner", "one_class"} <= kinds
+
+
+def test_only_crowd_regions() -> None:
+    result = truth_mistakes(lambda one: one.update(iscrowd=1))
+    assert [one.kind for one in result.mistakes] == ["only_crowd"] and result.AP is None
+
+
+def test_objects_that_nothing_can_match_are_counted() -> None:
+    """pycocotools counts objects without area, and outside their image, as missed; the number says how many."""
+    truth = data_set()
+    truth["annotations"][0]["bbox"][2] = 0.0
+    truth["annotations"][1]["bbox"][0] = 700.0
+    result = evaluate_coco(truth, results(data_set()))
+    assert result.counters.unmatchable_objects == 2
+    assert "COCO's numbers" in format_result(result)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize("score", [1e308, -1e7])
+def test_scores_that_are_none(score: float) -> None:
+    truth = data_set()
+    with pytest.raises(ResultError, match="no confidence, logit or percentage"):
+        evaluate_coco(truth, [{**results(truth)[0], "score": score}])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_ids_that_are_no_numbers(value: float) -> None:
+    truth = data_set()
+    with pytest.raises(ResultError, match="an id is an integer or a string"):
+        evaluate_coco(truth, [{**results(truth)[0], "image_id": value}])
+    truth["images"][0]["id"] = value
+    with pytest.raises(DataError, match="an id is an integer or a string"):
+        evaluate_coco(truth, [])
+
+
+def test_keys_given_twice(tmp_path: Path) -> None:
+    import json
+
+    truth = data_set(images=3)
+    text = json.dumps(truth)
+    (tmp_path / "t.json").write_text(text[:-1] + ', "annotations": []}')
+    with pytest.raises(DataError, match="the key 'annotations' more than once"):
+        evaluate_coco(tmp_path / "t.json", [])
+    (tmp_path / "d.json").write_text(
+        '[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.1, "score": 1}]'
+    )
+    with pytest.raises(ResultError, match="the key 'score' more than once"):
+        evaluate_coco(truth, tmp_path / "d.json")
+    truth["categories"][0]["name"] = 'the "bbox"'  # the word in a name is no key
+    (tmp_path / "t.json").write_text(json.dumps(truth))
+    assert evaluate_coco(tmp_path / "t.json", results(truth)).AP is not None
+
+
+def test_addresses_are_no_files() -> None:
+    with pytest.raises(DataError, match="is an address, not a file"):
+        evaluate_coco("https://example.org/t.json", [])
+
+
+def test_unused_grouping_category_with_the_name_of_a_class() -> None:
+    truth = data_set()
+    expected = evaluate_coco(truth, results(truth)).AP
+    truth["categories"].insert(0, {"id": 0, "name": "a", "supercategory": "none"})
+    result = evaluate_coco(truth, results(truth))
+    assert expected == result.AP and result.counters.grouping_categories == 1
+
+
+def test_formats_are_inverses_of_what_writers_do() -> None:
+    box, size = np.array([[100.0, 50.0, 40.0, 20.0]]), np.array([[480, 640]])
+    for name, written in (
+        ("xyxy", [100, 50, 140, 70]),
+        ("cxcywh", [120, 60, 40, 20]),
+        ("yxyx", [50, 100, 70, 140]),
+        ("cxcywhn", [120 / 640, 60 / 480, 40 / 640, 20 / 480]),
+        ("letterbox320", [50, 25 + 40, 20, 10]),
+        ("corner320", [50, 25, 20, 10]),
+        ("stretch320", [50, 50 / 1.5, 20, 20 / 1.5]),
+    ):
+        np.testing.assert_allclose(convert_boxes(np.array([written], np.float64), name, size), box, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["xxyy", "letterbox0", "letterbox", "letterbox1000000", ""])
+def test_unknown_formats(name: str) -> None:
+    with pytest.raises(ConfigError, match="give one of xywh"):
+        ResultFormat(box=name)
+
+
+def test_formats_that_need_sizes() -> None:
+    truth = data_set()
+    for image in truth["images"]:
+        del image["width"]
+    with pytest.raises(ResultError, match="need the size of their image"):
+        evaluate_coco(truth, results(truth), result_format=ResultFormat(box="xyxyn"))

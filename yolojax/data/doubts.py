@@ -1,0 +1,201 @@
+"""What looks wrong in the boxes of a whole data set: another format, another unit, placeholders.
+
+No single box tells that corners were written as centre and size, but all of them together do. Each doubt is a sentence
+with its evidence. Nothing is changed: what a file says counts until its owner corrects it.
+"""
+
+from array import array
+from math import nan
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from yolojax.data.images import Header, deepest_value
+
+_FEWEST = 5  # objects, below which shares mean nothing
+_BEYOND = 0.02  # of the image's side by which a box passes it that was not merely drawn a little too far
+_MANY_BEYOND = 0.1  # share of the objects
+_EXPLAINED = 0.98  # share of the objects that another reading must put inside their images
+_PLACEHOLDER = 0.9
+_SUB_PIXEL = 0.05  # share of the objects; some data sets hold a few
+_LEAST_FILLED, _MOST_FILLED = 0.02, 1.3  # share of a box that a mask fills
+_FAR_AREAS = 0.1  # share of the objects
+_SAID = {
+    "xyxy": "corners (x1 y1 x2 y2)",
+    "xywh": "the left upper corner and the size (x y w h)",
+    "cxcywh": "the centre and the size (cx cy w h)",
+}
+_DEEP_SAMPLE = 6
+_DEEP_DARK = 8192  # of 65535: what uses less than an eighth of the range looks black
+
+
+Rows = Literal["xyxy", "xywh", "cxcywh"]
+"""What the four numbers of a row mean in a format: corners, left upper corner and size, centre and size."""
+
+
+class Doubts:
+    """Collects the boxes of a data set as its files state them, before they are clipped.
+
+    Attributes:
+      rows: how the format writes a box, for the words of a doubt.
+    """
+
+    def __init__(self, rows: Rows = "xyxy") -> None:
+        self.rows: Rows = rows
+        self._boxes = array("d")
+        self._sizes = array("d")
+        self._areas = array("d")
+        self._pages: list[tuple[Path, int]] = []
+        self._deep: list[Path] = []
+
+    def add_image(self, path: Path, header: Header) -> None:
+        """One image, for what its header says of pages and depth."""
+        if header.pages > 1:
+            self._pages.append((path, header.pages))
+        if header.is_deep:
+            self._deep.append(path)
+
+    def add_object(
+        self, box: tuple[float, float, float, float], size: tuple[int, int], area: float | None = None
+    ) -> None:
+        """An object: its box ``(x1, y1, x2, y2)`` in pixels, the ``(height, width)`` of its image, and the area that
+        its file states, if any."""
+        self._boxes.extend(box)
+        self._sizes.extend(size)
+        self._areas.append(nan if area is None else area)
+
+    def sentences(self) -> list[str]:
+        """Everything that looks wrong."""
+        found = [*self._of_pages(), *self._of_depth()]
+        boxes, sizes = np.array(self._boxes).reshape(-1, 4), np.array(self._sizes).reshape(-1, 2)
+        if len(boxes):
+            found += doubts_of_boxes(boxes, sizes, self.rows)
+            found += doubts_of_areas(boxes, np.array(self._areas))
+        return found
+
+    def _of_pages(self) -> list[str]:
+        if not self._pages:
+            return []
+        path, pages = self._pages[0]
+        return [
+            f"{len(self._pages)} images have several pages or frames, of which only the first is read, e.g. {path} "
+            f"with {pages}: save each page as an image of its own if the objects lie on others"
+        ]
+
+    def _of_depth(self) -> list[str]:
+        step = max(1, len(self._deep) // _DEEP_SAMPLE)
+        values = [(deepest_value(path), path) for path in self._deep[::step][:_DEEP_SAMPLE]]
+        known = [(value, path) for value, path in values if value is not None]
+        if not known or max(known)[0] >= _DEEP_DARK:
+            return []
+        most, path = max(known)
+        bits = most.bit_length()
+        return [
+            f"{len(self._deep)} images of 16 bits use few of them (up to {most} of 65535 in {len(known)} that were "
+            f"looked at, e.g. {path}): they seem to hold {bits} bits and are nearly black as they are read; multiply "
+            f"their values by {65535 // max(most, 1)}, or save them with 8 bits"
+        ]
+
+
+def doubts_of_boxes(
+    boxes: Float64[np.ndarray, "n 4"], sizes: Float64[np.ndarray, "n 2"], rows: Rows = "xyxy"
+) -> list[str]:
+    """What looks wrong in all boxes of a data set together.
+
+    Args:
+      boxes: rows ``(x1, y1, x2, y2)`` in original pixels, as the files state them, before clipping.
+      sizes: ``(height, width)`` of the image of each.
+      rows: how the format writes a box.
+    """
+    n = len(boxes)
+    h, w = sizes.T
+    x1, y1, x2, y2 = boxes.T
+    found: list[str] = []
+    tiny = (np.abs(boxes) <= 1).all(1) & (x2 > x1) & (y2 > y1) & (np.minimum(h, w) >= 8)
+    if tiny.any():
+        found.append(
+            f"{tiny.sum()} of {n} boxes lie within one pixel of the corner (all coordinates at most 1): they seem to "
+            "be fractions of the image; "
+            + ("divide them by its width and height only once" if rows == "cxcywh" else "multiply them by its size")
+        )
+    if tiny.mean() > 0.5:
+        return found
+    outside = ~_inside(boxes, sizes, _BEYOND)
+    reading = _other_reading(boxes, sizes, rows) if outside.sum() >= 2 and outside.mean() >= 0.05 else None
+    if reading is not None:
+        found.append(f"{outside.sum()} of {n} boxes are inverted or reach beyond their image, and {reading}")
+    if n < _FEWEST:
+        return found
+    beyond = outside & (x2 > x1) & (y2 > y1)
+    if reading is None and beyond.sum() >= 2 and beyond.mean() > _MANY_BEYOND:
+        found.append(
+            f"{beyond.sum()} of {n} boxes reach beyond their image by more than {_BEYOND:.0%} of its side: do they "
+            "belong to images of another size?"
+        )
+    thin = (np.minimum(x2 - x1, y2 - y1) < 1) & (np.minimum(x2 - x1, y2 - y1) > 0) & ~tiny
+    if thin.mean() > _SUB_PIXEL:
+        found.append(f"{thin.sum()} of {n} boxes are less than a pixel wide or high; are they in another unit?")
+    corners = {
+        "left upper corner": (x1 <= 0) & (y1 <= 0),
+        "right upper corner": (x2 >= w) & (y1 <= 0),
+        "left lower corner": (x1 <= 0) & (y2 >= h),
+        "right lower corner": (x2 >= w) & (y2 >= h),
+    }
+    whole = (x1 <= 0) & (y1 <= 0) & (x2 >= w) & (y2 >= h)
+    if whole.mean() > _PLACEHOLDER:
+        found.append(f"{whole.sum()} of {n} boxes cover their whole image: are they placeholders?")
+    else:
+        name, touching = max(corners.items(), key=lambda item: item[1].sum())
+        if touching.mean() > _PLACEHOLDER:
+            found.append(f"{touching.sum()} of {n} boxes touch the {name} of their image: is their position lost?")
+    return found
+
+
+def _inside(
+    boxes: Float64[np.ndarray, "n 4"], sizes: Float64[np.ndarray, "n 2"], tolerance: float
+) -> Bool[np.ndarray, " n"]:
+    """Which boxes lie in their image, but for a share ``tolerance`` of its side and a pixel, and have an extent."""
+    h, w = sizes.T
+    x1, y1, x2, y2 = boxes.T
+    over_x, over_y = w * tolerance + 1, h * tolerance + 1
+    within = (x1 >= -over_x) & (y1 >= -over_y) & (x2 <= w + over_x) & (y2 <= h + over_y)
+    return within & (x2 > x1) & (y2 > y1)
+
+
+def _other_reading(boxes: Float64[np.ndarray, "n 4"], sizes: Float64[np.ndarray, "n 2"], rows: Rows) -> str | None:
+    """What the numbers seem to be where another reading of the four puts the boxes inside their images."""
+    x1, y1, x2, y2 = boxes.T
+    width, height = x2 - x1, y2 - y1
+    a, b = ((x1 + x2) / 2, (y1 + y2) / 2) if rows == "cxcywh" else (x1, y1)
+    c, d = (x2, y2) if rows == "xyxy" else (width, height)  # the row of the file is a, b, c, d
+    readings: dict[Rows, np.ndarray] = {
+        "xyxy": np.stack([a, b, c, d], 1),
+        "xywh": np.stack([a, b, a + c, b + d], 1),
+        "cxcywh": np.stack([a - c / 2, b - d / 2, a + c / 2, b + d / 2], 1),
+    }
+    for other, read in readings.items():
+        if other != rows and _inside(read, sizes, 0.005).mean() >= _EXPLAINED:
+            return (
+                f"all would lie inside if their rows were {_SAID[other]} in place of {_SAID[rows]}: correct the files"
+            )
+    if _inside(np.stack([y1, x1, y2, x2], 1), sizes, 0.005).mean() >= _EXPLAINED:
+        return "all would lie inside with x and y swapped: correct the files"
+    return None
+
+
+def doubts_of_areas(boxes: Float64[np.ndarray, "n 4"], areas: Float64[np.ndarray, " n"]) -> list[str]:
+    """Whether stated areas (NaN where none is stated) can be those of masks inside the boxes."""
+    extent = np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
+    known = np.isfinite(areas) & (extent > 0)
+    ratio = areas[known] / extent[known]
+    far = (ratio < _LEAST_FILLED) | (ratio > _MOST_FILLED)
+    if not len(ratio) or far.mean() <= _FAR_AREAS:
+        return []
+    first = int(np.flatnonzero(known)[np.argmax(far)])
+    return [
+        f"{far.sum()} of {len(ratio)} stated areas lie far from the boxes' own, e.g. {areas[first]:g} for a box of "
+        f"{extent[first]:g} square pixels: they decide what counts as small, medium and large (AP and AR of each); "
+        "leave them out for the boxes' own"
+    ]
