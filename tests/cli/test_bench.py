@@ -78,7 +78,8 @@ def test_what_cannot_be_measured_is_refused_in_one_line(yolojax, arguments, mess
 
 
 def test_bench_predict(yolojax, trained, tmp_path):
-    ended = yolojax("bench", "predict", "--model", trained, "--batch", "2", "--seconds", ".05", "--json", "found.json")
+    settings = ["--runtime", "jax", "--batch", "2", "--seconds", ".05", "--json", "found.json"]
+    ended = yolojax("bench", "predict", "--model", trained, *settings)
     assert ended.code == 0, ended.err
     head, row, *_ = (line.split() for line in ended.out.splitlines())
     parts = ["decode", "preprocess", "network", "postprocess", "program"]
@@ -91,6 +92,20 @@ def test_bench_predict(yolojax, trained, tmp_path):
     # The whole holds its parts: two photos are decoded, fitted to the input and detected on, one after another.
     least = min(found["network_ms"], found["program_ms"]) + found["decode_ms"] + found["preprocess_ms"]
     assert found["latency_ms"] > least and found["images_per_second"] > 0
+
+
+def test_other_runtimes_run_the_same_detector(yolojax, trained, tmp_path):
+    """All that are installed are measured in turns, and find the same; an exported file is run by them alone."""
+    pytest.importorskip("onnxruntime")
+    settings = ["--batch", "1", "--seconds", ".05", "--json", "found.json"]
+    ended = yolojax("bench", "predict", "--model", trained, "--runtime", "onnxruntime", "jax", *settings)
+    assert ended.code == 0, ended.err
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [row["runtime"] for row in found] == ["onnxruntime", "jax"]
+    assert found[0]["detections"] == found[1]["detections"] and found[0]["network_ms"] > 0
+    assert yolojax("export", "--model", trained, "--format", "onnx", "--out", "x.onnx").code == 0
+    ended = yolojax("bench", "predict", "--model", "x.onnx", "--runtime", "jax")
+    assert ended.code == 2 and "x.onnx is not run by JAX" in ended.err
 
 
 @pytest.mark.parametrize(

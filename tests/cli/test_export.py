@@ -1,13 +1,17 @@
 """``yolojax export``, and ``predict``, ``val`` and ``info`` on what it wrote."""
 
 import json
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.export.conftest import open_shapes, same_set
 from yolojax.data import open_dataset
 
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 CHEAP = ["--conf", ".01", "--max-det", "20"]
@@ -37,18 +41,17 @@ def test_predict_finds_the_same(trained, files, photo, yolojax):
         ended = yolojax("predict", photo, "--model", model, "--json", *CHEAP)
         assert ended.code == 0, ended.err
         told[model] = json.loads(ended.out)[0]["detections"]
-    want, *others = told.values()
-    assert want
+    want, *others = (
+        tuple(np.array([x[name] for x in found]) for name in ("box", "score", "class")) for found in told.values()
+    )
+    assert len(want[1]) == 20
     for got in others:
-        assert [x["class"] for x in got] == [x["class"] for x in want]
-        np.testing.assert_allclose([x["score"] for x in got], [x["score"] for x in want], atol=1e-4)
-        np.testing.assert_allclose([x["box"] for x in got], [x["box"] for x in want], atol=0.05)
+        same_set(want, got)
 
 
 def test_val_measures_what_the_file_gives(files, yolojax):
-    ended = yolojax(
-        "val", "--model", files / "x.onnx", "--data", "shapes:val?count=3&size=64", "--validation.samples", 0
-    )
+    data = "shapes:val?count=3&size=64"
+    ended = yolojax("val", "--model", files / "x.onnx", "--data", data, "--runtime", "onnxruntime", "--samples", 0)
     assert ended.code == 0, ended.err
     assert "from the score 0.01 on" in ended.err and "AP" in ended.out
 
@@ -102,8 +105,34 @@ def test_a_missing_package_is_named(trained, yolojax, monkeypatch):
         assert ended.code == 2 and "pip install 'yolojax[export]'" in ended.err
 
 
-def test_eight_bits_are_measured_first(trained, yolojax, tmp_path):
+@pytest.mark.slow  # two programs of evaluation, twice
+def test_eight_bits_are_measured_first(trained, yolojax, tmp_path, photo):
     export = ["export", "--model", trained, "--format", "onnx", "--data", "shapes:val?count=3&size=64", "--int8"]
-    ended = yolojax(*export, "weights", "--out", "w.onnx")
-    assert ended.code == 0, ended.err
-    assert "before" in ended.out and (tmp_path / "w.onnx").exists()
+    for kind in (["weights"], ["static", "--calibrate", photo]):
+        out = f"{kind[0]}.onnx"
+        with open_shapes():
+            ended = yolojax(*export, *kind, "--out", out)
+        assert ended.code == 0, ended.err
+        assert re.search(r"AP [\d.]+ before, [\d.]+ after \(3 images\)", ended.out) and (tmp_path / out).exists()
+        model = onnx.load(tmp_path / out)
+        onnx.checker.check_model(model, full_check=True)
+        kinds = {node.op_type for node in model.graph.node}
+        assert "DequantizeLinear" in kinds and ("QuantizeLinear" in kinds) == (kind[0] == "static")
+        told = {entry.key: entry.value for entry in model.metadata_props}
+        assert json.loads(told["yolojax"])["facts"]["int8"] == kind[0]
+
+
+def test_eight_bits_that_lose_too_much_are_not_written(trained, yolojax, tmp_path, monkeypatch):
+    """The AP is what the evaluation says: .5 before, and .48 after."""
+    found = iter([0.5, 0.48, 0.5, 0.48])
+    monkeypatch.setattr(
+        "yolojax.inference.evaluate.evaluate", lambda *_, **__: SimpleNamespace(result=SimpleNamespace(AP=next(found)))
+    )
+    export = ["export", "--model", trained, "--format", "onnx", "--data", "shapes:val?count=3&size=64"]
+    export += ["--int8", "weights", "--out", "w.onnx"]
+    with open_shapes():
+        ended = yolojax(*export)
+        assert ended.code == 2 and "lost more than --max-loss 0.01: AP 0.5000 before, 0.4800 after" in ended.err
+        assert not (tmp_path / "w.onnx").exists()
+        ended = yolojax(*export, "--max-loss", ".03")
+    assert ended.code == 0 and (tmp_path / "w.onnx").exists(), ended.err

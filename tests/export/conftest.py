@@ -1,5 +1,6 @@
 """A small detector with biases that make it find something, and its images."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +14,11 @@ import pytest
 from yolojax import zoo
 from yolojax.detector import Detector
 
+sys.modules.setdefault("openvino_telemetry", None)  # OpenVINO would send statistics, see yolojax.export.onnx_running
+
 NAMES = ("circle", "square", "star")
 SIZE = (64, 96)
+SMALL: dict[str, Any] = {"widths": (8, 8, 16), "depths": (0, 0, 1), "head_width": 8, "reg_max": 8}
 
 
 @contextmanager
@@ -55,8 +59,23 @@ def some_images(batch: int, size: tuple[int, int] = SIZE, seed: int = 0) -> np.n
     return images.astype(np.uint8)
 
 
+def same_set(a: tuple[Any, Any, Any], b: tuple[Any, Any, Any], where: str = "") -> None:
+    """Boxes, scores and classes of two images: every detection has its counterpart, in whatever order.
+
+    Rows whose scores differ by rounding alone may come in another order.
+    """
+    assert len(a[1]) == len(b[1]), where
+    left = list(range(len(b[1])))
+    for box, score, label in zip(*a, strict=True):
+        near = [
+            i for i in left if b[2][i] == label and abs(b[1][i] - score) <= 1e-4 and np.abs(b[0][i] - box).max() <= 0.05
+        ]
+        assert near, f"{where}: {label} {score} {box}"
+        left.remove(near[0])
+
+
 @pytest.fixture(scope="session")
 def small() -> tuple[Detector, dict[str, Any]]:
     """A YOLOX of 26 layers with three classes."""
-    detector = zoo.build("compact", NAMES, SIZE, widths=(8, 8, 16), depths=(0, 0, 1), head_width=8, reg_max=8)
+    detector = zoo.build("compact", NAMES, SIZE, **SMALL)
     return detector, stirred(detector.init(jax.random.key(0)))

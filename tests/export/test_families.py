@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import darknet_cases
-from tests.export.conftest import NAMES, open_shapes, some_images, stirred
+from tests.export.conftest import NAMES, open_shapes, same_set, some_images, stirred
 from yolojax import zoo
 from yolojax.detect import detect
 from yolojax.export import ExportSettings, load_exported, to_onnx, to_stablehlo
@@ -79,24 +79,12 @@ def check(detector, variables, folder, images):
         for rows in (slice(None), slice(1, 2)):
             got = jax.device_get(theirs(images[rows]))
             for row, (a, b) in enumerate(zip(_rows(want, rows), _rows(got, slice(None)), strict=True)):
-                _same_set(a, b, f"{path.suffix} {runtime} {row}")
+                same_set(a, b, f"{path.suffix} {runtime} {row}")
 
 
 def _rows(found, rows):
     for boxes, scores, classes, valid in zip(*(x[rows] for x in found[:4]), strict=True):
         yield boxes[valid], scores[valid], classes[valid]
-
-
-def _same_set(a, b, where):
-    """Every detection has its counterpart; rows whose scores differ by rounding may come in another order."""
-    assert len(a[1]) == len(b[1]), where
-    left = list(range(len(b[1])))
-    for box, score, label in zip(*a, strict=True):
-        near = [
-            i for i in left if b[2][i] == label and abs(b[1][i] - score) <= 1e-4 and np.abs(b[0][i] - box).max() <= 0.05
-        ]
-        assert near, f"{where}: {label} {score} {box}"
-        left.remove(near[0])
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -147,4 +135,4 @@ def test_published_weights_on_photos(name, tmp_path, test_data):
             got = Predictor(*load_exported(path, runtime=runtime), batch_size=batch)(photos)
             for a, b in zip(want, got, strict=True):
                 # A photo has more pixels than the input image.
-                _same_set((a.boxes, a.scores, a.classes), (b.boxes, b.scores, b.classes), f"{path.name} {runtime}")
+                same_set((a.boxes, a.scores, a.classes), (b.boxes, b.scores, b.classes), f"{path.name} {runtime}")

@@ -1,10 +1,12 @@
 """ONNX files of other tools: known boxes come out of graphs with their ports, and others are refused by name."""
 
+import jax
 import numpy as np
 import pytest
 
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.export import load_exported
+from yolojax.export.program import candidates_of
 from yolojax.inference.predict import Predictor
 
 onnx = pytest.importorskip("onnx")
@@ -56,15 +58,19 @@ NAMED = {"names": "{0: 'cat', 1: 'dog'}"}
 
 
 def found(path, *names):
-    photo = np.full((*SIZE, 3), (255, 0, 51), np.uint8)
+    """The record of a file, and its candidates for an image of one colour."""
+    image = np.full((1, *SIZE, 3), (255, 0, 51), np.uint8)
     detector, variables = load_exported(path, class_names=names or None)
-    return detector, Predictor(detector, variables)(photo)
+    assert detector.spec.class_names == ("cat", "dog") and detector.spec.input_size == SIZE
+    return detector, jax.device_get(jax.jit(candidates_of(detector, variables))(image))
 
 
-def expected(result, boxes=BOXES[:2]):
-    assert result.names == ("cat", "dog") or list(result.names) == ["cat", "dog"]
-    np.testing.assert_allclose(result.boxes, boxes, atol=1e-3)
-    np.testing.assert_allclose(result.scores, [0.9, 0.8], atol=1e-5)
+def expected(candidates, rows=(0, 1, 2)):
+    """The known boxes lie in these rows, and no other has a score."""
+    rows = list(rows)
+    np.testing.assert_allclose(candidates.boxes[0, rows], BOXES[: len(rows)], atol=1e-3)
+    np.testing.assert_allclose(candidates.scores[0, rows], SCORES[: len(rows)], atol=1e-5)
+    assert not (np.delete(candidates.scores[0], rows, 0) > 0).any()
 
 
 def test_ultralytics_raw(tmp_path):
@@ -73,31 +79,40 @@ def test_ultralytics_raw(tmp_path):
     output[:4, :3], output[4:, :3] = centres(BOXES).T, SCORES.T
     first = np.zeros_like(output)
     output[4, 0], first[4, 0] = 0.4, 0.5  # the first pixel's red is 1
-    detector, result = found(write(tmp_path / "raw.onnx", output, metadata=NAMED, first=first))
-    expected(result)
-    assert detector.spec.suppression == "nms" and detector.spec.input_size == SIZE
+    path = write(tmp_path / "raw.onnx", output, metadata=NAMED, first=first)
+    detector, candidates = found(path)
+    expected(candidates)
+    assert detector.spec.suppression == "nms"
+    result = Predictor(*load_exported(path))(np.full((2 * SIZE[0], 2 * SIZE[1], 3), (255, 0, 51), np.uint8))
+    assert result.names == ["cat", "dog"]  # the third overlaps the second
+    np.testing.assert_allclose(result.boxes, 2 * BOXES[:2], atol=1e-3)
+    np.testing.assert_allclose(result.scores, [0.9, 0.8], atol=1e-5)
 
 
 def test_end_to_end(tmp_path):
     """Rows of a box, a score and a class; rows of zeros are padding."""
     output = np.zeros((300, 6), np.float32)
     output[0], output[1] = [*BOXES[0], 0.9, 0], [*BOXES[1], 0.8, 1]
-    small = write(tmp_path / "e2e.onnx", output[:50], metadata=NAMED)
-    detector, result = found(small)
-    expected(result)
+    detector, candidates = found(write(tmp_path / "e2e.onnx", output[:50], metadata=NAMED))
+    np.testing.assert_allclose(candidates.boxes[0, :2], BOXES[:2], atol=1e-3)
+    scores = np.full((50, 2), -np.inf)
+    scores[0, 0], scores[1, 1] = 0.9, 0.8
+    np.testing.assert_allclose(candidates.scores[0], scores, atol=1e-5)
     assert detector.spec.suppression == "none"
     with pytest.raises(ConfigError, match="iou"):
         Predictor(detector, {"params": {}})(np.zeros((*SIZE, 3), np.uint8), iou=0.5)
 
 
+MEGVII_ROWS = (4 * 12 + 2, 3 * 12 + 8, 3 * 12 + 9)
+"""Of the finest level, which has 12 cells in a row."""
+
+
 def megvii(decoded):
-    """Boxes at the cells (1, 3), (8, 3) and (8, 4) of stride 8."""
+    """The known boxes in some rows, either in pixels or of their cells."""
     output = np.zeros((CELLS, 7), np.float32)
     centre = centres(BOXES)
-    rows = [y * 12 + x for x, y in ((2, 4), (8, 3), (8, 3))]
-    rows[2] += 1
     output[:, 2:4] = 1.0 if decoded else -1.0
-    for row, box, score in zip(rows, centre, SCORES, strict=True):
+    for row, box, score in zip(MEGVII_ROWS, centre, SCORES, strict=True):
         cell = np.array([row % 12, row // 12])
         output[row, :4] = box if decoded else [*(box[:2] / 8 - cell), *np.log(box[2:] / 8)]
         output[row, 4], output[row, 5:] = 1.0, score
@@ -109,11 +124,10 @@ def test_megvii(decoded, tmp_path):
     """Pixels arrive as blue, green, red from 0 to 255; there are no metadata."""
     output = megvii(decoded)
     first = np.zeros_like(output)
-    row = 4 * 12 + 2
+    row = MEGVII_ROWS[0]
     output[row, 5], first[row, 5] = 0.9 - 0.51, 0.01  # the first pixel's blue is 51
     path = write(tmp_path / "yolox.onnx", output, first=first)
-    _, result = found(path, "cat", "dog")
-    expected(result)
+    expected(found(path, "cat", "dog")[1], MEGVII_ROWS)
     with pytest.raises(CheckpointError, match="does not name its 2 classes"):
         load_exported(path)
     with pytest.raises(ConfigError, match="2 classes and 3 names"):
@@ -127,7 +141,7 @@ def test_yolov5(tmp_path):
 
 
 def test_what_is_not_understood_is_said(tmp_path):
-    with pytest.raises(CheckpointError, match=r"not understood, with the ports .*output0 \[1, 5\]"):
+    with pytest.raises(CheckpointError, match=r"not understood, with the ports .*output0 \[1, 1, 5\]"):
         load_exported(write(tmp_path / "classifier.onnx", np.zeros(5, np.float32).reshape(5)))
     output = np.zeros((6, CELLS), np.float32)
     with pytest.raises(CheckpointError, match="input size is open"):

@@ -58,6 +58,14 @@ class GraphBuilder:
         """The value in another type."""
         return self.op("Cast", name, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
+    def rename(self, name: str, new: str) -> None:
+        """Gives a value another name, by which users of the graph ask for it."""
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for place, own in enumerate(names):
+                    if own == name:
+                        names[place] = new
+
     def finish(self, name: str, inputs: list[Any], outputs: list[Any]) -> Any:
         """The graph, with biases moved into convolutions, without nodes and constants that nothing reads."""
         kept = {value.name for value in outputs}

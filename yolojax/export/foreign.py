@@ -193,7 +193,7 @@ def _decoder(model: OnnxModel, layout: Layout, size: tuple[int, int], batch: int
 
     def decode(found: Float[Array, "B N _"]) -> Candidates:
         raw = found[..., :4]
-        boxes = corners(raw) if decoded else decode_yolox(raw, cells[None], strides[None])
+        boxes = corners(raw) if decoded else decode_yolox(raw, jnp.asarray(cells)[None], jnp.asarray(strides)[None])
         return Candidates(boxes, found[..., 4:5] * found[..., 5:])
 
     return decode

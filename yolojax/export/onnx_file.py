@@ -105,7 +105,8 @@ def build_model(detector: Detector, folded: Variables, description: Description)
         k = description.thresholds.max_detections
         shapes = {"boxes": [batch, k, 4], "scores": [batch, k], "classes": [batch, k], "count": [batch]}
     for key, (value, _) in outputs.items():
-        graph.op("Identity", value, outputs=[key])
+        # An Identity would do, but OpenVINO removes it, and then knows the value by two names.
+        graph.rename(value, key)
     made = graph.finish(
         description.name,
         [helper.make_tensor_value_info(name, TensorProto.UINT8, [batch, *sides, 3])],

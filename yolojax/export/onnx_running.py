@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,6 +109,9 @@ def _port_of_ort(port: Any) -> Port:
 
 
 def _open_openvino(path: Path) -> OnnxModel:
+    # Its Python package sends statistics of use to its makers when it reads a model, and forks the process for that.
+    # Where this module cannot be imported, it does not.
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
     import openvino
 
     model = openvino.Core().read_model(str(path))

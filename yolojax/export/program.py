@@ -109,7 +109,8 @@ def resize_photos(
 ) -> UInt8[Array, "B H W 3"]:
     """Photos of one size on input images, by Pillow's ``BILINEAR``: across, rounded, then down, rounded.
 
-    Pillow computes its weights with 22 bits, so that a value may differ by one level where it lies between two.
+    A value may differ from Pillow's by one level: Pillow computes its weights with 22 bits, and it stretches some tall
+    photos down first and across then.
     """
     across = triangle_weights(photos.shape[2], input_size[1], box[0], box[2])
     down = triangle_weights(photos.shape[1], input_size[0], box[1], box[3])

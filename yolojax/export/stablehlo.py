@@ -27,6 +27,7 @@ from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.export.program import make_program, narrowed
 from yolojax.export.settings import Description, ExportSettings, describe_export, from_json, to_json
+from yolojax.processor.convolution import traced_for_inference
 from yolojax.processor.platform import traced_for
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -73,7 +74,7 @@ def to_stablehlo(
         folded = narrowed(folded, dtype)
     program = make_program(detector, folded, description)
     # The choice between forms of a part is left to the lowering, which happens once for each platform.
-    with traced_for(None), _without_locations():
+    with traced_for(None), traced_for_inference(), _without_locations():
         exported = export.export(jax.jit(program), platforms=tuple(platforms))(input_shape(description, export))
     return pack(description, bytes(exported.serialize()))
 
@@ -85,7 +86,7 @@ def _without_locations() -> Iterator[None]:
     The same detector then also gives the same bytes, whoever exports it.
     """
     name = "jax_traceback_in_locations_limit"
-    before = jax.config.read(name)
+    before = getattr(jax.config, name)
     jax.config.update(name, 0)
     try:
         yield

@@ -406,8 +406,8 @@ def load(
     """A ready `Predictor` from a run directory, a released detector, published files or an exported file.
 
     ``paths``, ``size``, ``dtype``, ``parts``, ``detector`` and ``runtime`` are those of `load_detector`, which also
-    says what raises; with ``tiling`` large photos are cut into tiles (`yolojax.inference.tiled.TiledPredictor`); the others are
-    those of `Predictor`.
+    says what raises; with ``tiling`` large photos are cut into tiles (`yolojax.inference.tiled.TiledPredictor`); the
+    others are those of `Predictor`.
     """
     from yolojax.inference.kept import find_kept, open_kept  # they build on this module
 
