@@ -6,13 +6,14 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from jax import export
 
-from tests.export.conftest import SIZE, open_shapes, some_images
+from tests.export.conftest import NAMES, SIZE, open_shapes, some_images
 from yolojax.data.input_images import make_input_image
 from yolojax.detect import detect
 from yolojax.errors import CheckpointError, ConfigError
@@ -29,17 +30,18 @@ pytestmark = pytest.mark.any_platform
 
 SETTINGS = ExportSettings(batch=None, confidence=0.2, iou=0.5, max_detections=20)
 
-ALONE = """
-import json, sys, zipfile
-import numpy as np
-from jax import export
+GUIDE = Path(__file__).parents[2] / "docs" / "export.md"
 
-with zipfile.ZipFile(sys.argv[1]) as file:
-    description = json.loads(file.read("description.json"))
-    program = export.deserialize(bytearray(file.read("program.bin")))
-images = np.load(sys.argv[2])
-found = program.call(images)
-np.savez(sys.argv[3], **{name: np.asarray(value) for name, value in found.items()})
+
+def program_of_the_guide() -> str:
+    """The program that the documentation shows, on images of a file, with what it found written to another."""
+    (shown,) = (block for block in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S) if "zipfile" in block)
+    assert len(shown.strip().splitlines()) <= 11
+    shown = shown.replace('"mine.stablehlo"', "sys.argv[1]")
+    shown = re.sub(r"^images = .*$", "images = np.load(sys.argv[2])", shown, flags=re.M)
+    return f"""import sys
+{shown}
+np.savez(sys.argv[3], **{{name: np.asarray(value) for name, value in found.items()}})
 assert not [name for name in sys.modules if name.startswith(("yolojax", "flax"))]
 print(description["class_names"], program.platforms)
 """
@@ -65,11 +67,12 @@ def test_it_runs_with_jax_alone(file, expected, tmp_path):
     images, found = expected
     assert found.valid.sum() > 10
     np.save(tmp_path / "images.npy", images)
-    command = [sys.executable, "-c", ALONE, file, tmp_path / "images.npy", tmp_path / "found.npz"]
+    command = [sys.executable, "-c", program_of_the_guide(), file, tmp_path / "images.npy", tmp_path / "found.npz"]
     ended = subprocess.run([str(x) for x in command], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.split("]")[0] == "['circle', 'square', 'star'"
-    assert "'cpu', 'cuda', 'tpu'" in ended.stdout
+    *shown, last = ended.stdout.splitlines()
+    assert last == "['circle', 'square', 'star'] ('cpu', 'cuda', 'tpu')"
+    assert len(shown) == found.valid[0].sum() and shown[0].split()[0] in NAMES
     got = np.load(tmp_path / "found.npz")
     np.testing.assert_array_equal(got["count"], found.valid.sum(-1))
     np.testing.assert_array_equal(got["classes"], found.classes)

@@ -345,7 +345,7 @@ class Translator:
         first = [min(max(start, 0), side - size) if isinstance(side, int) else 0 for start, side, size in sides]
         stops = [start + size if isinstance(size, int) else size for start, size in zip(first, sizes, strict=True)]
         shape = tuple(sizes)
-        cut = self.sliced(value, jax.core.ShapedArray(shape, aval.dtype), first, stops, (1,) * len(first))
+        cut = self.sliced(value, jax.ShapeDtypeStruct(shape, aval.dtype), first, stops, (1,) * len(first))
         return cut if shape == tuple(aval.shape) else self._reshape([cut], [aval], {})
 
     def _rev(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
