@@ -144,6 +144,8 @@ def test_what_is_not_understood_is_said(tmp_path):
     with pytest.raises(CheckpointError, match=r"not understood, with the ports .*output0 \[1, 1, 5\]"):
         load_exported(write(tmp_path / "classifier.onnx", np.zeros(5, np.float32).reshape(5)))
     output = np.zeros((6, CELLS), np.float32)
+    with pytest.raises(CheckpointError, match="its task is pose"):
+        load_exported(write(tmp_path / "pose.onnx", output, metadata={**NAMED, "task": "pose"}))
     with pytest.raises(CheckpointError, match="input size is open"):
         load_exported(write(tmp_path / "open.onnx", output, metadata=NAMED, sides=("b", 3, "h", "w")))
     path = write(tmp_path / "dynamic.onnx", output, metadata={**NAMED, "imgsz": "[64, 96]"}, sides=("b", 3, "h", "w"))

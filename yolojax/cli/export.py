@@ -165,7 +165,7 @@ class Export:
             out = user_path(self.out)
         else:
             first = user_path(self.model[0])
-            out = Path(first.stem if first.is_file() else first.name).with_suffix(suffix)
+            out = Path((first.stem if first.is_file() else first.absolute().name) + suffix)
         if out.suffix.lower() != suffix:
             raise ConfigError(f"--out {out}: a file of the format {self.format} ends in {suffix}")
         if out.exists():

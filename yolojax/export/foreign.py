@@ -65,6 +65,8 @@ def foreign_record(model: OnnxModel, class_names: tuple[str, ...] | None) -> tup
     """
     path = model.path
     stated = {key: _literal(value) for key, value in model.metadata.items()}
+    if stated.get("task", "detect") != "detect":
+        raise CheckpointError(f"{path}: its task is {stated['task']}; only detection (detect) is understood")
     height, width = _input_size(model, stated)
     size = (height, width)
     layout = recognise(model, size)
