@@ -2,6 +2,9 @@
 
 import ast
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
@@ -102,6 +105,28 @@ def test_the_same_predictor(file, expected, runtime):
     for boxes, scores, classes, valid, got in zip(*want[:4], results, strict=True):
         assert valid.any()
         same_set((boxes[valid], scores[valid], classes[valid]), (got.boxes, got.scores, got.classes))
+
+
+ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import jax, numpy as np
+from yolojax.export.onnx_running import OnnxModel, Port, call_outside
+
+kind, shape = np.dtype("float32"), (8, 1000)
+model = OnnxModel(None, (), (Port("y", shape, kind),), {}, lambda x: [x.reshape(8, -1)[:, :1000].astype(kind)])
+run = jax.jit(lambda x: call_outside(model, x + 1, [shape], [kind])[0].sum())
+images = np.ones((8, 640, 640, 3), np.uint8)
+print([float(x) for x in jax.device_get([run(images) for _ in range(4)])])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not tie a process to a core")
+def test_one_core_is_enough():
+    """Images of real size, several batches under way: the program must not wait for a thread that waits for it."""
+    command = [sys.executable, "-c", ONE_CORE]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0 and ended.stdout.strip() == str([16000.0] * 4), ended.stderr
 
 
 def test_raw_candidates(small, tmp_path):

@@ -1,6 +1,6 @@
 """Running ``.onnx`` files by onnxruntime or OpenVINO, as detectors.
 
-The graph of the file runs as it is, outside JAX: `jax.pure_callback` hands the images over.
+The graph of the file runs as it is, outside JAX, which hands the images over (`call_outside`).
 """
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental.buffer_callback import buffer_callback
 from jaxtyping import Array
 
 from yolojax.detector import Detector, Variables
@@ -123,9 +125,12 @@ def _open_openvino(path: Path) -> OnnxModel:
         shape = tuple(side.get_length() if side.is_static else None for side in node.get_partial_shape())
         return Port(node.get_any_name(), shape, np.dtype(node.get_element_type().to_dtype()))
 
+    busy = Lock()  # a compiled model has one request, which takes one call at a time
+
     def run(*arrays: np.ndarray) -> list[np.ndarray]:
-        found = compiled(list(arrays))
-        return [np.array(found[index]) for index in range(len(compiled.outputs))]
+        with busy:
+            found = compiled(list(arrays))
+            return [np.array(found[index]) for index in range(len(compiled.outputs))]
 
     inputs, outputs = (tuple(map(port, ports)) for ports in (compiled.inputs, compiled.outputs))
     return OnnxModel(path, inputs, outputs, _metadata_of(path), run)
@@ -174,10 +179,18 @@ def call(model: OnnxModel, description: Description, images: Array) -> dict[str,
 
 def call_outside(model: OnnxModel, images: Array, shapes: list[tuple[Any, ...]], types: list[np.dtype]) -> list[Array]:
     """Runs a graph from inside a traced program; shapes and types are those of its outputs."""
+    results = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in zip(shapes, types, strict=True)]
 
     def run(pixels: Any) -> list[np.ndarray]:
         found = model.run(np.asarray(pixels))
         return [np.asarray(one, kind).reshape(shape) for one, shape, kind in zip(found, shapes, types, strict=True)]
 
-    results = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in zip(shapes, types, strict=True)]
+    def fill(_: Any, outputs: Sequence[Any], pixels: Any) -> None:
+        for output, found in zip(outputs, run(pixels), strict=True):
+            np.asarray(output)[...] = found
+
+    if jax.default_backend() == "cpu":
+        # `jax.pure_callback` copies its arguments in the threads that run programs, and waits for the copy: where the
+        # machine has one core, or every thread waits like this, for ever.
+        return buffer_callback(fill, results, vmap_method="sequential")(images)
     return jax.pure_callback(run, results, images, vmap_method="sequential")
