@@ -79,11 +79,12 @@ class Translator:
             nchw = False
         if nchw:
             if value.nchw is None:
+                assert value.plain is not None
                 value.nchw = self.graph.op("Transpose", value.plain, perm=list(TO_NCHW))
             return value.nchw
         if value.plain is None:
+            assert value.nchw is not None
             value.plain = self.graph.op("Transpose", value.nchw, perm=list(TO_NHWC))
-        assert value.plain is not None
         return value.plain
 
     def full(self, value: Value, nchw: bool = False) -> str:
@@ -124,7 +125,10 @@ class Translator:
         known |= dict(zip(jaxpr.invars, arguments, strict=True))
 
         def look_up(atom: Any) -> Value:
-            return _constant(np.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, core.Literal) else known[atom]
+            if isinstance(atom, core.Literal):
+                aval: Any = atom.aval
+                return _constant(np.asarray(atom.val, aval.dtype))
+            return known[atom]
 
         for equation in jaxpr.eqns:
             outputs = self.equation(equation, [look_up(atom) for atom in equation.invars])
@@ -159,8 +163,7 @@ class Translator:
         names = [self.read(value, nchw) for value in inputs]
         out = self.graph.op(kind, *names) if isinstance(kind, str) else kind(self.graph, *names)
         actual = _broadcast([value.actual for value in inputs])
-        where = {"nchw": out} if nchw else {"plain": out}
-        return Value(aval.shape, aval.dtype, actual=actual, **where)
+        return Value(aval.shape, aval.dtype, actual=actual, plain=None if nchw else out, nchw=out if nchw else None)
 
     def axes_kept(self, value: Value) -> tuple[bool, Callable[[int], int]]:
         """Whether an operation on axes is done in NCHW, and where an axis lies then."""
@@ -169,7 +172,7 @@ class Translator:
         return False, lambda axis: axis
 
     def made(self, aval: Any, name: str, nchw: bool = False) -> Value:
-        return Value(aval.shape, aval.dtype, **({"nchw": name} if nchw else {"plain": name}))
+        return Value(aval.shape, aval.dtype, plain=None if nchw else name, nchw=name if nchw else None)
 
     # Convolution and pooling.
 

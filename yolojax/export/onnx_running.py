@@ -92,7 +92,8 @@ def _open_onnxruntime(path: Path) -> OnnxModel:
     names = [port.name for port in outputs]
 
     def run(*arrays: np.ndarray) -> list[np.ndarray]:
-        return session.run(names, {port.name: array for port, array in zip(inputs, arrays, strict=True)})
+        found: Any = session.run(names, {port.name: array for port, array in zip(inputs, arrays, strict=True)})
+        return found
 
     return OnnxModel(path, inputs, outputs, dict(session.get_modelmeta().custom_metadata_map), run)
 

@@ -140,7 +140,9 @@ def make_record(spec: DetectorSpec, forward: Callable[[Array], Candidates], path
     def refuse(*_: Any, **__: Any) -> NoReturn:
         raise ConfigError(f"{path}: an exported file cannot be trained; give the detector that it was made of")
 
-    record = Detector(spec, init=refuse, forward=checked, forward_train=refuse, loss=refuse, decode=lambda found: found)
+    record = Detector(
+        spec, init=refuse, forward=checked, forward_train=refuse, loss=refuse, decode=lambda outputs: outputs
+    )
     return record, {"params": {}}
 
 

@@ -134,7 +134,7 @@ class Predictor:
         self._run: Program = jax.jit(self._traced, compiler_options=inference_options())
         self._traced_again = traced(complete) if limited else None
         self._run_again: Program | None = None
-        if limited:
+        if self._traced_again is not None:
             self._run_again = jax.jit(self._traced_again, compiler_options=inference_options())
 
     @overload
