@@ -37,6 +37,7 @@ def run(cache: Path, **environment: str) -> tuple[str, int, int]:
     return folder, int(hits), int(misses)
 
 
+@pytest.mark.slow  # four processes
 def test_a_second_process_compiles_nothing_and_a_truncated_entry_is_compiled_anew_once(tmp_path):
     folder, hits, misses = run(tmp_path / "cache")
     assert hits == 0 and misses > 0

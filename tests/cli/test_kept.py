@@ -47,6 +47,7 @@ def predict(cache: Path, photo: Path, model: Path, *options: str) -> tuple[list[
     return json.loads("\n".join(found))[0]["detections"], flax, hits, misses
 
 
+@pytest.mark.slow  # four processes, of which two compile
 def test_a_second_call_builds_and_compiles_nothing(trained, photo, tmp_path):
     first, flax, hits, misses = predict(tmp_path, photo, trained)
     assert first and flax and hits == 0 and misses > 0

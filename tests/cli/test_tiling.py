@@ -11,6 +11,7 @@ from yolojax.data.tiles import tile_dataset
 from yolojax.tiling import Tiling
 
 
+@pytest.mark.slow  # four predictions, of which two compile
 def test_a_large_photo_in_tiles(trained, yolojax, tmp_path):
     photo = open_dataset("shapes:val?count=1&size=150").records[0].pixels()
     Image.fromarray(photo).save(tmp_path / "large.png")
@@ -28,6 +29,7 @@ def test_a_large_photo_in_tiles(trained, yolojax, tmp_path):
     assert ended.code == 2 and "give --tile as well" in ended.err
 
 
+@pytest.mark.slow  # three validations, each of which compiles
 def test_val_in_tiles_of_whole_images_is_val(trained, yolojax, tmp_path):
     numbers = []
     for options in ((), ("--tile", "64"), ("--tile", "48", "--overlap", ".5", "--whole")):

@@ -132,10 +132,9 @@ class Predictor:
         complete = detect if tta is None else partial(detect_augmented, tta=tta)
         self._traced = traced(partial(detect, capacity=CAPACITY) if limited else complete)
         self._run: Program = jax.jit(self._traced, compiler_options=inference_options())
-        self._traced_again = traced(complete) if limited else None
-        self._run_again: Program | None = None
-        if self._traced_again is not None:
-            self._run_again = jax.jit(self._traced_again, compiler_options=inference_options())
+        again = traced(complete) if limited else None
+        self._traced_again = again
+        self._run_again: Program | None = again and jax.jit(again, compiler_options=inference_options())
 
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload] (a Photo is no list, but may be an array)
