@@ -94,7 +94,8 @@ def add_detections(
     labels = g.cast(g.op("Gather", label, order), np.int32)
     out_classes = scattered(labels, np.full(1, -1, np.int32), table)
     exists = g.op("GreaterOrEqual", out_classes, g.const(np.int32(0)))
-    count = g.cast(g.op("ReduceSum", g.cast(exists, np.int64), g.ints(1), keepdims=0), np.int32)
+    # A Cast at the end would have OpenVINO know the output by the name before it, too.
+    count = g.op("ReduceSum", g.cast(exists, np.int32), g.ints(1), keepdims=0)
     return out_boxes, out_scores, out_classes, count
 
 

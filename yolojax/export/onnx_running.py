@@ -133,7 +133,8 @@ def _open_openvino(path: Path) -> OnnxModel:
             found = compiled(list(arrays))
             return [np.array(found[index]) for index in range(len(compiled.outputs))]
 
-    inputs, outputs = (tuple(map(port, ports)) for ports in (compiled.inputs, compiled.outputs))
+    # Names of the graph as it was read: compilation joins values.
+    inputs, outputs = (tuple(map(port, ports)) for ports in (model.inputs, model.outputs))
     return OnnxModel(path, inputs, outputs, _metadata_of(path), run)
 
 
