@@ -4,12 +4,15 @@ import json
 import re
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.conftest import open_shapes, same_set
+from tests.export.conftest import SMALL, open_shapes, same_set, stirred
+from yolojax import zoo
 from yolojax.data import open_dataset
+from yolojax.weights.released import save_released
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -18,8 +21,19 @@ CHEAP = ["--conf", ".01", "--max-det", "20"]
 
 
 @pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A released detector of 64 x 64 pixels with random parameters, which finds much, each with a score of its own."""
+    names = open_dataset("shapes:val?count=1&size=64").class_names
+    detector = zoo.build("compact", names, (64, 64), **SMALL)
+    folder = tmp_path_factory.mktemp("released")
+    variables = jax.device_get(stirred(detector.init(jax.random.key(0))))
+    save_released(folder, variables, {"detector": zoo.describe(detector)})
+    return folder
+
+
+@pytest.fixture(scope="module")
 def files(trained, tmp_path_factory):
-    """Both formats of the small run."""
+    """Both formats."""
     from yolojax.cli import main
 
     folder = tmp_path_factory.mktemp("exported")
