@@ -1,6 +1,7 @@
 """``yolojax bench``: the numbers agree with each other and with what is known apart; wrong input costs one line."""
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -145,7 +146,8 @@ def test_runtimes_are_measured_in_turns():
             n, k = len(outputs), 5
             valid = np.arange(k)[None] < 2
             columns = np.zeros((n, k), np.float32), np.zeros((n, k), np.int32), np.repeat(valid, n, 0)
-            return Detections(np.zeros((n, k, 4), np.float32), *columns, np.zeros(n, int), np.zeros(n, int))
+            arrays: Any = (np.zeros((n, k, 4), np.float32), *columns, np.zeros(n, int), np.zeros(n, int))
+            return Detections(*arrays)
 
         def detect(self, images):
             return self.postprocess(images)

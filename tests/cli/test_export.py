@@ -56,7 +56,8 @@ def test_predict_finds_the_same(trained, files, photo, yolojax):
         assert ended.code == 0, ended.err
         told[model] = json.loads(ended.out)[0]["detections"]
     want, *others = (
-        tuple(np.array([x[name] for x in found]) for name in ("box", "score", "class")) for found in told.values()
+        (np.array([x["box"] for x in found]), np.array([x["score"] for x in found]), [x["class"] for x in found])
+        for found in told.values()
     )
     assert len(want[1]) == 20
     for got in others:

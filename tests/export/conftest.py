@@ -14,7 +14,8 @@ import pytest
 from yolojax import zoo
 from yolojax.detector import Detector
 
-sys.modules.setdefault("openvino_telemetry", None)  # OpenVINO would send statistics, see yolojax.export.onnx_running
+# OpenVINO would send statistics, see yolojax.export.onnx_running.
+sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
 
 NAMES = ("circle", "square", "star")
 SIZE = (64, 96)

@@ -4,6 +4,8 @@ The networks have random weights with random biases, so that many scores pass. P
 3: the same set of detections, scores within 1e-4, boxes within .05 pixel.
 """
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from yolojax import zoo
 from yolojax.detect import detect
 from yolojax.export import ExportSettings, load_exported, to_onnx, to_stablehlo
 from yolojax.export.program import candidates_of
+from yolojax.export.running import Runtime
 from yolojax.inference.loading import load_detector
 from yolojax.weights.darknet import Header, parse_cfg, stored_arrays, write_weights
 
@@ -65,21 +68,26 @@ def check(detector, variables, folder, images):
     scores = np.asarray(scores_of(images))
     # About 40 scores an image pass.
     confidence = float(np.sort(scores.reshape(3, -1))[:, -min(40, scores[0].size // 2)].mean())
-    settings = ExportSettings(batch=None, confidence=max(1e-3, min(confidence, 0.95)), iou=iou, max_detections=100)
+    confidence = max(1e-3, min(confidence, 0.95))
+    settings = ExportSettings(batch=None, confidence=confidence, iou=iou, max_detections=100)
     onnx, stablehlo = folder / "x.onnx", folder / "x.stablehlo"
     with open_shapes():
         onnx.write_bytes(to_onnx(detector, variables, settings))
         stablehlo.write_bytes(to_stablehlo(detector, variables, settings))
-    ours = jax.jit(lambda x: detect(detector, fold, x, settings.confidence, iou, max_detections=100))
+    ours = jax.jit(lambda x: detect(detector, fold, x, confidence, iou, max_detections=100))
     want = jax.device_get(ours(images))
     assert want.valid.sum() > 20
-    for path, runtime in ((onnx, "onnxruntime"), (onnx, "openvino"), (stablehlo, None)):
+    for path, runtime in runs(onnx, stablehlo):
         exported, nothing = load_exported(path, runtime=runtime)
-        theirs = jax.jit(lambda x, e=exported, n=nothing: detect(e, n, x, settings.confidence, max_detections=100))
+        theirs = jax.jit(lambda x, e=exported, n=nothing: detect(e, n, x, confidence, max_detections=100))
         for rows in (slice(None), slice(1, 2)):
             got = jax.device_get(theirs(images[rows]))
             for row, (a, b) in enumerate(zip(_rows(want, rows), _rows(got, slice(None)), strict=True)):
                 same_set(a, b, f"{path.suffix} {runtime} {row}")
+
+
+def runs(onnx: Path, stablehlo: Path) -> list[tuple[Path, Runtime | None]]:
+    return [(onnx, "onnxruntime"), (onnx, "openvino"), (stablehlo, None)]
 
 
 def _rows(found, rows):
@@ -130,7 +138,7 @@ def test_published_weights_on_photos(name, tmp_path, test_data):
     with open_shapes():
         onnx.write_bytes(to_onnx(detector, variables, ExportSettings(batch=None)))
     stablehlo.write_bytes(to_stablehlo(detector, variables, ExportSettings(batch=3)))
-    for path, runtime in ((onnx, "onnxruntime"), (onnx, "openvino"), (stablehlo, None)):
+    for path, runtime in runs(onnx, stablehlo):
         for batch in (1, 3):
             got = Predictor(*load_exported(path, runtime=runtime), batch_size=batch)(photos)
             for a, b in zip(want, got, strict=True):

@@ -51,7 +51,7 @@ print(description["class_names"], program.platforms)
 def file(small, tmp_path_factory):
     path = tmp_path_factory.mktemp("stablehlo") / "small.stablehlo"
     with open_shapes():
-        path.write_bytes(to_stablehlo(*small, SETTINGS))
+        path.write_bytes(to_stablehlo(small[0], small[1], SETTINGS))
     return path
 
 
@@ -136,7 +136,7 @@ def test_the_same_predictor(file, small):
 @pytest.mark.slow  # exports once more
 def test_the_same_detector_gives_the_same_bytes(file, small):
     with open_shapes():
-        assert to_stablehlo(*small, SETTINGS) == file.read_bytes()
+        assert to_stablehlo(small[0], small[1], SETTINGS) == file.read_bytes()
 
 
 def test_the_file_says_what_it_is(file):
@@ -154,7 +154,7 @@ def test_photos_of_any_size(small, tmp_path):
     detector, variables = small
     settings = ExportSettings(confidence=0.2, iou=0.5, max_detections=20, letterbox=True)
     with open_shapes():
-        content = to_stablehlo(*small, settings, platforms=("cpu",))
+        content = to_stablehlo(small[0], small[1], settings, platforms=("cpu",))
     path = tmp_path / "photos.stablehlo"
     path.write_bytes(content)
     from yolojax.export.stablehlo import read_stablehlo
@@ -221,4 +221,4 @@ def test_what_is_wrong_with_a_file_is_said(file, tmp_path):
 )
 def test_settings_that_a_file_cannot_honour(small, settings, said):
     with pytest.raises(ConfigError, match=said):
-        to_stablehlo(*small, settings)
+        to_stablehlo(small[0], small[1], settings)

@@ -150,6 +150,10 @@ class Export:
             before, after = (
                 evaluate(model, data, reporter=reporter).result.AP for model in ((detector, variables), rounded)
             )
+        if before is None or after is None:
+            raise ConfigError(
+                "--data has no boxes, so that AP before and after cannot be measured; nothing was written"
+            )
         measured = f"AP {before:.4f} before, {after:.4f} after ({len(data)} images)"
         print(f"int8 {self.int8}: {measured}")
         if not before - after <= self.max_loss:
