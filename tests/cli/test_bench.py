@@ -95,6 +95,7 @@ def test_bench_predict(yolojax, trained, tmp_path):
     assert found["latency_ms"] > least and found["images_per_second"] > 0
 
 
+@pytest.mark.slow  # two exports, and programs of prediction for two runtimes: over 10 s of one core
 def test_other_runtimes_run_the_same_detector(yolojax, trained, tmp_path):
     """All that are installed are measured in turns, and find the same; an exported file is run by them alone."""
     pytest.importorskip("onnxruntime")
