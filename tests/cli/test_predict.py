@@ -40,6 +40,7 @@ def test_a_photo_is_drawn_and_told(trained, folder, yolojax, tmp_path, load_once
     assert {p.name for p in (tmp_path / "predictions").iterdir()} == {"a.png", "predictions.json"}
     (told,) = json.loads((tmp_path / "predictions" / "predictions.json").read_text())
     own = {"size": None, "dtype": "float32", "max_detections": None, "batch_size": 1, "tta": None, "suppress": None}
+    own |= {"runtime": None}
     result = load_once(trained, **own)(folder / "a.png", confidence=0.01)
     assert told == {"image": str(folder / "a.png"), **result.as_dict()}
     drawn = np.asarray(Image.open(tmp_path / "predictions" / "a.png"))

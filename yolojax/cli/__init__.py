@@ -22,6 +22,7 @@ from yolojax.cli.bench import Bench
 from yolojax.cli.data import Data
 from yolojax.cli.diagnose import Diagnose
 from yolojax.cli.evaluate import Eval, Val
+from yolojax.cli.export import Export
 from yolojax.cli.info import Info
 from yolojax.cli.predict import Predict
 from yolojax.cli.provenance import remember
@@ -43,6 +44,7 @@ Command = Union[  # noqa: UP007 (its members are annotations)
     Annotated[Data, subcommand("data")],
     Annotated[Anchors, subcommand("anchors")],
     Annotated[Info, subcommand("info")],
+    Annotated[Export, subcommand("export")],
     Annotated[Bench, subcommand("bench")],
 ]
 

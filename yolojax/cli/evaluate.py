@@ -33,7 +33,8 @@ class Val:
     Attributes:
       model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
         weights, the .cfg and .weights of a Darknet (with its .names, so that classes have names), or the .pt of a
-        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS (.pth, .safetensors).
+        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS (.pth, .safetensors), or an exported .onnx or
+        .stablehlo.
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
       images: the folder of the images, where they do not lie at their format's usual place.
@@ -42,6 +43,7 @@ class Val:
       tiling: Tiles of large photos.
       tta: Test-time augmentation.
       dtype: floating-point type in which the network computes; bfloat16 is faster on accelerators and less exact.
+      runtime: what runs an .onnx; the first that is installed unless given.
     """
 
     model: Annotated[tuple[Path, ...], arg(metavar="RUN|FILE ...")]
@@ -59,6 +61,9 @@ class Val:
     tiling: OmitArgPrefixes[TilingOptions] = field(default_factory=TilingOptions)
     tta: OmitArgPrefixes[TTAOptions] = field(default_factory=TTAOptions)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    runtime: Annotated[
+        Literal["onnxruntime", "openvino"] | None, arg(help_behavior_hint="(default: what is installed)")
+    ] = None
 
     def run(self) -> int:
         """Measure; prints the table and writes both files."""
@@ -67,6 +72,7 @@ class Val:
         from yolojax.cli.progress import make_reporter
         from yolojax.compilation_cache import keep_programs
         from yolojax.data import open_dataset, validation_split
+        from yolojax.detector import FILE_CONFIDENCE, Postprocess
         from yolojax.eval.files import write_json
         from yolojax.eval.table import format_result
         from yolojax.inference.evaluate import evaluate
@@ -78,7 +84,11 @@ class Val:
         tta, tiling = self.tta.settings(), self.tiling.settings()
         keep_programs()
         prepare_processor(self.validation.batch_size)
-        model, reporter = load_detector(*self.model, dtype=self.dtype), make_reporter()
+        model = load_detector(*self.model, dtype=self.dtype, runtime=self.runtime)
+        reporter = make_reporter()
+        least = model[0].spec.options.get(FILE_CONFIDENCE)
+        if least is not None and least > Postprocess().validation.confidence:
+            reporter.say(f"{self.model[0]} gives detections from the score {least:g} on; AP counts no others")
         if self.data is None:
             data = self._own_validation_images()
         else:

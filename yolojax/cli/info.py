@@ -19,7 +19,8 @@ class Info:
     Attributes:
       model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
         weights, the .cfg and .weights of a Darknet (with its .names, so that classes have names), or a .pt, .pth,
-        .safetensors or .onnx of any network, whose content is told.
+        .safetensors or .onnx of any network, whose content is told. An exported .onnx or .stablehlo says what it takes
+        and gives.
     """
 
     model: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN|FILE ...", help_behavior_hint="")]
@@ -31,6 +32,9 @@ class Info:
         from yolojax.weights.describe import describe
         from yolojax.weights.foreign import read_weight_file
 
+        if len(self.model) == 1 and (exported := _exported(self.model[0])) is not None:
+            print(exported)
+            return 0
         if len(self.model) == 1 and self.model[0].suffix.lower() in FOREIGN:
             file = read_weight_file(self.model[0])
             try:
@@ -65,6 +69,42 @@ class Info:
         for name, value in rows.items():
             print(f"{name:<11} {value}")
         return 0
+
+
+def _exported(path: Path) -> str | None:
+    """What a file of ``yolojax export`` says of itself; None for other files."""
+    import json
+
+    from yolojax.export.settings import ENTRY, from_json
+    from yolojax.weights.onnx import read_metadata
+
+    if path.suffix.lower() == ".stablehlo":
+        from yolojax.export.stablehlo import read_stablehlo
+
+        description = read_stablehlo(path).description
+    elif path.suffix.lower() == ".onnx" and path.is_file() and ENTRY in (metadata := read_metadata(path)):
+        try:
+            description = from_json(json.loads(metadata[ENTRY]), str(path))
+        except ValueError as error:
+            raise CheckpointError(f"{path}: its description is damaged ({error}); export it again") from error
+    else:
+        return None
+    (height, width), thresholds = description.input_size, description.thresholds
+    batch = "any number of" if description.batch is None else description.batch
+    sides = "any size" if description.letterbox else f"{width} x {height} pixels (width x height)"
+    rows = {
+        "exported": f"{description.name}, {description.dtype}",
+        "classes": f"{len(description.class_names)}: {', '.join(description.class_names)}",
+        "input": f"{description.input_name}: {batch} uint8 RGB of {sides}",
+        "outputs": ", ".join(description.output_names),
+        "suppressed": "no: all candidates"
+        if thresholds is None
+        else f"confidence {thresholds.confidence:g}, "
+        + ("no IoU" if thresholds.iou is None else f"IoU {thresholds.iou:g}")
+        + f", at most {thresholds.max_detections} detections",
+        **{name: str(value) for name, value in description.facts.items()},
+    }
+    return "\n".join(f"{name:<14} {value}" for name, value in rows.items())
 
 
 def _entries(description: dict[str, Any], name: str) -> dict[str, Any]:

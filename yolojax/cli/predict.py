@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 BATCH = 8
 WRITERS = 2
 """Threads that draw and write; more would take the processor from the network."""
-MODEL_SUFFIXES = (".cfg", ".weights", ".npz", ".names", ".txt", *FOREIGN)
+MODEL_SUFFIXES = (".cfg", ".weights", ".npz", ".names", ".txt", ".stablehlo", *FOREIGN)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Predict:
         yolojax[video].
       model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
         weights, the .cfg and .weights of a Darknet (with its .names, so that classes have names), or the .pt of a
-        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS (.pth, .safetensors).
+        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS (.pth, .safetensors), or an exported .onnx or
+        .stablehlo.
+      runtime: what runs an .onnx; the first that is installed unless given.
       size: longer side of the detector's input in pixels; larger finds smaller objects and takes longer.
       confidence: score from which a detection is reported; lower finds more and errs more.
       iou: overlap above which nms removes the box of lower score; other kinds of suppression do not read it.
@@ -93,6 +95,9 @@ class Predict:
         float | None, arg(aliases=["--fps"], metavar="FLOAT", help_behavior_hint="(default: all)")
     ] = None
     dtype: Literal["float32", "bfloat16"] = "float32"
+    runtime: Annotated[
+        Literal["onnxruntime", "openvino"] | None, arg(help_behavior_hint="(default: what is installed)")
+    ] = None
     tiling: OmitArgPrefixes[TilingOptions] = field(default_factory=TilingOptions)
     tta: OmitArgPrefixes[TTAOptions] = field(default_factory=TTAOptions)
 
@@ -138,6 +143,7 @@ class Predict:
             batch_size=batch,
             tta=tta,
             suppress=suppress,
+            runtime=self.runtime,
             tiling=tiling,
         )
         if tta is not None:
