@@ -21,7 +21,7 @@ from yolojax.cli.data import Check
 from yolojax.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("demo", "train", "val", "predict", "eval", "diagnose", "data", "anchors", "info", "bench")
+COMMANDS = ("demo", "train", "val", "predict", "eval", "diagnose", "data", "anchors", "info", "models", "bench")
 NUMBERS = ["--precision", ".8", "--recall", ".7", "--ap50", ".7", "--ap", ".5"]
 
 

@@ -23,6 +23,7 @@ from yolojax.cli.data import Data
 from yolojax.cli.diagnose import Diagnose
 from yolojax.cli.evaluate import Eval, Val
 from yolojax.cli.info import Info
+from yolojax.cli.models import Models
 from yolojax.cli.predict import Predict
 from yolojax.cli.provenance import remember
 from yolojax.cli.train import Demo, Train
@@ -43,6 +44,7 @@ Command = Union[  # noqa: UP007 (its members are annotations)
     Annotated[Data, subcommand("data")],
     Annotated[Anchors, subcommand("anchors")],
     Annotated[Info, subcommand("info")],
+    Annotated[Models, subcommand("models")],
     Annotated[Bench, subcommand("bench")],
 ]
 

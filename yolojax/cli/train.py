@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from yolojax.cli.folders import choose_folder
+from yolojax.cli.model import choose_model
 from yolojax.config import (
     AugmentConfig,
     DataConfig,
@@ -47,7 +48,8 @@ class Train:
         room.
       cache_folder: for a cache on disk.
       fraction: share of the training images to use, for quick trials.
-      model: the kind of detector.
+      model: the kind of detector: an architecture (yolojax models lists them), with its scale or not, such as yolov8s;
+        or a run or weight file, whose architecture is taken, and from whose weights training starts.
       size: longest side of the images as the detector sees them, in pixels; a multiple of 32. Larger finds smaller
         objects and takes longer.
       multi_scale: train at that many sizes around --size, 3 to 5, each compiled once.
@@ -104,8 +106,10 @@ class Train:
     cache_folder: Annotated[
         str | None, arg(metavar="FOLDER", help_behavior_hint="(default: yolojax in the user's cache folder)")
     ] = None
-    model: str = _DEFAULT.model.name
-    size: int = _DEFAULT.model.size
+    model: Annotated[str, arg(metavar="NAME|RUN|FILE")] = _DEFAULT.model.name
+    size: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint=f"(default: {_DEFAULT.model.size}, or that of a run or file)")
+    ] = None
     multi_scale: int = _DEFAULT.model.multi_scale
     multi_scale_range: float = _DEFAULT.model.multi_scale_range
     square: bool = not _DEFAULT.model.rectangular
@@ -115,7 +119,9 @@ class Train:
     ] = ()
     final_hyper: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
     final_share: float = _DEFAULT.final_share
-    init: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="(default: random parameters)")] = None
+    init: Annotated[
+        str | None, arg(metavar="PATH", help_behavior_hint="(default: that of --model, else random parameters)")
+    ] = None
     freeze: Annotated[tuple[str, ...], arg(metavar="[PART ...]", help_behavior_hint="")] = ()
     epochs: int = _DEFAULT.epochs
     minutes: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: as long as it takes)")] = None
@@ -135,7 +141,13 @@ class Train:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def config(self) -> TrainConfig:
-        """Returns the settings as `fit` takes them; raises `ConfigError` on a text that is no NAME=VALUE."""
+        """Returns the settings as `fit` takes them.
+
+        Raises:
+          ConfigError: a text that is no NAME=VALUE, or a model that is not there.
+          CheckpointError: a run or weight file given as the model that cannot be read.
+        """
+        model = choose_model(self.model, option_values("option", self.option))
         return TrainConfig(
             data=DataConfig(
                 path=self.data or _DEFAULT.data.path,
@@ -151,13 +163,14 @@ class Train:
                 cache_folder=self.cache_folder,
             ),
             model=ModelConfig(
-                name=self.model,
-                size=self.size,
+                name=model.name,
+                size=next(size for size in (self.size, model.size, _DEFAULT.model.size) if size is not None),
                 rectangular=not self.square,
                 multi_scale=self.multi_scale,
                 multi_scale_range=self.multi_scale_range,
-                options=option_values("option", self.option),
+                options=model.options,
             ),
+            init=model.weights if self.init is None else self.init,
             hyper=_numbers("hyper", self.hyper),
             final_hyper=_numbers("final-hyper", self.final_hyper),
             **{
@@ -165,7 +178,7 @@ class Train:
                 for name in (
                     *("augment", "optimiser", "validation", "epochs", "batch_size", "seed", "compute"),
                     *("minutes", "accumulate", "validate_every", "checkpoint_every", "select", "select_by", "patience"),
-                    *("validate_raw", "init", "final_share"),
+                    *("validate_raw", "final_share"),
                 )
             },
             freeze=tuple(part.rstrip("/") for part in self.freeze),
