@@ -21,6 +21,7 @@ from yolojax.cli.anchors import Anchors
 from yolojax.cli.bench import Bench
 from yolojax.cli.data import Data
 from yolojax.cli.diagnose import Diagnose
+from yolojax.cli.doctor import Doctor
 from yolojax.cli.evaluate import Eval, Val
 from yolojax.cli.info import Info
 from yolojax.cli.models import Models
@@ -45,6 +46,7 @@ Command = Union[  # noqa: UP007 (its members are annotations)
     Annotated[Anchors, subcommand("anchors")],
     Annotated[Info, subcommand("info")],
     Annotated[Models, subcommand("models")],
+    Annotated[Doctor, subcommand("doctor")],
     Annotated[Bench, subcommand("bench")],
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -76,6 +77,7 @@ class Train:
       select_by: the number of the report that says what is best, e.g. AP50, recall or F1.
       patience: epochs without a better measurement after which training stops; 0 never stops early.
       validate_raw: also measure the parameters themselves, beside their running average; best_raw/ holds the best.
+      log: also log to these: tensorboard (into the run directory), wandb, mlflow; each needs the extra of its name.
       distributed: join the other processes of a job, as the scheduler (SLURM, Kubernetes, a TPU pod) names them.
       augment: Random changes of the training images.
       optimiser: How the parameters move.
@@ -135,6 +137,9 @@ class Train:
     select_by: str = _DEFAULT.select_by
     patience: int = _DEFAULT.patience
     validate_raw: bool = _DEFAULT.validate_raw
+    log: Annotated[
+        tuple[Literal["tensorboard", "wandb", "mlflow"], ...], arg(metavar="[NAME ...]", help_behavior_hint="")
+    ] = ()
     distributed: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -187,20 +192,22 @@ class Train:
     def run(self) -> int:
         """Trains, then prints the final measurement and where the run is."""
         if self.resume is not None:
-            return _fit(self._resumed(self.resume), self.resume, resume=True, distributed=self.distributed)
+            config = self._resumed(self.resume)
+            return _fit(config, self.resume, resume=True, distributed=self.distributed, log=self.log)
         if self.data is None:
             raise ConfigError("which data? give a data set, as in: yolojax train path/to/data (or try: yolojax demo)")
         from yolojax.sharding.processes import in_a_job
 
         if self.out is None and in_a_job(self.distributed):
             raise ConfigError("several processes write one run: give them the same --out")
-        return _fit(self.config(), choose_folder(self.out, Path("runs/train")), distributed=self.distributed)
+        out = choose_folder(self.out, Path("runs/train"))
+        return _fit(self.config(), out, distributed=self.distributed, log=self.log)
 
     def _resumed(self, run: Path) -> TrainConfig:
         from yolojax.training.run_directory import read_config
 
         config = read_config(run)
-        fresh = Train(data=self.data, resume=self.resume, distributed=self.distributed)
+        fresh = Train(data=self.data, resume=self.resume, distributed=self.distributed, log=self.log)
         changed = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(fresh, f.name)]
         if self.data is not None and self.data != config.data.path:
             changed.insert(0, "data")
@@ -230,7 +237,9 @@ class Demo:
         return _fit(demo_config(self.seed), choose_folder(self.out, Path("runs/demo")))
 
 
-def _fit(config: TrainConfig, out: Path, *, resume: bool = False, distributed: bool = False) -> int:
+def _fit(
+    config: TrainConfig, out: Path, *, resume: bool = False, distributed: bool = False, log: Sequence[str] = ()
+) -> int:
     from yolojax.cli.progress import make_reporter
     from yolojax.compilation_cache import keep_programs
     from yolojax.eval.table import format_result
@@ -238,14 +247,16 @@ def _fit(config: TrainConfig, out: Path, *, resume: bool = False, distributed: b
     from yolojax.sharding.processes import is_first, join, noticing_lost_processes
     from yolojax.training.checkpoint import complete_checkpoints
     from yolojax.training.fit import fit
+    from yolojax.training.loggers import LOGGERS
 
     keep_programs()
+    loggers = [LOGGERS[name]() for name in dict.fromkeys(log)]
     prepare_processor(config.batch_size, config.accumulate)
     join(distributed)
     advice = f"go on with all processes and --resume {out}"
     try:
         with noticing_lost_processes(advice):
-            run = fit(config, out, resume=resume, reporter=make_reporter())
+            run = fit(config, out, resume=resume, callbacks=loggers, reporter=make_reporter())
     except KeyboardInterrupt as stop:
         if complete_checkpoints(out / "checkpoints"):
             raise type(stop)(f"go on with: yolojax train --resume {out}") from None
