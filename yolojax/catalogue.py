@@ -89,7 +89,7 @@ FAMILIES: tuple[Family, ...] = (
         loads="",
         measured_on="",
         source="",
-        options={"anchors": [[[16, 16]] * 3, [[64, 64]] * 3]},
+        options={"anchors": [[[16.0, 16.0]] * 3, [[64.0, 64.0]] * 3]},
     ),
     Family("yolov1", _one(ap50=0.634, size=448), **_YOLOV1),
     Family("yolov1-tiny", _one(ap50=0.527, size=448), **_YOLOV1),

@@ -1,4 +1,4 @@
-"""Loggers as callbacks: each gets the settings, the rows and the pictures of a run, told by a stand-in of its package."""
+"""Loggers as callbacks: each gets settings, rows and pictures of a run, by a stand-in of its package."""
 
 import sys
 from pathlib import Path

@@ -167,7 +167,7 @@ class Convert:
 
 @dataclass(frozen=True)
 class Data:
-    """Look at a data set: what is in it, what is wrong with it, what a detector learns where; cut it into tiles, convert it."""
+    """Look at a data set: what is in it, what is wrong with it, what a detector learns where; tile it, convert it."""
 
     action: Annotated[
         Union[  # noqa: UP007 (its members are annotations)

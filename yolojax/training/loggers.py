@@ -13,7 +13,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from yolojax.errors import ConfigError
@@ -151,7 +150,7 @@ LOGGERS: dict[str, Callable[[], Any]] = {"tensorboard": TensorBoard, "wandb": We
 """Loggers by the names that ``yolojax train --log`` takes."""
 
 
-def numbers(event: Event, every_step: bool) -> dict[str, float]:
+def numbers(event: Event, every_step: bool) -> dict[str, int | float]:
     """What a logger writes of an event: the numbers of its row; those of a step have names that begin with ``step/``.
 
     Empty for events that have no row of their own.
@@ -192,7 +191,7 @@ def _pixels(path: Path) -> Any:
     return read_image(path)
 
 
-def _imported(name: str, extra: str) -> ModuleType:
+def _imported(name: str, extra: str) -> Any:
     import importlib
 
     try:
