@@ -1,103 +1,135 @@
-"""The pages of the API reference, one for each public package or module, with every public name."""
+"""The pages of the API reference: every public name of every public module, with its signature and its docstring.
+
+Docstrings of this library are Markdown with Google's sections, so the pages are Markdown.
+"""
 
 import importlib
 import inspect
+import re
+import textwrap
 import types
 from pathlib import Path
+from typing import Any
 
 MODULES = {
     "First steps": ("yolojax", "yolojax.config", "yolojax.errors"),
     "Arrays and records": (
-        "yolojax.structures",
-        "yolojax.geometry",
-        "yolojax.detector",
-        "yolojax.detect",
-        "yolojax.postprocess",
+        *("yolojax.structures", "yolojax.geometry", "yolojax.detector", "yolojax.detect"),
+        *("yolojax.postprocess",),
     ),
     "Parts": (
         *("yolojax.boxes", "yolojax.nms", "yolojax.coding", "yolojax.assign", "yolojax.losses", "yolojax.augment"),
         *("yolojax.anchors", "yolojax.tiling"),
     ),
-    "Detectors": ("yolojax.zoo", "yolojax.models", "yolojax.weights", "yolojax.catalogue"),
+    "Detectors": ("yolojax.zoo", "yolojax.models", "yolojax.catalogue", "yolojax.weights.foreign"),
     "Data": ("yolojax.data",),
     "Training": (
         *("yolojax.training.fit", "yolojax.training.callbacks", "yolojax.training.loggers", "yolojax.training.step"),
-        *(
-            "yolojax.training.state",
-            "yolojax.training.optimiser",
-            "yolojax.training.sweep",
-            "yolojax.training.per_example",
-        ),
+        *("yolojax.training.state", "yolojax.training.optimiser", "yolojax.training.sweep"),
+        *("yolojax.training.per_example",),
     ),
     "Prediction": (
         *("yolojax.inference.predict", "yolojax.inference.loading", "yolojax.inference.results"),
         *("yolojax.inference.evaluate", "yolojax.inference.tta", "yolojax.inference.ensemble"),
     ),
     "Evaluation": (
-        *(
-            "yolojax.eval.coco",
-            "yolojax.eval.voc",
-            "yolojax.eval.analysis",
-            "yolojax.eval.diagnosis",
-            "yolojax.eval.tide",
-        ),
-        *("yolojax.eval.joining", "yolojax.eval.mistakes"),
+        *("yolojax.eval", "yolojax.eval.coco", "yolojax.eval.voc", "yolojax.eval.analysis", "yolojax.eval.diagnosis"),
+        *("yolojax.eval.tide", "yolojax.eval.joining", "yolojax.eval.mistakes"),
     ),
     "Devices": ("yolojax.sharding.devices", "yolojax.sharding.processes", "yolojax.compilation_cache"),
 }
 """The modules of the reference by the heading under which they stand."""
 
+LISTS = ("Args", "Attributes", "Raises")
+"""Sections whose entries are ``name: text``."""
+
+SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields|Example|Examples|References|Note):\s*$")
+
 
 def public_names(module: types.ModuleType) -> list[str]:
-    """The names of ``__all__``, or of a module without it those that it defines itself and that have no underscore."""
+    """The names of ``__all__``; of a module without it the classes and functions of its own without an underscore."""
     if hasattr(module, "__all__"):
         return sorted(module.__all__)
-    return [name for name, value in vars(module).items() if not name.startswith("_") and _is_own(module, value)]
-
-
-def _is_own(module: types.ModuleType, value: object) -> bool:
-    if inspect.isclass(value) or inspect.isfunction(value):
-        return value.__module__ == module.__name__
-    return False
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and callable(value) and getattr(value, "__module__", None) == module.__name__
+    ]
 
 
 def page(name: str) -> str:
-    """The page of one module, as reStructuredText."""
+    """The page of one module, as Markdown."""
     module = importlib.import_module(name)
-    lines = [name, "=" * len(name), "", f".. automodule:: {name}", "   :no-members:", ""]
-    for entry in public_names(module):
-        value = getattr(module, entry)
-        if inspect.isclass(value) and value.__module__.startswith("yolojax"):
-            lines += [f".. autoclass:: {name}.{entry}", "   :members:", "   :exclude-members: __init__, __new__", ""]
-        elif inspect.isfunction(value) or type(value).__name__ in ("PjitFunction", "custom_jvp", "custom_vjp"):
-            lines += [f".. autofunction:: {name}.{entry}", ""]
-        elif inspect.ismodule(value):
-            lines += [f".. py:data:: {name}.{entry}", "", f"   The module ``{value.__name__}``.", ""]
-        else:
-            lines += [f".. autodata:: {name}.{entry}", "   :no-value:", ""]
-    return "\n".join(lines)
+    parts = [f"# {name}", as_markdown(inspect.getdoc(module) or "")]
+    parts += [part for entry in public_names(module) for part in _entry(entry, getattr(module, entry))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _entry(name: str, value: Any) -> list[str]:
+    """Heading, signature and docstring of one name; of a class those of its public methods too."""
+    parts = [f"## {name}"]
+    if inspect.ismodule(value):
+        return [*parts, f"The module `{value.__name__}`. {(inspect.getdoc(value) or '').splitlines()[0]}"]
+    if not (inspect.isclass(value) or callable(value)):
+        return [*parts, f"A constant of type `{type(value).__name__}`."]
+    parts += [_signature(name, value), as_markdown(inspect.getdoc(value) or "")]
+    if inspect.isclass(value):
+        for method, function in vars(value).items():
+            inner = getattr(function, "__func__", function)  # of class methods
+            if not method.startswith("_") and inspect.isfunction(inner) and inspect.getdoc(inner):
+                parts += [f"### {name}.{method}", _signature(method, inner), as_markdown(inspect.getdoc(inner) or "")]
+    return parts
+
+
+def _signature(name: str, value: Any) -> str:
+    try:
+        signature = str(inspect.signature(value)).replace("'", "")
+    except (TypeError, ValueError):  # a type alias, or a class without one
+        return ""
+    line = name + re.sub(r"<([\w.]+)[^<>]*>", r"\1", signature)
+    if len(line) > 100:
+        arguments = [str(p).replace("'", "") for p in inspect.signature(value).parameters.values()]
+        arguments = [re.sub(r"<([\w.]+)[^<>]*>", r"\1", argument) for argument in arguments]
+        result = line.rpartition(" -> ")[2] if ") -> " in line else ""
+        line = "\n".join([f"{name}(", *(f"    {a}," for a in arguments), f"){f' -> {result}' if result else ''}"])
+    return f"```text\n{line}\n```"
+
+
+def as_markdown(docstring: str) -> str:
+    """A docstring as Markdown: its sections get headings, their entries become lists, examples become code."""
+    lines, written, at = docstring.splitlines(), [], 0
+    while at < len(lines):
+        section = SECTION.match(lines[at])
+        if section is None:
+            written.append(lines[at])
+            at += 1
+            continue
+        end = at + 1
+        while end < len(lines) and (not lines[end].strip() or lines[end].startswith(" ")):
+            end += 1
+        body = textwrap.dedent("\n".join(lines[at + 1 : end])).strip("\n")
+        if section[1].startswith("Example"):
+            body = f"```python\n{body}\n```"
+        elif section[1] in LISTS:
+            body = re.sub(r"^([*\w][\w, *.`]*):", lambda m: f"- `{m[1].replace('`', '')}`:", body, flags=re.MULTILINE)
+        written += ["", f"**{section[1]}**", "", body, ""]
+        at = end
+    return "\n".join(written).strip()
 
 
 def index() -> str:
     """The page that leads to all others."""
-    lines = ["API reference", "=============", "", "Every public name, from the docstrings of the source.", ""]
+    parts = ["# API reference", "Every public name, from the docstrings of the source."]
     for heading, modules in MODULES.items():
-        lines += [
-            ".. toctree::",
-            f"   :caption: {heading}",
-            "   :maxdepth: 1",
-            "",
-            *(f"   {name}" for name in modules),
-            "",
-        ]
-    return "\n".join(lines)
+        parts.append("\n".join(["```{toctree}", f":caption: {heading}", ":maxdepth: 1", "", *modules, "```"]))
+    return "\n\n".join(parts) + "\n"
 
 
 def write(folder: Path) -> None:
-    """Writes all pages into a folder; what is there already stays untouched where it is the same."""
+    """Writes all pages into a folder; a page that is the same already is not touched."""
     folder.mkdir(exist_ok=True)
     pages = {"index": index(), **{name: page(name) for modules in MODULES.values() for name in modules}}
     for name, text in pages.items():
-        path = folder / f"{name}.rst"
-        if not path.is_file() or path.read_text() != text:
-            path.write_text(text)
+        path = folder / f"{name}.md"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
