@@ -3,6 +3,7 @@
 Docstrings of this library are Markdown with Google's sections, so the pages are Markdown.
 """
 
+import functools
 import importlib
 import inspect
 import re
@@ -70,7 +71,10 @@ def _entry(name: str, value: Any) -> list[str]:
     parts = [f"## {name}"]
     if inspect.ismodule(value):
         return [*parts, f"The module `{value.__name__}`. {(inspect.getdoc(value) or '').splitlines()[0]}"]
-    if not (inspect.isclass(value) or callable(value)):
+    if isinstance(value, functools.partial):
+        given = ", ".join(f"{key}={argument!r}" for key, argument in value.keywords.items())
+        return [*parts, f"`{value.func.__name__}` with `{given}`."]
+    if not (inspect.isclass(value) or inspect.isroutine(value) or hasattr(value, "__wrapped__")):
         return [*parts, f"A constant of type `{type(value).__name__}`."]
     parts += [_signature(name, value), as_markdown(inspect.getdoc(value) or "")]
     if inspect.isclass(value):
