@@ -88,7 +88,7 @@ class Val:
             data = open_dataset(self.data, split, class_names=model[0].spec.class_names, images=self.images)
         found = evaluate(model, data, validation=self.validation, reporter=reporter, tta=tta, tiling=tiling)
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "detections.json", _with_file_names(found.detections, data))
+        write_json(out / "detections.json", with_own_ids(found.detections, data))
         write_evaluation_report(
             out,
             found,
@@ -231,11 +231,14 @@ class Eval:
         dataset = None
         if not is_json:
             dataset = open_dataset(self.truth, self.split, images=self.images, images_needed=False)
+        reporter = make_reporter()
         truth: Any = self.truth
         if dataset is not None:
             truth = _coco_file(Path(self.truth), dataset) or dataset.to_coco()
             if dataset.format in ("voc", "yolo"):  # they have no ids of their own
                 result_format = replace(result_format, image_ids="names")
+                if dataset.summary.findings:
+                    reporter.say(dataset.summary.text(limit=3))
         options: dict[str, Any] = {
             "confidence": self.confidence,
             "caps": DENSE_CAPS if self.dense else COCO_CAPS,
@@ -246,7 +249,6 @@ class Eval:
             "result_format": result_format,
             "backend": self.backend,
         }
-        reporter = make_reporter()
         options["reporter"] = reporter
         if out is None and self.compare is None:
             print(format_result(evaluate_coco(truth, self.detections, **options)))
@@ -312,7 +314,7 @@ class Eval:
 def _coco_file(place: Path, dataset: Dataset) -> Path | None:
     """The COCO file that a data set in a folder was read from, so that folder and file give the same numbers.
 
-    The data set itself leaves out objects without area and outside their image; COCO's numbers count them as missed.
+    The file is the authority; it is read by the same rules.
     """
     from yolojax.data.coco import find_coco, find_other_coco
 
@@ -322,8 +324,19 @@ def _coco_file(place: Path, dataset: Dataset) -> Path | None:
     return next(iter(found.values())) if len(found) == 1 else found.get(dataset.split or "")
 
 
-def _with_file_names(rows: list[dict[str, Any]], data: Dataset) -> list[dict[str, Any]]:
-    """A result list whose rows carry their file's name, where the data set has no ids of its own."""
+def with_own_ids(rows: list[dict[str, Any]], data: Dataset) -> list[dict[str, Any]]:
+    """A result list with the ids of the file where they are texts; with file names where there are no ids at all."""
+    if data.coco is not None:
+        image_of = {k: entry["id"] for k, entry in data.coco.images.items()}
+        category_of = data.coco.category_keys
+        return [
+            {
+                **row,
+                "image_id": image_of.get(row["image_id"], row["image_id"]),
+                "category_id": category_of.get(row["category_id"], row["category_id"]),
+            }
+            for row in rows
+        ]
     if data.format not in ("voc", "yolo"):
         return rows
     name_of = {record.image_id: record.file_name for record in data.records}
