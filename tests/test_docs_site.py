@@ -55,7 +55,8 @@ def test_every_public_name_is_on_its_page_with_a_docstring(api_pages):
 
 @pytest.mark.slow  # with the extra docs, some half a minute
 def test_the_site_builds_without_a_warning(tmp_path):
-    pytest.importorskip("sphinx"), pytest.importorskip("myst_nb")
+    for package in ("sphinx", "myst_nb", "furo"):
+        pytest.importorskip(package)
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", str(DOCS), str(tmp_path)]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr

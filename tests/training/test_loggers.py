@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def events(folder: Path, first: int = 0) -> list[Event]:
     """A run of two steps and one epoch, after ``first`` steps."""
     folder.mkdir(exist_ok=True)
     Image.fromarray(np.full((4, 6, 3), 7, np.uint8)).save(folder / "results.png")
-    run = SimpleNamespace(config=TrainConfig(seed=3))
+    run: Any = SimpleNamespace(config=TrainConfig(seed=3))
     row = {"epoch": 1, "train/loss": 2.0, "val/AP": 0.5, "weights": "ema"}
     kinds = [("start", first, {}), ("step", first + 1, {"train/loss": 3.0}), ("step", first + 2, {"train/loss": 1.0})]
     kinds += [("epoch", first + 2, row), ("end", first + 2, row)]

@@ -90,19 +90,20 @@ def check_training() -> tuple[bool, str]:
     """Ten steps of a small detector on two images: the loss stays finite and falls by a third."""
     options = {"widths": (8, 8, 16), "depths": (0, 0, 1), "head_width": 16, "reg_max": 8}
     detector = zoo.build("compact", ("square",), (32, 32), **options)
-    optimiser = OptimiserConfig(learning_rate=0.01, warmup=0.0)
+    optimiser = OptimiserConfig(learning_rate=0.01, warmup_steps=0)
     hyper = make_hyper(TrainConfig(optimiser=optimiser), detector)
     images = np.full((2, 32, 32, 3), 114, np.uint8)
     boxes = np.array([[[4, 4, 20, 20]], [[12, 8, 28, 24]]], np.float32)
     for image, ((x1, y1, x2, y2),) in zip(images, boxes.astype(int), strict=True):
         image[y1:y2, x1:x2] = 255
-    none = np.zeros((2, 1), bool)
-    targets = Targets(boxes, np.zeros((2, 1), np.int32), ~none, none, np.zeros(2, np.int32))
+    none = jnp.zeros((2, 1), bool)
+    targets = Targets(jnp.asarray(boxes), jnp.zeros((2, 1), jnp.int32), ~none, none, jnp.zeros(2, jnp.int32))
     step = make_train_step(detector, optimiser, lambda key, images, targets: (images, targets), jax.random.key(0))
     step = jax.jit(for_platform(jax.default_backend(), step))
     state, losses = make_state(detector, optimiser, 100, jax.random.key(0)), []
+    batch = Batch(jnp.asarray(images), targets)
     for _ in range(10):
-        state, report = step(state, Batch(images, targets), hyper)
+        state, report = step(state, batch, hyper)
         losses.append(float(report.loss))
     fell = bool(np.isfinite(losses).all()) and losses[-1] < losses[0] * 2 / 3
     return fell, f"loss {losses[0]:.2f} to {losses[-1]:.2f} in ten steps"
