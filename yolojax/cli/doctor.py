@@ -50,7 +50,7 @@ class Doctor:
     """Tell versions, devices, caches and optional packages, and test that this installation computes right.
 
     Attributes:
-      no_test: leave the test out, which takes some ten seconds.
+      no_test: leave the test out, which takes a minute or so on two processor cores, most of it to compile.
       json: print JSON and nothing else.
     """
 
