@@ -87,16 +87,21 @@ def _entry(name: str, value: Any) -> list[str]:
 
 def _signature(name: str, value: Any) -> str:
     try:
-        signature = str(inspect.signature(value)).replace("'", "")
+        signature = inspect.signature(value)
     except (TypeError, ValueError):  # a type alias, or a class without one
         return ""
-    line = name + re.sub(r"<([\w.]+)[^<>]*>", r"\1", signature)
+    line = name + _plain(signature)
     if len(line) > 100:
-        arguments = [str(p).replace("'", "") for p in inspect.signature(value).parameters.values()]
-        arguments = [re.sub(r"<([\w.]+)[^<>]*>", r"\1", argument) for argument in arguments]
+        arguments = [_plain(parameter) for parameter in signature.parameters.values()]
         result = line.rpartition(" -> ")[2] if ") -> " in line else ""
         line = "\n".join([f"{name}(", *(f"    {a}," for a in arguments), f"){f' -> {result}' if result else ''}"])
     return f"```text\n{line}\n```"
+
+
+def _plain(part: Any) -> str:
+    """A signature or parameter without quotes, marks of annotations as text, and addresses of objects."""
+    text = re.sub(r'ForwardRef\("?([^")]*)"?\)', r"\1", str(part).replace("'", ""))
+    return re.sub(r"<([\w.]+)[^<>]*>", r"\1", text)
 
 
 def as_markdown(docstring: str) -> str:
