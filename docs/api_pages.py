@@ -92,7 +92,15 @@ def _signature(name: str, value: Any) -> str:
         return ""
     line = name + _plain(signature)
     if len(line) > 100:
-        arguments = [_plain(parameter) for parameter in signature.parameters.values()]
+        arguments, kinds = [], [parameter.kind for parameter in signature.parameters.values()]
+        for parameter in signature.parameters.values():
+            if (
+                parameter.kind is parameter.KEYWORD_ONLY
+                and parameter.VAR_POSITIONAL not in kinds
+                and "*" not in arguments
+            ):
+                arguments.append("*")
+            arguments.append(_plain(parameter))
         result = line.rpartition(" -> ")[2] if ") -> " in line else ""
         line = "\n".join([f"{name}(", *(f"    {a}," for a in arguments), f"){f' -> {result}' if result else ''}"])
     return f"```text\n{line}\n```"
@@ -100,8 +108,11 @@ def _signature(name: str, value: Any) -> str:
 
 def _plain(part: Any) -> str:
     """A signature or parameter without quotes, marks of annotations as text, and addresses of objects."""
-    text = re.sub(r'ForwardRef\("?([^")]*)"?\)', r"\1", str(part).replace("'", ""))
-    return re.sub(r"<([\w.]+)[^<>]*>", r"\1", text)
+    text = re.sub(r"ForwardRef\(([^)]*)\)", r"\1", re.sub("[\"']", "", str(part)))
+    text = re.sub(r"Array, *\]", "Array]", re.sub(r"Array, +", "Array, ", text))  # a scalar has no shape
+    for _ in range(2):  # <function <lambda> at 0x7f...>
+        text = re.sub(r"<([\w.]+)[^<>]*>", r"\1", text)
+    return text
 
 
 def as_markdown(docstring: str) -> str:

@@ -85,3 +85,17 @@ Example:
     found = api_pages.as_markdown(docstring)
     assert "| a | b |" in found and "**Args**\n\n- `x, y`: the numbers,\n  which are added.\n- `*rest`: more." in found
     assert "**Returns**\n\nThe sum." in found and found.endswith("```python\n>>> add(1, 2)\n3\n```")
+
+
+def test_a_signature_reads_as_in_the_source(api_pages):
+    """Quotes go, and what is given by keyword alone stays so, in one line and in many."""
+
+    def short(a: "Float[Array, ' K']", *, b: int = 1) -> "Float[Array, '']": ...
+
+    def long(
+        first: tuple[int, int] = (1, 2), second: "Float[Array, 'K 4'] | None" = None, *, third_of_them: int = 3
+    ): ...
+
+    assert "\nf(a: Float[Array, K], *, b: int = 1) -> Float[Array]\n" in api_pages._signature("f", short)
+    told = api_pages._signature("f", long)
+    assert "    second: Float[Array, K 4] | None = None,\n    *,\n    third_of_them: int = 3,\n)" in told
