@@ -1,5 +1,7 @@
 """The reference of the site has every public name, each with a docstring; the site builds without a warning."""
 
+from __future__ import annotations
+
 import importlib
 import inspect
 import pkgutil
@@ -8,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jaxtyping import Array, Float
 
 import yolojax
 
@@ -90,11 +93,9 @@ Example:
 def test_a_signature_reads_as_in_the_source(api_pages):
     """Quotes go, and what is given by keyword alone stays so, in one line and in many."""
 
-    def short(a: "Float[Array, ' K']", *, b: int = 1) -> "Float[Array, '']": ...
+    def short(a: Float[Array, " K"], *, b: int = 1) -> Float[Array, ""]: ...
 
-    def long(
-        first: tuple[int, int] = (1, 2), second: "Float[Array, 'K 4'] | None" = None, *, third_of_them: int = 3
-    ): ...
+    def long(first: tuple[int, int] = (1, 2), second: Float[Array, "K 4"] | None = None, *, third_of_them: int = 3): ...
 
     assert "\nf(a: Float[Array, K], *, b: int = 1) -> Float[Array]\n" in api_pages._signature("f", short)
     told = api_pages._signature("f", long)

@@ -62,7 +62,7 @@ def test_every_option_of_every_command_is_explained(command, yolojax):
 
     def documented(cls: type) -> None:
         for field in dataclasses.fields(cls):
-            assert f"  {field.name}: " in cls.__doc__, (cls, field.name)  # Python 3.13 strips the indentation
+            assert f"  {field.name}: " in (cls.__doc__ or ""), (cls, field.name)  # Python 3.13 strips the indentation
             if dataclasses.is_dataclass(field.default_factory):
                 documented(field.default_factory)
 
@@ -155,6 +155,7 @@ def start(*arguments: str, **streams: object) -> subprocess.Popen:
 
 def test_a_reader_that_goes_away_is_no_error():
     process = start("diagnose", *NUMBERS, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     with process.stderr:
         assert process.stderr.read() == ""
