@@ -36,7 +36,7 @@ def test_checks_that_cost_little_are_right():
 def test_the_whole_self_test_is_right(yolojax):
     found = json.loads(yolojax("doctor", "--json").out)
     assert [check["name"] for check in found["self_test"]] == list(self_test.CHECKS)
-    assert all(check["right"] for check in found["self_test"])
+    assert [check for check in found["self_test"] if not check["right"]] == []
 
 
 def test_a_wrong_answer_is_found(yolojax, monkeypatch):

@@ -88,7 +88,12 @@ def check_suppression() -> tuple[bool, str]:
 
 def check_training() -> tuple[bool, str]:
     """Twenty steps of a small detector on two images: the loss stays finite and falls by a third."""
-    options = {"widths": (8, 8, 8, 8, 16), "depths": (0,) * 5, "neck_width": 8, "anchors": [[[16, 16]], [[24, 24]]]}
+    options = {
+        "widths": (8, 8, 8, 8, 16),
+        "depths": (0,) * 5,
+        "neck_width": 8,
+        "anchors": [[[16.0, 16.0]], [[24.0, 24.0]]],
+    }
     detector = zoo.build("lesson", ("square",), (32, 32), **options)  # it compiles fastest
     optimiser = OptimiserConfig(learning_rate=0.02, warmup_steps=0)
     hyper = make_hyper(TrainConfig(optimiser=optimiser), detector)
