@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 from jaxtyping import Array, Float
 
-import yolojax
-
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 INTERNAL = (

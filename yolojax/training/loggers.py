@@ -103,8 +103,8 @@ class MLflow:
     """Logs to MLflow (``pip install yolojax[mlflow]``).
 
     A resumed run goes on in the run of ``mlflow_run.txt`` in the run directory. The server is that of MLflow's own
-    environment variable ``MLFLOW_TRACKING_URI``. Without a server install the whole of mlflow, which keeps a database, or
-    set ``MLFLOW_ALLOW_FILE_STORE=true`` and a ``file://`` address; by itself mlflow-skinny can do neither.
+    environment variable ``MLFLOW_TRACKING_URI``. Without a server, install the whole of mlflow, which keeps a database;
+    or give a ``file://`` address there and set ``MLFLOW_ALLOW_FILE_STORE=true``.
 
     Args:
       experiment: the experiment's name; it is made where there is none.
