@@ -33,7 +33,8 @@ OPTIONAL = (
     Optional("libtpu", "tpu", "computing on a TPU"),
     Optional("hotcoco", "fast-eval", "evaluation with pycocotools' numbers in a hundredth of the time"),
     Optional("orjson", "fast-eval", "faster reading of large annotation files"),
-    Optional("opencv-python-headless", "video", "prediction on videos"),
+    Optional("opencv-python", "video", "prediction on films, cameras and streams"),
+    Optional("trackers", "video", "predict --track"),
     Optional("pillow-heif", "heic", "photos in HEIC"),
     Optional("tensorboardX", "tensorboard", "train --log tensorboard"),
     Optional("wandb", "wandb", "train --log wandb (Weights & Biases)"),
@@ -41,7 +42,7 @@ OPTIONAL = (
 )
 """The optional packages by the extras of pyproject.toml."""
 
-SAME = {"mlflow-skinny": ("mlflow",), "opencv-python-headless": ("opencv-python",)}
+SAME = {"mlflow-skinny": ("mlflow",), "opencv-python": ("opencv-python-headless",)}
 """Other packages that serve as well."""
 
 
