@@ -111,7 +111,7 @@ class RecordBuilder:
             self.doubts.add_object(o.box, size, o.area)
         raw = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
         clipped = np.clip(raw, 0, np.array([w, h, w, h])[None, :]).astype(np.float32)
-        has_extent = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        has_extent = np.all(clipped[:, 2:] > clipped[:, :2], axis=1)
         beyond = np.maximum(-raw[:, :2], raw[:, 2:] - np.array([w, h])[None, :]).max(axis=1) > ROUNDING
         for i in np.flatnonzero(beyond | ~has_extent).tolist():
             kind = "clipped" if has_extent[i] else "dropped"

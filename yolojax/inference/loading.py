@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
+from yolojax.catalogue import is_architecture, nearest
 from yolojax.config import MOST
 from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
@@ -253,7 +254,7 @@ def released_folder(path: str | Path) -> Path:
     if not folder.exists() and len(folder.parts) == 1 and (Path("runs") / folder).is_dir():
         folder = Path("runs") / folder
     if not folder.exists():
-        raise CheckpointError(f"{folder}: no such folder; give a run directory such as runs/demo")
+        raise CheckpointError(f"{folder}: no such folder; {_instead_of(folder)}")
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: is no folder; {_WANTED}")
     for candidate in (folder / "best", folder):
@@ -262,3 +263,19 @@ def released_folder(path: str | Path) -> Path:
     if (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: this run has no detector yet; finish it with yolojax train --resume {folder}")
     raise CheckpointError(f"{folder}: holds no detector.json; give a run directory such as runs/demo")
+
+
+def _instead_of(missing: Path) -> str:
+    """What somebody meant who named a run that is not there: the nearest name, or how an architecture is used."""
+    if is_architecture(str(missing)):
+        return (
+            f"{missing} is an architecture, which has no weights; train it (yolojax train DATA --model {missing}), or "
+            f"give its weights (--model {missing}.pt)"
+        )
+    try:
+        beside = [path for place in {missing.parent, Path("runs")} if place.is_dir() for path in place.iterdir()]
+    except OSError:
+        beside = []
+    near = nearest(missing.name, {path.name for path in beside})
+    found = next((path for path in beside if path.name == near), None)
+    return "give a run directory such as runs/demo" if found is None else f"did you mean {found}?"
