@@ -10,7 +10,7 @@ The names were taken from published files, whose tensors were listed; no code of
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -23,8 +23,9 @@ from yolojax.weights.released import flatten, unflatten
 Patterns = tuple[tuple[str, str], ...]
 """Pairs of a regular expression of a path inside a module here, and of the path in the file."""
 
-Names = Mapping[str, tuple[str, str | Patterns]]
-"""Module here, to the module in the file and the kind of both: a key of this file's table, or patterns of its own."""
+Names = Mapping[str, tuple[str, str | Patterns]] | Callable[[str], str]
+"""Module here, to the module in the file and the kind of both: a key of this file's table, or patterns of its own. Or a
+function of the array's name that does all of `published_name`."""
 
 _C3 = (
     (r"main", r"cv1"),
@@ -138,6 +139,8 @@ def published_name(name: str, names: Names) -> str:
 
     Raises `KeyError` where the table of the family has no such module.
     """
+    if callable(names):
+        return names(name)
     _, _, path = name.partition("/")
     for ours, (theirs, kind) in names.items():
         if not path.startswith(f"{ours}/"):

@@ -33,6 +33,8 @@ from yolojax.weights.multimedia import find_prefix, read_names, write_names
 from yolojax.weights.ultralytics import Names, give_tensors, take_tensors
 from yolojax.weights.yolox import YOLOX_NAMES, yolox_weights
 from yolojax.zoo.coco import classes_of_file
+from yolojax.zoo.fasterrcnn import build_fasterrcnn, fasterrcnn_tensors, fasterrcnn_weights
+from yolojax.zoo.retinanet import build_retinanet, retinanet_tensors, retinanet_weights
 from yolojax.zoo.yolo11 import PUBLISHED_NAMES as YOLO11_NAMES
 from yolojax.zoo.yolo11 import SCALES as YOLO11_SCALES
 from yolojax.zoo.yolo11 import yolo11
@@ -220,6 +222,12 @@ OTHERS: dict[str, OtherFamily] = {
         lambda detector, variables: give_tensors(variables, YOLOX_NAMES),
     ),
     "yolonas": OtherFamily("YOLO-NAS", yolonas_weights, lambda weights: weights.scale, build_yolonas, yolonas_tensors),
+    "fasterrcnn": OtherFamily(
+        "Faster R-CNN", fasterrcnn_weights, lambda weights: weights.scale, build_fasterrcnn, fasterrcnn_tensors
+    ),
+    "retinanet": OtherFamily(
+        "RetinaNet", retinanet_weights, lambda weights: weights.scale, build_retinanet, retinanet_tensors
+    ),
 }
 """Families of other layouts by the name of their architecture in the zoo."""
 
