@@ -5,11 +5,11 @@ have weights that `seeded` makes, here and in the tests; the file holds what tor
 """
 
 import pathlib
-import zlib
 
 import numpy as np
 import torch
 import torchvision
+from seeded_regions import BOXES, LABELS, SIZE, images, seeded
 from torchvision import ops
 from torchvision.models.detection import FasterRCNN, RetinaNet, _utils, fasterrcnn_resnet50_fpn, rpn
 from torchvision.models.detection import retinanet as retina
@@ -17,32 +17,12 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-SIZE = (96, 128)
-"""Pixels of the networks' images."""
-
-
-def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor of this name: kernels keep the size of activations, statistics and gains vary."""
-    draw = np.random.RandomState(zlib.crc32(name.encode()))
-    if len(shape) >= 2:
-        values = draw.standard_normal(shape) * (2.0 / np.prod(shape[1:])) ** 0.5
-    elif name.endswith(("weight", "running_var")):
-        values = draw.uniform(0.5, 1.0, shape)
-    else:
-        values = 0.1 * draw.standard_normal(shape)
-    return values.astype(np.float32)
-
-
-GAINS = {"faster": {"roi_heads.box_predictor": 0.02}, "retina1": {"_head.": 0.3}, "retina2": {"cls_logits": 0.1}}
-"""Factors of the kernels whose names contain these, so that scores and boxes are of a common size."""
-
 
 def fill(model: torch.nn.Module, network: str) -> torch.nn.Module:
     state = model.state_dict()
     for name, value in state.items():
         if value.is_floating_point():
-            gain = next((gain for part, gain in GAINS[network].items() if part in name and value.ndim > 1), 1.0)
-            state[name] = torch.from_numpy(seeded(name, tuple(value.shape)) * np.float32(gain))
+            state[name] = torch.from_numpy(seeded(name, tuple(value.shape), network))
     model.load_state_dict(state)
     return model
 
@@ -132,14 +112,11 @@ def matching(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def scene() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
-    draw = np.random.RandomState(5)
-    images = [torch.from_numpy(draw.uniform(0, 1, (3, *SIZE)).astype(np.float32)) for _ in range(2)]
-    boxes = [[[4, 6, 50, 40], [60, 20, 120, 90], [30, 50, 45, 70]], [[0, 0, 127, 95]]]
     targets = [
-        {"boxes": torch.tensor(own, dtype=torch.float32), "labels": torch.tensor([1 + i % 4 for i in range(len(own))])}
-        for own in boxes
+        {"boxes": torch.tensor(own, dtype=torch.float32), "labels": torch.tensor(labels)}
+        for own, labels in zip(BOXES, LABELS, strict=True)
     ]
-    return images, targets
+    return [torch.from_numpy(image) for image in images()], targets
 
 
 def backbone(levels: list[int], extra: LastLevelP6P7 | None = None) -> torch.nn.Module:
@@ -154,7 +131,7 @@ def backbone(levels: list[int], extra: LastLevelP6P7 | None = None) -> torch.nn.
 
 def networks() -> dict[str, np.ndarray]:
     """Networks of ResNet-18 in inference and in training. Samples are so large that nothing is left to chance."""
-    images, targets = scene()
+    pictures, targets = scene()
     same = {"min_size": SIZE[0], "max_size": SIZE[1]}
     found: dict[str, np.ndarray] = {}
     faster = FasterRCNN(
@@ -185,10 +162,10 @@ def networks() -> dict[str, np.ndarray]:
     for name, model in (("faster", faster), ("retina2", second), ("retina1", first)):
         fill(model, name)
         with torch.no_grad():
-            losses = model.train()(images, [dict(one) for one in targets])
+            losses = model.train()(pictures, [dict(one) for one in targets])
             for part, value in losses.items():
                 found[f"{name}_{part}"] = value.numpy()
-            detections = model.eval()(images)
+            detections = model.eval()(pictures)
         for i, one in enumerate(detections):
             for key, value in one.items():
                 found[f"{name}_{key}{i}"] = value.numpy()

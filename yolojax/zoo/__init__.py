@@ -15,7 +15,7 @@ from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.detector import Detector
 from yolojax.errors import ConfigError
 from yolojax.models.network import parameter_count
-from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.coco import COCO_CLASSES, COCO_CLASSES_90
 from yolojax.zoo.compact import compact
 from yolojax.zoo.darknet import darknet, from_darknet, load_darknet, save_darknet, to_darknet
 from yolojax.zoo.description import check_record, custom_parts, describe, restore
@@ -24,7 +24,7 @@ from yolojax.zoo.flax_detector import flax_detector, forward_flops, measure_stat
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.options import check_types
 from yolojax.zoo.parts import PART_OPTIONS
-from yolojax.zoo.pytorch import FAMILIES, OTHERS, from_pytorch, identify, identity, to_state_dict
+from yolojax.zoo.pytorch import FAMILIES, OTHERS, backbone_variables, from_pytorch, identify, identity, to_state_dict
 from yolojax.zoo.retinanet import retinanet
 from yolojax.zoo.yolo11 import yolo11
 from yolojax.zoo.yolo12 import yolo12
@@ -45,8 +45,10 @@ __all__ = [
     "ANCHORED",
     "ARCHITECTURES",
     "COCO_CLASSES",
+    "COCO_CLASSES_90",
     "FAMILIES",
     "OTHERS",
+    "backbone_variables",
     "build",
     "check_record",
     "compact",

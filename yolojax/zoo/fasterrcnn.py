@@ -260,6 +260,7 @@ class FasterRCNNWeights:
     frozen_norm: bool
     num_classes: int
     class_names: tuple[str, ...] | None
+    widths: dict[str, int]
 
     @property
     def scale(self) -> str:
@@ -281,15 +282,23 @@ def fasterrcnn_weights(file: WeightFile) -> FasterRCNNWeights | None:
         raise CheckpointError(f"{file.path}: this network predicts masks or keypoints; give the weights of a detector")
     if depth is None or scores is None or scores.ndim != 2:
         return None
+    version = "v1" if "roi_heads.box_head.fc6.weight" in tensors else "v2"
     return FasterRCNNWeights(
         str(file.path),
         tensors,
-        "v1" if "roi_heads.box_head.fc6.weight" in tensors else "v2",
+        version,
         depth,
         f"backbone.body.bn1.{COUNTER}" not in tensors,
         scores.shape[0] - 1,
         stated_names(file),
+        {**widths_of(tensors), "hidden": scores.shape[1]},
     )
+
+
+def widths_of(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The options ``width`` and ``channels`` of a detector with these tensors."""
+    names = {"width": "backbone.body.conv1.weight", "channels": "backbone.fpn.layer_blocks.0.0.weight"}
+    return {option: len(tensors[name]) for option, name in names.items() if name in tensors and tensors[name].ndim}
 
 
 def build_fasterrcnn(
@@ -311,6 +320,7 @@ def build_fasterrcnn(
         frozen_norm=weights.frozen_norm,
         epsilon=0.0 if weights.frozen_norm else EPSILON,
         dtype=dtype,
+        **weights.widths,
     )
     return detector, take_torchvision(weights.tensors, detector, weights.source)
 

@@ -28,7 +28,7 @@ from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from yolojax.boxes import clip_boxes
 from yolojax.coding import best_pairs, decode_regions, flatten_levels
-from yolojax.detector import Detector, DetectorSpec, Outputs, Variables
+from yolojax.detector import Detector, DetectorSpec, Outputs, Postprocess, Thresholds, Variables
 from yolojax.errors import ConfigError
 from yolojax.losses import generalized_box_iou_loss, retinanet_loss
 from yolojax.models.feature_pyramid import FeaturePyramid
@@ -46,12 +46,12 @@ from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.fasterrcnn import (
     EPSILON,
-    POSTPROCESS,
     PREPROCESS,
     SIDE,
     names_of_torchvision,
     take_torchvision,
     torchvision_name,
+    widths_of,
     with_constant_norms,
 )
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
@@ -63,6 +63,8 @@ STRIDES = (8, 16, 32)
 SIZES_PER_OCTAVE = 3
 VERSIONS = ("v1", "v2")
 HYPER = {"lambda_coord": 1.0, "lambda_cls": 1.0}
+POSTPROCESS = Postprocess(Thresholds(0.05, 0.5, 300), Thresholds(0.05, 0.5, 300))
+"""torchvision's, of validation and of prediction."""
 
 
 def retinanet(
@@ -198,6 +200,7 @@ class RetinaNetWeights:
     frozen_norm: bool
     num_classes: int
     class_names: tuple[str, ...] | None
+    widths: dict[str, int]
 
     @property
     def scale(self) -> str:
@@ -223,6 +226,7 @@ def retinanet_weights(file: WeightFile) -> RetinaNetWeights | None:
         f"backbone.body.bn1.{COUNTER}" not in tensors,
         4 * tensors[mark].shape[0] // boxes.shape[0] - 1,
         stated_names(file),
+        widths_of(tensors),
     )
 
 
@@ -242,6 +246,7 @@ def build_retinanet(
         frozen_norm=weights.frozen_norm,
         epsilon=0.0 if weights.frozen_norm else EPSILON,
         dtype=dtype,
+        **weights.widths,
     )
     return detector, take_torchvision(weights.tensors, detector, weights.source)
 
