@@ -23,7 +23,7 @@ from yolojax.weights.released import fit_tree, load_description, load_weights
 
 _WANTED = (
     "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, or a .pt or "
-    ".pth of YOLOv5, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS"
+    ".pth of YOLOv5, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, Faster R-CNN or RetinaNet"
 )
 
 ModelPath = str | Path | Sequence[str | Path]
@@ -51,7 +51,7 @@ def load_detector(
         - ``FILE.cfg`` and ``FILE.weights`` of a Darknet (either finds the other beside it);
         - an ``.npz`` of YOLOX arrays by Megvii's names (`yolojax.zoo.from_yolox`);
         - a ``.pt`` or ``.pth``, or another file of its tensors, of a published YOLOv5, v5u, v8 to v10, 11, 12, 26,
-          YOLOX or YOLO-NAS (`yolojax.zoo.from_pytorch`);
+          YOLOX, YOLO-NAS, Faster R-CNN or RetinaNet (`yolojax.zoo.from_pytorch`);
 
         and with published files, where their classes have to be named, a text file of class names, one a line
         (``.names`` or ``.txt``).
