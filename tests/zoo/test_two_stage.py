@@ -100,7 +100,7 @@ def test_tensors_come_back_byte_for_byte(built, tmp_path):
     assert any(name.startswith("backbone.body") for name in counters) != detector.spec.options["frozen_norm"]
     save_file(tensors, tmp_path / "own.safetensors")
     version = detector.spec.options["version"]
-    assert zoo.identify(read_weight_file(tmp_path / "own.safetensors")) == (detector.spec.name, f"R18-FPN {version}")
+    assert zoo.identify(read_weight_file(tmp_path / "own.safetensors")) == (detector.spec.name, f"R18 {version}")
     again, loaded = zoo.from_pytorch(tmp_path / "own.safetensors", class_names=NAMES, input_size=(64, 64))
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
     kept = {"version", "depth", "width", "channels", "frozen_norm"}

@@ -77,7 +77,7 @@ SMALLEST_SIDE = 1e-2
 """Pixels; a detection with a shorter side is dropped."""
 
 PAIRS_PER_PROPOSAL = 3
-"""Pairs of box and class that leave the network, for each proposal: 3000 by default, by falling score. At most 19
+"""Pairs of box and class that leave the network, for each proposal: 3000 by default, by falling score. At most 20
 classes of a proposal can reach a score of .05; of a trained network most proposals have none."""
 
 SIDE = 1088
@@ -265,7 +265,7 @@ class FasterRCNNWeights:
     @property
     def scale(self) -> str:
         """Backbone and version as one writes them."""
-        return f"R{self.depth}-FPN {self.version}"
+        return f"R{self.depth} {self.version}"
 
 
 def fasterrcnn_weights(file: WeightFile) -> FasterRCNNWeights | None:

@@ -205,7 +205,7 @@ class RetinaNetWeights:
     @property
     def scale(self) -> str:
         """Backbone and version as one writes them."""
-        return f"R{self.depth}-FPN {self.version}"
+        return f"R{self.depth} {self.version}"
 
 
 def retinanet_weights(file: WeightFile) -> RetinaNetWeights | None:
