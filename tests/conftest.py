@@ -9,6 +9,9 @@ from pathlib import Path
 # the time. Set before jax is imported.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
+# What the command compiles stays out of the cache of whoever runs the tests, and of the next run of the tests.
+os.environ["YOLOJAX_COMPILATION_CACHE"] = "off"
+
 import jax
 
 # Before anything initialises a backend: code that shards a batch is then tested on more than one device everywhere.
