@@ -146,10 +146,8 @@ def networks() -> dict[str, np.ndarray]:
         box_batch_size_per_image=100_000,
         **same,
     )
-    anchors = retina._default_anchorgen()
-    anchors = rpn.AnchorGenerator(
-        tuple(tuple(side / 4 for side in level) for level in anchors.sizes), anchors.aspect_ratios
-    )
+    sides = tuple((x, int(x * 2 ** (1 / 3)), int(x * 2 ** (2 / 3))) for x in (8, 16, 32, 64, 128))
+    anchors = rpn.AnchorGenerator(sides, ((0.5, 1.0, 2.0),) * 5)
     second = RetinaNet(
         backbone([2, 3, 4], LastLevelP6P7(512, 256)),
         5,

@@ -16,10 +16,10 @@ from safetensors.numpy import save_file
 from tests.goldens.seeded_regions import BOXES, LABELS, SIZE, images, seeded
 from tests.weights import pytorch_files
 from yolojax import zoo
-from yolojax.detect import detect
 from yolojax.detector import prepare_images
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.inference.loading import load_detector
+from yolojax.postprocess import postprocess
 from yolojax.structures import Hyper, Targets
 from yolojax.training.initialise import load_init, take_matching
 from yolojax.weights.foreign import read_weight_file
@@ -283,7 +283,6 @@ NETWORKS = {
             "training_proposals": 60,
             "first_sample": 8192,
             "second_sample": 256,
-            "anchor_sizes": [8.0, 16.0, 32.0, 64.0, 128.0],
         },
         {
             "cls": "loss_classifier",
@@ -303,8 +302,8 @@ def test_outputs_and_losses_are_torchvisions(network):
     """ResNet-18 with seeded weights: every part of the loss of two images, and the detections of both."""
     name, options, parts = NETWORKS[network]
     golden = np.load(GOLDEN)
-    sizes = {"anchor_sizes": [8.0, 16.0, 32.0, 64.0, 128.0]} if name == "fasterrcnn" else {}
-    detector = zoo.build(name, NAMES, SIZE, depth=18, frozen_norm=True, **sizes | options)
+    sizes = SMALL[name]["anchor_sizes"]
+    detector = zoo.build(name, NAMES, SIZE, depth=18, frozen_norm=True, anchor_sizes=sizes, **options)
     tensors = {}
     for entry in golden[f"{network}_names"]:
         tensor, _, shape = str(entry).partition(" ")
@@ -325,20 +324,20 @@ def test_outputs_and_losses_are_torchvisions(network):
     found = losses(variables, pixels)
     for ours, theirs in parts.items():
         np.testing.assert_allclose(found[ours], golden[f"{network}_{theirs}"], rtol=2e-4, err_msg=ours)
-    identity = detector._replace(spec=dataclasses.replace(detector.spec, preprocess=raw_preprocess(detector)))
-    most = detector.spec.postprocess.prediction.max_detections
-    detections = jax.jit(lambda v, x: detect(identity, v, x, 0.05, 0.5, max_detections=most))(variables, pixels)
+    limits = detector.spec.postprocess.prediction
+
+    @jax.jit
+    def detections_of(variables, pixels):
+        candidates = detector.decode(detector.forward(variables, pixels))
+        return postprocess(candidates, limits.confidence, limits.iou, max_detections=limits.max_detections)
+
+    detections = detections_of(variables, pixels)
     for i in range(2):
         expected, count = golden[f"{network}_scores{i}"], int(detections.valid[i].sum())
         assert count == len(expected)
         np.testing.assert_allclose(detections.scores[i, :count], expected, atol=1e-4)
         np.testing.assert_allclose(detections.boxes[i, :count], golden[f"{network}_boxes{i}"], atol=0.02)
         np.testing.assert_array_equal(detections.classes[i, :count] + 1, golden[f"{network}_labels{i}"])
-
-
-def raw_preprocess(detector):
-    """Preparation that leaves numbers as they are: the golden's images have fractions of grey values."""
-    return dataclasses.replace(detector.spec.preprocess, scale=1.0)
 
 
 @pytest.mark.slow  # the whole network at 800 x 1088 pixels
