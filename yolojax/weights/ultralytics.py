@@ -23,9 +23,11 @@ from yolojax.weights.released import flatten, unflatten
 Patterns = tuple[tuple[str, str], ...]
 """Pairs of a regular expression of a path inside a module here, and of the path in the file."""
 
-Names = Mapping[str, tuple[str, str | Patterns]] | Callable[[str], str]
-"""Module here, to the module in the file and the kind of both: a key of this file's table, or patterns of its own. Or a
-function of the array's name that does all of `published_name`."""
+Names = Mapping[str, tuple[str, str | Patterns]]
+"""Module here, to the module in the file and the kind of both: a key of this file's table, or patterns of its own."""
+
+NameOf = Callable[[str], str]
+"""A function from the name of an array here to that in the file, for families whose names no such table gives."""
 
 _C3 = (
     (r"main", r"cv1"),
@@ -134,7 +136,7 @@ _PLAIN = {
 """Of an array that stands in a module by itself: a convolution or a normalisation without the other, or a factor."""
 
 
-def published_name(name: str, names: Names) -> str:
+def published_name(name: str, names: Names | NameOf) -> str:
     """The name in published files of an array here, such as ``params/backbone/stage1/split/conv/kernel``.
 
     Raises `KeyError` where the table of the family has no such module.
@@ -167,7 +169,7 @@ def _inside(path: str, kind: str | Patterns) -> str:
 
 
 def take_tensors(
-    tensors: Mapping[str, np.ndarray], expected: Any, names: Names, ignored: str, source: str
+    tensors: Mapping[str, np.ndarray], expected: Any, names: Names | NameOf, ignored: str, source: str
 ) -> dict[str, Any]:
     """Reads the arrays of a detector out of the tensors of a file.
 
@@ -210,7 +212,7 @@ def take_tensors(
     return unflatten(taken)
 
 
-def give_tensors(variables: Any, names: Names) -> dict[str, np.ndarray]:
+def give_tensors(variables: Any, names: Names | NameOf) -> dict[str, np.ndarray]:
     """The inverse of `take_tensors`: float32 tensors by the peer's names, kernels as OIHW, with zeroed counters."""
     tensors = {}
     for name, value in flatten(variables).items():
