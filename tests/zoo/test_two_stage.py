@@ -48,6 +48,9 @@ SMALL = {
         "candidates": 20,
     },
 }
+SEVERAL = pytest.mark.slow
+"""Networks that differ in little from one that is tested by default; each takes seconds of tracing."""
+
 BACKBONE_NORMS = 53_120
 """Gains and biases of ResNet-50's BatchNorm, which torchvision counts where they are not frozen."""
 
@@ -56,9 +59,9 @@ BACKBONE_NORMS = 53_120
     ("name", "version", "published", "frozen"),
     [
         ("fasterrcnn", "v2", 43_712_278, 0),
-        ("fasterrcnn", "v1", 41_755_286, BACKBONE_NORMS),
-        ("retinanet", "v2", 38_198_935, 0),
-        ("retinanet", "v1", 34_014_999, BACKBONE_NORMS),
+        pytest.param("fasterrcnn", "v1", 41_755_286, BACKBONE_NORMS, marks=SEVERAL),
+        pytest.param("retinanet", "v2", 38_198_935, 0, marks=SEVERAL),
+        pytest.param("retinanet", "v1", 34_014_999, BACKBONE_NORMS, marks=SEVERAL),
     ],
 )
 def test_has_the_published_size(name, version, published, frozen):
@@ -83,7 +86,15 @@ def targets(batch: int = 2) -> Targets:
     return Targets(boxes, classes, valid, jnp.zeros((batch, 3), bool), jnp.zeros(batch, jnp.int32))
 
 
-@pytest.fixture(scope="module", params=["fasterrcnn v2", "fasterrcnn v1", "retinanet v2", "retinanet v1"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "fasterrcnn v2",
+        pytest.param("fasterrcnn v1", marks=SEVERAL),
+        "retinanet v2",
+        pytest.param("retinanet v1", marks=SEVERAL),
+    ],
+)
 def built(request):
     """A narrow detector, and variables that are no two alike."""
     name, version = request.param.split()
@@ -247,7 +258,7 @@ def test_a_pth_of_pytorch_is_loaded_and_detects(small, tmp_path):
     assert dataclasses.astuple(again.spec.postprocess.prediction) == (0.05, 0.5, 100)
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=SEVERAL)])
 def test_imagenets_weights_start_a_backbone(depth, tmp_path):
     """A classifier's file gives the backbone of any detector that has this ResNet, and nothing else."""
     detector = zoo.build("retinanet", NAMES, (64, 64), **SMALL["retinanet"] | {"depth": depth})
