@@ -165,7 +165,7 @@ def pyramid_roi_align(
         level = jnp.floor(canonical_level + jnp.log2(side / canonical_size) + 1e-6).astype(jnp.int32) - finest
         level = jnp.clip(level, 0, len(features) - 1)
 
-    def of_level(values: Sequence[float], dtype: type) -> Array:
+    def of_level(values: Sequence[int] | Sequence[float], dtype: type) -> Array:
         return jnp.asarray(values, dtype)[level][..., None]
 
     heights, widths = ([f.shape[axis] for f in features] for axis in (1, 2))
