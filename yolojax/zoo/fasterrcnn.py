@@ -20,7 +20,7 @@ background. Augmentation and schedule are the trainer's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -98,7 +98,7 @@ def fasterrcnn(
     width: int = 64,
     channels: int = 256,
     hidden: int = 1024,
-    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
+    anchor_sizes: Sequence[float] = (32.0, 64.0, 128.0, 256.0, 512.0),
     proposals: int = 1000,
     training_proposals: int = 2000,
     first_sample: int = 256,

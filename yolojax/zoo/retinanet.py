@@ -17,7 +17,7 @@ What differs from torchvision is said in `yolojax.zoo.fasterrcnn`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ def retinanet(
     depth: int = 50,
     width: int = 64,
     channels: int = 256,
-    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
+    anchor_sizes: Sequence[float] = (32.0, 64.0, 128.0, 256.0, 512.0),
     candidates: int = 1000,
     momentum: float = 0.9,
     epsilon: float = EPSILON,
