@@ -360,6 +360,7 @@ def test_the_published_network_computes_the_same(test_data, tmp_path):
     """torchvision 0.29 with random weights; proposals as sets, since rounding exchanges some of equal rank."""
     refs = test_data / "refs"
     spec = importlib.util.spec_from_file_location("make_weights", refs / "scripts" / "make_weights.py")
+    assert spec is not None and spec.loader is not None
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)
     folder = tmp_path / "reference"

@@ -83,7 +83,7 @@ classes of a proposal can reach a score of .05; of a trained network most propos
 SIDE = 1088
 """Pixels of both sides of the input image of published weights; a photo of 4 by 3 is then about as large as theirs."""
 
-VERSIONS = {
+VERSIONS: dict[str, dict[str, Any]] = {
     "v1": {"proposal_depth": 1, "convs": 0, "denses": 2},
     "v2": {"proposal_depth": 2, "convs": 4, "denses": 1},
 }
@@ -227,9 +227,9 @@ def _loss(outputs: RegionOutputs, targets: Targets, hyper: Hyper, sizes: Sizes) 
         assert isinstance(first, Sample) and isinstance(second, Sample)
     objectness, deltas = flat_predictions(outputs)
     return faster_rcnn_loss(
-        jnp.take_along_axis(objectness, first.index, axis=1),
-        jnp.take_along_axis(deltas, first.index[..., None], axis=1),
-        jnp.take_along_axis(references, first.index[..., None], axis=1),
+        jnp.take_along_axis(objectness, first.rows, axis=1),
+        jnp.take_along_axis(deltas, first.rows[..., None], axis=1),
+        jnp.take_along_axis(references, first.rows[..., None], axis=1),
         first,
         outputs.class_logits,
         outputs.box_deltas,
@@ -260,7 +260,7 @@ class FasterRCNNWeights:
     frozen_norm: bool
     num_classes: int
     class_names: tuple[str, ...] | None
-    widths: dict[str, int]
+    widths: dict[str, Any]
 
     @property
     def scale(self) -> str:

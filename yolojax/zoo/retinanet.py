@@ -200,7 +200,7 @@ class RetinaNetWeights:
     frozen_norm: bool
     num_classes: int
     class_names: tuple[str, ...] | None
-    widths: dict[str, int]
+    widths: dict[str, Any]
 
     @property
     def scale(self) -> str:
