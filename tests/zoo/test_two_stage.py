@@ -135,6 +135,7 @@ def small():
     return detector, detector.init(jax.random.key(0))
 
 
+@pytest.mark.slow  # training and inference of both stages in one program: a minute and a half of compilation
 def test_contract_of_the_record(small):
     """Fixed shapes; an image does not depend on its batch; the order of the objects does not matter."""
     detector, variables = small
@@ -180,6 +181,7 @@ def test_contract_of_the_record(small):
     assert terms.counts["positives"].min() >= 2  # the objects themselves are proposals
 
 
+@pytest.mark.slow  # half a minute of compilation
 def test_frozen_normalisation_stays(small):
     detector = zoo.build("fasterrcnn", NAMES, (64, 64), frozen_norm=True, **SMALL["fasterrcnn"])
     variables = small[1]
