@@ -346,11 +346,13 @@ def test_outputs_and_losses_are_torchvisions(network):
 
     detections = detections_of(variables, pixels)
     for i in range(2):
-        expected, count = golden[f"{network}_scores{i}"], int(detections.valid[i].sum())
-        assert count == len(expected)
-        np.testing.assert_allclose(detections.scores[i, :count], expected, atol=1e-4)
-        np.testing.assert_allclose(detections.boxes[i, :count], golden[f"{network}_boxes{i}"], atol=0.02)
-        np.testing.assert_array_equal(detections.classes[i, :count] + 1, golden[f"{network}_labels{i}"])
+        # torchvision's RetinaNet also reports class 0, which nobody is of.
+        labels = golden[f"{network}_labels{i}"]
+        real, count = labels > 0, int((labels > 0).sum())
+        assert int(detections.valid[i].sum()) == (count if name == "fasterrcnn" else limits.max_detections)
+        np.testing.assert_allclose(detections.scores[i, :count], golden[f"{network}_scores{i}"][real], atol=1e-4)
+        np.testing.assert_allclose(detections.boxes[i, :count], golden[f"{network}_boxes{i}"][real], atol=0.02)
+        np.testing.assert_array_equal(detections.classes[i, :count] + 1, labels[real])
 
 
 @pytest.mark.slow  # the whole network at 800 x 1088 pixels
@@ -385,8 +387,9 @@ def test_the_published_network_computes_the_same(test_data, tmp_path):
     distance = np.abs(np.asarray(out.proposals.boxes[0])[:, None] - peer["proposals1"][None]).max(-1)
     same = distance.min(0) < 0.01
     assert same.mean() > 0.85 and bool(out.proposals.valid.all())
+    same = distance.min(0) < 3e-4  # logits move by about one for each pixel that a box is off
+    assert same.sum() > 5
     rows = distance.argmin(0)[same]
     cls, box = np.asarray(out.class_logits[0])[rows], np.asarray(out.box_deltas[0])[rows].reshape(len(rows), -1)
-    # A box that is off by .01 pixel is pooled elsewhere; the median has the same boxes to rounding.
     assert np.median(np.abs(cls - peer["class_logits1"][same]).max(-1)) < 1e-3
     assert np.median(np.abs(box - peer["box_regression1"][same]).max(-1)) < 1e-3
