@@ -114,6 +114,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("yolo26", _scales(n=0.409, s=None, m=None, l=None, x=0.575), suppression="none"),
     Family("yolonas", _scales(s=0.475, m=0.5155, l=0.5222), source="Deci's super-gradients"),
     Family("yolox", {}, **_YOLOX),
+    Family("fasterrcnn", _one(0.467, size=1088), source="torchvision, version 2"),
+    Family("retinanet", _one(0.415, size=1088), source="torchvision, version 2"),
     Family("yolox-nano", _one(0.258, size=416), **_YOLOX),
     Family("yolox-tiny", _one(0.328, size=416), **_YOLOX),
     Family("yolox-s", _one(0.405), **_YOLOX),

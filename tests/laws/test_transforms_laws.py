@@ -71,6 +71,21 @@ def assigned(x):
     return assign.Assigned(jnp.where(x["positive"], x["labels"], 0), x["positive"], x["far"])
 
 
+def matched(x):
+    return assign.overlap_assign(x["targets"], x["boxes"], low=0.1, high=0.2, keep_best=True)
+
+
+def sample(x):
+    return assign.every_row(matched(x), x["targets"])
+
+
+def propose(x):
+    cut = LEVELS[0].h * LEVELS[0].w
+    parts = [(a[:, :cut], a[:, cut:]) for a in (x["scores"], x["raw"], x["others"])]
+    anchors = [a[0] for a in parts[2]]
+    return coding.select_proposals(*parts[:2], anchors, (32, 40), per_level=9, count=12)
+
+
 def calls(module, keys, *names):
     """Examples of functions of one module that all take the same arrays."""
 
@@ -115,8 +130,15 @@ ELEMENTWISE = {
     "coding.distances_to_boxes": lambda x: coding.distances_to_boxes(POINTS, x["boxes"]),
     "coding.decode_distributions": lambda x: coding.decode_distributions(x["bins"], POINTS, STRIDES),
     "coding.dfl_expectation": lambda x: coding.dfl_expectation(x["bins"]),
+    "coding.decode_regions": lambda x: coding.decode_regions(x["raw"], x["boxes"], (10.0, 10.0, 5.0, 5.0)),
+    "coding.encode_regions": lambda x: coding.encode_regions(x["others"], x["boxes"]),
+    "coding.roi_align": lambda x: coding.roi_align(x["box_maps"][0], x["boxes"], 2, spatial_scale=0.125),
+    "coding.pyramid_roi_align": lambda x: coding.pyramid_roi_align(
+        x["box_maps"], x["boxes"], (0.125, 0.0625), 2, canonical_size=12.0
+    ),
     "coding.flatten_levels": lambda x: coding.flatten_levels(x["box_maps"]),
     "losses.distribution_focal_loss": lambda x: losses.distribution_focal_loss(x["bins"], x["far"]),
+    "losses.smooth_l1_loss": lambda x: losses.smooth_l1_loss(x["raw"], x["boxes"], beta=0.5),
     "losses.squared_offset_loss": lambda x: losses.squared_offset_loss(x["raw"], x["boxes"], *cells(), SIZES),
     "losses.on_decoded_boxes": lambda x: losses.on_decoded_boxes(losses.box_iou_loss)(
         x["raw"], x["boxes"], *cells(), SIZES
@@ -142,6 +164,11 @@ ASSIGNERS = {
     "assign.hungarian_assign": lambda x: assign.hungarian_assign(x["cost"], x["targets"]),
     "assign.matching_cost": lambda x: assign.matching_cost(x["boxes"], x["soft"], x["targets"], (32, 32)),
     "assign.ignored_negatives": lambda x: assign.ignored_negatives(x["boxes"], x["positive"], x["targets"], 0.5),
+    "assign.overlap_assign": matched,
+    "assign.every_row": sample,
+    "assign.balanced_sample": lambda x: assign.balanced_sample(jax.random.key(0), matched(x), x["targets"], 9, 0.5),
+    "coding.select_proposals": propose,
+    "coding.best_pairs": lambda x: coding.best_pairs(x["boxes"][:, :, None], x["soft"], 7),
     "assign.inside_crowd": lambda x: assign.inside_crowd(x["boxes"], x["targets"]),
     "assign.positives": lambda x: assign.positives(assigned(x)),
     "assign.count_assigned": lambda x: assign.count_assigned(assigned(x), x["targets"], ~x["positive"]),
@@ -171,6 +198,12 @@ COMPOSED = {
     "losses.yolov5_loss": lambda x: losses.yolov5_loss(
         x["anchored_maps"], LEVELS, ANCHORS, x["targets"], HYPER, balance=(1.0, 0.4)
     ),
+    "losses.faster_rcnn_loss": lambda x: losses.faster_rcnn_loss(
+        *(x["scores"], x["raw"], x["boxes"], sample(x)),
+        *(jnp.pad(x["logits"], ((0, 0), (0, 0), (1, 0))), jnp.stack([x["raw"]] * (C + 1), 2), x["others"], sample(x)),
+        HYPER,
+    ),
+    "losses.retinanet_loss": lambda x: losses.retinanet_loss(x["logits"], x["raw"], x["boxes"][0], x["targets"], HYPER),
     "losses.yolov3_loss": lambda x: losses.yolov3_loss(x["anchored_maps"], LEVELS, ANCHORS, x["targets"], HYPER),
 }
 
@@ -200,7 +233,13 @@ SUPPRESSION = {
 }
 
 PARTS = ELEMENTWISE | ASSIGNERS | COMPOSED | SUPPRESSION
-STATIC = {"coding.cell_centres", "coding.anchor_grid", "coding.levels_of", "nms.named_suppression"}
+STATIC = {
+    "coding.cell_centres",
+    "coding.anchor_grid",
+    "coding.levels_of",
+    "coding.region_anchors",
+    "nms.named_suppression",
+}
 """What takes no array that could vary: grids, and functions found by name."""
 
 

@@ -12,6 +12,18 @@ from yolojax.training.fit import fit
 # Figures have no upright and any colour: flips are true to them, and colours need no help.
 AUGMENT = AugmentConfig(flip_vertical=0.5, scale_min=0.8, scale_max=1.25, hue=0.0, saturation=0.0, value=0.0)
 
+TWO_STAGES = {
+    "depth": 18,
+    "width": 16,
+    "channels": 32,
+    "hidden": 64,
+    "anchor_sizes": [12.0, 24.0, 40.0, 64.0, 96.0],
+    "proposals": 64,
+    "training_proposals": 128,
+    "first_sample": 64,
+    "second_sample": 48,
+}
+
 FAMILIES = {
     "yolov10": {},
     "yolov10-many": {"head": "one_to_many"},
@@ -25,6 +37,8 @@ FAMILIES = {
     "yolo11": {},
     "yolo12": {},
     "yolonas": {},
+    "fasterrcnn": TWO_STAGES,
+    "retinanet": {key: TWO_STAGES[key] for key in ("depth", "width", "channels", "anchor_sizes")},
     "yolov1-tiny": {"width": 0.5},
 }
 """Names in the zoo, with what comes after a hyphen as a remark, and options; the scale is the smallest by default."""

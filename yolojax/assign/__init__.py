@@ -14,8 +14,9 @@ Assigners of anchor-free detectors share the signature `AnchorFreeAssign`, those
 | `one_to_one_assign` | `AnchorFreeAssign` | DETR family: least total cost | yes | no conflict arises |
 
 "Content" means the order of `sort_by_content`, which never depends on the position of an object in the list.
-`ignored_negatives` and `inside_crowd` say which negatives carry no loss. `ANCHORED_ASSIGNERS` and
-`ANCHOR_FREE_ASSIGNERS` name the six by the words that the command line uses.
+`overlap_assign` is the rule of two-stage detectors and RetinaNet for boxes of any origin. `balanced_sample` draws those
+that carry the loss, and `every_row` takes all. `ignored_negatives` and `inside_crowd` say which negatives carry no
+loss. `ANCHORED_ASSIGNERS` and `ANCHOR_FREE_ASSIGNERS` name six by the words that the command line uses.
 """
 
 from yolojax.assign._anchor_free import (
@@ -42,6 +43,7 @@ from yolojax.assign._common import (
     sort_by_content,
     without_padding,
 )
+from yolojax.assign._regions import Matched, Sample, balanced_sample, every_row, overlap_assign
 
 ANCHORED_ASSIGNERS: dict[str, AnchoredAssign] = {"best-anchor": best_anchor_assign, "ratio": ratio_assign}
 ANCHOR_FREE_ASSIGNERS: dict[str, AnchorFreeAssign] = {
@@ -58,18 +60,23 @@ __all__ = [
     "AnchorFreeAssign",
     "AnchoredAssign",
     "Assigned",
+    "Matched",
     "Objects",
     "Predictions",
+    "Sample",
     "TargetMaps",
     "assign_targets",
     "atss_assign",
+    "balanced_sample",
     "best_anchor_assign",
     "count_assigned",
+    "every_row",
     "hungarian_assign",
     "ignored_negatives",
     "inside_crowd",
     "matching_cost",
     "one_to_one_assign",
+    "overlap_assign",
     "positives",
     "ratio_assign",
     "responsible_assign",

@@ -194,7 +194,9 @@ def measure_parts(
 
     @jax.jit
     def loss(outputs: Any, targets: Any) -> Any:
-        return jax.value_and_grad(lambda outputs: detector.loss(outputs, targets, hyper).reduce()[0])(outputs)
+        # Outputs may hold whole numbers too, such as the rows that a two-stage detector drew.
+        gradient = jax.value_and_grad(lambda out: detector.loss(out, targets, hyper).reduce()[0], allow_int=True)
+        return gradient(outputs)
 
     @jax.jit
     def gradient(variables: Any, images: Any, targets: Any) -> Any:

@@ -24,7 +24,7 @@ from yolojax.weights.released import TEXT, WEIGHTS, fit_tree, load_description, 
 
 _WANTED = (
     "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, a .pt or .pth "
-    "of YOLOv5, v8 to v10, 11, 12, 26, YOLOX or YOLO-NAS, or an exported .onnx or .stablehlo"
+    "of YOLOv5, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, Faster R-CNN or RetinaNet, or an exported .onnx or .stablehlo"
 )
 
 ModelPath = str | Path | Sequence[str | Path]
@@ -53,7 +53,7 @@ def load_detector(
         - ``FILE.cfg`` and ``FILE.weights`` of a Darknet (either finds the other beside it);
         - an ``.npz`` of YOLOX arrays by Megvii's names (`yolojax.zoo.from_yolox`);
         - a ``.pt`` or ``.pth``, or another file of its tensors, of a published YOLOv5, v5u, v8 to v10, 11, 12, 26,
-          YOLOX or YOLO-NAS (`yolojax.zoo.from_pytorch`);
+          YOLOX, YOLO-NAS, Faster R-CNN or RetinaNet (`yolojax.zoo.from_pytorch`);
         - an exported ``.stablehlo`` or ``.onnx`` (`yolojax.export.load_exported`). The graph is run as it is; the
           weights of an ``.onnx`` of YOLOX are taken by `yolojax.zoo.from_pytorch` and ``train --init``;
 

@@ -11,6 +11,8 @@ A composed loss takes its assigner (`yolojax.assign`), its box loss and its clas
 | `yolov8_loss` | `AnchorFreeAssign` | `BoxLoss` | `ClassLoss` |
 | `yolov10_loss` | `AnchorFreeAssign`, twice | `BoxLoss` | `ClassLoss` |
 | `yolo26_loss` | `AnchorFreeAssign`, twice | `BoxLoss` | `ClassLoss` |
+| `faster_rcnn_loss` | samples of `overlap_assign` | `smooth_l1_loss` | cross-entropy |
+| `retinanet_loss` | `overlap_assign` | `BoxLoss`, or absolute errors | `ClassLoss` |
 """
 
 from yolojax.losses._elementwise import (
@@ -30,6 +32,7 @@ from yolojax.losses._elementwise import (
     with_class_weights,
     with_label_smoothing,
 )
+from yolojax.losses.regions import faster_rcnn_loss, retinanet_loss, smooth_l1_loss
 from yolojax.losses.yolo26 import yolo26_loss
 from yolojax.losses.yolov1 import yolov1_loss
 from yolojax.losses.yolov3 import RawBoxLoss, on_decoded_boxes, squared_offset_loss, yolov3_loss
@@ -47,11 +50,14 @@ __all__ = [
     "complete_box_iou_loss",
     "distance_box_iou_loss",
     "distribution_focal_loss",
+    "faster_rcnn_loss",
     "focal_loss",
     "generalized_box_iou_loss",
     "on_decoded_boxes",
     "quality_focal_loss",
+    "retinanet_loss",
     "scylla_box_iou_loss",
+    "smooth_l1_loss",
     "squared_box_iou_loss",
     "squared_offset_loss",
     "varifocal_loss",

@@ -41,15 +41,20 @@ def load_init(path: str | Path) -> Weights:
     """Loads the weights to start from.
 
     ``path`` is a ``.safetensors`` file, whose names are taken as they are unless they are those of a published family
-    (`yolojax.zoo.identify`), or anything that `load_detector` loads: a run directory, a released detector, a published
-    ``.pt``, an ``.npz`` of YOLOX arrays. The classes of a YOLOX or YOLO-NAS need no names here, and where they have
-    none, there is no description. Raises `CheckpointError` when it cannot be read.
+    (`yolojax.zoo.identify`), a ResNet of torchvision's that classifies, whose layers are those of a backbone
+    (`yolojax.zoo.backbone_variables`), or anything that `load_detector` loads: a run directory, a released detector, a
+    published ``.pt``, an ``.npz`` of YOLOX arrays. The classes of a file need no names here, and where they have none,
+    there is no description. Raises `CheckpointError` when it cannot be read.
     """
     path = user_path(path)
     if (count := _nameless_classes(path)) is not None:
         names = tuple(f"class{i}" for i in range(count))
         read = zoo.from_yolox if path.suffix.lower() == ".npz" else zoo.from_pytorch
         return Weights(read(path, class_names=names)[1], None)
+    if path.suffix.lower() in FOREIGN and path.is_file():
+        file = read_weight_file(path)
+        if zoo.identify(file) is None and (backbone := zoo.backbone_variables(file)) is not None:
+            return Weights(backbone, None)
     if path.suffix.lower() == ".safetensors":
         arrays = load_weights(path)
         if zoo.identify(read_weight_file(path)) is None:

@@ -15,15 +15,17 @@ from yolojax.catalogue import architecture, known_names, nearest
 from yolojax.detector import Detector
 from yolojax.errors import ConfigError
 from yolojax.models.network import parameter_count
-from yolojax.zoo.coco import COCO_CLASSES
+from yolojax.zoo.coco import COCO_CLASSES, COCO_CLASSES_90
 from yolojax.zoo.compact import compact
 from yolojax.zoo.darknet import darknet, from_darknet, load_darknet, save_darknet, to_darknet
 from yolojax.zoo.description import check_record, custom_parts, describe, restore
+from yolojax.zoo.fasterrcnn import fasterrcnn
 from yolojax.zoo.flax_detector import flax_detector, forward_flops, measure_statistics
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.options import check_types
 from yolojax.zoo.parts import PART_OPTIONS
-from yolojax.zoo.pytorch import FAMILIES, OTHERS, from_pytorch, identify, identity, to_state_dict
+from yolojax.zoo.pytorch import FAMILIES, OTHERS, backbone_variables, from_pytorch, identify, identity, to_state_dict
+from yolojax.zoo.retinanet import retinanet
 from yolojax.zoo.yolo11 import yolo11
 from yolojax.zoo.yolo12 import yolo12
 from yolojax.zoo.yolo26 import yolo26
@@ -43,14 +45,17 @@ __all__ = [
     "ANCHORED",
     "ARCHITECTURES",
     "COCO_CLASSES",
+    "COCO_CLASSES_90",
     "FAMILIES",
     "OTHERS",
+    "backbone_variables",
     "build",
     "check_record",
     "compact",
     "custom_parts",
     "darknet",
     "describe",
+    "fasterrcnn",
     "flax_detector",
     "forward_flops",
     "from_darknet",
@@ -63,6 +68,7 @@ __all__ = [
     "load_darknet",
     "measure_statistics",
     "parameter_count",
+    "retinanet",
     "save_darknet",
     "to_darknet",
     "to_state_dict",
@@ -94,7 +100,9 @@ __all__ = [
 ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "compact": compact,
     "darknet": darknet,
+    "fasterrcnn": fasterrcnn,
     "lesson": lesson,
+    "retinanet": retinanet,
     "yolo11": yolo11,
     "yolo26": yolo26,
     "yolo12": yolo12,

@@ -17,6 +17,24 @@ teddy bear, hair drier, toothbrush
 
 COCO_CLASSES: tuple[str, ...] = tuple(" ".join(name.split()) for name in _NAMES.split(","))
 
+_UNUSED = {
+    12: "street sign",
+    26: "hat",
+    29: "shoe",
+    30: "eye glasses",
+    45: "plate",
+    66: "mirror",
+    68: "window",
+    69: "desk",
+    71: "door",
+    83: "blender",
+}
+"""Categories of the paper that no annotation has, by their ids."""
+
+_used = iter(COCO_CLASSES)
+COCO_CLASSES_90: tuple[str, ...] = tuple(_UNUSED.get(i) or next(_used) for i in range(1, 91))
+"""The categories by their ids from 1 to 90, which networks of torchvision predict: the 80, and ten without objects."""
+
 
 def classes_of_file(path: str | Path, count: int, names: Sequence[str] | None) -> tuple[str, ...]:
     """The names of a weight file's ``count`` classes: those given, or COCO's where there are 80 and none are given.

@@ -26,13 +26,20 @@ from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.models.batch_norm import unfold_batch_norm
+from yolojax.models.necks import Identity
+from yolojax.models.network import Network, init_variables
+from yolojax.models.resnet import ResNet
 from yolojax.weights.foreign import WeightFile, printable, read_weight_file
 from yolojax.weights.foreign import class_names as stated_names
 from yolojax.weights.foreign import input_size as stated_size
 from yolojax.weights.multimedia import find_prefix, read_names, write_names
+from yolojax.weights.torchvision import COUNTER, resnet_depth, resnet_name
+from yolojax.weights.torchvision import find_prefix as find_resnet
 from yolojax.weights.ultralytics import Names, give_tensors, take_tensors
 from yolojax.weights.yolox import YOLOX_NAMES, yolox_weights
 from yolojax.zoo.coco import classes_of_file
+from yolojax.zoo.fasterrcnn import build_fasterrcnn, fasterrcnn_tensors, fasterrcnn_weights
+from yolojax.zoo.retinanet import build_retinanet, retinanet_tensors, retinanet_weights
 from yolojax.zoo.yolo11 import PUBLISHED_NAMES as YOLO11_NAMES
 from yolojax.zoo.yolo11 import SCALES as YOLO11_SCALES
 from yolojax.zoo.yolo11 import yolo11
@@ -220,6 +227,12 @@ OTHERS: dict[str, OtherFamily] = {
         lambda detector, variables: give_tensors(variables, YOLOX_NAMES),
     ),
     "yolonas": OtherFamily("YOLO-NAS", yolonas_weights, lambda weights: weights.scale, build_yolonas, yolonas_tensors),
+    "fasterrcnn": OtherFamily(
+        "Faster R-CNN", fasterrcnn_weights, lambda weights: weights.scale, build_fasterrcnn, fasterrcnn_tensors
+    ),
+    "retinanet": OtherFamily(
+        "RetinaNet", retinanet_weights, lambda weights: weights.scale, build_retinanet, retinanet_tensors
+    ),
 }
 """Families of other layouts by the name of their architecture in the zoo."""
 
@@ -372,6 +385,26 @@ def from_pytorch(
     if folded:
         variables = unfold_batch_norm(variables, EPSILON)
     return detector, jax.tree.map(jnp.asarray, {name: variables.get(name, {}) for name in expected})
+
+
+def backbone_variables(file: WeightFile) -> Variables | None:
+    """The variables of a backbone alone, below ``backbone``, from a ResNet that classifies; None for other files.
+
+    The names are those of torchvision's ``resnet18``, ``34``, ``50`` and ``101``; the classifier is left out. They fit
+    every detector whose backbone is a `yolojax.models.resnet.ResNet` of this depth. Raises `CheckpointError` for a
+    network that has the layers of a ResNet and others besides, such as an SE-ResNet.
+    """
+    prefix = find_resnet(file.tensors, "layer1.0.conv1.weight")
+    if prefix is None or f"{prefix}conv1.weight" not in file.tensors:
+        return None
+    tensors = {name.removeprefix(prefix): array for name, array in file.tensors.items()}
+    depth, stem = resnet_depth(tensors), tensors["conv1.weight"]
+    if depth is None or stem.ndim != 4:
+        return None
+    network = Network(ResNet(depth, width=len(stem)), Identity(), Identity())
+    shapes = jax.eval_shape(lambda key: init_variables(network, key, (64, 64)), jax.random.key(0))
+    expected = {name: {"backbone": tree["backbone"]} for name, tree in shapes.items()}
+    return take_tensors(tensors, expected, resnet_name, rf"fc\.(weight|bias)|.*\.{COUNTER}", str(file.path))
 
 
 def to_state_dict(detector: Detector, variables: Variables) -> dict[str, np.ndarray]:
