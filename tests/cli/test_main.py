@@ -32,6 +32,7 @@ COMMANDS = (
     "data",
     "anchors",
     "info",
+    "export",
     "models",
     "doctor",
     "bench",
