@@ -76,7 +76,8 @@ def check(detector, variables, folder, images):
         stablehlo.write_bytes(to_stablehlo(detector, variables, settings))
     ours = jax.jit(lambda x: detect(detector, fold, x, confidence, iou, max_detections=100))
     want = jax.device_get(ours(images))
-    assert want.valid.sum() > 20
+    # Suppression leaves few of them where boxes are large.
+    assert want.valid.any(1).all()
     for path, runtime in runs(onnx, stablehlo):
         exported, nothing = load_exported(path, runtime=runtime)
         theirs = jax.jit(lambda x, e=exported, n=nothing: detect(e, n, x, confidence, max_detections=100))

@@ -12,9 +12,8 @@ instead of the pyramid, and learns boxes by GIoU instead of absolute errors. Sev
 Published files (``retinanet_resnet50_fpn_v2_coco-5905b1c5.pth`` and others of the same layout, with ResNet-18, 34, 50
 or 101) are read by `yolojax.zoo.from_pytorch`; torchvision and its weights are under the BSD-3-Clause licence.
 
-What differs from torchvision is said in `yolojax.zoo.fasterrcnn`. Losses are torchvision's; detections of networks with
-random weights are not yet shown to be, see `tests/zoo/test_two_stage.py`. torchvision also reports pairs of class 0,
-which nobody is of; here they are left out.
+What differs from torchvision is said in `yolojax.zoo.fasterrcnn`. Losses are torchvision's, and so are detections,
+except that torchvision also reports pairs of class 0, which no object has; here they are left out.
 """
 
 from __future__ import annotations
