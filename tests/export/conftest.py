@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 
 from yolojax import zoo
+from yolojax.detect import detect
 from yolojax.detector import Detector
+from yolojax.export import ExportSettings
+from yolojax.structures import Detections
 
 # OpenVINO would send statistics, see yolojax.export.onnx_running.
 sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
 
 NAMES = ("circle", "square", "star")
 SIZE = (64, 96)
+SETTINGS = ExportSettings(batch=None, confidence=0.2, iou=0.5, max_detections=20)
 SMALL: dict[str, Any] = {"widths": (8, 8, 16), "depths": (0, 0, 1), "head_width": 8, "reg_max": 8}
 
 
@@ -80,3 +84,15 @@ def small() -> tuple[Detector, dict[str, Any]]:
     """A YOLOX of 26 layers with three classes."""
     detector = zoo.build("compact", NAMES, SIZE, **SMALL)
     return detector, stirred(detector.init(jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def expected(small: tuple[Detector, dict[str, Any]]) -> tuple[np.ndarray, Detections]:
+    """Three images, and what the small detector itself finds on them with the thresholds of `SETTINGS`."""
+    detector, variables = small
+    images = some_images(3)
+
+    def found(variables: dict[str, Any], images: Any) -> Detections:
+        return detect(detector, detector.fold(variables), images, 0.2, 0.5, max_detections=20)
+
+    return images, jax.device_get(jax.jit(found)(variables, images))

@@ -11,11 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from tests.export.conftest import NAMES, SIZE, open_shapes, same_set, some_images
+from tests.export.conftest import NAMES, SETTINGS, SIZE, open_shapes, same_set, some_images
 from yolojax import zoo
 from yolojax.data import Dataset
 from yolojax.data.input_images import make_input_image
-from yolojax.detect import detect
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.export import ExportSettings, load_exported, to_onnx, to_stablehlo
 from yolojax.export.program import candidates_of
@@ -27,8 +26,6 @@ from yolojax.inference.predict import Predictor
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-SETTINGS = ExportSettings(batch=None, confidence=0.2, iou=0.5, max_detections=20)
-
 
 @pytest.fixture(scope="module")
 def file(small, tmp_path_factory):
@@ -36,14 +33,6 @@ def file(small, tmp_path_factory):
     with open_shapes():
         path.write_bytes(to_onnx(small[0], small[1], SETTINGS))
     return path
-
-
-@pytest.fixture(scope="module")
-def expected(small):
-    detector, variables = small
-    images = some_images(3)
-    found = jax.jit(lambda v, x: detect(detector, detector.fold(v), x, 0.2, 0.5, max_detections=20))(variables, images)
-    return images, jax.device_get(found)
 
 
 def same(found: dict[str, np.ndarray], want, rows: slice = slice(None)) -> None:

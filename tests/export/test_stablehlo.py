@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from jax import export
 
-from tests.export.conftest import NAMES, SIZE, open_shapes, some_images
+from tests.export.conftest import NAMES, SETTINGS, SIZE, open_shapes, some_images
 from yolojax.data.input_images import make_input_image
-from yolojax.detect import detect
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.export import ExportSettings, load_exported, to_stablehlo
 from yolojax.export.program import content_box, resize_photos
@@ -27,8 +26,6 @@ from yolojax.structures import Candidates
 
 pytest.importorskip("flatbuffers")
 pytestmark = pytest.mark.any_platform
-
-SETTINGS = ExportSettings(batch=None, confidence=0.2, iou=0.5, max_detections=20)
 
 GUIDE = Path(__file__).parents[2] / "docs" / "export.md"
 
@@ -53,14 +50,6 @@ def file(small, tmp_path_factory):
     with open_shapes():
         path.write_bytes(to_stablehlo(small[0], small[1], SETTINGS))
     return path
-
-
-@pytest.fixture(scope="module")
-def expected(small):
-    detector, variables = small
-    images = some_images(3)
-    found = jax.jit(lambda v, x: detect(detector, detector.fold(v), x, 0.2, 0.5, max_detections=20))(variables, images)
-    return images, jax.device_get(found)
 
 
 def test_it_runs_with_jax_alone(file, expected, tmp_path):
