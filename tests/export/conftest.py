@@ -62,11 +62,9 @@ def with_statistics_of(images: np.ndarray, detector: Detector, variables: dict[s
     """
     if not variables.get("batch_stats"):
         return variables
-    boxes = np.tile(np.array([[[8, 8, 40, 40]]], np.float32), (len(images), 1, 1))
-    count = boxes.shape[:2]
-    no = np.zeros(count, bool)
-    targets = Targets(boxes, np.zeros(count, np.int32), ~no, no, np.zeros(count[:1], np.int32))
-    targets = jax.tree.map(jnp.asarray, targets)
+    boxes = jnp.tile(jnp.array([[[8.0, 8.0, 40.0, 40.0]]]), (len(images), 1, 1))
+    no = jnp.zeros(boxes.shape[:2], bool)
+    targets = Targets(boxes, jnp.zeros(boxes.shape[:2], jnp.int32), ~no, no, jnp.zeros(len(images), jnp.int32))
     pixels = prepare_images(jnp.asarray(images), detector.spec.preprocess)
 
     @jax.jit
