@@ -47,10 +47,8 @@ def init_variables(network: nn.Module, key: PRNGKeyArray, input_size: tuple[int,
 
     def defer(next_call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        if isinstance(module, BatchNorm) and context.method_name == "normalise":
-            return args[0]
-        if isinstance(module, Conv) and context.method_name == "apply_kernel":
-            return jnp.zeros(module.output_shape(args[0].shape), module.dtype)
+        if (answer := _shape_alone(context, args)) is not None:
+            return answer
         if not isinstance(module, Conv) or context.method_name != "__call__" or module.kernel_init is not kernel_init:
             return next_call(*args, **kwargs)
 
@@ -74,6 +72,16 @@ def init_variables(network: nn.Module, key: PRNGKeyArray, input_size: tuple[int,
     if isinstance(network, Network):
         params = {part: params.get(part, {}) for part in ("backbone", "neck", "head")}
     return {**variables, "params": params, "batch_stats": variables.get("batch_stats", {})}
+
+
+def _shape_alone(context: nn.module.InterceptorContext, args: Any) -> Array | None:
+    """Answers the arithmetic of `Conv` and `BatchNorm` with an array of the right shape; None for any other method."""
+    module, method = context.module, context.method_name
+    if isinstance(module, BatchNorm) and method == "normalise":
+        return args[0]
+    if isinstance(module, Conv) and method == "apply_kernel":
+        return jnp.zeros(module.output_shape(args[0].shape), module.dtype)
+    return None
 
 
 def _draw_kernels(params: Any, deferred: dict[tuple[str, ...], tuple[int, ...]], key: PRNGKeyArray) -> Any:
@@ -113,6 +121,8 @@ def convolution_flops(
 
     def count(next_call, args, kwargs, context):
         nonlocal total
+        if (answer := _shape_alone(context, args)) is not None:
+            return answer
         out = next_call(*args, **kwargs)
         path = context.module.path
         counted = not any(path[: len(one)] == one for one in skipped)
