@@ -114,16 +114,17 @@ def test_a_function_of_ones_own(detector, tta):
 
 @pytest.mark.parametrize("name", sorted(named.KINDS))
 def test_every_kind_by_name_is_sorted_and_equals_its_function(name):
-    """Also side by side, as on an accelerator."""
+    """Also side by side, as on an accelerator: one that lowers scores, and one that moves boxes."""
     kind = named.KINDS[name]
     candidates = Candidates(jnp.asarray(BOXES), jnp.asarray(SCORES))
     run = jax.jit(lambda c: postprocess(c, 0.01, suppress=nms.named_suppression(name, 0.4), max_detections=20))
-    mapped = jax.jit(jax.vmap(lambda c: run(Candidates(*(x[None] for x in c)))))
-    found, one = run(candidates), mapped(candidates)
+    found = run(candidates)
     assert found.valid.any(1).all() and found.valid.sum() > 10 and (np.diff(found.scores) <= 0).all()
     assert (found.scores[found.valid] >= 0.01).all() and (found.classes[~found.valid] == -1).all()
-    for a, b in zip(found, one, strict=True):
-        np.testing.assert_allclose(a, b[:, 0] if b.ndim > 1 else b.squeeze(), rtol=1e-5, atol=1e-4)
+    if name in ("soft-gaussian", "wbf"):
+        mapped = jax.jit(jax.vmap(lambda c: run(Candidates(*(x[None] for x in c)))))
+        for a, b in zip(found, mapped(candidates), strict=True):
+            np.testing.assert_allclose(a, b[:, 0] if b.ndim > 1 else b.squeeze(), rtol=1e-5, atol=1e-4)
     best, label = SCORES[0].max(-1), SCORES[0].argmax(-1).astype(np.int32)
     direct = jax.jit(lambda *of, valid: kind.function(*of, 20, valid=valid, **{kind.parameter: 0.4}))(
         BOXES[0], best, label, valid=best >= 0.01
