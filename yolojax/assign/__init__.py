@@ -42,6 +42,7 @@ from yolojax.assign._common import (
     sort_by_content,
     without_padding,
 )
+from yolojax.assign._queries import DenoisingQueries, denoising_queries, query_cost, visible_queries
 
 ANCHORED_ASSIGNERS: dict[str, AnchoredAssign] = {"best-anchor": best_anchor_assign, "ratio": ratio_assign}
 ANCHOR_FREE_ASSIGNERS: dict[str, AnchorFreeAssign] = {
@@ -58,6 +59,7 @@ __all__ = [
     "AnchorFreeAssign",
     "AnchoredAssign",
     "Assigned",
+    "DenoisingQueries",
     "Objects",
     "Predictions",
     "TargetMaps",
@@ -65,17 +67,20 @@ __all__ = [
     "atss_assign",
     "best_anchor_assign",
     "count_assigned",
+    "denoising_queries",
     "hungarian_assign",
     "ignored_negatives",
     "inside_crowd",
     "matching_cost",
     "one_to_one_assign",
     "positives",
+    "query_cost",
     "ratio_assign",
     "responsible_assign",
     "shape_iou",
     "simota_assign",
     "sort_by_content",
     "task_aligned_assign",
+    "visible_queries",
     "without_padding",
 ]

@@ -7,6 +7,7 @@
 | `encode_yolov5`, `decode_yolov5` | YOLOv5, v7 | sigmoid, half a cell beyond | anchor times 4 sigmoid squared |
 | `encode_yolox`, `decode_yolox` | YOLOX | unbounded offset from the cell | stride times exp |
 | `boxes_to_distances`, `decode_distributions` | YOLOv8 and later | distances from a point, as distributions | |
+| `encode_refinement`, `refine_boxes` | D-FINE, DEIMv2 | moves of the sides of a first box, as distributions | |
 """
 
 from yolojax.coding._coders import (
@@ -25,6 +26,7 @@ from yolojax.coding._coders import (
     encode_yolox,
 )
 from yolojax.coding._grid import anchor_grid, cell_centres, flatten_levels, levels_of
+from yolojax.coding._refinement import encode_refinement, refine_boxes, refinement_offsets, refinement_steps
 
 __all__ = [
     "anchor_grid",
@@ -39,9 +41,13 @@ __all__ = [
     "dfl_expectation",
     "distances_to_boxes",
     "encode",
+    "encode_refinement",
     "encode_yolov1",
     "encode_yolov5",
     "encode_yolox",
     "flatten_levels",
     "levels_of",
+    "refine_boxes",
+    "refinement_offsets",
+    "refinement_steps",
 ]

@@ -10,7 +10,7 @@ The names were taken from published files, whose tensors were listed; no code of
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -164,14 +164,18 @@ def _inside(path: str, kind: str | Patterns) -> str:
 
 
 def take_tensors(
-    tensors: Mapping[str, np.ndarray], expected: Any, names: Names, ignored: str, source: str
+    tensors: Mapping[str, np.ndarray],
+    expected: Any,
+    names: Names | Callable[[str], str],
+    ignored: str,
+    source: str,
 ) -> dict[str, Any]:
     """Reads the arrays of a detector out of the tensors of a file.
 
     Args:
-      tensors: by the peer's names, kernels as OIHW.
+      tensors: by the peer's names, kernels as OIHW, those of linear layers with the output first.
       expected: the variables of the detector, or their shapes.
-      names: of the family's modules.
+      names: of the family's modules, or a function that gives the peer's name of each array here.
       ignored: a regular expression of names that carry nothing to learn, such as counters.
       source: the file, for messages.
 
@@ -183,11 +187,12 @@ def take_tensors(
     """
     taken, used = {}, set()
     for name, want in flatten(expected).items():
-        theirs = published_name(name, names)
+        theirs = names(name) if callable(names) else published_name(name, names)
         if theirs not in tensors:
             raise CheckpointError(f"{source}: the tensor {theirs} is missing; the file is not the whole of a network")
         array, shape = tensors[theirs], tuple(want.shape)
-        wanted = (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape
+        order = _peer_order(name, len(shape))
+        wanted = tuple(shape[axis] for axis in order)
         if array.shape != wanted or not (array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16):
             raise CheckpointError(
                 f"{source}: the tensor {theirs} is {array.dtype} of shape {list(array.shape)}, this network needs "
@@ -196,7 +201,7 @@ def take_tensors(
         value = np.asarray(array, np.float32)
         if not np.isfinite(value).all():
             raise CheckpointError(f"{source}: the tensor {theirs} holds values that are not finite; give other weights")
-        taken[name] = np.ascontiguousarray(value.transpose(2, 3, 1, 0)) if len(shape) == 4 else np.array(value)
+        taken[name] = np.array(value.transpose(np.argsort(order)), order="C")
         used.add(theirs)
     unknown = [name for name in tensors if name not in used and not re.fullmatch(ignored, name)]
     if unknown:
@@ -207,13 +212,20 @@ def take_tensors(
     return unflatten(taken)
 
 
-def give_tensors(variables: Any, names: Names) -> dict[str, np.ndarray]:
-    """The inverse of `take_tensors`: float32 tensors by the peer's names, kernels as OIHW, with zeroed counters."""
+def _peer_order(name: str, axes: int) -> tuple[int, ...]:
+    """The axes of an array here in the order of the peer's: OIHW kernels, and the output of linear layers first."""
+    if axes == 4:
+        return (3, 2, 0, 1)
+    return (1, 0) if axes == 2 and name.endswith("/kernel") else tuple(range(axes))
+
+
+def give_tensors(variables: Any, names: Names | Callable[[str], str]) -> dict[str, np.ndarray]:
+    """The inverse of `take_tensors`: float32 tensors by the peer's names, in its layout, with zeroed counters."""
     tensors = {}
     for name, value in flatten(variables).items():
         array = np.asarray(value, np.float32)
-        theirs = published_name(name, names)
-        tensors[theirs] = np.ascontiguousarray(array.transpose(3, 2, 0, 1)) if array.ndim == 4 else array
+        theirs = names(name) if callable(names) else published_name(name, names)
+        tensors[theirs] = np.ascontiguousarray(array.transpose(_peer_order(name, array.ndim)))
         if theirs.endswith("bn.running_var"):
             tensors[theirs.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
     return tensors

@@ -18,12 +18,15 @@ from yolojax.models.network import parameter_count
 from yolojax.zoo.coco import COCO_CLASSES
 from yolojax.zoo.compact import compact
 from yolojax.zoo.darknet import darknet, from_darknet, load_darknet, save_darknet, to_darknet
+from yolojax.zoo.deimv2 import deimv2
 from yolojax.zoo.description import check_record, custom_parts, describe, restore
+from yolojax.zoo.dfine import dfine
 from yolojax.zoo.flax_detector import flax_detector, forward_flops, measure_statistics
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.options import check_types
 from yolojax.zoo.parts import PART_OPTIONS
 from yolojax.zoo.pytorch import FAMILIES, OTHERS, from_pytorch, identify, identity, to_state_dict
+from yolojax.zoo.rtdetr import rtdetr, rtdetrv2
 from yolojax.zoo.yolo11 import yolo11
 from yolojax.zoo.yolo12 import yolo12
 from yolojax.zoo.yolo26 import yolo26
@@ -50,7 +53,9 @@ __all__ = [
     "compact",
     "custom_parts",
     "darknet",
+    "deimv2",
     "describe",
+    "dfine",
     "flax_detector",
     "forward_flops",
     "from_darknet",
@@ -63,6 +68,8 @@ __all__ = [
     "load_darknet",
     "measure_statistics",
     "parameter_count",
+    "rtdetr",
+    "rtdetrv2",
     "save_darknet",
     "to_darknet",
     "to_state_dict",
@@ -94,7 +101,11 @@ __all__ = [
 ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "compact": compact,
     "darknet": darknet,
+    "deimv2": deimv2,
+    "dfine": dfine,
     "lesson": lesson,
+    "rtdetr": rtdetr,
+    "rtdetrv2": rtdetrv2,
     "yolo11": yolo11,
     "yolo26": yolo26,
     "yolo12": yolo12,
