@@ -138,7 +138,7 @@ def test_names_and_shapes_are_those_of_the_peers_table(family, test_data):
     assert family == "rtdetrv2" or kept == {name for name in theirs if not re.fullmatch(CONSTANTS, name)}
 
 
-# Counted in the authors' networks (RT-DETR, D-FINE) or in a permissive peer's table; the published tables state millions.
+# The published tables state millions, or tenths of them.
 PUBLISHED = [
     ("rtdetr", "r18", 20e6),
     ("rtdetr", "r34", 31e6),
@@ -202,7 +202,7 @@ def test_damaged_files_are_named(built, tmp_path):
     with pytest.raises(CheckpointError, match=r"encoder\.bi_fusion\.cv\.conv\.weight is missing"):
         load()
     save_file({k: v for k, v in tensors.items() if not k.startswith("backbone.")}, path)
-    with pytest.raises(CheckpointError, match="no HGNetv2 .*DINOv3"):
+    with pytest.raises(CheckpointError, match=r"no HGNetv2 .*DINOv3"):
         load()
     save_file(tensors, path)
     (tmp_path / "config.json").write_text("[1]")

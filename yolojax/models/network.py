@@ -29,8 +29,9 @@ def init_variables(network: nn.Module, key: PRNGKeyArray, input_size: tuple[int,
     """Draws the initial variables of a network for images of ``input_size = (h, w)``; the network is not run.
 
     Every parameter has the value that its module's initialiser gives it. The kernels of `Conv` with its default
-    initialiser follow the law of `kernel_init`, but come from one call of the generator for all of them: XLA compiles
-    the generator anew for every call, which took 20 s of processor time for a small detector.
+    initialiser, and of ``flax.linen.Dense`` with the same one, follow the law of `kernel_init`, but come from one call
+    of the generator for all of them: XLA compiles the generator anew for every call, which took 20 s of processor time
+    for a small detector.
 
     Args:
       network: called as ``network(images, train=...)``.
@@ -46,7 +47,11 @@ def init_variables(network: nn.Module, key: PRNGKeyArray, input_size: tuple[int,
 
     def defer(next_call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        if not isinstance(module, Conv) or context.method_name != "__call__" or module.kernel_init is not kernel_init:
+        if (
+            not isinstance(module, Conv | nn.Dense)
+            or context.method_name != "__call__"
+            or module.kernel_init is not kernel_init
+        ):
             return next_call(*args, **kwargs)
 
         def placeholder(_: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:

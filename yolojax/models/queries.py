@@ -112,13 +112,8 @@ class QuerySelection(nn.Module):
 
 
 def dense_classes(classes: int, style: Style, name: str) -> nn.Dense:
-    """A classifier that begins with a score of .01 for every class."""
-
-    def fill(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-        return jnp.full(shape, PRIOR, dtype)
-
-    layer = dense(classes, style.dtype, name)
-    return layer.clone(bias_init=fill)
+    """A classifier that begins with a score of about .01 for every class."""
+    return dense(classes, style.dtype, name, PRIOR)
 
 
 class DecoderLayer(nn.Module):

@@ -4,7 +4,7 @@ Vaswani et al., arXiv 1706.03762; Deformable DETR, arXiv 2010.04159.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,18 +26,28 @@ MOST_REFERENCE = 1e-5
 """`inverse_sigmoid` treats numbers nearer to 0 or 1 as this far away."""
 
 
-def dense(features: int, dtype: DTypeLike, name: str) -> nn.Dense:
-    """A linear layer with bias; its kernel ``[in, out]`` is drawn as those of convolutions are."""
-    return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
+def dense(features: int, dtype: DTypeLike, name: str, bias: float = 0.0) -> nn.Dense:
+    """A linear layer with a bias that begins with this number; its kernel is drawn as those of convolutions are.
+
+    `yolojax.models.network.init_variables` draws the kernels of all of them at once.
+    """
+    return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, bias_init=_filled_with(bias), name=name)
 
 
 def constant_dense(features: int, dtype: DTypeLike, name: str, bias: float | Array = 0.0) -> nn.Dense:
     """A linear layer that returns ``bias``, a number or one for each feature, until it is trained."""
+    zeros = nn.initializers.zeros
+    return nn.Dense(features, dtype=dtype, kernel_init=zeros, bias_init=_filled_with(bias), name=name)
+
+
+def _filled_with(value: float | Array) -> Callable[..., Array]:
+    """An initialiser that draws nothing."""
 
     def fill(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return jnp.broadcast_to(jnp.asarray(bias, dtype), shape)
+        del key
+        return jnp.broadcast_to(jnp.asarray(value, dtype), shape)
 
-    return nn.Dense(features, dtype=dtype, kernel_init=nn.initializers.zeros, bias_init=fill, name=name)
+    return fill
 
 
 def layer_norm(style: Style, name: str) -> nn.LayerNorm:
