@@ -45,6 +45,7 @@ def refine_boxes(
 
     Positive offsets move a side outwards. Boxes are ``(centre x, centre y, width, height)``.
     """
+    references, offsets = references.astype(jnp.float32), offsets.astype(jnp.float32)
     centre, unit = references[..., :2], references[..., 2:] / scale
     low = centre - (0.5 * scale + offsets[..., :2]) * unit
     high = centre + (0.5 * scale + offsets[..., 2:]) * unit
@@ -69,6 +70,7 @@ def encode_refinement(
       that ``(1 - share) * steps[lower] + share * steps[lower + 1]`` is the offset. Offsets beyond the steps take the
       first or the last of them. Reference: arXiv 2410.13842, equation 6.
     """
+    references = references.astype(jnp.float32)
     unit = references[..., 2:] / scale + 1e-16
     corners = cxcywh_to_xyxy(boxes)
     low = (references[..., :2] - corners[..., :2]) / unit - 0.5 * scale

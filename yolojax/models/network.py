@@ -99,10 +99,11 @@ def parameter_count(variables: dict[str, Any]) -> int:
 def convolution_flops(
     forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int], unused: tuple[str, ...] = ()
 ) -> int:
-    """Counts the floating-point operations of the convolutions in ``forward`` on one image.
+    """Counts the floating-point operations of the convolutions and linear layers in ``forward`` on one image.
 
-    A multiplication and an addition count as two. This is the definition of published tables; it does not depend on how
-    a convolution is lowered. Modules below the paths in ``unused``, such as ``head/one_to_many``, are not counted.
+    A multiplication and an addition count as two; products of attention are not counted. This is the definition of
+    published tables; it does not depend on how a convolution is lowered. Modules below the paths in ``unused``, such as
+    ``head/one_to_many``, are not counted.
     """
     skipped = [tuple(path.split("/")) for path in unused]
     total = 0
@@ -116,6 +117,8 @@ def convolution_flops(
             conv = context.module
             per_value = conv.kernel_size**2 * (args[0].shape[-1] // conv.groups)
             total += 2 * per_value * out.size
+        elif counted and isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+            total += 2 * args[0].shape[-1] * out.size
         return out
 
     image = jax.ShapeDtypeStruct((1, *input_size, 3), jnp.float32)

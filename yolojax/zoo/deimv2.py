@@ -68,6 +68,7 @@ MISSING = ("s", "m", "l", "x")
 
 STRIDES = (16, 32)
 LAYERS = 3
+BACKBONE_RATE = 0.5
 
 
 def deimv2(
@@ -77,6 +78,7 @@ def deimv2(
     scale: str = "atto",
     queries: int | None = None,
     denoising: int = 100,
+    backbone_rate: float | None = None,
     dtype: DTypeLike = "float32",
 ) -> Detector:
     """Builds DEIMv2.
@@ -87,6 +89,8 @@ def deimv2(
       scale: atto, femto, pico or n.
       queries: of an image; by default the scale's.
       denoising: pairs of denoising queries in training; 0 for none.
+      backbone_rate: by which the learning rate of the backbone is multiplied; by default the published number, which
+        is meant for a pretrained one. 1 suits training from nothing.
       dtype: of the network's computation.
 
     Raises:
@@ -99,9 +103,11 @@ def deimv2(
     check_input_size(input_size, STRIDES[-1])
     size = SCALES[scale]
     queries = size.queries if queries is None else queries
-    check_queries(denoising, queries)
+    rate = BACKBONE_RATE if backbone_rate is None else backbone_rate
+    check_queries(denoising, queries, rate)
     lite = scale != "n"
-    spec = query_spec("deimv2", class_names, input_size, STRIDES, scale=scale, queries=queries, denoising=denoising)
+    options = {"scale": scale, "queries": queries, "denoising": denoising, "backbone_rate": rate}
+    spec = query_spec("deimv2", class_names, input_size, STRIDES, **options)
     relu = Style("relu", momentum=0.9, epsilon=1e-5, dtype=dtype)
     silu = Style("silu", momentum=0.9, epsilon=1e-5, dtype=dtype)
     neck = (
@@ -116,7 +122,7 @@ def deimv2(
         DFineHead(len(class_names), decoder, modern=True, gated=not lite, shared_boxes=lite, style=relu),
     )
     loss = partial(dfine_loss, class_loss=matching_aware_loss, local=not lite, union=not lite)
-    return query_detector(spec, network, loss, denoising)
+    return query_detector(spec, network, loss, denoising, rate)
 
 
 def deimv2_weights(file: WeightFile) -> QueryWeights | None:

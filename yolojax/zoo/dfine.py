@@ -84,6 +84,9 @@ SCALES = {
 
 STRIDES = (8, 16, 32)
 
+BACKBONE_RATES = {"n": 0.5, "s": 0.5, "m": 0.1, "l": 0.05, "x": 0.01}
+"""By which the published recipes multiply the learning rate of the backbone."""
+
 
 def dfine(
     class_names: tuple[str, ...],
@@ -92,6 +95,7 @@ def dfine(
     scale: str = "n",
     queries: int = 300,
     denoising: int = 100,
+    backbone_rate: float | None = None,
     dtype: DTypeLike = "float32",
 ) -> Detector:
     """Builds D-FINE.
@@ -102,6 +106,8 @@ def dfine(
       scale: n, s, m, l or x.
       queries: of an image; fewer where its pyramid has fewer places.
       denoising: pairs of denoising queries in training; 0 for none.
+      backbone_rate: by which the learning rate of the backbone is multiplied; by default the published number, which
+        is meant for a pretrained one. 1 suits training from nothing.
       dtype: of the network's computation.
 
     Raises:
@@ -110,11 +116,11 @@ def dfine(
     if scale not in SCALES:
         raise ConfigError(f"dfine has no scale {scale!r}: give {', '.join(SCALES)}")
     check_input_size(input_size, STRIDES[-1])
-    check_queries(denoising, queries)
+    rate = BACKBONE_RATES[scale] if backbone_rate is None else backbone_rate
+    check_queries(denoising, queries, rate)
     size = SCALES[scale]
-    spec = query_spec(
-        "dfine", class_names, input_size, STRIDES[-size.levels :], scale=scale, queries=queries, denoising=denoising
-    )
+    options = {"scale": scale, "queries": queries, "denoising": denoising, "backbone_rate": rate}
+    spec = query_spec("dfine", class_names, input_size, STRIDES[-size.levels :], **options)
     relu = Style("relu", momentum=0.9, epsilon=1e-5, dtype=dtype)
     silu = Style("silu", momentum=0.9, epsilon=1e-5, dtype=dtype)
     decoder = DecoderSize(size.decoder_width, size.decoder_hidden, queries, size.layers, size.layers, size.points)
@@ -123,7 +129,7 @@ def dfine(
         HybridEncoder(size.width, size.hidden, size.expansion, size.depth, "dfine", style=silu),
         DFineHead(len(class_names), decoder, scale=size.scale, style=relu),
     )
-    return query_detector(spec, network, partial(dfine_loss, scale=size.scale), denoising)
+    return query_detector(spec, network, partial(dfine_loss, scale=size.scale), denoising, rate)
 
 
 def dfine_weights(file: WeightFile) -> QueryWeights | None:

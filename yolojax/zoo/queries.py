@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from yolojax.assign import denoising_queries
 from yolojax.boxes import cxcywh_to_xyxy
@@ -57,10 +57,11 @@ def query_spec(
     )
 
 
-def query_detector(spec: DetectorSpec, network: Module, loss: Loss, pairs: int) -> Detector:
+def query_detector(spec: DetectorSpec, network: Module, loss: Loss, pairs: int, backbone_rate: float) -> Detector:
     """Makes the record of a `yolojax.models.queries.QueryNetwork`.
 
-    Training adds ``pairs`` pairs of denoising queries (`yolojax.assign.denoising_queries`); 0 adds none.
+    Training adds ``pairs`` pairs of denoising queries (`yolojax.assign.denoising_queries`); 0 adds none. The learning
+    rate of the backbone is multiplied by ``backbone_rate``.
     """
 
     def sizes(images: Float[Array, "B H W 3"]) -> Float[Array, "B 2"]:
@@ -89,14 +90,22 @@ def query_detector(spec: DetectorSpec, network: Module, loss: Loss, pairs: int) 
             cxcywh_to_xyxy(outputs.queries.boxes[:, -1]) * whole, jax.nn.sigmoid(outputs.queries.logits[:, -1])
         )
 
+    def learning_rates(params: PyTree) -> PyTree:
+        return {
+            part: jax.tree.map(lambda leaf, part=part: backbone_rate if part == "backbone" else 1.0, tree)
+            for part, tree in params.items()
+        }
+
     record = flax_detector(spec, network, loss, decode)
-    return mark_built(record._replace(forward=forward, forward_train=forward_train))
+    return mark_built(record._replace(forward=forward, forward_train=forward_train, learning_rates=learning_rates))
 
 
-def check_queries(pairs: int, queries: int) -> None:
-    """Raises `ConfigError` unless there are queries, and no negative number of denoising pairs."""
+def check_queries(pairs: int, queries: int, backbone_rate: float) -> None:
+    """Raises `ConfigError` unless there is a query, and neither pairs nor the rate of the backbone are negative."""
     if pairs < 0 or queries < 1:
         raise ConfigError(f"denoising = {pairs}, queries = {queries}: give at least 0 pairs and 1 query")
+    if not backbone_rate >= 0:
+        raise ConfigError(f"backbone_rate = {backbone_rate}: give a number of at least 0")
 
 
 @dataclass(frozen=True)

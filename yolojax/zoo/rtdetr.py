@@ -68,6 +68,9 @@ SCALES = {
 
 STRIDES = (8, 16, 32)
 
+BACKBONE_RATES = {"r18": 0.1, "r34": 0.1, "r50m": 0.1, "r50": 0.1, "r101": 0.01}
+"""By which the published recipes multiply the learning rate of the backbone."""
+
 
 def rtdetr(
     class_names: tuple[str, ...],
@@ -76,6 +79,7 @@ def rtdetr(
     scale: str = "r18",
     queries: int = 300,
     denoising: int = 100,
+    backbone_rate: float | None = None,
     dtype: DTypeLike = "float32",
 ) -> Detector:
     """Builds RT-DETR.
@@ -86,12 +90,14 @@ def rtdetr(
       scale: r18, r34, r50m, r50 or r101.
       queries: of an image; fewer where its pyramid has fewer places.
       denoising: pairs of denoising queries in training; 0 for none.
+      backbone_rate: by which the learning rate of the backbone is multiplied; by default the published number, which
+        is meant for a pretrained one. 1 suits training from nothing.
       dtype: of the network's computation.
 
     Raises:
       ConfigError: an option out of range, or an input size that the strides do not divide.
     """
-    return _build("rtdetr", class_names, input_size, scale, queries, denoising, (4, 4, 4), dtype)
+    return _build("rtdetr", class_names, input_size, scale, queries, denoising, backbone_rate, (4, 4, 4), dtype)
 
 
 def rtdetrv2(
@@ -101,6 +107,7 @@ def rtdetrv2(
     scale: str = "r18",
     queries: int = 300,
     denoising: int = 100,
+    backbone_rate: float | None = None,
     points: tuple[int, int, int] = (4, 4, 4),
     dtype: DTypeLike = "float32",
 ) -> Detector:
@@ -108,7 +115,7 @@ def rtdetrv2(
 
     Raises `ConfigError` as `rtdetr` does, and for a level without points.
     """
-    return _build("rtdetrv2", class_names, input_size, scale, queries, denoising, tuple(points), dtype)
+    return _build("rtdetrv2", class_names, input_size, scale, queries, denoising, backbone_rate, tuple(points), dtype)
 
 
 def _build(
@@ -118,6 +125,7 @@ def _build(
     scale: str,
     queries: int,
     denoising: int,
+    backbone_rate: float | None,
     points: tuple[int, ...],
     dtype: DTypeLike,
 ) -> Detector:
@@ -126,10 +134,12 @@ def _build(
     if len(points) != len(STRIDES) or min(points) < 1:
         raise ConfigError(f"points = {points}: give a positive number for each of {len(STRIDES)} levels")
     check_input_size(input_size, STRIDES[-1])
-    check_queries(denoising, queries)
+    rate = BACKBONE_RATES[scale] if backbone_rate is None else backbone_rate
+    check_queries(denoising, queries, rate)
     size = SCALES[scale]
-    own = {"points": list(points)} if name == "rtdetrv2" else {}
-    spec = query_spec(name, class_names, input_size, STRIDES, scale=scale, queries=queries, denoising=denoising, **own)
+    options: dict[str, Any] = {"scale": scale, "queries": queries, "denoising": denoising, "backbone_rate": rate}
+    options |= {"points": list(points)} if name == "rtdetrv2" else {}
+    spec = query_spec(name, class_names, input_size, STRIDES, **options)
     relu = Style("relu", momentum=0.9, epsilon=1e-5, dtype=dtype)
     silu = Style("silu", momentum=0.9, epsilon=1e-5, dtype=dtype)
     network = QueryNetwork(
@@ -137,7 +147,7 @@ def _build(
         HybridEncoder(size.width, size.hidden, size.expansion, 3, "rtdetr", style=silu),
         RTDETRHead(len(class_names), DecoderSize(256, 1024, queries, size.layers, size.answering, points), relu),
     )
-    return query_detector(spec, network, rtdetr_loss, denoising)
+    return query_detector(spec, network, rtdetr_loss, denoising, rate)
 
 
 def _weights(file: WeightFile, second: bool) -> QueryWeights | None:
