@@ -100,9 +100,14 @@ def fractions(x, key="boxes"):
     return boxes.xyxy_to_cxcywh(x[key]) / 64
 
 
+def sides(x):
+    """Logits of seven bins for each of four sides."""
+    return jnp.concatenate([x["bins"], x["bins"]], axis=-1)[..., : 4 * 7]
+
+
 def query_outputs(x):
     """One layer of a decoder, with distributions, and denoising queries."""
-    corners, references = x["bins"][:, None, :, : 4 * 7], fractions(x, "others")
+    corners, references = sides(x)[:, None], fractions(x, "others")
     queries = losses.QuerySet(
         x["logits"][:, None], fractions(x)[:, None], corners, references, x["soft"], fractions(x, "others")
     )
@@ -137,14 +142,14 @@ ELEMENTWISE = {
     "coding.dfl_expectation": lambda x: coding.dfl_expectation(x["bins"]),
     "coding.refine_boxes": lambda x: coding.refine_boxes(fractions(x), x["raw"]),
     "coding.encode_refinement": lambda x: coding.encode_refinement(fractions(x), fractions(x, "others"), STEPS),
-    "coding.refinement_offsets": lambda x: coding.refinement_offsets(x["bins"][..., : 4 * 7], STEPS),
+    "coding.refinement_offsets": lambda x: coding.refinement_offsets(sides(x), STEPS),
     "losses.query_varifocal_loss": lambda x: losses.query_varifocal_loss(x["logits"], x["soft"], x["soft"] > 0.5),
     "losses.matching_aware_loss": lambda x: losses.matching_aware_loss(x["logits"], x["soft"], x["soft"] > 0.5),
     "losses.fine_grained_localisation_loss": lambda x: losses.fine_grained_localisation_loss(
-        x["bins"][..., : 4 * 7], fractions(x), fractions(x, "others"), x["far"]
+        sides(x), fractions(x), fractions(x, "others"), x["far"]
     ),
     "losses.decoupled_distillation_loss": lambda x: losses.decoupled_distillation_loss(
-        x["bins"][..., : 4 * 7], x["bins"][..., -4 * 7 :], x["far"], x["positive"]
+        sides(x), sides(x)[..., ::-1], x["far"], x["positive"]
     ),
     "coding.flatten_levels": lambda x: coding.flatten_levels(x["box_maps"]),
     "losses.distribution_focal_loss": lambda x: losses.distribution_focal_loss(x["bins"], x["far"]),
