@@ -21,8 +21,9 @@ from yolojax.weights.class_names import read_class_names
 from yolojax.weights.released import TEXT, WEIGHTS, fit_tree, load_description, load_weights
 
 _WANTED = (
-    "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, or a .pt or "
-    ".pth of YOLOv5, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, Faster R-CNN or RetinaNet"
+    "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, a .pt or .pth "
+    "of YOLOv5, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, RT-DETR, D-FINE, DEIMv2, Faster R-CNN or RetinaNet, or a "
+    "folder with model.safetensors"
 )
 
 ModelPath = str | Path | Sequence[str | Path]
@@ -50,7 +51,8 @@ def load_detector(
         - ``FILE.cfg`` and ``FILE.weights`` of a Darknet (either finds the other beside it);
         - an ``.npz`` of YOLOX arrays by Megvii's names (`yolojax.zoo.from_yolox`);
         - a ``.pt`` or ``.pth``, or another file of its tensors, of a published YOLOv5, v5u, v8 to v10, 11, 12, 26,
-          YOLOX, YOLO-NAS, Faster R-CNN or RetinaNet (`yolojax.zoo.from_pytorch`);
+          YOLOX, YOLO-NAS, RT-DETR, RT-DETRv2, D-FINE, DEIMv2, Faster R-CNN or RetinaNet (`yolojax.zoo.from_pytorch`);
+        - a folder with ``model.safetensors`` and ``config.json``, as Hugging Face's hub has them, of one of these;
 
         and with published files, where their classes have to be named, a text file of class names, one a line
         (``.names`` or ``.txt``).
@@ -83,9 +85,19 @@ def load_detector(
 
 
 def model_files(paths: Iterable[ModelPath]) -> list[Path]:
-    """The files that are meant by paths and lists of paths, with ``~`` expanded."""
+    """The files that are meant by paths and lists of paths, with ``~`` expanded; see `weights_in_folder`."""
     lists = ([path] if isinstance(path, str | Path) or not isinstance(path, Sequence) else path for path in paths)
-    return [user_path(path) for several in lists for path in several]
+    return [weights_in_folder(user_path(path)) for several in lists for path in several]
+
+
+def weights_in_folder(path: Path) -> Path:
+    """The weight file of a folder that was downloaded from Hugging Face's hub; every other path is returned as it is.
+
+    Such a folder has ``model.safetensors``, with ``config.json`` beside it, and no detector that was released here.
+    """
+    own = ("detector.json", "weights.safetensors", "best")
+    published = path / "model.safetensors"
+    return published if published.is_file() and not any((path / name).exists() for name in own) else path
 
 
 def content_files(paths: Iterable[ModelPath]) -> list[Path]:
