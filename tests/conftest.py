@@ -5,9 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Tests compile many small programs and run each a few times: compiling without LLVM's optimisations takes a third of
-# the time. Set before jax is imported.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+# What the command compiles stays out of the cache of whoever runs the tests, and of the next run of the tests.
+os.environ["YOLOJAX_COMPILATION_CACHE"] = "off"
 
 import jax
 
@@ -27,6 +26,18 @@ hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 DATA_VARIABLE = "YOLOJAX_TEST_DATA"
+
+QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+"""Without LLVM's optimisations, and with XLA's older code for fusions, a program compiles in a ninth of the time."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests compile many small programs and run each a few times; those marked slow train, and run each for long.
+
+    XLA reads its flags when the first program is compiled.
+    """
+    if config.getoption("markexpr") == "not slow":
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}"
 
 
 @pytest.fixture(scope="module", autouse=True)

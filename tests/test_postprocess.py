@@ -221,3 +221,23 @@ def test_mapped_over_members_it_gives_what_each_gives():
     for member in range(2):
         alone = one(boxes[member], scores[member])
         jax.tree.map(lambda a, b, m=member: np.testing.assert_array_equal(a[m], b), mapped, alone)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_capacity_that_holds_changes_nothing_and_one_that_does_not_is_told(multi_label):
+    rng = np.random.default_rng(3)
+    corners = rng.uniform(0, 90, (2, 50, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(5, 30, (2, 50, 2))], -1).astype(np.float32)
+    scores = np.zeros((2, 50, 3), np.float32)
+    scores[0, 5:15, 1], scores[1, 20:50, 0] = rng.uniform(0.5, 1, 10), rng.uniform(0.5, 1, 30)
+    candidates = Candidates(jnp.asarray(boxes), jnp.asarray(scores))
+
+    def run(capacity):
+        settings = {"max_detections": 40, "multi_label": multi_label, "capacity": capacity}
+        return jax.jit(lambda c: postprocess(c, 0.25, 0.45, **settings))(candidates)
+
+    whole, enough, few = run(None), run(30), run(16)
+    jax.tree.map(np.testing.assert_array_equal, whole, enough)
+    assert few.truncated_candidates.tolist() == [0, 14] and not whole.truncated_candidates.any()
+    for name in whole._fields:
+        np.testing.assert_array_equal(getattr(few, name)[0], getattr(whole, name)[0])

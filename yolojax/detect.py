@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-from yolojax.detector import Detector, DetectorSpec, Variables, prepare_images
+from yolojax.detector import Detector, DetectorSpec, Outputs, Variables, prepare_images
 from yolojax.errors import ConfigError
 from yolojax.nms import Suppression
 from yolojax.nms.named import BuiltIn
@@ -23,6 +23,7 @@ def detect(
     *,
     max_detections: int,
     suppress: Suppression | BuiltIn | None = None,
+    capacity: int | None = None,
 ) -> Detections:
     """Detections on input images (RGB, uint8), in input pixels; a pure function that its users compile as a whole.
 
@@ -35,12 +36,34 @@ def detect(
       wanted: classes to report; None reports all. What is reported under them is the same as without it.
       max_detections: rows an image, static.
       suppress: see `yolojax.postprocess.postprocess`; None takes what the detector's ``spec`` names.
+      capacity: see there.
 
     Raises:
       ConfigError: as `yolojax.postprocess.postprocess` does.
     """
+    outputs = network_outputs(detector, variables, images)
+    settings = {"max_detections": max_detections, "suppress": suppress, "capacity": capacity}
+    return postprocess_outputs(detector, outputs, confidence, iou, wanted, **settings)
+
+
+def network_outputs(detector: Detector, variables: Variables, images: UInt8[Array, "B H W 3"]) -> Outputs:
+    """The first half of `detect`: what the network returns for input images (RGB, uint8)."""
+    return detector.forward(variables, prepare_images(images, detector.spec.preprocess))
+
+
+def postprocess_outputs(
+    detector: Detector,
+    outputs: Outputs,
+    confidence: float | Float[Array, ""],
+    iou: float | Float[Array, ""] | None = None,
+    wanted: Bool[Array, " C"] | None = None,
+    *,
+    max_detections: int,
+    suppress: Suppression | BuiltIn | None = None,
+    capacity: int | None = None,
+) -> Detections:
+    """The second half of `detect`, whose arguments these are: decoding, score threshold and suppression."""
     spec = detector.spec
-    outputs = detector.forward(variables, prepare_images(images, spec.preprocess))
     candidates = detector.decode(outputs)
     if wanted is not None:
         candidates = only_classes(candidates, wanted, multi_label=spec.multi_label)
@@ -51,6 +74,7 @@ def detect(
         suppress=spec.suppression if suppress is None else suppress,
         max_detections=max_detections,
         multi_label=spec.multi_label,
+        capacity=capacity,
     )
 
 

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from yolojax.errors import WriteError
 from yolojax.paths import user_path
@@ -49,3 +50,27 @@ def write_together(files: Mapping[str | Path, str | bytes], *, advice: str = "fr
         for draft in drafts:
             with contextlib.suppress(OSError):  # where its folder is a file there is no draft
                 draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def open_whole(path: Path, *, advice: str = "free space or give another path") -> Iterator[IO[str]]:
+    """A text file (UTF-8) to be written piece by piece, which takes its name at the end of a ``with`` block.
+
+    After an exception inside the block there is no file, and an old one is unchanged. Raises `WriteError` when the
+    system refuses.
+    """
+    draft = path.with_name(f".{uuid.uuid4().hex[:12]}.part")
+    try:
+        file = draft.open("w", encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,7 +1,9 @@
 """Paths as a user gives them: ``~`` is a home directory, and output folders are tested before any work is done."""
 
 import os
+import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from yolojax.errors import ConfigError
@@ -42,3 +44,21 @@ def check_writable(folder: Path, advice: str) -> None:
             os.makedirs(Path(probe) / folder.relative_to(place), exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written to ({error.strerror}); {advice}") from error
+
+
+def user_cache_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The folder for caches of this library by the convention of the platform; None for a user without a home.
+
+    ``$XDG_CACHE_HOME/yolojax``, by default ``~/.cache/yolojax``; on macOS ``~/Library/Caches/yolojax``, on Windows
+    ``%LOCALAPPDATA%\\yolojax\\Cache``. It need not exist.
+    """
+    # The XDG Base Directory Specification: a path that is not absolute is to be ignored.
+    if os.path.isabs(stated := environment.get("XDG_CACHE_HOME", "")):
+        return Path(stated) / "yolojax"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    if sys.platform == "win32":
+        return Path(environment.get("LOCALAPPDATA") or home / "AppData" / "Local") / "yolojax" / "Cache"
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "yolojax"

@@ -49,6 +49,7 @@ def postprocess(
     max_candidates: int | None = None,
     multi_label: bool = False,
     class_agnostic: bool = False,
+    capacity: int | None = None,
 ) -> Detections:
     """The best ``max_detections`` of what suppression keeps of the candidates whose score reaches the threshold.
 
@@ -73,11 +74,15 @@ def postprocess(
         and ``none``, and at most `MOST_SUPPRESSED` for a function.
       multi_label: report a box under every class that reaches the threshold, instead of under its best class.
       class_agnostic: let boxes of different classes suppress each other; a function is then given no classes.
+      capacity: how many scores of an image may reach the threshold, static; None allows all. The program for fewer is
+        compiled sooner. Of an image with more, those that come first are taken, whatever their scores, and the others
+        are counted in ``truncated_candidates``: such an image is to be done again without ``capacity``.
 
     Raises:
       ConfigError: if a static setting is out of range, or ``iou_threshold`` is missing or not read.
     """
-    for name, value in (("max_detections", max_detections), ("max_candidates", max_candidates)):
+    counts = (("max_detections", max_detections), ("max_candidates", max_candidates), ("capacity", capacity))
+    for name, value in counts:
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}: at least one row must be asked for")
     if suppress not in ("nms", "none") and not callable(suppress):
@@ -106,11 +111,17 @@ def postprocess(
         multi_label=multi_label,
         class_agnostic=class_agnostic or n_classes == 1,
     )
-    sizes = [size for size in _BUCKET_SIZES if size < n * (n_classes if multi_label else 1)]
+    most = n * (n_classes if multi_label else 1)
+    largest = None if capacity is None or capacity >= most else capacity
+    sizes = [size for size in _BUCKET_SIZES if size < most]
 
     def run(boxes: Float[Array, "*b N 4"], scores: Float[Array, "*b N C"], each: _Each) -> Detections:
         """One image, or several at once: the one with most scores over the threshold chooses the program for all."""
         over = each(partial(_words_over, score_threshold=threshold, multi_label=multi_label))(scores)
+        if largest is not None:
+            found = each(partial(finish, capacity=largest))(boxes, scores, over)
+            beyond = jnp.maximum(count_set(over) - largest, 0)
+            return found._replace(truncated_candidates=found.truncated_candidates + beyond)
         smallest = jnp.sum(count_set(over).max() > jnp.array(sizes, jnp.int32), dtype=jnp.int32)
         programs = [each(partial(finish, capacity=size)) for size in (*sizes, None)]
         return lax.switch(smallest, programs, boxes, scores, over)

@@ -3,13 +3,18 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from tests.cli.small_run import DATA
 from yolojax import zoo
 from yolojax.bench import peak
 from yolojax.bench.peak import bandwidth_of, peak_of, sheet_of
+from yolojax.bench.prediction import generated_photos, measure_prediction
+from yolojax.geometry import Preprocess
+from yolojax.progress import Quiet
 from yolojax.sharding.devices import all_devices
+from yolojax.structures import Detections
 
 OPTIONS = {"widths": [4, 4, 8], "depths": [0, 0, 0], "head_width": 8, "reg_max": 4, "shared_head": True}
 
@@ -70,6 +75,71 @@ def test_bench_train(parts, yolojax, tmp_path):
 def test_what_cannot_be_measured_is_refused_in_one_line(yolojax, arguments, message):
     ended = yolojax("bench", "train", *arguments)
     assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1 and not ended.out
+
+
+def test_bench_predict(yolojax, trained, tmp_path):
+    ended = yolojax("bench", "predict", "--model", trained, "--batch", "2", "--seconds", ".05", "--json", "found.json")
+    assert ended.code == 0, ended.err
+    head, row, *_ = (line.split() for line in ended.out.splitlines())
+    parts = ["decode", "preprocess", "network", "postprocess", "program"]
+    assert head == ["runtime", "batch", "first", *parts, "latency", "images/s"]
+    assert row[:2] == ["jax", jax.__version__] and row[2] == "2"
+    (found,) = json.loads((tmp_path / "found.json").read_text())
+    assert found["input_size"] == [64, 64] and found["batch_size"] == 2 and found["rounds"] >= 3
+    milliseconds = [found[f"{name}_ms"] for name in parts]
+    assert min(milliseconds) > 0 and found["first_ms"] > sum(milliseconds)
+    # The whole holds its parts: two photos are decoded, fitted to the input and detected on, one after another.
+    least = min(found["network_ms"], found["program_ms"]) + found["decode_ms"] + found["preprocess_ms"]
+    assert found["latency_ms"] > least and found["images_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seconds", "-1"], "positive number"),
+        (["--batch", "1", "1"], "different numbers"),
+        (["--batch", "0"], "at least 1"),
+        (["--runtime", "abacus"], "--runtime abacus: known are jax"),
+        (["--json", "no/such/found.json"], "no such folder"),
+        (["--model", "nowhere"], "nowhere: no such"),
+        (["--size", "50"], "multiple"),
+        (["missing.jpg"], "missing.jpg: No such file"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused_in_one_line(yolojax, arguments, message):
+    ended = yolojax("bench", "predict", *arguments)
+    assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1 and not ended.out
+
+
+def test_runtimes_are_measured_in_turns():
+    """A runtime of another library needs no more than the protocol."""
+    calls = []
+
+    class Counted:
+        version, device, input_size, preprocess = "1", "cpu", (32, 48), Preprocess()
+
+        def __init__(self, name, batch_size):
+            self.name, self.batch_size = name, batch_size
+
+        def network(self, images):
+            assert images.shape == (self.batch_size, 32, 48, 3) and images.dtype == np.uint8
+            calls.append(self.name)
+            return images
+
+        def postprocess(self, outputs):
+            n, k = len(outputs), 5
+            valid = np.arange(k)[None] < 2
+            columns = np.zeros((n, k), np.float32), np.zeros((n, k), np.int32), np.repeat(valid, n, 0)
+            return Detections(np.zeros((n, k, 4), np.float32), *columns, np.zeros(n, int), np.zeros(n, int))
+
+        def detect(self, images):
+            return self.postprocess(images)
+
+    runtimes = [Counted("a", 1), Counted("b", 3)]
+    found = measure_prediction(runtimes, generated_photos(2, 64), Quiet(), seconds=1e-3)
+    assert [times.runtime for times in found] == ["a", "b"] and {times.rounds for times in found} == {3}
+    assert calls == ["a", "a", "b", "b", *("a", "b") * 3]  # first calls and a round that is not counted, then turns
+    assert [times.detections for times in found] == [2.0, 2.0]
 
 
 def test_a_processors_peak_is_measured_and_a_stated_one_is_of_each_device():

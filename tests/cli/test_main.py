@@ -17,7 +17,8 @@ import pytest
 from yolojax import __version__
 from yolojax.cli import Command, main
 from yolojax.cli.assign import Assign
-from yolojax.cli.data import Check
+from yolojax.cli.bench import BenchPredict, BenchTrain
+from yolojax.cli.data import Check, Tile
 from yolojax.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,8 +35,10 @@ def test_help_names_every_command(yolojax):
 
 
 MEMBERS = {(name,): typing.get_args(c)[0] for c, name in zip(typing.get_args(Command), COMMANDS, strict=True)}
-del MEMBERS["data",]  # it has commands of its own
-MEMBERS |= {("data", "check"): Check, ("data", "assign"): Assign}
+for own in ("data", "bench"):  # they have commands of their own
+    del MEMBERS[own,]
+MEMBERS |= {("data", "check"): Check, ("data", "assign"): Assign, ("data", "tile"): Tile}
+MEMBERS |= {("bench", "train"): BenchTrain, ("bench", "predict"): BenchPredict}
 
 
 @pytest.mark.parametrize("command", MEMBERS, ids=" ".join)

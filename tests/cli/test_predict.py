@@ -78,6 +78,25 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_done(trained, folde
     assert "Traceback" not in ended.err
 
 
+def test_a_folder_is_done_in_batches_and_in_order(trained, folder, yolojax, tmp_path):
+    """More photos than are read ahead of the network at a time, bad ones among them."""
+    photo = (folder / "a.jpg").read_bytes()
+    for number in range(30):
+        (folder / f"many{number:02d}.jpg").write_bytes(photo[: 300 if number in (3, 17) else None])
+    ended = yolojax("predict", folder, "--model", trained, "--out", "found", "--json", "--txt", "--conf", ".01")
+    assert ended.code == 2 and "2 of 33 photos could not be read" in ended.err
+    entries = json.loads(ended.out)
+    assert entries == json.loads((tmp_path / "found" / "predictions.json").read_text())
+    assert [Path(e["image"]).name for e in entries] == sorted(
+        p.name for p in folder.iterdir() if p.suffix != ".txt" and p.is_file()
+    )
+    many = [e for e in entries if "many" in e["image"]]
+    assert [number for number, e in enumerate(many) if "error" in e] == [3, 17]
+    assert len({json.dumps(e["detections"]) for e in many if "error" not in e}) == 1
+    assert len(list((tmp_path / "found" / "labels").iterdir())) == 31
+    assert not list((tmp_path / "found").glob(".*"))
+
+
 def test_augmentations_of_a_photo(trained, folder, yolojax):
     options = ("--tta-scales", "1", "1.5", "--tta-fusion", "wbf")
     ended = yolojax("predict", folder / "a.png", "--model", trained, "--json", "--conf", ".01", "--tta", *options)

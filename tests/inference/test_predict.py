@@ -183,6 +183,14 @@ def test_thresholds_change_without_compiling_again(predictor):
     assert predictor._run._cache_size() == 1
 
 
+def test_a_photo_with_more_candidates_than_the_first_program_takes_is_done_again(released, predictor, monkeypatch):
+    monkeypatch.setattr("yolojax.inference.predict.CAPACITY", 10)
+    small = yolojax.load(released, max_detections=1000)
+    for image in photos(2):
+        assert_same(predictor(image, confidence=0.3), small(image, confidence=0.3), 0.0)
+    assert small._run_again is not None and small._run_again._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def test_what_does_not_fit_is_counted(released, predictor):
     image = photos(1)[0]
     all_of_it = predictor(image, confidence=0.3)

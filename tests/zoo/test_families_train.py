@@ -32,8 +32,8 @@ FAMILIES = {
 IMAGES = {"yolov1-tiny": {"size": (192, 192), "objects": 1}}
 """Other images than those of 96 x 96 pixels: a cell of YOLOv1 has 64 pixels and learns one object."""
 
-EPOCHS, MINUTES = {"yolonas": 20}, 30
-"""Epochs where they are not 40, and the time that one core may take."""
+EPOCHS, MINUTES = {"yolonas": 40}, 60
+"""Epochs where they are not 80, and the time that one core may take."""
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_learns_figures_that_it_has_not_seen(family, tmp_path):
         augment=AUGMENT,
         optimiser=OptimiserConfig(learning_rate=2e-3),
         validation=ValidationConfig(samples=0),
-        epochs=EPOCHS.get(family, 40),
+        epochs=EPOCHS.get(family, 80),
         batch_size=16,
         validate_every=0,
         checkpoint_every=0,

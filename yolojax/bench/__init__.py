@@ -1,1 +1,1 @@
-"""How fast a detector trains on this machine, and what the machine could do at most."""
+"""How fast a detector trains and predicts on this machine, and what the machine could do at most."""

@@ -1,10 +1,10 @@
-"""``yolojax data``: check a data set before training on it."""
+"""``yolojax data``: check a data set before training on it, see what is learnt where, cut it into tiles."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Union
+from typing import Annotated, Literal, Union
 
 from tyro.conf import Positional, arg, subcommand
 
@@ -62,13 +62,71 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """Cut large images into tiles, with the boxes of each tile, and write them as a data set to train on.
+
+    An object belongs to every tile that shows enough of it. What a tile shows of other objects becomes a crowd region,
+    which training leaves out of account; the YOLO layout cannot say so and leaves it out.
+
+    Attributes:
+      path: a data set, as train takes it.
+      out: folder for the new data set.
+      tile: side of a tile in pixels.
+      overlap: least share of a tile's side that neighbours have in common.
+      whole: also keep the images themselves, for objects that are larger than a tile.
+      visible: share of an object's box that a tile must show for the object to belong to it.
+      without_background: leave out tiles that show no object.
+      split: the parts to cut.
+      layout: of the new data set.
+    """
+
+    path: Annotated[Positional[str], arg(metavar="DATA")]
+    out: Annotated[Path, arg(metavar="FOLDER")]
+    tile: int = 640
+    overlap: float = 0.2
+    whole: bool = False
+    visible: float = 0.4
+    without_background: bool = False
+    split: Annotated[tuple[str, ...], arg(metavar="[NAME ...]", help_behavior_hint="(default: all of them)")] = ()
+    layout: Literal["coco", "yolo", "voc"] = "coco"
+
+    def run(self) -> int:
+        """Cut and write; prints how many tiles there are, and what became of objects that seams cut."""
+        out = choose_folder(self.out, self.out)
+
+        from yolojax.cli.progress import make_reporter
+        from yolojax.data import list_splits, open_dataset, write_coco, write_voc, write_yolo
+        from yolojax.data.tiles import tile_dataset
+        from yolojax.tiling import Tiling
+
+        tiling = Tiling(self.tile, self.overlap, self.whole)
+        splits = self.split or list_splits(self.path) or (None,)
+        parts = {}
+        for split in splits:
+            dataset = tile_dataset(
+                open_dataset(self.path, split), tiling, visible=self.visible, backgrounds=not self.without_background
+            )
+            parts[split or "train"] = dataset
+        write = {"coco": write_coco, "yolo": write_yolo, "voc": write_voc}[self.layout]
+        with make_reporter().task("writing tiles", sum(len(part) for part in parts.values())) as advance:
+            write(parts, out, progress=advance)
+        for split, part in parts.items():
+            print(f"{split}: {len(part)} tiles with {part.object_count} objects")
+            for finding in part.summary.of("note"):
+                print(f"  {finding.detail}")
+        print(f"{out}: a data set in the layout {self.layout.upper()}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Data:
-    """Look at a data set: what is in it, what is wrong with it, and what a detector would learn where."""
+    """Look at a data set: what is in it, what is wrong with it, what a detector learns where; cut it into tiles."""
 
     action: Annotated[
         Union[  # noqa: UP007 (its members are annotations)
             Annotated[Check, subcommand("check", prefix_name=False)],
             Annotated[Assign, subcommand("assign", prefix_name=False)],
+            Annotated[Tile, subcommand("tile", prefix_name=False)],
         ],
         arg(name=""),
     ]

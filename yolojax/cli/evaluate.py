@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from yolojax import __version__
 from yolojax.cli.folders import choose_folder
 from yolojax.cli.provenance import command_line, described
+from yolojax.cli.tiling import TilingOptions
 from yolojax.cli.tta import TTAOptions
 from yolojax.config import TrainConfig, ValidationConfig, check
 from yolojax.errors import ConfigError, ResultError
@@ -38,6 +39,7 @@ class Val:
       images: the folder of the images, where they do not lie at their format's usual place.
       out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.
       validation: How detections are made and measured.
+      tiling: Tiles of large photos.
       tta: Test-time augmentation.
       dtype: floating-point type in which the network computes; bfloat16 is faster on accelerators and less exact.
     """
@@ -54,6 +56,7 @@ class Val:
         Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: the first free of runs/val, runs/val2, ...)")
     ] = None
     validation: OmitArgPrefixes[ValidationConfig] = field(default_factory=ValidationConfig)
+    tiling: OmitArgPrefixes[TilingOptions] = field(default_factory=TilingOptions)
     tta: OmitArgPrefixes[TTAOptions] = field(default_factory=TTAOptions)
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -62,6 +65,7 @@ class Val:
         out = choose_folder(self.out, Path("runs/val"))
 
         from yolojax.cli.progress import make_reporter
+        from yolojax.compilation_cache import keep_programs
         from yolojax.data import open_dataset, validation_split
         from yolojax.eval.files import write_json
         from yolojax.eval.table import format_result
@@ -71,7 +75,8 @@ class Val:
         from yolojax.processor.memory import prepare_processor
 
         check(TrainConfig(validation=self.validation))
-        tta = self.tta.settings()
+        tta, tiling = self.tta.settings(), self.tiling.settings()
+        keep_programs()
         prepare_processor(self.validation.batch_size)
         model, reporter = load_detector(*self.model, dtype=self.dtype), make_reporter()
         if self.data is None:
@@ -81,7 +86,7 @@ class Val:
             if split is not None and self.split is None:
                 reporter.say(f"measuring on the part {split} of {self.data}")
             data = open_dataset(self.data, split, class_names=model[0].spec.class_names, images=self.images)
-        found = evaluate(model, data, validation=self.validation, reporter=reporter, tta=tta)
+        found = evaluate(model, data, validation=self.validation, reporter=reporter, tta=tta, tiling=tiling)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "detections.json", _with_file_names(found.detections, data))
         write_evaluation_report(
@@ -214,11 +219,13 @@ class Eval:
 
         from yolojax.cli.photos import photos_of
         from yolojax.cli.progress import make_reporter
+        from yolojax.compilation_cache import keep_programs
         from yolojax.data import open_dataset
         from yolojax.eval.coco import COCO_CAPS, DENSE_CAPS, evaluate_coco
         from yolojax.eval.joining import ResultFormat
         from yolojax.eval.table import format_result
 
+        keep_programs()
         image_ids = self.image_ids
         result_format = ResultFormat(self.box_format, self.category_ids, image_ids, self.score_format)
         dataset = None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from yolojax.cli.folders import choose_folder
+from yolojax.cli.tiling import TilingOptions
 from yolojax.cli.tta import TTAOptions
 from yolojax.config import SuppressionName
 from yolojax.errors import ConfigError, DataError
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from yolojax.progress import Reporter
 
 BATCH = 8
+WRITERS = 2
+"""Threads that draw and write; more would take the processor from the network."""
 MODEL_SUFFIXES = (".cfg", ".weights", ".npz", ".names", ".txt", *FOREIGN)
 
 
@@ -59,6 +61,7 @@ class Predict:
       txt: write a text file for each photo in labels/: class, centre x, centre y, width, height (as shares), score.
       crop: cut out each detection, into crops/CLASS/.
       dtype: floating-point type in which the network computes; bfloat16 is faster on accelerators and less exact.
+      tiling: Tiles of large photos.
       tta: Test-time augmentation.
     """
 
@@ -81,6 +84,7 @@ class Predict:
     txt: bool = False
     crop: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    tiling: OmitArgPrefixes[TilingOptions] = field(default_factory=TilingOptions)
     tta: OmitArgPrefixes[TTAOptions] = field(default_factory=TTAOptions)
 
     def run(self) -> int:
@@ -89,23 +93,29 @@ class Predict:
         if not names:
             raise ConfigError("which photos? give files or folders, as in: yolojax predict photo.jpg --model runs/demo")
 
-        from yolojax.cli.progress import make_reporter
+        from yolojax.cli.progress import LineReporter, make_reporter
         from yolojax.data.sources import find_sources
 
-        reporter = make_reporter()
-        tta, suppress = self.tta.settings(), self._suppression()
+        # A terminal's bars break long lines, which JSON must not have.
+        reporter = LineReporter() if self.json and sys.stdout.isatty() else make_reporter()
+        tta, tiling, suppress = self.tta.settings(), self.tiling.settings(), self._suppression()
         sources = find_sources(names, _read_input, reporter.say)
         draw = self.save or not (self.json or self.txt or self.crop)
         folder = None
         if draw or self.txt or self.crop or self.out is not None:
             folder = choose_folder(self.out, Path("predictions"))
 
-        from yolojax.cli.prediction_files import Files
+        from yolojax.cli.prediction_files import Files, entry_list
+        from yolojax.compilation_cache import keep_programs
+        from yolojax.inference.pipeline import Behind
         from yolojax.inference.predict import load
         from yolojax.inference.tta import describe_tta
         from yolojax.processor.memory import prepare_processor
 
-        batch = BATCH if any(source.is_video for source in sources) else min(BATCH, len(sources))
+        # One size of batch for few photos and one for many: each is a program of its own.
+        many = len(sources) >= BATCH or tiling is not None or any(source.is_video for source in sources)
+        batch = BATCH if many else 1
+        keep_programs()
         prepare_processor(batch)
         predictor = load(
             *model,
@@ -115,6 +125,7 @@ class Predict:
             batch_size=batch,
             tta=tta,
             suppress=suppress,
+            tiling=tiling,
         )
         if tta is not None:
             reporter.say(describe_tta(predictor.spec, tta))
@@ -126,22 +137,31 @@ class Predict:
         }
         predictor.many((), **options)  # refuses what is wrong with them before anything is written
         files = Files(folder, sources, draw=draw, labels=self.txt, crops=self.crop)
-        entries: list[dict[str, Any]] = []
         photos = [source for source in sources if not source.is_video]
-        with reporter.task("detecting", len(sources)) as advance:
-            for source, result in detect_photos(predictor, photos, options):
-                entries.append(self._tell(source, result, files, reporter))
-                advance(len(entries))
+        done = failed = 0
+        with reporter.task("detecting", len(sources)) as advance, entry_list(folder, printed=self.json) as append:
+
+            def tell(entry: dict[str, Any]) -> None:
+                nonlocal done, failed
+                append(entry)
+                done, failed = done + 1, failed + ("error" in entry)
+                advance(done)
+
+            def write(found: tuple[Source, Result | DataError]) -> tuple[Source, Result | DataError, str | None]:
+                return *found, write_files(files, *found)
+
+            # Files are written behind the network, those of at most two batches at a time.
+            with Behind(write, most=2 * batch, threads=WRITERS) as writing:
+                for found in predictor.each(photos, read_source, **options):
+                    for source, result, problem in writing.add(found):
+                        tell(self._entry(source, result, problem, reporter))
+                for source, result, problem in writing.rest():
+                    tell(self._entry(source, result, problem, reporter))
             for source in sources:
                 if source.is_video:
-                    entries.append(self._watch(predictor, source, options, files, reporter))
-                    advance(len(entries))
-        files.write_summary(entries)
-        if self.json:
-            print(json.dumps(entries, indent=1))
-        elif folder is not None:
+                    tell(self._watch(predictor, source, options, files, reporter))
+        if folder is not None and not self.json:
             print(f"{folder}: {files.description()}")
-        failed = sum("error" in entry for entry in entries)
         if failed:
             reporter.say(f"{failed} of {len(sources)} photos could not be read or written")
         return 2 if failed else 0
@@ -155,7 +175,10 @@ class Predict:
             raise ConfigError("--suppress-parameter belongs to a suppression; give --suppress as well")
         return None
 
-    def _tell(self, source: Source, result: Result | DataError, files: Files, reporter: Reporter) -> dict[str, Any]:
+    def _entry(
+        self, source: Source, result: Result | DataError, problem: str | None, reporter: Reporter
+    ) -> dict[str, Any]:
+        """Prints what was found on a photo; returns its entry of predictions.json."""
         if isinstance(result, DataError):
             reporter.say(f"not read: {result}")
             return {"image": str(source.path), "error": str(result)}
@@ -164,11 +187,9 @@ class Predict:
         if result.truncated:
             reporter.say(f"{source.path}: {result.truncated} more were found; raise --max-detections to have them")
         entry = {"image": str(source.path), **result.as_dict()}
-        try:
-            files.add(source, result)
-        except (OSError, ValueError, MemoryError) as error:  # this photo's files, and no reason to drop the others
-            entry["error"] = f"{source.path}: its files cannot be written ({error})"
-            reporter.say(f"not written: {entry['error']}")
+        if problem is not None:
+            entry["error"] = problem
+            reporter.say(f"not written: {problem}")
         return entry
 
     def _watch(
@@ -203,26 +224,22 @@ class Predict:
         return {"video": str(source.path), "frames_per_second": video.frames_per_second, "frames": frames}
 
 
-def detect_photos(
-    predictor: Predictor, photos: list[Source], options: dict[str, Any]
-) -> Iterator[tuple[Source, Result | DataError]]:
-    """Every photo in order, with its detections, or with why it could not be read."""
-    for start in range(0, len(photos), predictor.batch_size):
-        read = [(photo, read_source(photo)) for photo in photos[start : start + predictor.batch_size]]
-        results = predictor.many([image for _, image in read if not isinstance(image, DataError)], **options)
-        for photo, image in read:
-            yield photo, image if isinstance(image, DataError) else next(results)
+def write_files(files: Files, source: Source, result: Result | DataError) -> str | None:
+    """Writes the files of one photo; returns why they cannot be written, which is no reason to drop the others."""
+    try:
+        if not isinstance(result, DataError):
+            files.add(source, result)
+    except (OSError, ValueError, MemoryError) as error:
+        return f"{source.path}: its files cannot be written ({error})"
+    return None
 
 
-def read_source(photo: Source) -> np.ndarray | DataError:
-    """The pixels of a photo, or why it could not be read."""
+def read_source(photo: Source) -> np.ndarray:
+    """The pixels of a photo; raises `DataError` when it cannot be read."""
     from yolojax.data.images import read_image_bytes
     from yolojax.inference.predict import read_photo
 
-    try:
-        return read_photo(photo.path) if photo.data is None else read_image_bytes(photo.data, str(photo.path))
-    except DataError as error:
-        return error
+    return read_photo(photo.path) if photo.data is None else read_image_bytes(photo.data, str(photo.path))
 
 
 def _read_input() -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from PIL import Image
 
 from yolojax.data.sources import Source
 from yolojax.data.video import video_writer
-from yolojax.eval.files import write_json
+from yolojax.files import open_whole
 from yolojax.inference.results import Result
 
 QUALITY = 90
+SUMMARY = "predictions.json"
 
 LARGEST_JPEG = 65500
 """Pixels a side that libjpeg writes; larger pictures become PNG."""
@@ -41,7 +44,7 @@ class Files:
             (self.labels, "labels/"),
             (self.crops, "crops/"),
         ]
-        return " and ".join(["predictions.json", *(text for there, text in parts if there)])
+        return " and ".join([SUMMARY, *(text for there, text in parts if there)])
 
     def add(self, photo: Source, result: Result) -> None:
         """All files of one photo."""
@@ -72,11 +75,6 @@ class Files:
         else:
             yield lambda result, number: self._add_parts(f"{stem}_{number:06d}", result)
 
-    def write_summary(self, entries: list[dict[str, Any]]) -> None:
-        """``predictions.json``."""
-        if self.folder is not None:
-            write_json(self.folder / "predictions.json", entries, indent=1)
-
     def _add_parts(self, stem: str, result: Result) -> None:
         assert self.folder is not None
         if self.labels:
@@ -88,6 +86,28 @@ class Files:
                 of_class.mkdir(exist_ok=True)
                 suffix = "jpg" if max(pixels.shape) <= LARGEST_JPEG else "png"
                 Image.fromarray(pixels).save(of_class / f"{stem}_{number}.{suffix}", quality=QUALITY)
+
+
+@contextmanager
+def entry_list(folder: Path | None, *, printed: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that appends an entry to a JSON list: to ``predictions.json`` in the folder, standard output, or both.
+
+    No entry is kept in memory. The file is there once the ``with`` block has ended without an exception.
+    """
+    with open_whole(folder / SUMMARY) if folder is not None else nullcontext() as file:
+        outputs = [*([file] if file is not None else []), *([sys.stdout] if printed else [])]
+        first = True
+
+        def append(entry: dict[str, Any]) -> None:
+            nonlocal first
+            text = json.dumps([entry], indent=1, allow_nan=False).removeprefix("[").removesuffix("\n]")
+            for output in outputs:
+                output.write(f"{'[' if first else ','}{text}")
+            first = False
+
+        yield append
+        for output in outputs:
+            output.write("[]\n" if first else "\n]\n")
 
 
 def file_names(sources: list[Source]) -> dict[Source, str]:

@@ -219,12 +219,14 @@ class Demo:
 
 def _fit(config: TrainConfig, out: Path, *, resume: bool = False, distributed: bool = False) -> int:
     from yolojax.cli.progress import make_reporter
+    from yolojax.compilation_cache import keep_programs
     from yolojax.eval.table import format_result
     from yolojax.processor.memory import prepare_processor
     from yolojax.sharding.processes import is_first, join, noticing_lost_processes
     from yolojax.training.checkpoint import complete_checkpoints
     from yolojax.training.fit import fit
 
+    keep_programs()
     prepare_processor(config.batch_size, config.accumulate)
     join(distributed)
     advice = f"go on with all processes and --resume {out}"

@@ -9,7 +9,8 @@ image ``i`` of a split depends on nothing but ``(seed, split, size, i)``.
   ten has no object.
 - Later figures lie over earlier ones and the image cuts figures off at its edge, but of every figure at least .75 of
   its area stays visible.
-- More figures, more of them hidden, make crowded scenes: ``objects`` and ``visible``.
+- More figures, more of them hidden, make crowded scenes: ``objects`` and ``visible``. Smaller ones make large scenes
+  of small objects: ``smallest`` and ``largest``.
 - A box encloses what is visible of its figure. Figures are drawn on a grid four times as fine as the pixels (that is
   the antialiasing) and boxes read off that grid, so they are exact to a quarter of a pixel.
 """
@@ -66,6 +67,7 @@ def shapes_dataset(
     start: int = 0,
     objects: int = MOST_OBJECTS,
     visible: float = MIN_VISIBLE,
+    figures: tuple[float, float] = SIZES,
 ) -> Dataset:
     """Images ``start`` to ``start + count - 1`` of a split of *shapes*, in memory.
 
@@ -77,6 +79,7 @@ def shapes_dataset(
       start: index of the first image.
       objects: most figures on an image, from 1 to 100; fewer are drawn where there is no room for more.
       visible: least share of every figure that is not hidden or cut off, above 0, at most 1.
+      figures: the smallest and the largest size of a figure, as shares of the image's shorter side.
 
     Raises:
       DataError: an argument is out of range.
@@ -97,13 +100,18 @@ def shapes_dataset(
             f"shapes: objects {objects}, visible {visible:g}: give 1 to {_MOST} objects, of which a share above 0 and "
             "at most 1 is visible"
         )
+    if not 1 / min(size) <= figures[0] <= figures[1] <= 1:
+        raise DataError(
+            f"shapes: smallest {figures[0]:g}, largest {figures[1]:g}: give rising shares of the image's shorter side, "
+            "from one pixel to 1"
+        )
     if split not in _STREAMS:
         raise DataError(f"shapes: there is no split {split!r}; the splits there: {', '.join(_STREAMS)}")
     records: list[ImageRecord] = []
     annotations = 0
     for i in range(start, start + count):
         picture, boxes, classes = draw_shapes(
-            np.random.default_rng([seed, _STREAMS[split], i]), size, objects=objects, visible=visible
+            np.random.default_rng([seed, _STREAMS[split], i]), size, objects=objects, visible=visible, sizes=figures
         )
         n = len(boxes)
         extent = boxes.astype(np.float64)
@@ -135,8 +143,9 @@ def open_shapes(address: str, split: str | None = None) -> Dataset:
     """*shapes* by an address, as the command line takes it: ``shapes``, ``shapes:val``, ``shapes:?count=64&seed=1``.
 
     The keys are ``count`` (500 for train, else 100), ``seed`` (0), ``size`` (``160`` or ``HEIGHTxWIDTH``), ``start``
-    (0), and for crowded scenes ``objects`` (6) and ``visible`` (.75), see `shapes_dataset`. The split is the one in the
-    address, or else ``split``, or else ``train``. Raises `DataError` on anything else.
+    (0), for crowded scenes ``objects`` (6) and ``visible`` (.75), and for figures of other sizes ``smallest`` (.15) and
+    ``largest`` (.5), see `shapes_dataset`. The split is the one in the address, or else ``split``, or else ``train``.
+    Raises `DataError` on anything else.
     """
     name, _, query = address.removeprefix("shapes").removeprefix(":").partition("?")
     if name and split and name != split:
@@ -149,22 +158,31 @@ def open_shapes(address: str, split: str | None = None) -> Dataset:
         count = int(pairs.pop("count", str(_DEFAULT_COUNTS.get(split, 1))))
         seed, start = int(pairs.pop("seed", "0")), int(pairs.pop("start", "0"))
         objects, visible = int(pairs.pop("objects", str(MOST_OBJECTS))), float(pairs.pop("visible", str(MIN_VISIBLE)))
+        figures = float(pairs.pop("smallest", str(SIZES[0]))), float(pairs.pop("largest", str(SIZES[1])))
     except ValueError:
         raise DataError(
-            f"{address}: expected shapes:SPLIT?count=64&seed=0&size=160 with whole numbers (visible: a share)"
+            f"{address}: expected shapes:SPLIT?count=64&seed=0&size=160 with whole numbers (visible, smallest and "
+            "largest: shares)"
         ) from None
     if pairs:
         raise DataError(
-            f"{address}: unknown key {', '.join(pairs)}; the keys are count, seed, size, start, objects, visible"
+            f"{address}: unknown key {', '.join(pairs)}; the keys are count, seed, size, start, objects, visible, "
+            "smallest, largest"
         )
-    return shapes_dataset(count, seed, (h, w), split=split, start=start, objects=objects, visible=visible)
+    more = {"objects": objects, "visible": visible, "figures": figures}
+    return shapes_dataset(count, seed, (h, w), split=split, start=start, **more)
 
 
 def draw_shapes(
-    rng: np.random.Generator, size: tuple[int, int], *, objects: int = MOST_OBJECTS, visible: float = MIN_VISIBLE
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    *,
+    objects: int = MOST_OBJECTS,
+    visible: float = MIN_VISIBLE,
+    sizes: tuple[float, float] = SIZES,
 ) -> tuple[UInt8[np.ndarray, "h w 3"], np.ndarray, np.ndarray]:
     """One image of ``size = (h, w)``: its pixels, boxes float32 ``[n, 4]`` (xyxy, pixels) and classes int32 ``[n]``."""
-    figures, owners = _place_figures(rng, size, objects, visible)
+    figures, owners = _place_figures(rng, size, objects, visible, sizes)
     picture = _background(rng, size)
     for figure in figures:
         _paint(rng, picture, figure)
@@ -197,10 +215,10 @@ def _outlines(name: str) -> list[Float[np.ndarray, "k 2"]]:
     return [np.concatenate([corner, *(corner @ t for t in turns)])]
 
 
-def _propose(rng: np.random.Generator, size: tuple[int, int]) -> Figure:
+def _propose(rng: np.random.Generator, size: tuple[int, int], sizes: tuple[float, float] = SIZES) -> Figure:
     """A random figure on the fine grid; its mask may reach beyond the image."""
     class_index = int(rng.integers(len(CLASS_NAMES)))
-    smallest, largest = SIZES
+    smallest, largest = sizes
     extent = _FINE * min(size) * np.exp(rng.uniform(np.log(smallest), np.log(largest)))
     aspect = LARGEST_ASPECT ** rng.uniform(-0.5, 0.5)
     angle = rng.uniform(0, 2 * np.pi)
@@ -229,7 +247,11 @@ def _window(figure: Figure, shape: tuple[int, ...]) -> tuple[slice, slice, Bool[
 
 
 def _place_figures(
-    rng: np.random.Generator, size: tuple[int, int], most: int = MOST_OBJECTS, least_visible: float = MIN_VISIBLE
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    most: int = MOST_OBJECTS,
+    least_visible: float = MIN_VISIBLE,
+    sizes: tuple[float, float] = SIZES,
 ) -> tuple[list[Figure], Int8[np.ndarray, "fine_h fine_w"]]:
     """Figures from the lowest to the topmost, and which of them is seen at each place of the grid (-1: none)."""
     owners = np.full((_FINE * size[0], _FINE * size[1]), -1, np.int8)
@@ -239,7 +261,7 @@ def _place_figures(
     for _ in range(_ATTEMPTS * most):
         if len(figures) == wanted:
             break
-        figure = _propose(rng, size)
+        figure = _propose(rng, size, sizes)
         rows, columns, mask = _window(figure, owners.shape)
         if mask.sum() < least_visible * figure.area:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +19,7 @@ from yolojax.data.stream import stream_images
 from yolojax.data.summary import Summary
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
-from yolojax.paths import user_path
+from yolojax.paths import user_cache_folder, user_path
 from yolojax.progress import Quiet, Reporter
 
 Storage = Literal["device", "memory", "disk", "stream"]
@@ -78,8 +79,8 @@ def free_memory() -> int:
 
 
 def default_cache_folder() -> Path:
-    """``yolojax`` in the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolojax"
+    """Where images are kept on disk: `yolojax.paths.user_cache_folder`, or a temporary folder without a home."""
+    return user_cache_folder() or Path(tempfile.gettempdir()) / "yolojax"
 
 
 def open_input_images(

@@ -22,20 +22,24 @@ from yolojax.data import (
     open_input_images,
     validation_split,
 )
+from yolojax.data.dataset import ImageRecord
 from yolojax.detect import choose_iou, detect
 from yolojax.detector import Detector, DetectorSpec, Variables
-from yolojax.errors import ConfigError
+from yolojax.errors import ConfigError, DataError
 from yolojax.eval.coco import CocoResult, evaluate_coco
 from yolojax.eval.files import detections_to_coco
 from yolojax.geometry import batch_to_original
 from yolojax.inference.loading import ModelPath, load_detector
+from yolojax.inference.predict import Predictor
+from yolojax.inference.tiled import TiledPredictor
 from yolojax.inference.tta import TTA, describe_tta, detect_augmented, union_suppression, with_tta
 from yolojax.nms import Suppression, named_suppression
 from yolojax.nms.named import BuiltIn
-from yolojax.processor.platform import for_platform
+from yolojax.processor.inference import jit_for_inference
 from yolojax.progress import Quiet, Reporter
 from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.structures import Detections
+from yolojax.tiling import Tiling
 
 
 class DetectBatch:
@@ -129,13 +133,12 @@ def make_detect_batch(
         own = detect_images if split is None else by_image(detect_images, split, shared=3)
         return own(images, detector.fold(variables), confidence, iou)
 
-    detect_batch = for_platform(jax.default_backend(), detect_batch)
     if split is None:
-        program = jax.jit(detect_batch)
+        program = jit_for_inference(detect_batch)
     else:
         everywhere = NamedSharding(split.mesh, PartitionSpec())
         shardings = (everywhere, split, everywhere, everywhere)
-        program = jax.jit(detect_batch, in_shardings=shardings, out_shardings=everywhere)
+        program = jit_for_inference(detect_batch, in_shardings=shardings, out_shardings=everywhere)
     return DetectBatch(program, detector.spec, union_suppression(detector.spec, tta, suppress))
 
 
@@ -202,6 +205,7 @@ def evaluate(
     reporter: Reporter | None = None,
     tta: TTA | None = None,
     suppress: Suppression | BuiltIn | None = None,
+    tiling: Tiling | None = None,
     dtype: DTypeLike | None = None,
 ) -> Evaluation:
     """COCO-style evaluation of a detector on a data set.
@@ -217,6 +221,7 @@ def evaluate(
       tta: test-time augmentation.
       suppress: ``nms``, ``none`` or a function with the interface `yolojax.nms.Suppression`; None takes the one that
         ``validation`` names, or else what the detector's ``spec`` names.
+      tiling: cuts every image into tiles, see `yolojax.inference.tiled`.
       dtype: in which the network of a loaded model computes, ``float32`` (the default) or ``bfloat16``. A detector that
         is given as a record computes in the type that it was built with.
 
@@ -245,14 +250,51 @@ def evaluate(
     if data.summary.findings:
         reporter.say(data.summary.text(limit=3))
     check_classes(detector, data)
-    spec = with_tta(detector.spec, tta)
     if tta is not None:
         reporter.say(describe_tta(detector.spec, tta))
+    if tiling is not None:
+        return _evaluate_tiled(detector, variables, data, validation, reporter, tiling, tta=tta, suppress=suppress)
+    spec = with_tta(detector.spec, tta)
     input_images = open_input_images(data, spec.input_size, spec.preprocess, reporter)
     devices = split_over_devices(validation.batch_size) if jax.process_count() == 1 else None
     variables = variables if devices is None else on_all_devices(variables, devices)
     detect_batch = make_detect_batch(detector, validation.max_detections, devices, tta, suppress)
     return evaluate_images(detect_batch, detector, variables, input_images, validation, reporter, devices)
+
+
+def _evaluate_tiled(
+    detector: Detector,
+    variables: Variables,
+    dataset: Dataset,
+    validation: ValidationConfig,
+    reporter: Reporter,
+    tiling: Tiling,
+    *,
+    tta: TTA | None,
+    suppress: Suppression | BuiltIn | None,
+) -> Evaluation:
+    """Evaluates on images that are cut into tiles; they are decoded as they are needed."""
+    own = detector.spec.postprocess.validation
+    most = validation.max_detections or own.max_detections
+    options: dict[str, Any] = {"max_detections": most, "batch_size": validation.batch_size}
+    predictor = TiledPredictor(Predictor(detector, variables, tta=tta, suppress=suppress, **options), tiling)
+    thresholds = {
+        "confidence": own.confidence if validation.confidence is None else validation.confidence,
+        "iou": choose_iou(detector.spec, predictor.suppress, validation.iou, own.iou),
+    }
+    rows: list[dict[str, Any]] = []
+    truncated = 0
+    with reporter.task("evaluating", len(dataset)) as advance:
+        found = predictor.each(dataset.records, ImageRecord.pixels, **thresholds)
+        for done, (record, result) in enumerate(found, 1):
+            if isinstance(result, DataError):
+                raise result
+            rows += detections_to_coco(
+                record.image_id, result.boxes, result.scores, result.classes, dataset.category_ids
+            )
+            truncated += result.truncated
+            advance(done)
+    return Evaluation(evaluate_coco(dataset.to_coco(), rows), rows, truncated, 0)
 
 
 def _as_detector(

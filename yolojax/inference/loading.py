@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
-from yolojax import zoo
 from yolojax.config import MOST
 from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.paths import FOREIGN, user_path
 from yolojax.settings import shown
 from yolojax.weights.class_names import read_class_names
-from yolojax.weights.released import fit_tree, load_description, load_weights
+from yolojax.weights.released import TEXT, WEIGHTS, fit_tree, load_description, load_weights
 
 _WANTED = (
     "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, a .pt or .pth "
@@ -100,6 +99,24 @@ def weights_in_folder(path: Path) -> Path:
     return published if published.is_file() and not any((path / name).exists() for name in own) else path
 
 
+def content_files(paths: Iterable[ModelPath]) -> list[Path]:
+    """All files that make the detector that `load_detector` loads from these paths.
+
+    Raises `CheckpointError` and `ConfigError` as it does, where there is no such detector.
+    """
+    files = model_files(paths)
+    if not files:
+        raise ConfigError(f"which detector? {_WANTED}")
+    if not _published(files):
+        folder = released_folder(files[0])
+        return [path for name in (WEIGHTS, TEXT) if (path := folder / name).is_file()]
+    suffixes = {file.suffix.lower(): file for file in files}
+    for own, other in ((".cfg", ".weights"), (".weights", ".cfg")):
+        if own in suffixes and other not in suffixes:
+            files.append(suffixes[own].with_suffix(other))
+    return files
+
+
 def load_origin(*paths: ModelPath) -> dict[str, Any]:
     """What a released detector says about itself: training, numbers, versions. It is empty for published files.
 
@@ -160,6 +177,8 @@ def _published(files: Iterable[Path]) -> bool:
 def _load_released(
     path: Path, dtype: DTypeLike, parts: Mapping[str, Callable[..., Any]] | None, detector: Detector | None
 ) -> tuple[Detector, Variables]:
+    from yolojax import zoo  # slow to import, and a predictor that was kept does not need it
+
     folder = released_folder(path)
     description = load_description(folder)["detector"]
     try:
@@ -177,6 +196,8 @@ def _load_released(
 
 
 def _load_published(files: Sequence[Path], dtype: DTypeLike) -> tuple[Detector, Variables]:
+    from yolojax import zoo
+
     by_suffix: dict[str, Path] = {}
     for file in files:
         suffix = ".names" if file.suffix.lower() == ".txt" else file.suffix.lower()

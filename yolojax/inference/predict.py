@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, SupportsFloat, SupportsIndex, overload
+from typing import Any, NamedTuple, SupportsFloat, SupportsIndex, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -21,25 +22,46 @@ from yolojax.data.input_images import make_input_image
 from yolojax.detect import choose_iou, detect
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
-from yolojax.geometry import batch_to_original
+from yolojax.geometry import Placement, batch_to_original
 from yolojax.inference.loading import ModelPath, Size, load_detector, released_folder
+from yolojax.inference.pipeline import batches_ahead
 from yolojax.inference.results import Result
 from yolojax.inference.tta import TTA, detect_augmented, union_suppression, with_tta
 from yolojax.nms import Suppression
 from yolojax.nms.named import BuiltIn
 from yolojax.paths import user_path
-from yolojax.processor.platform import for_platform
+from yolojax.processor.inference import inference_options, traced_for_detection
 from yolojax.settings import shown
 from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 from yolojax.structures import Detections
+from yolojax.tiling import Tiling
 
 __all__ = ["Predictor", "Result", "as_rgb", "load", "load_detector", "read_photo", "released_folder"]
+
+T = TypeVar("T")
 
 Photo = Any
 """A file, an RGB uint8 array ``[h, w, 3]``, or a Pillow image."""
 
 Classes = str | SupportsIndex | Sequence[str | SupportsIndex]
 """Names or indices of classes; one alone, too."""
+
+
+CAPACITY = 1024
+"""Scores of a photo that reach the threshold, for which the first program is compiled: a trained detector has some
+hundred. The program for any number takes four times as long to compile; it is made where a photo has more, and then
+takes the place of the first."""
+
+Program = Callable[..., Detections]
+"""``(images, variables, confidence, iou, wanted)`` to detections."""
+
+
+class Prepared(NamedTuple):
+    """A photo, its input image, and where the photo lies on it."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    input_image: UInt8[np.ndarray, "H W 3"]
+    placement: Placement
 
 
 class Predictor:
@@ -76,7 +98,7 @@ class Predictor:
     ) -> None:
         self._defaults = detector.spec.postprocess.prediction
         max_detections = self._defaults.max_detections if max_detections is None else max_detections
-        max_detections = _count("max_detections", max_detections, MOST_DETECTIONS)
+        max_detections = self.max_detections = _count("max_detections", max_detections, MOST_DETECTIONS)
         batch_size = _count("batch_size", batch_size)
         self.spec = detector.spec
         self.layout = with_tta(detector.spec, tta)
@@ -87,22 +109,31 @@ class Predictor:
         # As one program: run operation by operation, it would compile something for the shape of every layer.
         self.variables = jax.jit(detector.fold)(variables)
 
-        def run(
-            images: UInt8[Array, "B H W 3"],
-            variables: Variables,
-            confidence: Float[Array, ""],
-            iou: Float[Array, ""] | None,
-            wanted: Bool[Array, " C"] | None,
-        ) -> Detections:
-            found = detect if tta is None else partial(detect_augmented, tta=tta)
-            settings = {"max_detections": max_detections, "suppress": suppress}
-            return found(detector, variables, images, confidence, iou, wanted, **settings)
-
         split = split_over_devices(batch_size)
         if split is not None:
             self.variables = on_all_devices(self.variables, split)
-        run = run if split is None else by_image(run, split, shared=4)
-        self._run = jax.jit(for_platform(jax.default_backend(), run))
+        settings: dict[str, Any] = {"max_detections": max_detections, "suppress": suppress}
+
+        def traced(found: Callable[..., Detections]) -> Callable[..., Detections]:
+            def run(
+                images: UInt8[Array, "B H W 3"],
+                variables: Variables,
+                confidence: Float[Array, ""],
+                iou: Float[Array, ""] | None,
+                wanted: Bool[Array, " C"] | None,
+            ) -> Detections:
+                return found(detector, variables, images, confidence, iou, wanted, **settings)
+
+            return traced_for_detection(run if split is None else by_image(run, split, shared=4))
+
+        # Other kinds of suppression take the best candidates only, and so count more than what exceeds a capacity.
+        limited = tta is None and suppress in ("nms", "none")
+        complete = detect if tta is None else partial(detect_augmented, tta=tta)
+        self._traced = traced(partial(detect, capacity=CAPACITY) if limited else complete)
+        self._run: Program = jax.jit(self._traced, compiler_options=inference_options())
+        again = traced(complete) if limited else None
+        self._traced_again = again
+        self._run_again: Program | None = again and jax.jit(again, compiler_options=inference_options())
 
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload] (a Photo is no list, but may be an array)
@@ -149,8 +180,8 @@ class Predictor:
         """Detect on many images, ``batch_size`` at a time; a `Result` for each, in order.
 
         Args:
-          images: files, RGB uint8 arrays (of NumPy, JAX or PyTorch) or Pillow images, of any sizes; read as they are
-            needed.
+          images: files, RGB uint8 arrays (of NumPy, JAX or PyTorch) or Pillow images, of any sizes. They are read in
+            threads, at most two batches ahead of the one that the network computes.
           confidence: the least score of a detection; None takes the detector's own (.25 unless it says otherwise).
           iou: of two boxes of a class that overlap by more than this, greedy suppression removes the one of lower
             score; None takes the detector's own (.45 unless it says otherwise). Other kinds of suppression have
@@ -162,6 +193,36 @@ class Predictor:
           ConfigError: a threshold out of range, an unknown class, or an array that is no RGB image.
           DataError: a file that cannot be read.
         """
+        return self._many(images, self._settings(confidence, iou, classes, images))
+
+    def each(
+        self,
+        items: Iterable[T],
+        read: Callable[[T], UInt8[np.ndarray, "_ _ 3"]],
+        *,
+        confidence: SupportsFloat | None = None,
+        iou: SupportsFloat | None = None,
+        classes: Classes | None = None,
+    ) -> Iterator[tuple[T, Result | DataError]]:
+        """Detect on what ``read`` makes of each item; one that cannot be read does not stop the others.
+
+        Args:
+          items: anything, such as file names.
+          read: gives the RGB uint8 array of an item; called in threads.
+          confidence, iou, classes: see `many`.
+
+        Returns:
+          every item in order with its result, or with the `DataError` that ``read`` raised.
+
+        Raises:
+          ConfigError: as `many` does.
+        """
+        return self._each(items, read, self._settings(confidence, iou, classes, items))
+
+    def _settings(
+        self, confidence: SupportsFloat | None, iou: SupportsFloat | None, classes: Classes | None, images: Any
+    ) -> tuple[jax.Array, jax.Array | None, np.ndarray | None]:
+        """The thresholds and the mask of classes as the program takes them; raises as `many` does."""
         confidence = self._defaults.confidence if confidence is None else confidence
         if not 0 <= _number(confidence) < 1:
             raise ConfigError(f"confidence = {confidence!r}: give a number from 0 to below 1")
@@ -171,34 +232,82 @@ class Predictor:
         if isinstance(images, str | Path) or not isinstance(images, Iterable):
             raise ConfigError(f"many({images!r}): give a list of images")
         wanted = None if classes is None else class_mask(classes, self.spec.class_names)
-        iou_array = None if threshold is None else jnp.float32(threshold)
-        return self._many(iter(images), jnp.float32(float(confidence)), iou_array, wanted)
+        return jnp.float32(float(confidence)), None if threshold is None else jnp.float32(threshold), wanted
 
-    def _many(
-        self, images: Iterator[Photo], confidence: jax.Array, iou: jax.Array | None, wanted: np.ndarray | None
-    ) -> Iterator[Result]:
-        while chunk := list(islice(images, self.batch_size)):
-            # Rows without a photo hold the padding of the input image; their detections are not read.
-            inputs = np.full((self.batch_size, *self.layout.input_size, 3), self.spec.preprocess.pad, np.uint8)
-            content = np.tile(np.array([0, 0, 1, 1], np.int64), (self.batch_size, 1))
-            sizes = np.ones((self.batch_size, 2), np.int64)
-            pixels = [as_rgb(photo) for photo in chunk]
-            for row, image in enumerate(pixels):
-                inputs[row], placement = make_input_image(image, self.layout.input_size, self.spec.preprocess)
-                content[row], sizes[row] = placement.content, image.shape[:2]
-            found = jax.device_get(self._run(inputs, self.variables, confidence, iou, wanted))
-            boxes = batch_to_original(found.boxes, content, sizes)
-            for row, (photo, image) in enumerate(zip(chunk, pixels, strict=True)):
-                keep = found.valid[row]
-                yield Result(
-                    boxes=boxes[row][keep],
-                    scores=found.scores[row][keep],
-                    classes=found.classes[row][keep],
+    def _many(self, images: Iterable[Photo], settings: tuple[Any, ...]) -> Iterator[Result]:
+        for photo, result in self._each(images, as_rgb, settings):
+            if isinstance(result, DataError):
+                raise result
+            yield replace(result, path=str(photo)) if isinstance(photo, str | Path) else result
+
+    def _each(
+        self, items: Iterable[T], read: Callable[[T], UInt8[np.ndarray, "_ _ 3"]], settings: tuple[Any, ...]
+    ) -> Iterator[tuple[T, Result | DataError]]:
+        """Reading runs ahead of the network in threads, and the next batch is computed while results are made."""
+
+        def prepare(item: T) -> Prepared | DataError:
+            try:
+                image = read(item)
+            except DataError as error:
+                return error
+            return Prepared(image, *make_input_image(image, self.layout.input_size, self.spec.preprocess))
+
+        started: tuple[list[tuple[T, Prepared | DataError]], Callable[[], Detections] | None] | None = None
+        with closing(batches_ahead(prepare, items, self.batch_size)) as batches:
+            for chunk, next_is_ready in batches:
+                photos = [image for _, image in chunk if isinstance(image, Prepared)]
+                following = chunk, self._start(photos, settings) if photos else None
+                if started is not None:
+                    yield from self._finish(*started)
+                started = following
+                if not next_is_ready():
+                    yield from self._finish(*started)
+                    started = None
+            if started is not None:
+                yield from self._finish(*started)
+
+    def _start(self, photos: list[Prepared], settings: tuple[Any, ...]) -> Callable[[], Detections]:
+        """Starts the network on at most ``batch_size`` photos; returns a function that waits for the detections."""
+        # Rows without a photo hold the padding of the input image; their detections are not read.
+        inputs = np.full((self.batch_size, *self.layout.input_size, 3), self.spec.preprocess.pad, np.uint8)
+        for row, photo in enumerate(photos):
+            inputs[row] = photo.input_image
+        running = self._run(inputs, self.variables, *settings)
+
+        def wait() -> Detections:
+            found = jax.device_get(running)
+            if self._run_again is not None and found.truncated_candidates.any():
+                self._run = self._run_again
+                return jax.device_get(self._run(inputs, self.variables, *settings))
+            return found
+
+        return wait
+
+    def _finish(
+        self, chunk: list[tuple[T, Prepared | DataError]], wait: Callable[[], Detections] | None
+    ) -> Iterator[tuple[T, Result | DataError]]:
+        """Waits for the detections of a batch, and gives them in pixels of the photos."""
+        found = None if wait is None else wait()
+        row = 0
+        for item, photo in chunk:
+            if isinstance(photo, DataError):
+                yield item, photo
+                continue
+            assert found is not None
+            keep = np.asarray(found.valid[row])
+            content, size = np.array([photo.placement.content]), np.array([photo.image.shape[:2]])
+            yield (
+                item,
+                Result(
+                    boxes=batch_to_original(np.asarray(found.boxes[row])[None, keep], content, size)[0],
+                    scores=np.asarray(found.scores[row])[keep],
+                    classes=np.asarray(found.classes[row])[keep],
                     class_names=self.spec.class_names,
-                    image=image,
+                    image=photo.image,
                     truncated=int(found.truncated[row] + found.truncated_candidates[row]),
-                    path=str(photo) if isinstance(photo, str | Path) else None,
-                )
+                ),
+            )
+            row += 1
 
 
 def as_rgb(image: Photo) -> UInt8[np.ndarray, "h w 3"]:
@@ -286,15 +395,30 @@ def load(
     batch_size: SupportsIndex = 1,
     tta: TTA | None = None,
     suppress: Suppression | BuiltIn | None = None,
+    tiling: Tiling | None = None,
     parts: Mapping[str, Callable[..., Any]] | None = None,
     detector: Detector | None = None,
 ) -> Predictor:
     """A ready `Predictor` from a run directory, a released detector or published files.
 
     ``paths``, ``size``, ``dtype``, ``parts`` and ``detector`` are those of `load_detector`, which also says what
-    raises; the others are those of `Predictor`.
+    raises; with ``tiling`` large photos are cut into tiles (`yolojax.inference.tiled.TiledPredictor`); the others are
+    those of `Predictor`.
     """
-    detector, variables = load_detector(*paths, size=size, dtype=dtype, parts=parts, detector=detector)
-    return Predictor(
-        detector, variables, max_detections=max_detections, batch_size=batch_size, tta=tta, suppress=suppress
-    )
+    from yolojax.inference.kept import find_kept, open_kept  # they build on this module
+
+    settings: dict[str, Any] = {"max_detections": max_detections, "batch_size": batch_size, "suppress": suppress}
+
+    def build() -> Predictor:
+        own, variables = load_detector(*paths, size=size, dtype=dtype, parts=parts, detector=detector)
+        return Predictor(own, variables, tta=tta, **settings)
+
+    kept = None
+    if parts is None and detector is None and tta is None:
+        kept = find_kept(paths, {**settings, "size": size, "dtype": str(dtype)})
+    predictor = build() if kept is None else open_kept(kept, build, suppress)
+    if tiling is None:
+        return predictor
+    from yolojax.inference.tiled import TiledPredictor
+
+    return TiledPredictor(predictor, tiling)

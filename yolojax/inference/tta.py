@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
 from yolojax.augment import letterbox
-from yolojax.detect import only_classes
-from yolojax.detector import Detector, DetectorSpec, Variables, prepare_images
+from yolojax.detect import network_outputs, only_classes
+from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import ConfigError
 from yolojax.nms import Suppression, weighted_box_fusion
 from yolojax.nms.named import BuiltIn
@@ -125,8 +125,7 @@ def augmented_candidates(
             resized = letterbox(images, sizes, whole, (h, w), detector.spec.preprocess.pad)
         if tta.flip:
             resized = jnp.concatenate([resized, resized[:, :, ::-1]])
-        outputs = detector.forward(variables, prepare_images(resized, detector.spec.preprocess))
-        boxes, scores = detector.decode(outputs)
+        boxes, scores = detector.decode(network_outputs(detector, variables, resized))
         if (h, w) != (height, width):
             boxes = boxes * jnp.array([[[width / w, height / h] * 2]], jnp.float32)
         found.append(Candidates(boxes[:batch], scores[:batch]))

@@ -92,7 +92,7 @@ def first_set(words: UInt32[Array, " w"], size: int) -> tuple[Int[Array, " {size
     if len(words) == 0:
         return jnp.zeros_like(slots), jnp.zeros(size, bool)
     counts = lax.population_count(words).astype(jnp.int32)
-    ends = jnp.cumsum(counts)
+    ends = by_platform(counts, cpu=_running_sum, default=jnp.cumsum)
     exists = slots < ends[-1]
     word = jnp.minimum(jnp.searchsorted(ends, slots, side="right").astype(jnp.int32), len(words) - 1)
     rest, skip = words[word], slots - (ends - counts)[word]
@@ -104,6 +104,21 @@ def first_set(words: UInt32[Array, " w"], size: int) -> tuple[Int[Array, " {size
         skip -= jnp.where(upper, below, 0)
         rest = jnp.where(upper, rest >> width, rest)
     return jnp.where(exists, position, 0), exists
+
+
+def _running_sum(x: Int[Array, " n"]) -> Int[Array, " n"]:
+    """``jnp.cumsum`` in few operations: sums within pieces of 32, then of the pieces.
+
+    JAX writes a running sum out as a tree of slices, of which a CPU compiles each level by itself.
+    """
+    n = x.shape[0]
+    earlier = jnp.tril(jnp.ones((32, 32), jnp.int32))[None]
+    pieces = jnp.pad(x, (0, -n % 32)).reshape(-1, 1, 32)
+    within = jnp.sum(pieces * earlier, axis=-1)
+    if n > 32:
+        totals = within[:, -1]
+        within += (_running_sum(totals) - totals)[:, None]
+    return within.reshape(-1)[:n]
 
 
 def any_of_rows(mask: Bool[Array, "n c"]) -> Bool[Array, " n"]:

@@ -5,4 +5,5 @@ at 320 pixels, batch 16, on two cores, setting aside the holes of a compilation 
 Lowerings (`convolution`): 1x1 convolutions as matrix products give 1.15 times, strided ones 1.07; each figure is one
 measure left out of all, from experiments/benchmarks/what_pays of 2026-11-24, when 3x3 convolutions were rewritten too.
 The gradients of their kernels as matrix products give 1.11 times, in turns with the program without them.
+Programs that only detect are compiled in a way of their own (`inference`).
 """

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from yolojax.assign import (
     AnchorFreeAssign,
@@ -124,3 +124,26 @@ def find_assigner(value: Any, k: int) -> tuple[AnchorFreeAssign, str]:
         "simota": partial(simota_assign, largest_k=k),
     }
     return limited.get(name, function), name
+
+
+class LossParts(NamedTuple):
+    """The parts of an anchor-free loss: an assigner, a box loss and a class loss."""
+
+    assign: AnchorFreeAssign
+    box_loss: BoxLoss
+    class_loss: ClassLoss
+    names: dict[str, str]
+    """How the description calls them, by option."""
+
+
+def find_loss_parts(
+    assign: str | AnchorFreeAssign, k: int, box_loss: str | BoxLoss, class_loss: str | ClassLoss
+) -> LossParts:
+    """The parts that the options ``assign``, ``k``, ``box_loss`` and ``class_loss`` mean.
+
+    Raises `ConfigError` as `find_part` and `find_assigner` do.
+    """
+    assigner, assign_name = find_assigner(assign, k)
+    box, box_name = find_part("box_loss", box_loss, BOX_LOSSES)
+    cls, class_name = find_part("class_loss", class_loss, CLASS_LOSSES)
+    return LossParts(assigner, box, cls, {"assign": assign_name, "box_loss": box_name, "class_loss": class_name})

@@ -41,7 +41,7 @@ from yolojax.structures import Candidates
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.options import check_counts
-from yolojax.zoo.parts import BOX_LOSSES, CLASS_LOSSES, find_assigner, find_part
+from yolojax.zoo.parts import LossParts, find_loss_parts
 from yolojax.zoo.yolo11 import DEPTH, SCALES, WIDTHS
 from yolojax.zoo.yolov8 import (
     HYPER,
@@ -79,10 +79,9 @@ def decode_distances(outputs: Outputs) -> Candidates:
     return Candidates(distances_to_boxes(points, distances), jax.nn.sigmoid(flatten_levels(classes)))
 
 
-def find_small_target_assigner(assign: str | AnchorFreeAssign, k: int) -> tuple[AnchorFreeAssign, str]:
-    """As `yolojax.zoo.parts.find_assigner`, with the assignment for small targets in the place of task-aligned."""
-    assigner, name = find_assigner(assign, k)
-    return (partial(small_target_assign, k=k), name) if name == "task-aligned" else (assigner, name)
+def small_target_assigner(parts: LossParts, k: int) -> AnchorFreeAssign:
+    """The assigner of the parts, or the assignment for small targets in the place of task-aligned."""
+    return partial(small_target_assign, k=k) if parts.names["assign"] == "task-aligned" else parts.assign
 
 
 def yolo26(
@@ -119,10 +118,9 @@ def yolo26(
     check_input_size(input_size, STRIDES[-1])
     check_counts(1, k=k)
     check_answering(head)
-    assigner, assign_name = find_small_target_assigner(assign, k)
-    box, box_name = find_part("box_loss", box_loss, BOX_LOSSES)
-    cls, cls_name = find_part("class_loss", class_loss, CLASS_LOSSES)
-    loss = loss_of_heads(partial(yolo26_loss, assign=assigner, box_loss=box, class_loss=cls))
+    parts = find_loss_parts(assign, k, box_loss, class_loss)
+    assigner = small_target_assigner(parts, k)
+    loss = loss_of_heads(partial(yolo26_loss, assign=assigner, box_loss=parts.box_loss, class_loss=parts.class_loss))
     spec = DetectorSpec(
         "yolo26",
         class_names,
@@ -130,14 +128,7 @@ def yolo26(
         STRIDES,
         suppression=SUPPRESSION[head],
         hyper=HYPER,
-        options={
-            "scale": scale,
-            "head": head,
-            "k": k,
-            "assign": assign_name,
-            "box_loss": box_name,
-            "class_loss": cls_name,
-        },
+        options={"scale": scale, "head": head, "k": k, **parts.names},
         postprocess=POSTPROCESS,
     )
     style = Style(dtype=dtype)

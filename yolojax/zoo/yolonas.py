@@ -31,23 +31,21 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from yolojax.assign import AnchorFreeAssign, task_aligned_assign
-from yolojax.coding import cell_centres, decode_distributions, flatten_levels, levels_of
-from yolojax.detector import Detector, DetectorSpec, Outputs, Postprocess, Thresholds, Variables
+from yolojax.detector import Detector, DetectorSpec, Postprocess, Thresholds, Variables
 from yolojax.errors import CheckpointError
 from yolojax.geometry import Preprocess
-from yolojax.losses import BoxLoss, ClassLoss, yolov8_loss
+from yolojax.losses import BoxLoss, ClassLoss
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolonas import BRANCHES, NASBackbone, NASHead, NASNeck, StageSize, fold_branches, merged_kernel
-from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.weights.foreign import WeightFile
 from yolojax.weights.foreign import class_names as stated_names
 from yolojax.weights.ultralytics import Names, give_tensors, published_name, take_tensors
 from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
-from yolojax.zoo.parts import BOX_LOSSES, CLASS_LOSSES, find_assigner, find_part
-from yolojax.zoo.yolov8 import check_distribution, find_scale
+from yolojax.zoo.parts import find_loss_parts
+from yolojax.zoo.yolov8 import check_distribution, distribution_decoder, distribution_loss, find_scale
 
 STRIDES = (8, 16, 32)
 WIDTHS, NECK_WIDTHS, HEAD_WIDTHS = (48, 96, 192, 384, 768), (96, 192, 384), (128, 256, 512)
@@ -175,19 +173,10 @@ def yolonas(
     size = find_scale("yolonas", scale, SCALES)
     check_input_size(input_size, STRIDES[-1])
     check_distribution(reg_max, k)
-    assigner, assign_name = find_assigner(assign, k)
-    if assign_name == "task-aligned":
-        assigner = partial(task_aligned_assign, alpha=1.0, k=k)
-    box_part, box_name = find_part("box_loss", box_loss, BOX_LOSSES)
-    class_part, class_name = find_part("class_loss", class_loss, CLASS_LOSSES)
-    options: dict[str, Any] = {
-        "scale": scale,
-        "reg_max": reg_max,
-        "k": k,
-        "assign": assign_name,
-        "box_loss": box_name,
-        "class_loss": class_name,
-    }
+    parts = find_loss_parts(assign, k, box_loss, class_loss)
+    if parts.names["assign"] == "task-aligned":
+        parts = parts._replace(assign=partial(task_aligned_assign, alpha=1.0, k=k))
+    options: dict[str, Any] = {"scale": scale, "reg_max": reg_max, "k": k, **parts.names}
     spec = DetectorSpec(
         "yolonas", class_names, input_size, STRIDES, hyper=HYPER, options=options, postprocess=POSTPROCESS
     )
@@ -198,29 +187,8 @@ def yolonas(
         NASNeck(NECK_WIDTHS, size.down, size.up, style),
         NASHead(len(class_names), head_widths, reg_max, style=style),
     )
-
-    def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
-        boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
-        return yolov8_loss(
-            boxes,
-            classes,
-            levels_of(boxes, STRIDES),
-            targets,
-            hyper,
-            assign=assigner,
-            box_loss=box_part,
-            class_loss=class_part,
-            dfl_margin=0.01,
-        )
-
-    def decode(outputs: Outputs) -> Candidates:
-        boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
-        points, strides = cell_centres(levels_of(boxes, STRIDES))
-        return Candidates(
-            decode_distributions(flatten_levels(boxes), points, strides), jax.nn.sigmoid(flatten_levels(classes))
-        )
-
-    detector = flax_detector(spec, network, loss, decode)
+    loss = distribution_loss(STRIDES, parts, dfl_margin=0.01)
+    detector = flax_detector(spec, network, loss, distribution_decoder(STRIDES))
     fold_norms = detector.fold
 
     def fold(variables: Variables) -> Variables:

@@ -40,14 +40,14 @@ from yolojax.models.yolov10 import YOLOv10Backbone, YOLOv10Neck
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
-from yolojax.zoo.parts import BOX_LOSSES, CLASS_LOSSES, find_assigner, find_part
+from yolojax.zoo.parts import find_loss_parts
 from yolojax.zoo.yolov8 import (
     HYPER,
     POSTPROCESS,
     STRIDES,
     check_distribution,
     distance_head,
-    distribution_loss_and_decode,
+    distribution_decoder,
     find_scale,
     scaled_depths,
     scaled_widths,
@@ -154,13 +154,10 @@ def yolov10(
     check_input_size(input_size, STRIDES[-1])
     check_distribution(reg_max, k)
     check_answering(head)
-    _, decode, names = distribution_loss_and_decode(STRIDES, k, assign, box_loss, class_loss)
-    assigner, box, cls = (
-        find_assigner(assign, k)[0],
-        find_part("box_loss", box_loss, BOX_LOSSES)[0],
-        find_part("class_loss", class_loss, CLASS_LOSSES)[0],
+    parts = find_loss_parts(assign, k, box_loss, class_loss)
+    loss = loss_of_heads(
+        partial(yolov10_loss, assign=parts.assign, box_loss=parts.box_loss, class_loss=parts.class_loss)
     )
-    loss = loss_of_heads(partial(yolov10_loss, assign=assigner, box_loss=box, class_loss=cls))
     spec = DetectorSpec(
         "yolov10",
         class_names,
@@ -168,7 +165,7 @@ def yolov10(
         STRIDES,
         suppression=SUPPRESSION[head],
         hyper=HYPER,
-        options={"scale": scale, "head": head, "reg_max": reg_max, "k": k, **names},
+        options={"scale": scale, "head": head, "reg_max": reg_max, "k": k, **parts.names},
         postprocess=POSTPROCESS,
     )
     style = Style(dtype=dtype)
@@ -178,4 +175,4 @@ def yolov10(
         YOLOv10Neck(widths[2:], depths[-1], compact, large, style),
         PairedHead(many, one),
     )
-    return mark_built(flax_detector(spec, network, loss, answers_of(head, decode)))
+    return mark_built(flax_detector(spec, network, loss, answers_of(head, distribution_decoder(STRIDES))))

@@ -39,7 +39,7 @@ from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.options import check_counts
-from yolojax.zoo.parts import BOX_LOSSES, CLASS_LOSSES, find_assigner, find_part
+from yolojax.zoo.parts import LossParts, find_loss_parts
 
 SCALES: dict[str, tuple[float, float, int]] = {
     "n": (1 / 3, 0.25, 1024),
@@ -119,6 +119,43 @@ def distance_head(
     )
 
 
+def distribution_loss(strides: tuple[int, ...], parts: LossParts, *, dfl_margin: float = 0.0) -> Loss:
+    """Makes `yolojax.losses.yolov8_loss` a function of one `LevelPrediction` for each of the strides.
+
+    ``dfl_margin`` is that of `yolov8_loss`.
+    """
+
+    def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
+        boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
+        return yolov8_loss(
+            boxes,
+            classes,
+            levels_of(boxes, strides),
+            targets,
+            hyper,
+            assign=parts.assign,
+            box_loss=parts.box_loss,
+            class_loss=parts.class_loss,
+            dfl_margin=dfl_margin,
+        )
+
+    return loss
+
+
+def distribution_decoder(strides: tuple[int, ...]) -> Decode:
+    """Makes the decoder of one `LevelPrediction` for each of the strides, whose distances are distributions."""
+
+    def decode(outputs: Outputs) -> Candidates:
+        boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
+        points, point_strides = cell_centres(levels_of(boxes, strides))
+        return Candidates(
+            decode_distributions(flatten_levels(boxes), points, point_strides),
+            jax.nn.sigmoid(flatten_levels(classes)),
+        )
+
+    return decode
+
+
 def distribution_loss_and_decode(
     strides: tuple[int, ...],
     k: int,
@@ -133,24 +170,8 @@ def distribution_loss_and_decode(
     Returns:
       The loss, the decoder, and the names of the three parts for the description.
     """
-    assigner, assign_name = find_assigner(assign, k)
-    box, box_name = find_part("box_loss", box_loss, BOX_LOSSES)
-    cls, cls_name = find_part("class_loss", class_loss, CLASS_LOSSES)
-
-    def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
-        boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
-        levels = levels_of(boxes, strides)
-        return yolov8_loss(boxes, classes, levels, targets, hyper, assign=assigner, box_loss=box, class_loss=cls)
-
-    def decode(outputs: Outputs) -> Candidates:
-        boxes, classes = [level.box for level in outputs], [level.cls for level in outputs]
-        points, point_strides = cell_centres(levels_of(boxes, strides))
-        return Candidates(
-            decode_distributions(flatten_levels(boxes), points, point_strides),
-            jax.nn.sigmoid(flatten_levels(classes)),
-        )
-
-    return loss, decode, {"assign": assign_name, "box_loss": box_name, "class_loss": cls_name}
+    parts = find_loss_parts(assign, k, box_loss, class_loss)
+    return distribution_loss(strides, parts), distribution_decoder(strides), parts.names
 
 
 _Scale = TypeVar("_Scale")

@@ -1,0 +1,3 @@
+from experiments.tiling.study import main
+
+main()
