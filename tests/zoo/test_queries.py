@@ -16,6 +16,7 @@ import yolojax
 from yolojax import zoo
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.inference.loading import load_detector
+from yolojax.models import queries
 from yolojax.structures import Hyper, Targets
 from yolojax.weights.detr import CONSTANTS, author_tensors, plain_tensors
 from yolojax.weights.foreign import read_weight_file
@@ -209,17 +210,27 @@ def test_damaged_files_are_named(built, tmp_path):
         load()
 
 
-def test_the_real_deimv2_atto_computes_what_its_peer_does(test_data):
-    """Its published weights (Apache-2.0) on one photograph: backbone, neck and raw output within 1e-3."""
+def test_the_real_deimv2_atto_computes_what_its_peer_does(test_data, monkeypatch):
+    """Its published weights (Apache-2.0) on one photograph: raw output within 1e-3.
+
+    The file holds the boxes that places start from, rounded by up to 1.7e-4, and the peer computes with those; with
+    exact ones the logits move by up to .004.
+    """
     peer = np.load(test_data / "refs" / "a2_deimv2_atto" / "dog_raw.npz")
-    detector, variables = load_detector(test_data / "weights" / "deimv2-atto")
+    path = test_data / "weights" / "deimv2-atto"
+    detector, variables = load_detector(path)
     assert detector.spec.input_size == (320, 320) and detector.spec.options["queries"] == 100
+    stored = read_weight_file(path / "model.safetensors").tensors
+    boxes, usable = queries.place_boxes([(20, 20), (10, 10)])
+    np.testing.assert_allclose(boxes, stored["decoder.anchors"][0], rtol=0, atol=2e-4)
+    np.testing.assert_array_equal(usable, stored["decoder.valid_mask"][0, :, 0])
     image = jnp.asarray(peer["input_uint8"][None] / np.float32(255))
+    exact = jax.jit(lambda v, x: detector.forward(detector.fold(v), x))(variables, image)
+    monkeypatch.setattr(queries, "place_boxes", lambda shapes: (jnp.asarray(stored["decoder.anchors"][0]), usable))
     found = jax.jit(detector.forward)(variables, image)
-    np.testing.assert_allclose(found.queries.logits[:, -1], peer["pred_logits"], rtol=0, atol=1e-3)
-    np.testing.assert_allclose(found.queries.boxes[:, -1], peer["pred_boxes"], rtol=0, atol=1e-3)
-    folded = jax.jit(lambda v, x: detector.forward(detector.fold(v), x))(variables, image)
-    np.testing.assert_allclose(folded.queries.logits[:, -1], peer["pred_logits"], rtol=0, atol=5e-3)
+    for name, theirs in (("logits", peer["pred_logits"]), ("boxes", peer["pred_boxes"])):
+        np.testing.assert_allclose(getattr(found.queries, name)[:, -1], theirs, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(getattr(exact.queries, name)[:, -1], theirs, rtol=0, atol=5e-3)
 
 
 def test_the_real_deimv2_atto_finds_the_dog(test_data):
