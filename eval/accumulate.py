@@ -6,8 +6,7 @@ metric and the breakdown of errors (`class_average_precision`) read it. Many wei
 computed on the host (`yolojax.eval.weighted`).
 
 The rules are those of pycocotools' `accumulate`. A detection that overlaps no object of its class is a false positive
-at every IoU threshold, and nearly all detections are such: `Ranked` keeps them apart. What a report calls COCO's
-numbers comes from `evaluate_coco`.
+at every IoU threshold. What a report calls COCO's numbers comes from `evaluate_coco`.
 """
 
 from functools import partial
@@ -38,9 +37,8 @@ RECALL_POINTS = {"coco": np.linspace(0.0, 1.0, 101), "eleven_points": np.linspac
 class Ranked(NamedTuple):
     """The detections of all images in one list, by class and falling score; ties in the order of the images.
 
-    ``P`` rows have a status per area range ``A`` and IoU threshold ``T``; the ``N`` others, in the same order, are
-    never hits and miss at all thresholds or at none. ``others_before`` says how many of them come before each row.
-    ``place`` counts the better detections of the same class on the same image. Padding has a class beyond all others.
+    Each has a status per area range ``A`` and IoU threshold ``T``. ``place`` counts the better detections of the same
+    class on the same image. Padding has a class beyond all others.
     """
 
     images: Int[Array, " P"]
@@ -48,10 +46,6 @@ class Ranked(NamedTuple):
     place: Int[Array, " P"]
     hit: Bool[Array, "A T P"]
     miss: Bool[Array, "A T P"]
-    others_before: Int[Array, " P"]
-    other_images: Int[Array, " N"]
-    other_classes: Int[Array, " N"]
-    other_miss: Bool[Array, "A N"]
 
 
 class Accumulated(NamedTuple):
@@ -63,23 +57,12 @@ class Accumulated(NamedTuple):
 
 
 def rank(matches: PaddedMatches) -> Ranked:
-    """Matched detections, each image by falling score, in one list; no rows are set apart, so sizes are fixed."""
+    """Matched detections, each image by falling score, in one list."""
     scores, classes, place, hit, miss = matches
     order = jnp.lexsort((-scores.reshape(-1), classes.reshape(-1)))
     images = jnp.repeat(jnp.arange(scores.shape[0], dtype=jnp.int32), scores.shape[1])
     hit, miss = (flags.reshape(*flags.shape[:2], -1)[:, :, order] for flags in (hit, miss))
-    none = jnp.zeros(0, jnp.int32)
-    return Ranked(
-        images[order],
-        classes.reshape(-1)[order],
-        place.reshape(-1)[order],
-        hit,
-        miss,
-        jnp.zeros(len(order), jnp.int32),
-        none,
-        none,
-        jnp.zeros((hit.shape[0], 0), bool),
-    )
+    return Ranked(images[order], classes.reshape(-1)[order], place.reshape(-1)[order], hit, miss)
 
 
 def accumulate(
@@ -104,15 +87,12 @@ def accumulate(
     total = jnp.sum(objects * weights[None, :, None], axis=1, dtype=weights.dtype)  # [A, C]
     real = jnp.result_type(float)
     start, end = _class_bounds(ranked.classes, total.shape[1])
-    other_start, _ = _class_bounds(ranked.other_classes, total.shape[1])
     own = jnp.clip(ranked.classes, 0, total.shape[1] - 1)  # padding has a class beyond all others and is never read
     true = _running(ranked.hit, weights[ranked.images])
     false = _running(ranked.miss, weights[ranked.images])
-    other = _running(ranked.other_miss, weights[ranked.other_images])
     true_before = true[:, :, start]  # [A, T, C]
     hits = true[:, :, 1:] - true_before[:, :, own]
     misses = false[:, :, 1:] - false[:, :, start][:, :, own]
-    misses += (other[:, ranked.others_before] - other[:, other_start][:, own])[:, None]
     precision = hits.astype(real) / jnp.maximum(hits + misses, 1).astype(real)
     best_from_here = _cummax_to_class_end(precision, ranked.classes)
     of_class = total[:, own][:, None]

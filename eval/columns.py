@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from yolojax.errors import YolojaxError
+from yolojax.errors import YolojaxError, shortened, shown
 
 Record = Mapping[str, Any]
 RowName = Callable[[int], str]
@@ -25,6 +25,9 @@ RowName = Callable[[int], str]
 
 LARGEST = 1e9
 """Coordinate; the areas of larger boxes lose their digits."""
+
+LARGEST_AREA = 2.0**53
+"""Square pixels; what is larger is a placeholder and no area."""
 
 _COUNTED_KEYS = ("images", "annotations", "categories", "image_id", "category_id", "bbox", "score")
 """Keys that `read_json` looks for twice in one object."""
@@ -52,7 +55,7 @@ def read_json(path: str | PathLike[str], error: type[YolojaxError]) -> Any:
     except UnicodeDecodeError as reason:
         raise error(f"{path} is not a JSON file: it is not UTF-8 text (byte {reason.start})") from reason
     except (ValueError, RecursionError) as reason:
-        raise error(f"{path} is not a JSON file: {_shortened(str(reason))}") from reason
+        raise error(f"{path} is not a JSON file: {shortened(str(reason), 80)}") from reason
 
 
 def _parse(content: bytes) -> Any:
@@ -96,7 +99,7 @@ def _refuse_repeated_keys(content: bytes, data: Any, name: str, error: type[Yolo
         if len(result) < len(items):
             keys = [key for key, _ in items]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise error(f"{name}: one object has the key {_shortened(repr(twice))} more than once; keep one of them")
+            raise error(f"{name}: one object has the key {shown(twice)} more than once; keep one of them")
         return result
 
     json.loads(content.decode("utf-8-sig"), object_pairs_hook=pairs)
@@ -129,14 +132,14 @@ def optional_column(records: Sequence[Any], key: str) -> list[Any]:
 
 
 def id_column(records: Sequence[Any], key: str, name: RowName, error: type[YolojaxError]) -> list[Any]:
-    """One field of every record that is an id: an integer or a string (or any other finite number)."""
+    """One field of every record that is an id: an integer, as which 7.0 counts too, or a string."""
     values = column(records, key, name, error)
     if set(map(type, values)) <= {int, str}:
         return values
     for row, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, (int, str, float, np.number)):
-            raise error(f"{name(row)}: '{key}' must be an integer or a string, not {_shortened(repr(value))}")
-        if isinstance(value, float) and not math.isfinite(value):
+            raise error(f"{name(row)}: '{key}' must be an integer or a string, not {shown(value)}")
+        if isinstance(value, float) and (not math.isfinite(value) or value % 1):
             raise error(f"{name(row)}: '{key}' is {value}; an id is an integer or a string")
     return values
 
@@ -151,7 +154,7 @@ def finite_column(
         bad = next(
             k for k, v in enumerate(values) if isinstance(v, bool) or (one := _numeric([v])) is None or one.ndim != 1
         )
-        raise error(f"{name(bad)}: {what} is not a number but {_shortened(repr(values[bad]))}")
+        raise error(f"{name(bad)}: {what} is not a number but {shown(values[bad])}")
     if not np.isfinite(array).all():
         bad = int(np.argmin(np.isfinite(array)))
         raise error(f"{name(bad)}: {what} is {values[bad]}; only finite numbers can be evaluated")
@@ -164,8 +167,8 @@ def number_rows(
     """Four finite numbers for each row, none beyond `LARGEST`; in which format they are boxes is not asked here."""
     array = _fours(values)
     if array is None:
-        bad = next(k for k, v in enumerate(values) if (one := _numeric([v])) is None or one.shape[1:] != (4,))
-        raise error(f"{name(bad)}: 'bbox' must be four numbers x, y, w, h, not {_shortened(repr(values[bad]))}")
+        bad = next(k for k, v in enumerate(values) if not _is_four(v))
+        raise error(f"{name(bad)}: 'bbox' must be four numbers x, y, w, h, not {shown(values[bad])}")
     wrong = ~np.isfinite(array).all(1)
     if wrong.any():
         bad = int(np.argmax(wrong))
@@ -195,18 +198,14 @@ def flag_column(
     values = optional_column(records, key)
     for row, value in enumerate(values):
         if value is not None and (not isinstance(value, int | float) or value not in (0, 1)):
-            raise error(f"{name(row)}: '{key}' is {_shortened(repr(value))}, not 0 or 1")
+            raise error(f"{name(row)}: '{key}' is {shown(value)}, not 0 or 1")
     return np.array([bool(value) for value in values], bool)
 
 
 def few(values: Sequence[Any] | Iterator[Any] | dict[Any, Any]) -> str:
     """The first five of some values, as text."""
-    shown = [_shortened(repr(value)) for value in itertools.islice(values, 6)]
-    return ", ".join(shown if len(shown) < 6 else [*shown[:5], "..."]) or "none"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 80 else text[:80] + "..."
+    texts = [shown(value) for value in itertools.islice(values, 6)]
+    return ", ".join(texts if len(texts) < 6 else [*texts[:5], "..."]) or "none"
 
 
 def _fours(values: Sequence[Any] | np.ndarray) -> np.ndarray | None:
@@ -223,7 +222,16 @@ def _fours(values: Sequence[Any] | np.ndarray) -> np.ndarray | None:
         except OverflowError:  # an integer of hundreds of digits
             return None
     array = _numeric(values)
-    return array if array is not None and array.shape[1:] == (4,) else None
+    if array is None or array.shape[1:] != (4,) or bool in set(map(type, itertools.chain.from_iterable(values))):
+        return None
+    return array
+
+
+def _is_four(value: Any) -> bool:
+    """Whether a value is four numbers; true and false are none."""
+    one = _numeric([value])
+    has_bool = isinstance(value, Sequence) and any(isinstance(v, bool) for v in value)
+    return one is not None and one.shape[1:] == (4,) and not has_bool
 
 
 def _numeric(values: Sequence[Any] | np.ndarray) -> np.ndarray | None:

@@ -5,6 +5,7 @@ ids are renumbered in the columns.
 """
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from yolojax.errors import DataError, ResultError
+from yolojax.errors import DataError, ResultError, shown
 from yolojax.eval.columns import (
+    LARGEST_AREA,
     Record,
     RowName,
     check_sides,
@@ -138,7 +140,8 @@ def read_ground_truth(
     left_out = len(annotations) - len(known)
     if left_out and unknown == "refuse":
         row = int(np.argmax((image_index < 0) | (category_index < 0)))
-        guess = guess_ids("image", set(image_keys), (), tuple(image_of)) if image_index[row] < 0 else ""
+        keys, ids = (image_keys, image_of) if image_index[row] < 0 else (category_keys, category_of)
+        guess = guess_ids("image", set(keys), (), tuple(ids))
         raise DataError(
             f"{name(row)} is about image {image_keys[row]!r} and category {category_keys[row]!r}, which are not both "
             f"listed ({left_out} such rows in all){guess}; list them, remove the rows, or have them counted and left "
@@ -150,18 +153,17 @@ def read_ground_truth(
     raw_areas = optional_column(annotations, "area")
     no_area = np.array([area is None for area in raw_areas], bool)
     given = finite_column([0 if area is None else area for area in raw_areas], "'area'", name, DataError)
-    if (given < 0).any():
-        row = int(np.argmax(given < 0))
-        raise DataError(
-            f"{name(row)}: 'area' is {annotations[row]['area']}; correct it, or leave it out for the box's own"
-        )
+    wrong = (given < 0) | (given > LARGEST_AREA)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(f"{name(row)}: 'area' is {given[row]:g}; correct it, or leave it out for the box's own")
     crowd = flag_column(annotations, "iscrowd", name, DataError)
     flagged = flag_column(annotations, "ignore", name, DataError) & ~crowd
     ids = optional_column(annotations, "id")  # may be missing, 0 or repeated
     no_flag = optional_column(annotations, "iscrowd").count(None)
     return GroundTruth(
         image_ids=tuple(image_of),
-        file_names=tuple(str(r.get("file_name", r["id"])) for r in image_of.values()),
+        file_names=tuple(_file_name(r) for r in image_of.values()),
         sizes=np.array([[_side(r, "height"), _side(r, "width")] for r in image_of.values()], np.int64).reshape(-1, 2),
         category_ids=tuple(category_of),
         category_names=category_names,
@@ -322,12 +324,16 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
     ids = id_column(records, "id", lambda row: f"{where}{kind} row {row}", DataError)
     by_id: dict[Any, Record] = {}
     id_of_file: dict[str, Any] = {}
-    for key, record in zip(ids, records, strict=True):
-        file = record.get("file_name") if kind == "image" else None
+    field = "file_name" if kind == "image" else "name"
+    for row, (key, record) in enumerate(zip(ids, records, strict=True)):
+        text = record.get(field)
+        if not isinstance(text, str) and (text is not None or (field == "name" and field in record)):
+            raise DataError(f"{where}{kind} row {row}: '{field}' is {shown(text)}, not a text; correct it")
+        file = text if kind == "image" else None
         if key in by_id and (file is None or by_id[key].get("file_name") != file):
             raise DataError(f"{where}{kind} id {key!r} is listed more than once")
         if isinstance(file, str) and file and id_of_file.setdefault(file, key) != key:
-            raise DataError(f"{where}{file[:80]!r} has the ids {id_of_file[file]!r} and {key!r}; merge the two entries")
+            raise DataError(f"{where}{shown(file)} has the ids {id_of_file[file]!r} and {key!r}; merge the two entries")
         by_id.setdefault(key, record)
     try:
         return {key: by_id[key] for key in sorted(by_id)}
@@ -349,9 +355,19 @@ def _grouping_categories(category_of: Mapping[Any, Record], used: set[Any]) -> s
     }
 
 
+def _file_name(record: Record) -> str:
+    """The name of an image's file; the end of its address, as in LVIS, or its id where the data set gives none."""
+    name, address = record.get("file_name"), record.get("coco_url")
+    if name is None and isinstance(address, str):
+        name = "/".join(address.split("?")[0].split("/")[-2:])
+    return str(record["id"]) if name is None else name
+
+
 def _side(record: Record, key: str) -> int:
     """Height or width of an image, 0 where it is missing or no number; only pictures need it, no metric does."""
     value = record.get(key)
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.0*)?", value.strip(), re.ASCII):  # as some writers have it
+        value = float(value)
     return int(value) if isinstance(value, int | float) and 0 < value < 2**31 and value == int(value) else 0
 
 

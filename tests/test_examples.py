@@ -147,9 +147,9 @@ def test_commands_and_options_on_the_pages_are_known(pages, capsys):
         "--command",
     }
     known |= {"--quick"}  # of the studies; the others are of SLURM and gcloud
-    for command in ("train", "val", "predict", "bench"):
+    for command in ("train", "val", "predict", "bench train", "bench predict"):
         with pytest.raises(SystemExit):
-            parse([command, "--help"])
+            parse([*command.split(), "--help"])
         known |= set(re.findall(r"--[a-z][\w.-]*\w", capsys.readouterr().out))
     for text in pages.values():
         options = re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", text)

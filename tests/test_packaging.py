@@ -1,9 +1,18 @@
 """`eval/` lies at the top level and is `yolojax.eval` to every import, from a checkout too."""
 
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
+
+import pytest
+import yaml
+
+import yolojax
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,8 +34,6 @@ runpy.run_path("setup.py")
 """
     listed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     if "No module named 'setuptools'" in listed.stderr:
-        import pytest
-
         pytest.skip("setuptools is not installed (Python 3.12 and later)")
     assert listed.returncode == 0, listed.stderr
     packages = listed.stdout.split("{")[0].split()
@@ -40,3 +47,64 @@ def test_templates_of_the_report_are_package_data() -> None:
     shipped = {path for pattern in data["yolojax.eval"] for path in (ROOT / "eval").glob(pattern)}
     others = {path for path in (ROOT / "eval").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert others and others <= shipped
+
+
+def test_one_version_everywhere() -> None:
+    """The package, the project, the citation and the newest entry of the changes name the same version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert yolojax.__version__ == project["version"]
+    assert f"\nversion: {yolojax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None and newest[1] == yolojax.__version__
+
+
+def test_files_of_the_repository_front_parse() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    templates = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+    assert templates
+    for path in templates:
+        form = yaml.safe_load(path.read_text())
+        assert {"name", "description", "body"} <= set(form)
+        assert len({field["id"] for field in form["body"]}) == len(form["body"])
+
+
+BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
+
+
+def built(kind: str, source: Path, out: Path) -> set[str]:
+    """The files in a wheel or an sdist that setuptools builds from a tree, without the network."""
+    made = subprocess.run([sys.executable, "-c", BUILD, kind, str(out)], cwd=source, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    path = out / made.stdout.strip().splitlines()[-1]
+    if kind == "build_wheel":
+        with zipfile.ZipFile(path) as wheel:
+            return set(wheel.namelist())
+    with tarfile.open(path) as sdist:
+        sdist.extractall(out, filter="data")
+        return {member.name.partition("/")[2] for member in sdist.getmembers() if member.isfile()}
+
+
+def test_wheel_and_sdist_hold_everything(tmp_path) -> None:
+    """The wheel built from the sdist is the wheel built from the tree: all modules, data files and the licence."""
+    setuptools = pytest.importorskip("setuptools")
+    if int(setuptools.__version__.partition(".")[0]) < 77:
+        pytest.skip("setuptools 77 or later builds yolojax")
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("no checkout")
+    tree, out = tmp_path / "tree", tmp_path / "out"
+    for name in tracked.stdout.split("\0")[:-1]:
+        if not name.startswith(("experiments/", "tests/")) and (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
+    wheel = built("build_wheel", tree, out)
+    modules = {str(path.relative_to(tree)) for path in (tree / "yolojax").rglob("*.py")}
+    modules |= {f"yolojax/{path.relative_to(tree)}" for path in (tree / "eval").rglob("*.py")}
+    data = {"yolojax/py.typed", "yolojax/catalogue.json", "yolojax/eval/templates/report.html"}
+    assert modules | data <= wheel
+    assert {name.partition("/")[0] for name in wheel} == {"yolojax", f"yolojax-{yolojax.__version__}.dist-info"}
+    assert [name for name in wheel if name.endswith("/LICENSE")]
+    sdist = built("build_sdist", tree, out)
+    assert {"pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md", "eval/coco.py"} <= sdist
+    assert built("build_wheel", out / f"yolojax-{yolojax.__version__}", tmp_path / "again") == wheel

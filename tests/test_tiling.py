@@ -2,18 +2,16 @@
 
 from functools import partial
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolojax.detector import Detector, DetectorSpec
+from tests.four_colours import finder, scene
 from yolojax.errors import ConfigError
 from yolojax.inference.predict import Predictor, as_rgb
 from yolojax.inference.tiled import TiledPredictor
 from yolojax.nms import soft_nms_gaussian
-from yolojax.structures import Candidates
 from yolojax.tiling import Tiling, check_tiling, cut_by_seam, join_seams, tile_boxes
 
 sides = st.integers(1, 400)
@@ -93,33 +91,6 @@ def test_seams_are_joined_by_the_rule(seed, n):
     scores = rng.integers(0, 8, n).astype(np.float32) / 8  # with equal ones
     columns = boxes, scores, rng.integers(0, 2, n), rng.integers(0, 3, n), rng.random(n) < 0.4
     assert join_seams(*columns).tolist() == reference(*columns)
-
-
-def finder():
-    """A detector that is right by construction: a box around the pixels of each of four colours."""
-    spec = DetectorSpec("four colours", ("red",), (64, 64), (16,))
-
-    def decode(outputs):
-        colour = jnp.round(outputs[..., 1] * 255)[..., None] == 20.0 * jnp.arange(4)[None, None, None]
-        there = colour & (outputs[..., :1] > 0.6)  # [B, 64, 64, 4]
-        places = jnp.arange(64)[None, :, None]
-
-        def extent(line):
-            return jnp.where(line, places, 64).min(1), jnp.where(line, places + 1, 0).max(1)
-
-        (x1, x2), (y1, y2) = extent(there.any(1)), extent(there.any(2))
-        # The more of an object is seen, the higher its score.
-        scores = jnp.where(there.any((1, 2)), 0.5 + there.sum((1, 2)) / 600, 0.0)
-        return Candidates(jnp.stack([x1, y1, x2, y2], -1).astype(jnp.float32), scores[..., None])
-
-    return Detector(spec, lambda key: {}, lambda variables, images: images, None, None, decode)  # pyright: ignore[reportArgumentType]
-
-
-def scene(height, width, boxes):
-    image = np.full((height, width, 3), 90, np.uint8)
-    for k, (x1, y1, x2, y2) in enumerate(boxes):
-        image[y1:y2, x1:x2] = (230, 20 * k, 30)
-    return image
 
 
 BOXES = [(3, 4, 9, 12), (58, 20, 66, 27), (100, 61, 108, 67), (119, 90, 127, 94)]

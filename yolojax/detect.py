@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-from yolojax.detector import Detector, DetectorSpec, Outputs, Variables, prepare_images
+from yolojax.detector import FILE_CONFIDENCE, Detector, DetectorSpec, Outputs, Variables, prepare_images
 from yolojax.errors import ConfigError
 from yolojax.nms import Suppression
 from yolojax.nms.named import BuiltIn
@@ -93,6 +93,16 @@ def only_classes(candidates: Candidates, wanted: Bool[Array, " C"], *, multi_lab
     return candidates._replace(scores=kept)
 
 
+def check_confidence(spec: DetectorSpec, confidence: float) -> None:
+    """Raises `ConfigError` for a confidence below the one from which an exported file keeps its detections."""
+    least = float(spec.options.get(FILE_CONFIDENCE, 0.0))
+    if confidence < least:
+        raise ConfigError(
+            f"confidence = {confidence:g}: the exported file holds its suppression and gives detections from {least:g} "
+            "on; export it again with a lower confidence, or with raw"
+        )
+
+
 def choose_iou(
     spec: DetectorSpec, suppress: Suppression | BuiltIn | None, iou: float | None, default: float
 ) -> float | None:
@@ -104,6 +114,8 @@ def choose_iou(
     if suppress == "nms":
         return default if iou is None else iou
     if iou is not None:
+        if FILE_CONFIDENCE in spec.options:
+            raise ConfigError(f"iou = {iou:g}: the exported file suppresses by itself; export it again, or with raw")
         who = f"{spec.name} needs no suppression" if suppress == "none" else "another suppression is chosen"
         raise ConfigError(f"iou = {iou:g} is the threshold of greedy suppression (nms), but {who}; leave iou out")
     return None

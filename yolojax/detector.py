@@ -31,6 +31,9 @@ The pytrees may be of any kind and their leaves may have any names. The detector
 ``backbone``, ``neck`` and ``head`` below ``params``, and the running statistics of BatchNorm in ``batch_stats``.
 """
 
+FILE_CONFIDENCE = "file_confidence"
+"""The option of an exported file that suppresses by itself: the least score of its detections (`yolojax.export`)."""
+
 Outputs = Any
 """Any pytree whose prediction maps stay per level, ``[B, h, w, ...]``."""
 

@@ -27,13 +27,15 @@ _LMS_TO_OKLAB = np.array([[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], 
 class Objects(NamedTuple):
     """What is drawn on one image: ``n`` boxes with their class indices, and scores or crowd marks where there are any.
 
-    Crowd regions are drawn dashed. Rows with a non-finite box are not drawn.
+    Crowd regions are drawn dashed. An object with an identity (from 0 on; -1 is none) has a colour of its own and its
+    number in the label. Rows with a non-finite box are not drawn.
     """
 
     boxes: Float[np.ndarray, "n 4"]
     classes: Int[np.ndarray, " n"]
     scores: Float[np.ndarray, " n"] | None = None
     crowd: Bool[np.ndarray, " n"] | None = None
+    identities: Int[np.ndarray, " n"] | None = None
 
 
 _MOST_LABELS = 1000
@@ -86,8 +88,10 @@ def draw_boxes(
     extent = (objects.boxes[:, 2] - objects.boxes[:, 0]) * (objects.boxes[:, 3] - objects.boxes[:, 1])
     # The best last, so that it lies on top; among equals the smaller, which would else be covered.
     order = [int(i) for i in np.lexsort((-extent, scores)) if finite[i]][-_MOST_BOXES:]
+    known = objects.identities if objects.identities is not None else np.full(n, -1)
+    colours = np.where(known >= 0, known, objects.classes)
     for i in order:
-        colour = class_colour(int(objects.classes[i]))
+        colour = class_colour(int(colours[i]))
         dashed = objects.crowd is not None and bool(objects.crowd[i])
         _outline(draw, _pixel_box(objects.boxes[i], h, w), colour, width, dashed)
     size = _font_size(h, w)
@@ -95,9 +99,10 @@ def draw_boxes(
     for number, i in enumerate(reversed(order[-_MOST_LABELS:])):
         index = int(objects.classes[i])
         name = class_names[index] if 0 <= index < len(class_names) else str(index)
+        name = f"{name} #{known[i]}" if known[i] >= 0 else name
         texts = [name] if objects.scores is None else [f"{name} {objects.scores[i]:.2f}", name]
         box = _pixel_box(objects.boxes[i], h, w)
-        taken[number] = _label(draw, texts, box, class_colour(index), size, (h, w), taken[:number])
+        taken[number] = _label(draw, texts, box, class_colour(int(colours[i])), size, (h, w), taken[:number])
     return np.array(picture, np.uint8)
 
 

@@ -11,7 +11,7 @@ import yolojax
 from yolojax.config import ModelConfig, TrainConfig, ValidationConfig
 from yolojax.data import shapes_dataset
 from yolojax.errors import ConfigError
-from yolojax.training.callbacks import TensorBoard
+from yolojax.training.loggers import TensorBoard
 
 OPTIONS = {"widths": (0, 16, 32, 64), "depths": (0, 1, 1, 1), "head_width": 32, "merge": True}
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from yolojax.errors import DataError
 from yolojax.eval.analysis import Analysis
-from yolojax.eval.matching import groups, overlaps
+from yolojax.eval.matching import groups
+from yolojax.eval.pairs import pair_overlaps
 from yolojax.eval.tide import KINDS
 
 Photo = Callable[[Any], UInt8[np.ndarray, "h w 3"] | None]
@@ -30,6 +31,7 @@ class Limits:
     worst: int = 48
     per_kind: int = 14
     boxes: int = 100
+    objects: int = 1000
     side: int = 320
 
 
@@ -42,6 +44,7 @@ class Gallery:
       with_errors: how many images of the data set have an error at the confidence, and with each kind of error.
       total: images of the data set.
       cut: detections of the shown images that are left out, since only the highest scores of each are kept.
+      cut_objects: objects of the shown images that are left out, since only the first of each are kept.
       missing: images shown without their photo.
       unreadable: the error message of the first photo that could not be read.
       limits: that were kept.
@@ -51,6 +54,7 @@ class Gallery:
     with_errors: dict[str, int]
     total: int
     cut: int
+    cut_objects: int
     missing: int
     unreadable: str | None
     limits: Limits
@@ -86,21 +90,22 @@ def build_gallery(analysis: Analysis, photo: Photo | None = None, limits: Limits
     order = sorted(chosen, key=lambda k: (-int(total[k]), k))
     detections, objects = groups(analysis.found.images), groups(analysis.truth.images)
     none = np.empty(0, np.int64)
-    images, cut, missing, unreadable = [], 0, 0, None
+    images, cut, cut_objects, missing, unreadable = [], 0, 0, 0, None
     for k in order:
-        rows = detections.get(k, none)
+        rows, about = detections.get(k, none), objects.get(k, none)
         cut += max(len(rows) - limits.boxes, 0)
+        cut_objects += max(len(about) - limits.objects, 0)
         pixels = None
         try:
             pixels = photo(analysis.truth.image_ids[k]) if photo is not None else None
         except DataError as error:
             unreadable = unreadable or str(error)
         missing += pixels is None
-        image = _image(analysis, k, rows, objects.get(k, none), pixels, limits.side, limits.boxes)
+        image = _image(analysis, k, rows, about[: limits.objects], pixels, limits)
         images.append(image | {"errors": int(total[k])})
     with_errors = {"any": int(np.sum(total > 0))}
     with_errors |= {kind: int(np.sum(counts[:, i] > 0)) for i, kind in enumerate(KINDS)}
-    return Gallery(images, with_errors, len(total), cut, missing, unreadable, limits)
+    return Gallery(images, with_errors, len(total), cut, cut_objects, missing, unreadable, limits)
 
 
 def errors_per_image(analysis: Analysis) -> np.ndarray:
@@ -143,28 +148,29 @@ def _image(
     rows: np.ndarray,
     objects: np.ndarray,
     pixels: UInt8[np.ndarray, "h w 3"] | None,
-    side: int,
-    most: int,
+    limits: Limits,
 ) -> dict[str, Any]:
-    """One image for the page.
+    """One image for the page, with these detections and objects.
 
     ``truth``: ``[x, y, w, h, class, crowd, score of the detection that found it or -1]``; ``found``: ``[x, y, w, h,
     class, score, status, object it is about or -1, IoU with that]``, where status is `FOUND`, `IGNORED` or an index
-    into `KINDS` and objects are positions in ``truth``. Pixels of the original image; at ``most`` so many detections.
+    into `KINDS` and objects are positions in ``truth``. Pixels of the original image.
     """
     truth, found, matches = analysis.truth, analysis.found, analysis.matches
     place = {int(g): i for i, g in enumerate(objects)}
-    every, rows = rows, rows[:most]
-    score_of = {int(matches.object_of[r]): float(found.scores[r]) for r in every if matches.object_of[r] >= 0}
-    table = overlaps(found.boxes[rows], truth.boxes[objects], np.zeros(len(objects), bool))
+    hits = rows[matches.object_of[rows] >= 0]
+    score_of = dict(zip(matches.object_of[hits].tolist(), found.scores[hits].tolist(), strict=True))
+    rows = rows[: limits.boxes]
     about_kinds = ("classification", "localisation", "both", "duplicate")
-    drawn = []
-    for i, r in enumerate(rows.tolist()):
+    drawn: list[list[Any]] = []
+    pointed: list[int] = []
+    for r in rows.tolist():
         status = IGNORED if matches.ignored[r] else FOUND if matches.object_of[r] >= 0 else int(analysis.kinds[r])
         about = int(matches.object_of[r])
         if status >= 0:
             about = int(analysis.points_at[r]) if KINDS[status] in about_kinds and len(objects) else -1
         at = place.get(about, -1)
+        pointed.append(max(about, 0))
         drawn.append(
             [
                 *(round(float(v), 1) for v in found.boxes[r]),
@@ -172,16 +178,20 @@ def _image(
                 round(float(found.scores[r]), 4),
                 status,
                 at,
-                round(float(table[i, at]), 3) if at >= 0 else 0,
             ]
         )
+    if len(objects):
+        iou = pair_overlaps(found.boxes[rows], truth.boxes[pointed], np.zeros(len(rows), bool))
+    else:
+        iou = np.zeros(len(rows))
+    drawn = [[*row, round(value, 3) if row[-1] >= 0 else 0] for row, value in zip(drawn, iou.tolist(), strict=True)]
     height, width = _extent(analysis, k, rows, objects, pixels)
     return {
         "name": truth.file_names[k],
         "id": str(truth.image_ids[k]),
         "width": width,
         "height": height,
-        "thumbnail": None if pixels is None else thumbnail(pixels, side),
+        "thumbnail": None if pixels is None else thumbnail(pixels, limits.side),
         "truth": [
             [
                 *(round(float(v), 1) for v in truth.boxes[g]),

@@ -73,10 +73,10 @@ def test_a_sample_is_balanced_without_repetition_and_by_chance():
     matched = assign(objects, GOLDEN["match_boxes"][None], **RULES["rpn"])
     positives, negatives = int(matched.positive.sum()), int(matched.negative.sum())
     assert positives > 4 and negatives > 12
-    seen = []
+    seen, index = [], np.zeros(0)
     for seed in range(8):
         found = draw(seed, matched, objects, 16, 0.25)
-        index = np.asarray(found.index[0])
+        index = np.asarray(found.rows[0])
         assert found.valid.all() and len(set(index.tolist())) == 16
         assert found.positive[0].tolist() == [True] * 4 + [False] * 12
         assert np.asarray(matched.positive[0])[index[:4]].all() and np.asarray(matched.negative[0])[index[4:]].all()
@@ -86,7 +86,7 @@ def test_a_sample_is_balanced_without_repetition_and_by_chance():
         seen += index[:4].tolist()
     assert len(set(seen)) > 8
     again = draw(7, matched, objects, 16, 0.25)
-    np.testing.assert_array_equal(again.index[0], index)
+    np.testing.assert_array_equal(again.rows[0], index)
 
 
 def test_negatives_fill_up_and_rows_that_are_missing_repeat_the_first():
@@ -95,8 +95,8 @@ def test_negatives_fill_up_and_rows_that_are_missing_repeat_the_first():
     positives, negatives = int(matched.positive.sum()), int(matched.negative.sum())
     whole = draw(0, matched, objects, 500, 0.5)
     assert int(whole.valid.sum()) == positives + negatives and int(whole.positive.sum()) == positives
-    assert set(np.asarray(whole.index[0, positives + negatives :]).tolist()) == {int(whole.index[0, 0])}
-    drawn = np.sort(np.asarray(whole.index[0])[np.asarray(whole.valid[0])])
+    assert set(np.asarray(whole.rows[0, positives + negatives :]).tolist()) == {int(whole.rows[0, 0])}
+    drawn = np.sort(np.asarray(whole.rows[0])[np.asarray(whole.valid[0])])
     np.testing.assert_array_equal(drawn, np.flatnonzero(np.asarray(matched.positive | matched.negative)[0]))
     few = draw(0, matched._replace(positive=jnp.zeros_like(matched.positive)), objects, 8, 0.5)
     assert few.valid.all() and not few.positive.any()
@@ -106,6 +106,6 @@ def test_every_row_is_a_sample_of_all():
     objects = targets(GOLDEN["match_objects"])
     matched = assign(objects, GOLDEN["match_boxes"][None], **RULES["retina"])
     found = every_row(matched, objects)
-    np.testing.assert_array_equal(found.index[0], np.arange(200))
+    np.testing.assert_array_equal(found.rows[0], np.arange(200))
     np.testing.assert_array_equal(found.valid, matched.positive | matched.negative)
     np.testing.assert_array_equal(found.positive, matched.positive)

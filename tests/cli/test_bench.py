@@ -1,6 +1,7 @@
 """``yolojax bench``: the numbers agree with each other and with what is known apart; wrong input costs one line."""
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -78,7 +79,8 @@ def test_what_cannot_be_measured_is_refused_in_one_line(yolojax, arguments, mess
 
 
 def test_bench_predict(yolojax, trained, tmp_path):
-    ended = yolojax("bench", "predict", "--model", trained, "--batch", "2", "--seconds", ".05", "--json", "found.json")
+    settings = ["--runtime", "jax", "--batch", "2", "--seconds", ".05", "--json", "found.json"]
+    ended = yolojax("bench", "predict", "--model", trained, *settings)
     assert ended.code == 0, ended.err
     head, row, *_ = (line.split() for line in ended.out.splitlines())
     parts = ["decode", "preprocess", "network", "postprocess", "program"]
@@ -91,6 +93,21 @@ def test_bench_predict(yolojax, trained, tmp_path):
     # The whole holds its parts: two photos are decoded, fitted to the input and detected on, one after another.
     least = min(found["network_ms"], found["program_ms"]) + found["decode_ms"] + found["preprocess_ms"]
     assert found["latency_ms"] > least and found["images_per_second"] > 0
+
+
+@pytest.mark.slow  # two exports, and programs of prediction for two runtimes: over 10 s of one core
+def test_other_runtimes_run_the_same_detector(yolojax, trained, tmp_path):
+    """All that are installed are measured in turns, and find the same; an exported file is run by them alone."""
+    pytest.importorskip("onnxruntime")
+    settings = ["--batch", "1", "--seconds", ".05", "--json", "found.json"]
+    ended = yolojax("bench", "predict", "--model", trained, "--runtime", "onnxruntime", "jax", *settings)
+    assert ended.code == 0, ended.err
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [row["runtime"] for row in found] == ["onnxruntime", "jax"]
+    assert found[0]["detections"] == found[1]["detections"] and found[0]["network_ms"] > 0
+    assert yolojax("export", "--model", trained, "--format", "onnx", "--out", "x.onnx").code == 0
+    ended = yolojax("bench", "predict", "--model", "x.onnx", "--runtime", "jax")
+    assert ended.code == 2 and "x.onnx is not run by JAX" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -130,7 +147,8 @@ def test_runtimes_are_measured_in_turns():
             n, k = len(outputs), 5
             valid = np.arange(k)[None] < 2
             columns = np.zeros((n, k), np.float32), np.zeros((n, k), np.int32), np.repeat(valid, n, 0)
-            return Detections(np.zeros((n, k, 4), np.float32), *columns, np.zeros(n, int), np.zeros(n, int))
+            arrays: Any = (np.zeros((n, k, 4), np.float32), *columns, np.zeros(n, int), np.zeros(n, int))
+            return Detections(*arrays)
 
         def detect(self, images):
             return self.postprocess(images)

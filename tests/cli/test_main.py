@@ -18,11 +18,25 @@ from yolojax import __version__
 from yolojax.cli import Command, main
 from yolojax.cli.assign import Assign
 from yolojax.cli.bench import BenchPredict, BenchTrain
-from yolojax.cli.data import Check, Tile
+from yolojax.cli.data import Check, Convert, Tile
 from yolojax.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("demo", "train", "val", "predict", "eval", "diagnose", "data", "anchors", "info", "bench")
+COMMANDS = (
+    "demo",
+    "train",
+    "val",
+    "predict",
+    "eval",
+    "diagnose",
+    "data",
+    "anchors",
+    "info",
+    "export",
+    "models",
+    "doctor",
+    "bench",
+)
 NUMBERS = ["--precision", ".8", "--recall", ".7", "--ap50", ".7", "--ap", ".5"]
 
 
@@ -37,7 +51,7 @@ def test_help_names_every_command(yolojax):
 MEMBERS = {(name,): typing.get_args(c)[0] for c, name in zip(typing.get_args(Command), COMMANDS, strict=True)}
 for own in ("data", "bench"):  # they have commands of their own
     del MEMBERS[own,]
-MEMBERS |= {("data", "check"): Check, ("data", "assign"): Assign, ("data", "tile"): Tile}
+MEMBERS |= {("data", "check"): Check, ("data", "assign"): Assign, ("data", "tile"): Tile, ("data", "convert"): Convert}
 MEMBERS |= {("bench", "train"): BenchTrain, ("bench", "predict"): BenchPredict}
 
 
@@ -49,7 +63,7 @@ def test_every_option_of_every_command_is_explained(command, yolojax):
 
     def documented(cls: type) -> None:
         for field in dataclasses.fields(cls):
-            assert f"  {field.name}: " in cls.__doc__, (cls, field.name)  # Python 3.13 strips the indentation
+            assert f"  {field.name}: " in (cls.__doc__ or ""), (cls, field.name)  # Python 3.13 strips the indentation
             if dataclasses.is_dataclass(field.default_factory):
                 documented(field.default_factory)
 
@@ -142,6 +156,7 @@ def start(*arguments: str, **streams: object) -> subprocess.Popen:
 
 def test_a_reader_that_goes_away_is_no_error():
     process = start("diagnose", *NUMBERS, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     with process.stderr:
         assert process.stderr.read() == ""

@@ -40,6 +40,7 @@ def test_a_photo_is_drawn_and_told(trained, folder, yolojax, tmp_path, load_once
     assert {p.name for p in (tmp_path / "predictions").iterdir()} == {"a.png", "predictions.json"}
     (told,) = json.loads((tmp_path / "predictions" / "predictions.json").read_text())
     own = {"size": None, "dtype": "float32", "max_detections": None, "batch_size": 1, "tta": None, "suppress": None}
+    own |= {"runtime": None}
     result = load_once(trained, **own)(folder / "a.png", confidence=0.01)
     assert told == {"image": str(folder / "a.png"), **result.as_dict()}
     drawn = np.asarray(Image.open(tmp_path / "predictions" / "a.png"))
@@ -215,7 +216,7 @@ def test_every_frame_of_a_video(trained, yolojax, tmp_path):
     (entry,) = json.loads((tmp_path / "predictions" / "predictions.json").read_text())
     assert entry["frames_per_second"] == 10 and len(entry["frames"]) == 5
     assert len(list((tmp_path / "predictions" / "labels").glob("film_00000?.txt"))) == 5
-    drawn = list(Video(tmp_path / "predictions" / "film.mp4"))
+    drawn = [frame.image for frame in Video(tmp_path / "predictions" / "film.mp4")]
     assert len(drawn) == 5 and min(drawn[0].shape[:2]) >= 240
     (tmp_path / "film.mp4").write_bytes(b"no film")
     ended = yolojax("predict", "film.mp4", "missing.mp4", "--model", trained, "--json")

@@ -156,7 +156,7 @@ def test_a_run_is_never_overwritten(trained, yolojax):
 def test_without_out_the_next_free_name_is_taken(yolojax, monkeypatch, tmp_path):
     asked = []
 
-    def fit(config, out, *, resume, reporter):
+    def fit(config, out, *, resume, reporter, callbacks=()):
         asked.append(str(out))
         out.mkdir(parents=True)
         raise KeyboardInterrupt
@@ -198,7 +198,7 @@ def test_auto_batch_size_is_an_option():
 def test_resume_takes_the_settings_of_the_run(trained, yolojax, monkeypatch):
     asked = []
 
-    def fit(config, out, *, resume, reporter):
+    def fit(config, out, *, resume, reporter, callbacks=()):
         asked.append((config, out, resume))
         raise KeyboardInterrupt
 

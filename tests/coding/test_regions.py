@@ -19,44 +19,37 @@ FIRST = 13 * 16 * 3
 """Anchors of the first level."""
 
 
-@pytest.fixture(scope="module")
-def pooled():
-    """Values and gradients of all cases in one program."""
+def pool(ratio, aligned):
+    """Values, and gradients of the map and of the boxes."""
     weights = np.cos(np.arange(2 * 15 * 3 * 3 * 3)).astype(np.float32)
     # torchvision's order of axes: box, channel, row, column.
     weights = weights.reshape(2, 15, 3, 3, 3).transpose(0, 1, 3, 4, 2)
 
-    def case(features, boxes, ratio, aligned):
-        def total(features, boxes):
-            out = coding.roi_align(features, boxes, 3, spatial_scale=0.25, sampling_ratio=ratio, aligned=aligned)
-            return jnp.sum(out * weights), out
+    def total(features, boxes):
+        out = coding.roi_align(features, boxes, 3, spatial_scale=0.25, sampling_ratio=ratio, aligned=aligned)
+        return jnp.sum(out * weights), out
 
-        (slope, boxes_slope), out = jax.grad(total, argnums=(0, 1), has_aux=True)(features, boxes)
-        return out, slope, boxes_slope
-
-    @jax.jit
-    def every(maps, boxes):
-        found = {
-            f"{'aligned' if aligned else 'plain'}{ratio}": case(maps[0], boxes, ratio, aligned)
-            for aligned in (False, True)
-            for ratio in (1, 2, 3)
-        }
-        several = coding.pyramid_roi_align(maps, boxes, (0.25, 0.125, 0.0625), 3, canonical_size=56.0)
-        return found, several
-
-    return every(MAPS, BOXES)
+    slopes, out = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))(MAPS[0], BOXES)
+    return out, *slopes
 
 
-@pytest.mark.parametrize("name", ["plain1", "plain2", "plain3", "aligned1", "aligned2", "aligned3"])
-def test_pooling_and_its_gradient_are_torchvisions(pooled, name):
-    out, slope, of_boxes = pooled[0][name]
-    np.testing.assert_allclose(out, GOLDEN[f"pool_{name}"], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(slope, GOLDEN[f"pool_{name}_gradient"], rtol=0, atol=1e-5)
+SEVERAL = pytest.mark.slow
+"""Ratios that differ in little from the one of the detectors; each takes seconds of compilation."""
+
+
+@pytest.mark.parametrize("aligned", [False, True], ids=["plain", "aligned"])
+@pytest.mark.parametrize("ratio", [pytest.param(1, marks=SEVERAL), 2, pytest.param(3, marks=SEVERAL)])
+def test_pooling_and_its_gradient_are_torchvisions(ratio, aligned):
+    out, slope, of_boxes = pool(ratio, aligned)
+    name = f"pool_{'aligned' if aligned else 'plain'}{ratio}"
+    np.testing.assert_allclose(out, GOLDEN[name], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(slope, GOLDEN[f"{name}_gradient"], rtol=0, atol=1e-5)
     assert not np.any(of_boxes)  # torchvision's boxes have no gradient either
 
 
-def test_the_level_of_a_box_is_torchvisions(pooled):
-    np.testing.assert_allclose(pooled[1], GOLDEN["pool_pyramid"], rtol=0, atol=1e-5)
+def test_the_level_of_a_box_is_torchvisions():
+    several = jax.jit(lambda m, b: coding.pyramid_roi_align(m, b, (0.25, 0.125, 0.0625), 3, canonical_size=56.0))
+    np.testing.assert_allclose(several(MAPS, BOXES), GOLDEN["pool_pyramid"], rtol=0, atol=1e-5)
 
 
 def slow_roi_align(image, box, bins, scale, ratio, aligned):

@@ -69,11 +69,11 @@ def test_coco_defaults_are_filled_in_and_ids_start_at_one(tmp_path):
     assert all(a["area"] == 20 and a["iscrowd"] == 0 for a in annotations)
 
 
-def test_coco_degenerate_boxes_are_dropped_everywhere(tmp_path):
+def test_coco_degenerate_boxes_are_dropped_for_training_and_kept_for_the_evaluation(tmp_path):
     flat, outside = {**FULL, "id": 1, "bbox": [3, 3, 0, 4]}, {**FULL, "id": 2, "bbox": [30, 3, 2, 4]}
     data = open_dataset(coco(tmp_path, [flat, FULL, outside]))
     assert [f.where[-12:] for f in data.summary.of("dropped")] == ["annotation 1", "annotation 2"]
-    assert [a["id"] for a in data.to_coco()["annotations"]] == [11] and data.object_count == 1
+    assert [a["id"] for a in data.to_coco()["annotations"]] == [1, 11, 2] and data.object_count == 1
 
 
 def test_coco_ignore_is_difficult(tmp_path):

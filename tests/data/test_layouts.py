@@ -267,6 +267,19 @@ def test_coco_grouping_categories(tmp_path):
         open_dataset(tmp_path)
 
 
+def test_coco_images_of_another_data_set_are_not_taken(tmp_path):
+    """A file that lies alone in its folder may belong to a folder beside it, where that holds all of its images."""
+    picture(tmp_path / "other" / "a.png")
+    path = coco(tmp_path / "mine" / "x.json", "a.png", "b.png")
+    assert open_dataset(path, images_needed=False).records[0].source == tmp_path / "mine" / "a.png"
+    with pytest.raises(DataError, match="image file is missing for each of the 2 images"):
+        open_dataset(path)
+    picture(tmp_path / "other" / "b.png")
+    data = open_dataset(path)
+    assert data.records[0].source == tmp_path / "other" / "a.png"
+    assert notes(data) == [f"its images are taken from {tmp_path / 'other'}, beside the folder of the file"]
+
+
 def test_coco_ids_that_are_texts(tmp_path):
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png")
@@ -283,7 +296,10 @@ def test_coco_ids_that_are_texts(tmp_path):
     assert [r.image_id for r in data.records] == [1, 2] and data.object_count == 2
     assert {a["image_id"] for a in data.to_coco()["annotations"]} == {1, 2}
     assert {a["category_id"] for a in data.to_coco()["annotations"]} == {1}
-    assert sum("numbered in the order of the file" in note for note in notes(data)) == 2
+    assert [note.partition("are numbered ")[2] for note in notes(data) if "are numbered" in note] == [
+        "in the order of the file",
+        "in their order",
+    ]
     edit(path, lambda c: c["annotations"][0].update(image_id=1))
     with pytest.raises(DataError, match=r"image_id is 1, but the ids of that list \(image\) are texts; write both"):
         open_dataset(path)

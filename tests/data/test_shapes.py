@@ -142,5 +142,5 @@ def test_crowded_scenes_by_address():
     for address in ("shapes:?objects=0", "shapes:?objects=101", "shapes:?visible=0", "shapes:?visible=1.5"):
         with pytest.raises(DataError, match="give 1 to 100 objects"):
             open_dataset(address)
-    with pytest.raises(DataError, match="visible: a share"):
+    with pytest.raises(DataError, match=r"\(visible, smallest and largest: shares\)"):
         open_dataset("shapes:?visible=some")

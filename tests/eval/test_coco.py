@@ -9,7 +9,7 @@ import pytest
 
 from yolojax.errors import ConfigError
 from yolojax.eval import coco
-from yolojax.eval.coco import DENSE_CAPS, METRICS, evaluate_coco
+from yolojax.eval.coco import COCO_CAPS, DENSE_CAPS, METRICS, evaluate_coco, read_both
 from yolojax.eval.confidence import best_f1, operating_point
 from yolojax.eval.inputs import read_detections, read_ground_truth
 from yolojax.eval.matching import match_detections
@@ -76,6 +76,72 @@ def test_hotcoco_gives_the_same_numbers(make_case, caps) -> None:
         np.testing.assert_array_equal(slow.curves.precision, fast.curves.precision)
         np.testing.assert_array_equal(slow.curves.scores, fast.curves.scores)
     assert twelve(evaluate_coco(truth, [], backend="hotcoco")) == twelve(evaluate_coco(truth, []))
+
+
+def assert_backends_agree(truth, found, caps=COCO_CAPS) -> None:
+    """Every table of hotcoco equals that of pycocotools, to the last bit."""
+    columns = read_both(truth, found)
+    slow, fast = (coco._tables(*columns, caps, backend) for backend in ("pycocotools", "hotcoco"))
+    for name in ("precision", "recall", "scores"):
+        np.testing.assert_array_equal(getattr(slow, name), getattr(fast, name))
+
+
+@pytest.mark.parametrize(
+    ("truth", "found"),
+    [
+        ("cocoapi/instances_val2014_100.json", "cocoapi/instances_val2014_fakebbox100_results.json"),
+        ("../data/voc100/gts/coco_format_v1/instances_default.json", "../data/voc100/dets/coco_format/coco_dets.json"),
+        ("../data/voc100/gts/coco_format_v2/instances_v2.json", "../data/voc100/dets/coco_format/coco_dets.json"),
+    ],
+)
+@pytest.mark.parametrize("caps", [COCO_CAPS, DENSE_CAPS])
+def test_hotcoco_equals_pycocotools_on_published_results(test_data: Path, truth: str, found: str, caps) -> None:
+    pytest.importorskip("hotcoco", reason="the optional backend (extra fast-eval) is not installed")
+    assert_backends_agree(test_data / "metrics" / truth, test_data / "metrics" / found, caps)
+
+
+ADVERSARIAL = {  # objects and detections of one image of class 1 (or as given), boxes x, y, w, h
+    "sides of 0": ([{"bbox": [10, 10, 0, 20]}, {"bbox": [10, 10, 20, 20]}], [[10, 10, 0, 20], [10, 10, 20, 0]]),
+    "a crowd region of no size": ([{"bbox": [10, 10, 0, 0], "iscrowd": 1}], [[10, 10, 5, 5], [10, 10, 0, 0]]),
+    "all crowd": ([{"bbox": [0, 0, 50, 50], "iscrowd": 1}] * 2, [[0, 0, 50, 50], [10, 10, 5, 5], [40, 40, 30, 30]]),
+    "objects before crowd": (
+        [{"bbox": [0, 0, 40, 40], "iscrowd": 1}, {"bbox": [0, 0, 20, 20]}],
+        [[0, 0, 20, 20], [1, 1, 20, 20], [0, 0, 40, 40]],
+    ),
+    "the same object twice": ([{"bbox": [5, 5, 20, 20]}] * 2, [[5, 5, 20, 20]] * 3),
+    "overlaps exactly at thresholds": (
+        [{"bbox": [0, 0, 20, 1]}, {"bbox": [0, 9, 20, 1]}],
+        [[0, 0, k, 1] for k in range(10, 20)] + [[0, 9, 10, 1]],
+    ),
+    "areas at the bounds of ranges": (
+        [{"bbox": [40 * k, 0, 32, 32], "area": area} for k, area in enumerate((1024, 1024.5, 9216, 0, 1e10, 2e10))],
+        [[40 * k, 0, 32, 32] for k in range(6)] + [[0, 0, 96, 96], [300, 0, 32, 33]],
+    ),
+    "more than the cap": ([{"bbox": [5, 5, 20, 20]}], [[100 + k, 5, 20, 20] for k in range(110)] + [[5, 5, 20, 20]]),
+    "coordinates of 1e9": ([{"bbox": [-1e9, 0, 1e9, 1e9]}], [[-1e9, 0, 1e9, 1e9], [1e9, 1e9, 1, 1]]),
+    "no object": ([], [[5, 5, 20, 20]]),
+    "another class": ([{"bbox": [5, 5, 20, 20], "category_id": 2}], [[5, 5, 20, 20]]),
+}
+
+
+@pytest.mark.parametrize("scores", ["falling", "tied", "odd"])
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_hotcoco_equals_pycocotools_on_adversarial_cases(name: str, scores: str) -> None:
+    pytest.importorskip("hotcoco", reason="the optional backend (extra fast-eval) is not installed")
+    objects, boxes = ADVERSARIAL[name]
+    listed = [{"image_id": image, "category_id": 1, "iscrowd": 0, **one} for image in (1, 2) for one in objects]
+    score = {"falling": lambda k: 1 / (k + 1), "tied": lambda k: 0.5, "odd": lambda k: (-1.0) ** k * 10.0**k % 1e6}
+    found = [
+        {"image_id": image, "category_id": 1, "bbox": box, "score": score[scores](k)}
+        for image in (2, 1, 3)
+        for k, box in enumerate(boxes)
+    ]
+    truth = {
+        "images": [{"id": k} for k in (1, 2, 3)],
+        "categories": [{"id": k, "name": str(k)} for k in (1, 2)],
+        "annotations": [{"id": k, **one} for k, one in enumerate(listed, 1)],
+    }
+    assert_backends_agree(truth, found)
 
 
 def test_another_hotcoco_is_not_used(make_case, monkeypatch) -> None:

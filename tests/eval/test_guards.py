@@ -343,7 +343,8 @@ def test_a_scored_data_set_is_joined_by_name() -> None:
     assert evaluate_coco(one_image(BOX, category=1), scored_data_set()).AP == PERFECT
     truth = one_image(BOX)
     truth["categories"][0]["name"] = 7
-    assert evaluate_coco(truth, scored_data_set(classes=("dog", 7))).AP == PERFECT
+    with pytest.raises(DataError, match="category row 0: 'name' is 7, not a text"):
+        evaluate_coco(truth, scored_data_set(classes=("dog", 7)))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from yolojax.errors import DataError
 from yolojax.eval.analysis import analyse, compare
 from yolojax.eval.coco import METRICS
+from yolojax.eval.matching import overlaps
 from yolojax.eval.report.gallery import FOUND, IGNORED, Limits, build_gallery, errors_per_image
 from yolojax.eval.report.markdown import plain
 from yolojax.eval.report.write import REPORT_FILES, write_report
@@ -118,7 +119,20 @@ def test_gallery_holds_the_worst_and_every_kind(make_case) -> None:
         assert analysis.truth.file_names[int(counts[:, k].argmax())] in names
     assert all(len(g["found"]) <= 3 for g in gallery.images) and gallery.cut > 0
     whole = build_gallery(analysis)
-    assert len(whole.images) == 40 and whole.cut == 0
+    assert len(whole.images) == 40 and whole.cut == 0 and whole.cut_objects == 0
+
+
+def test_images_of_the_gallery_are_bounded_and_overlaps_are_those_of_the_pairs(make_case) -> None:
+    truth, found = make_case(5, images=6, classes=2)
+    analysis = analyse(truth, found, samples=0)
+    whole, few = build_gallery(analysis), build_gallery(analysis, limits=Limits(objects=2))
+    assert all(len(g["truth"]) <= 2 for g in few.images)
+    assert few.cut_objects == sum(max(len(g["truth"]) - 2, 0) for g in whole.images) > 0
+    pointing = [(row, g["truth"][row[7]]) for g in whole.images for row in g["found"] if row[7] >= 0]
+    for row, about in pointing:
+        table = overlaps(np.array([row[:4]], float), np.array([about[:4]], float), np.zeros(1, bool))
+        assert abs(row[8] - table[0, 0]) < 0.02  # boxes of the page are rounded
+    assert pointing
 
 
 def test_errors_at_a_confidence_are_those_of_what_scores_more(make_case) -> None:

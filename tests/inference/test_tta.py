@@ -62,10 +62,18 @@ SIZES = TTA(scales=(0.7, 1.0, 1.4), flip=True)
 """On the input image of 64 x 96: 32 x 64, 64 x 96 and 96 x 128."""
 
 
+ROUNDING = {"xla_cpu_use_fusion_emitters": True}
+"""XLA's newer code rounds the halves of a grey level alike in a program of all views and operation by operation; by the
+older, with which the tests compile, 291 of 36864 pixels of a view differ by one level."""
+
+
 def run(model, images, tta, iou: float | None = IOU, **options):
     detector, variables = model
-    program = jax.jit(lambda v, x: detect_augmented(detector, v, x, LOW, iou, tta=tta, max_detections=K, **options))
-    return jax.device_get(program(variables, images))
+
+    def augmented(variables, images):
+        return detect_augmented(detector, variables, images, LOW, iou, tta=tta, max_detections=K, **options)
+
+    return jax.device_get(jax.jit(augmented, compiler_options=ROUNDING)(variables, images))
 
 
 def own_rows(model, images, tta) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -122,7 +130,11 @@ def assert_rows(found: Detections, row: int, expected: list[tuple[float, int, np
 def test_one_view_is_plain_detection_bit_for_bit(model, images):
     detector, variables = model
     inputs = images[:, :64, :96]
-    plain = jax.jit(lambda v, x: detect(detector, v, x, LOW, IOU, max_detections=K))(variables, inputs)
+
+    def once(variables, images):
+        return detect(detector, variables, images, LOW, IOU, max_detections=K)
+
+    plain = jax.jit(once, compiler_options=ROUNDING)(variables, inputs)
     for a, b in zip(run(model, inputs, TTA(scales=(1.0,), flip=False)), plain, strict=True):
         np.testing.assert_array_equal(a, b)
 

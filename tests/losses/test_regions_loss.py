@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from yolojax.assign import Sample
-from yolojax.losses import faster_rcnn_loss, focal_loss, retinanet_loss, smooth_l1_loss
+from yolojax.losses import faster_rcnn_loss, focal_loss, generalized_box_iou_loss, retinanet_loss, smooth_l1_loss
 from yolojax.structures import Hyper, Targets
 
 CLASSES = 3
@@ -86,8 +86,8 @@ def test_retinanet_is_its_equations(how):
     )
     targets = targets._replace(crowd=jnp.zeros((2, 2), bool))
     logits, deltas = (rng.normal(0, 1, (2, 30, n)).astype(np.float32) for n in (CLASSES, 4))
-    options = {"box_loss": None} if how == "absolute" else {}
-    terms = jax.jit(lambda a, b, c, t: retinanet_loss(a, b, c, t, Hyper(lambda_coord=1.0), **options))(
+    box_loss = None if how == "absolute" else generalized_box_iou_loss
+    terms = jax.jit(lambda a, b, c, t: retinanet_loss(a, b, c, t, Hyper(lambda_coord=1.0), box_loss=box_loss))(
         logits, deltas, anchors, targets
     )
 

@@ -8,8 +8,9 @@ import pytest
 from tests.training.own_detectors import tuple_detector
 from tests.training.test_own_detector import CONFIG, DATA
 from yolojax.errors import ConfigError
-from yolojax.training.callbacks import EvaluationReport, Pictures, TensorBoard, reads_state
+from yolojax.training.callbacks import EvaluationReport, Pictures, reads_state
 from yolojax.training.fit import fit
+from yolojax.training.loggers import TensorBoard
 
 
 def scalars(folder):

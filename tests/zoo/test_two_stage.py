@@ -135,6 +135,7 @@ def small():
     return detector, detector.init(jax.random.key(0))
 
 
+@pytest.mark.slow  # training and inference of both stages in one program: a minute and a half of compilation
 def test_contract_of_the_record(small):
     """Fixed shapes; an image does not depend on its batch; the order of the objects does not matter."""
     detector, variables = small
@@ -180,6 +181,7 @@ def test_contract_of_the_record(small):
     assert terms.counts["positives"].min() >= 2  # the objects themselves are proposals
 
 
+@pytest.mark.slow  # half a minute of compilation
 def test_frozen_normalisation_stays(small):
     detector = zoo.build("fasterrcnn", NAMES, (64, 64), frozen_norm=True, **SMALL["fasterrcnn"])
     variables = small[1]
@@ -344,11 +346,13 @@ def test_outputs_and_losses_are_torchvisions(network):
 
     detections = detections_of(variables, pixels)
     for i in range(2):
-        expected, count = golden[f"{network}_scores{i}"], int(detections.valid[i].sum())
-        assert count == len(expected)
-        np.testing.assert_allclose(detections.scores[i, :count], expected, atol=1e-4)
-        np.testing.assert_allclose(detections.boxes[i, :count], golden[f"{network}_boxes{i}"], atol=0.02)
-        np.testing.assert_array_equal(detections.classes[i, :count] + 1, golden[f"{network}_labels{i}"])
+        # torchvision's RetinaNet also reports class 0, which nobody is of.
+        labels = golden[f"{network}_labels{i}"]
+        real, count = labels > 0, int((labels > 0).sum())
+        assert int(detections.valid[i].sum()) == (count if name == "fasterrcnn" else limits.max_detections)
+        np.testing.assert_allclose(detections.scores[i, :count], golden[f"{network}_scores{i}"][real], atol=1e-4)
+        np.testing.assert_allclose(detections.boxes[i, :count], golden[f"{network}_boxes{i}"][real], atol=0.02)
+        np.testing.assert_array_equal(detections.classes[i, :count] + 1, labels[real])
 
 
 @pytest.mark.slow  # the whole network at 800 x 1088 pixels
@@ -360,6 +364,7 @@ def test_the_published_network_computes_the_same(test_data, tmp_path):
     """torchvision 0.29 with random weights; proposals as sets, since rounding exchanges some of equal rank."""
     refs = test_data / "refs"
     spec = importlib.util.spec_from_file_location("make_weights", refs / "scripts" / "make_weights.py")
+    assert spec is not None and spec.loader is not None
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)
     folder = tmp_path / "reference"
@@ -382,8 +387,9 @@ def test_the_published_network_computes_the_same(test_data, tmp_path):
     distance = np.abs(np.asarray(out.proposals.boxes[0])[:, None] - peer["proposals1"][None]).max(-1)
     same = distance.min(0) < 0.01
     assert same.mean() > 0.85 and bool(out.proposals.valid.all())
+    same = distance.min(0) < 3e-4  # logits move by about one for each pixel that a box is off
+    assert same.sum() > 5
     rows = distance.argmin(0)[same]
     cls, box = np.asarray(out.class_logits[0])[rows], np.asarray(out.box_deltas[0])[rows].reshape(len(rows), -1)
-    # A box that is off by .01 pixel is pooled elsewhere; the median has the same boxes to rounding.
     assert np.median(np.abs(cls - peer["class_logits1"][same]).max(-1)) < 1e-3
     assert np.median(np.abs(box - peer["box_regression1"][same]).max(-1)) < 1e-3

@@ -58,14 +58,14 @@ class Sample(NamedTuple):
     """A fixed number of boxes of each image that carry the loss, and what they learn.
 
     Attributes:
-      index: of each drawn box.
+      rows: of the drawn boxes among all.
       positive: whether the box learns an object.
       valid: which of the rows exist; the others repeat the first row.
       boxes: of the object that a positive learns, xyxy in input pixels; arbitrary for others.
       classes: of that object; 0 for others.
     """
 
-    index: Int[Array, "B S"]
+    rows: Int[Array, "B S"]
     positive: Bool[Array, "B S"]
     valid: Bool[Array, "B S"]
     boxes: Float[Array, "B S 4"]

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import io
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -30,6 +33,10 @@ from yolojax.data.input_images import make_input_image
 from yolojax.detect import choose_iou, network_outputs, postprocess_outputs
 from yolojax.detector import Detector, Outputs, Variables
 from yolojax.errors import ConfigError
+from yolojax.export import ExportSettings, load_exported, to_onnx
+from yolojax.export.onnx_running import choose_runtime
+from yolojax.export.running import RUNTIMES
+from yolojax.export.running import Runtime as RuntimeName
 from yolojax.geometry import Placement, Preprocess, batch_to_original
 from yolojax.inference.loading import load_detector
 from yolojax.inference.pipeline import batches_ahead
@@ -73,15 +80,25 @@ class Runtime(Protocol):
 
 
 class JaxRuntime:
-    """A detector run by JAX, as `yolojax.inference.predict.Predictor` runs it, with the detector's own thresholds."""
+    """A detector run by JAX, as `yolojax.inference.predict.Predictor` runs it, with the detector's own thresholds.
 
-    name = "jax"
+    The record of an exported file (`yolojax.export.load_exported`) is run by what the file was loaded with; ``name``
+    and ``version`` then say so.
+    """
 
-    def __init__(self, detector: Detector, variables: Variables, batch_size: int) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        variables: Variables,
+        batch_size: int,
+        *,
+        name: str = "jax",
+        version: str = jax.__version__,
+    ) -> None:
         spec = detector.spec
         own = spec.postprocess.prediction
         iou = choose_iou(spec, None, None, own.iou)
-        self.version, self.device = jax.__version__, jax.devices()[0].device_kind
+        self.name, self.version, self.device = name, version, jax.devices()[0].device_kind
         self.input_size, self.preprocess, self.batch_size = spec.input_size, spec.preprocess, batch_size
         self._thresholds = jnp.float32(own.confidence), None if iou is None else jnp.float32(iou)
         self._variables = jax.jit(detector.fold)(variables)
@@ -123,20 +140,64 @@ class JaxRuntime:
 
 
 def open_jax(model: Sequence[str], size: int | None, batch_sizes: Sequence[int]) -> list[Runtime]:
-    """The model run by JAX, once for each batch size; raises as `yolojax.inference.loading.load_detector` does."""
+    """The model run by JAX, once for each batch size.
+
+    Raises as `yolojax.inference.loading.load_detector` does, and `ConfigError` for an ``.onnx``.
+    """
+    if _is_onnx(model):
+        raise ConfigError(f"{model[0]} is not run by JAX; leave --runtime jax out")
+    detector, variables = _load(model, size)
+    return [JaxRuntime(detector, variables, batch_size) for batch_size in batch_sizes]
+
+
+def open_exported(
+    model: Sequence[str], size: int | None, batch_sizes: Sequence[int], *, runtime: RuntimeName
+) -> list[Runtime]:
+    """The model run by another runtime, once for each batch size.
+
+    An ``.onnx`` is run as it is. Any other model is exported without suppression, which is then JAX's.
+
+    Raises:
+      ConfigError: the runtime or the package ``onnx`` is missing, or the model cannot be exported.
+      CheckpointError: as `yolojax.inference.loading.load_detector` does.
+    """
+    choose_runtime(runtime)
+    if _is_onnx(model):
+        records = [load_detector(list(model), size=size, runtime=runtime)] * len(batch_sizes)
+    elif any(file.endswith(".stablehlo") for file in model):
+        raise ConfigError(f"{model[0]} is run by JAX; leave --runtime {runtime} out")
+    else:
+        detector, variables = _load(model, size)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            records = []
+            for batch_size in batch_sizes:
+                path = Path(folder) / f"{batch_size}.onnx"
+                path.write_bytes(to_onnx(detector, variables, ExportSettings(batch=batch_size, raw=True)))
+                records.append(load_exported(path, runtime=runtime))
+    named = {"name": runtime, "version": version(runtime)}
+    return [JaxRuntime(*record, batch_size, **named) for record, batch_size in zip(records, batch_sizes, strict=True)]
+
+
+def _is_onnx(model: Sequence[str]) -> bool:
+    return any(file.endswith(".onnx") for file in model)
+
+
+def _load(model: Sequence[str], size: int | None) -> tuple[Detector, Variables]:
+    """A detector from files, or an architecture with random parameters."""
     if len(model) == 1 and model[0] in zoo.ARCHITECTURES:
         side = DEFAULT_SIZE if size is None else size
         detector = zoo.build(model[0], zoo.COCO_CLASSES, (side, side))
-        variables = detector.init(jax.random.key(0))
-    else:
-        detector, variables = load_detector(list(model), size=size)
-    return [JaxRuntime(detector, variables, batch_size) for batch_size in batch_sizes]
+        return detector, detector.init(jax.random.key(0))
+    return load_detector(list(model), size=size)
 
 
 Opener = Callable[[Sequence[str], int | None, Sequence[int]], list[Runtime]]
 """``(model, size, batch_sizes)`` to a runtime for each batch size; the arguments are those of `open_runtimes`."""
 
-OPENERS: dict[str, Opener] = {"jax": open_jax}
+OPENERS: dict[str, Opener] = {
+    "jax": open_jax,
+    **{runtime: partial(open_exported, runtime=runtime) for runtime in RUNTIMES},
+}
 """What can run a detector, by name. An entry raises `ConfigError` when it is not installed or cannot run the model."""
 
 DEFAULT_SIZE = 640

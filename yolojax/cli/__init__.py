@@ -21,8 +21,11 @@ from yolojax.cli.anchors import Anchors
 from yolojax.cli.bench import Bench
 from yolojax.cli.data import Data
 from yolojax.cli.diagnose import Diagnose
+from yolojax.cli.doctor import Doctor
 from yolojax.cli.evaluate import Eval, Val
+from yolojax.cli.export import Export
 from yolojax.cli.info import Info
+from yolojax.cli.models import Models
 from yolojax.cli.predict import Predict
 from yolojax.cli.provenance import remember
 from yolojax.cli.train import Demo, Train
@@ -43,6 +46,9 @@ Command = Union[  # noqa: UP007 (its members are annotations)
     Annotated[Data, subcommand("data")],
     Annotated[Anchors, subcommand("anchors")],
     Annotated[Info, subcommand("info")],
+    Annotated[Export, subcommand("export")],
+    Annotated[Models, subcommand("models")],
+    Annotated[Doctor, subcommand("doctor")],
     Annotated[Bench, subcommand("bench")],
 ]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from tyro.conf import Positional, arg, subcommand
 
+from yolojax.cli.model import choose_model
 from yolojax.cli.train import option_values
 from yolojax.config import DataConfig, ModelConfig, TrainConfig, check
 from yolojax.errors import ConfigError
@@ -33,7 +34,7 @@ class BenchTrain:
 
     Attributes:
       data: a data set to feed from, as train takes it; generated images unless given.
-      model: the kind of detector.
+      model: an architecture, such as yolov8s, or a run or weight file, whose architecture is taken.
       option: further settings of the kind of detector, as NAME=VALUE.
       size: side of the square images as the detector sees them, in pixels; a multiple of 32.
       batch: images per step, over all devices.
@@ -45,7 +46,7 @@ class BenchTrain:
     """
 
     data: Annotated[Positional[str | None], arg(metavar="[DATA]", help_behavior_hint="")] = None
-    model: str = "compact"
+    model: Annotated[str, arg(metavar="NAME|RUN|FILE")] = "compact"
     option: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
     size: int = 320
     batch: Annotated[int, arg(aliases=["--batch-size"])] = 16
@@ -77,12 +78,11 @@ class BenchTrain:
 
     def config(self) -> TrainConfig:
         """Returns the training run that is measured; raises `ConfigError` on an option that is no NAME=VALUE."""
+        model = choose_model(self.model, option_values("option", self.option))
         path = self.data or f"shapes:?count={max(64, 2 * self.batch)}&size={self.size}"
         return TrainConfig(
             data=DataConfig(path=path),
-            model=ModelConfig(
-                name=self.model, size=self.size, rectangular=False, options=option_values("option", self.option)
-            ),
+            model=ModelConfig(name=model.name, size=self.size, rectangular=False, options=model.options),
             batch_size=self.batch,
             compute=self.dtype,
         )

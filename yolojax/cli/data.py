@@ -119,14 +119,62 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """Write a data set in another layout: COCO, YOLO or Pascal VOC. What the layout cannot hold is named.
+
+    Attributes:
+      path: a data set, as train takes it.
+      out: folder for the new data set.
+      to: the layout.
+      split: the parts to write.
+      images: the folder of the images, where they do not lie at their format's usual place.
+      png: write all images as PNG, instead of copying files of usual formats as they are.
+      skip_bad: leave out images that cannot be used, and name them, instead of stopping at the first.
+    """
+
+    path: Annotated[Positional[str], arg(metavar="DATA")]
+    out: Annotated[Path, arg(metavar="FOLDER")]
+    to: Literal["coco", "yolo", "voc"]
+    split: Annotated[tuple[str, ...], arg(metavar="[NAME ...]", help_behavior_hint="(default: all of them)")] = ()
+    images: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
+    png: bool = False
+    skip_bad: bool = False
+
+    def run(self) -> int:
+        """Write; prints how much was written, and what the layout could not hold."""
+        out = choose_folder(self.out, self.out)
+
+        from yolojax.cli.progress import make_reporter
+        from yolojax.data import list_splits, lost_in, open_dataset, write_coco, write_voc, write_yolo
+
+        splits = self.split or list_splits(self.path) or (None,)
+        parts = {
+            split or "train": open_dataset(self.path, split, images=self.images, skip_bad=self.skip_bad)
+            for split in splits
+        }
+        write = {"coco": write_coco, "yolo": write_yolo, "voc": write_voc}[self.to]
+        with make_reporter().task("writing images", sum(len(part) for part in parts.values())) as advance:
+            write(parts, out, progress=advance, copy=not self.png)
+        for split, part in parts.items():
+            print(f"{split}: {len(part)} images with {part.object_count} objects")
+            for finding in part.summary.of("skipped"):
+                print(f"  left out: {finding.where}: {finding.detail}")
+            for sentence in lost_in(part, self.to):
+                print(f"  not kept: {sentence}")
+        print(f"{out}: a data set in the layout {self.to.upper()}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Data:
-    """Look at a data set: what is in it, what is wrong with it, what a detector learns where; cut it into tiles."""
+    """Look at a data set: what is in it, what is wrong with it, what a detector learns where; tile it, convert it."""
 
     action: Annotated[
         Union[  # noqa: UP007 (its members are annotations)
             Annotated[Check, subcommand("check", prefix_name=False)],
             Annotated[Assign, subcommand("assign", prefix_name=False)],
             Annotated[Tile, subcommand("tile", prefix_name=False)],
+            Annotated[Convert, subcommand("convert", prefix_name=False)],
         ],
         arg(name=""),
     ]

@@ -33,7 +33,8 @@ class Val:
     Attributes:
       model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
         weights, the .cfg and .weights of a Darknet (with its .names, so that classes have names), or the .pt of a
-        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, Faster R-CNN or RetinaNet (.pth, .safetensors).
+        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, Faster R-CNN or RetinaNet (.pth, .safetensors),
+        or an exported .onnx or .stablehlo.
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
       images: the folder of the images, where they do not lie at their format's usual place.
@@ -42,6 +43,7 @@ class Val:
       tiling: Tiles of large photos.
       tta: Test-time augmentation.
       dtype: floating-point type in which the network computes; bfloat16 is faster on accelerators and less exact.
+      runtime: what runs an .onnx; the first that is installed unless given.
     """
 
     model: Annotated[tuple[Path, ...], arg(metavar="RUN|FILE ...")]
@@ -59,6 +61,9 @@ class Val:
     tiling: OmitArgPrefixes[TilingOptions] = field(default_factory=TilingOptions)
     tta: OmitArgPrefixes[TTAOptions] = field(default_factory=TTAOptions)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    runtime: Annotated[
+        Literal["onnxruntime", "openvino"] | None, arg(help_behavior_hint="(default: what is installed)")
+    ] = None
 
     def run(self) -> int:
         """Measure; prints the table and writes both files."""
@@ -67,6 +72,7 @@ class Val:
         from yolojax.cli.progress import make_reporter
         from yolojax.compilation_cache import keep_programs
         from yolojax.data import open_dataset, validation_split
+        from yolojax.detector import FILE_CONFIDENCE, Postprocess
         from yolojax.eval.files import write_json
         from yolojax.eval.table import format_result
         from yolojax.inference.evaluate import evaluate
@@ -78,7 +84,11 @@ class Val:
         tta, tiling = self.tta.settings(), self.tiling.settings()
         keep_programs()
         prepare_processor(self.validation.batch_size)
-        model, reporter = load_detector(*self.model, dtype=self.dtype), make_reporter()
+        model = load_detector(*self.model, dtype=self.dtype, runtime=self.runtime)
+        reporter = make_reporter()
+        least = model[0].spec.options.get(FILE_CONFIDENCE)
+        if least is not None and least > Postprocess().validation.confidence:
+            reporter.say(f"{self.model[0]} gives detections from the score {least:g} on; AP counts no others")
         if self.data is None:
             data = self._own_validation_images()
         else:
@@ -88,7 +98,7 @@ class Val:
             data = open_dataset(self.data, split, class_names=model[0].spec.class_names, images=self.images)
         found = evaluate(model, data, validation=self.validation, reporter=reporter, tta=tta, tiling=tiling)
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "detections.json", _with_file_names(found.detections, data))
+        write_json(out / "detections.json", with_own_ids(found.detections, data))
         write_evaluation_report(
             out,
             found,
@@ -231,11 +241,14 @@ class Eval:
         dataset = None
         if not is_json:
             dataset = open_dataset(self.truth, self.split, images=self.images, images_needed=False)
+        reporter = make_reporter()
         truth: Any = self.truth
         if dataset is not None:
             truth = _coco_file(Path(self.truth), dataset) or dataset.to_coco()
             if dataset.format in ("voc", "yolo"):  # they have no ids of their own
                 result_format = replace(result_format, image_ids="names")
+                if dataset.summary.findings:
+                    reporter.say(dataset.summary.text(limit=3))
         options: dict[str, Any] = {
             "confidence": self.confidence,
             "caps": DENSE_CAPS if self.dense else COCO_CAPS,
@@ -246,7 +259,6 @@ class Eval:
             "result_format": result_format,
             "backend": self.backend,
         }
-        reporter = make_reporter()
         options["reporter"] = reporter
         if out is None and self.compare is None:
             print(format_result(evaluate_coco(truth, self.detections, **options)))
@@ -312,7 +324,7 @@ class Eval:
 def _coco_file(place: Path, dataset: Dataset) -> Path | None:
     """The COCO file that a data set in a folder was read from, so that folder and file give the same numbers.
 
-    The data set itself leaves out objects without area and outside their image; COCO's numbers count them as missed.
+    The file is the authority; it is read by the same rules.
     """
     from yolojax.data.coco import find_coco, find_other_coco
 
@@ -322,8 +334,19 @@ def _coco_file(place: Path, dataset: Dataset) -> Path | None:
     return next(iter(found.values())) if len(found) == 1 else found.get(dataset.split or "")
 
 
-def _with_file_names(rows: list[dict[str, Any]], data: Dataset) -> list[dict[str, Any]]:
-    """A result list whose rows carry their file's name, where the data set has no ids of its own."""
+def with_own_ids(rows: list[dict[str, Any]], data: Dataset) -> list[dict[str, Any]]:
+    """A result list with the ids of the file where they are texts; with file names where there are no ids at all."""
+    if data.coco is not None:
+        image_of = {k: entry["id"] for k, entry in data.coco.images.items()}
+        category_of = data.coco.category_keys
+        return [
+            {
+                **row,
+                "image_id": image_of.get(row["image_id"], row["image_id"]),
+                "category_id": category_of.get(row["category_id"], row["category_id"]),
+            }
+            for row in rows
+        ]
     if data.format not in ("voc", "yolo"):
         return rows
     name_of = {record.image_id: record.file_name for record in data.records}

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from PIL import Image
@@ -59,8 +60,11 @@ class Files:
         self._add_parts(Path(name).stem, result)
 
     @contextmanager
-    def video(self, video: Source, frames_per_second: float) -> Iterator[Callable[[Result, int], None]]:
-        """A function that takes the detections on each frame, with the frame's number from 0 on."""
+    def film(self, video: Source, frames_per_second: float) -> Iterator[Callable[[Result, int], None]]:
+        """A function that takes the detections on each frame, with the frame's number from 0 on.
+
+        The drawn film is whole at the end of the ``with`` block, also after an exception in it.
+        """
         stem = Path(self.names[video]).stem
         if self.folder is None:
             yield lambda result, number: None
@@ -88,26 +92,69 @@ class Files:
                 Image.fromarray(pixels).save(of_class / f"{stem}_{number}.{suffix}", quality=QUALITY)
 
 
-@contextmanager
-def entry_list(folder: Path | None, *, printed: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that appends an entry to a JSON list: to ``predictions.json`` in the folder, standard output, or both.
+class EntryList:
+    """A JSON list that is written as it grows; no entry of it is kept in memory. The text is that of `json.dumps`."""
 
-    No entry is kept in memory. The file is there once the ``with`` block has ended without an exception.
-    """
-    with open_whole(folder / SUMMARY) if folder is not None else nullcontext() as file:
-        outputs = [*([file] if file is not None else []), *([sys.stdout] if printed else [])]
+    def __init__(self, outputs: list[Callable[[str], object]]) -> None:
+        """Takes the functions that each piece of text is given to."""
+        self._outputs = outputs
+        self.is_empty = True
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Writes an entry."""
+        self._begin(_inner(entry, 1))
+
+    @contextmanager
+    def film(self, head: dict[str, Any]) -> Iterator[tuple[Callable[[dict[str, Any]], None], dict[str, Any]]]:
+        """An entry that ends in a list ``frames``, written frame by frame.
+
+        Gives a function that writes a frame, and a dictionary: what it holds at the end of the ``with`` block stands
+        behind the frames. The entry is whole also after an exception in the block.
+        """
+        self._begin(_inner(head, 1).removesuffix("\n }") + ',\n  "frames": [')
         first = True
 
-        def append(entry: dict[str, Any]) -> None:
+        def append(frame: dict[str, Any]) -> None:
             nonlocal first
-            text = json.dumps([entry], indent=1, allow_nan=False).removeprefix("[").removesuffix("\n]")
-            for output in outputs:
-                output.write(f"{'[' if first else ','}{text}")
+            self._write(f"{'' if first else ','}{_inner(frame, 3)}")
             first = False
 
-        yield append
-        for output in outputs:
-            output.write("[]\n" if first else "\n]\n")
+        tail: dict[str, Any] = {}
+        try:
+            yield append, tail
+        finally:
+            rest = _inner(tail, 1).removeprefix("\n {").removesuffix("\n }") if tail else ""
+            self._write(f"{']' if first else f'{chr(10)}  ]'}{',' if rest else ''}{rest}\n }}")
+
+    def end(self) -> None:
+        """Closes the list."""
+        self._write("[]\n" if self.is_empty else "\n]\n")
+
+    def _begin(self, text: str) -> None:
+        self._write(f"{'[' if self.is_empty else ','}{text}")
+        self.is_empty = False
+
+    def _write(self, text: str) -> None:
+        for output in self._outputs:
+            output(text)
+
+
+def _inner(entry: dict[str, Any], depth: int) -> str:
+    """A dictionary as `json.dumps` with an indent of 1 writes it at this depth, from its line break on."""
+    # A line break in JSON is never part of a string.
+    return indent(f"\n{json.dumps(entry, indent=1, allow_nan=False)}", " " * depth)
+
+
+@contextmanager
+def entry_list(folder: Path | None, *, printed: bool) -> Iterator[EntryList]:
+    """A JSON list that goes to ``predictions.json`` in the folder, standard output, or both.
+
+    The file is there once the ``with`` block has ended without an exception.
+    """
+    with open_whole(folder / SUMMARY) if folder is not None else nullcontext() as file:
+        entries = EntryList([output.write for output in (file, sys.stdout if printed else None) if output is not None])
+        yield entries
+        entries.end()
 
 
 def file_names(sources: list[Source]) -> dict[Source, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from yolojax.cli.folders import choose_folder
+from yolojax.cli.model import choose_model
 from yolojax.config import (
     AugmentConfig,
     DataConfig,
@@ -47,7 +49,8 @@ class Train:
         room.
       cache_folder: for a cache on disk.
       fraction: share of the training images to use, for quick trials.
-      model: the kind of detector.
+      model: the kind of detector: an architecture (yolojax models lists them), with its scale or not, such as yolov8s;
+        or a run or weight file, whose architecture is taken, and from whose weights training starts.
       size: longest side of the images as the detector sees them, in pixels; a multiple of 32. Larger finds smaller
         objects and takes longer.
       multi_scale: train at that many sizes around --size, 3 to 5, each compiled once.
@@ -74,6 +77,7 @@ class Train:
       select_by: the number of the report that says what is best, e.g. AP50, recall or F1.
       patience: epochs without a better measurement after which training stops; 0 never stops early.
       validate_raw: also measure the parameters themselves, beside their running average; best_raw/ holds the best.
+      log: also log to these: tensorboard (into the run directory), wandb, mlflow; each needs the extra of its name.
       distributed: join the other processes of a job, as the scheduler (SLURM, Kubernetes, a TPU pod) names them.
       augment: Random changes of the training images.
       optimiser: How the parameters move.
@@ -104,8 +108,10 @@ class Train:
     cache_folder: Annotated[
         str | None, arg(metavar="FOLDER", help_behavior_hint="(default: yolojax in the user's cache folder)")
     ] = None
-    model: str = _DEFAULT.model.name
-    size: int = _DEFAULT.model.size
+    model: Annotated[str, arg(metavar="NAME|RUN|FILE")] = _DEFAULT.model.name
+    size: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint=f"(default: {_DEFAULT.model.size}, or that of a run or file)")
+    ] = None
     multi_scale: int = _DEFAULT.model.multi_scale
     multi_scale_range: float = _DEFAULT.model.multi_scale_range
     square: bool = not _DEFAULT.model.rectangular
@@ -115,7 +121,9 @@ class Train:
     ] = ()
     final_hyper: Annotated[tuple[str, ...], arg(metavar="[NAME=VALUE ...]", help_behavior_hint="")] = ()
     final_share: float = _DEFAULT.final_share
-    init: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="(default: random parameters)")] = None
+    init: Annotated[
+        str | None, arg(metavar="PATH", help_behavior_hint="(default: that of --model, else random parameters)")
+    ] = None
     freeze: Annotated[tuple[str, ...], arg(metavar="[PART ...]", help_behavior_hint="")] = ()
     epochs: int = _DEFAULT.epochs
     minutes: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: as long as it takes)")] = None
@@ -129,13 +137,22 @@ class Train:
     select_by: str = _DEFAULT.select_by
     patience: int = _DEFAULT.patience
     validate_raw: bool = _DEFAULT.validate_raw
+    log: Annotated[
+        tuple[Literal["tensorboard", "wandb", "mlflow"], ...], arg(metavar="[NAME ...]", help_behavior_hint="")
+    ] = ()
     distributed: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def config(self) -> TrainConfig:
-        """Returns the settings as `fit` takes them; raises `ConfigError` on a text that is no NAME=VALUE."""
+        """Returns the settings as `fit` takes them.
+
+        Raises:
+          ConfigError: a text that is no NAME=VALUE, or a model that is not there.
+          CheckpointError: a run or weight file given as the model that cannot be read.
+        """
+        model = choose_model(self.model, option_values("option", self.option))
         return TrainConfig(
             data=DataConfig(
                 path=self.data or _DEFAULT.data.path,
@@ -151,13 +168,14 @@ class Train:
                 cache_folder=self.cache_folder,
             ),
             model=ModelConfig(
-                name=self.model,
-                size=self.size,
+                name=model.name,
+                size=next(size for size in (self.size, model.size, _DEFAULT.model.size) if size is not None),
                 rectangular=not self.square,
                 multi_scale=self.multi_scale,
                 multi_scale_range=self.multi_scale_range,
-                options=option_values("option", self.option),
+                options=model.options,
             ),
+            init=model.weights if self.init is None else self.init,
             hyper=_numbers("hyper", self.hyper),
             final_hyper=_numbers("final-hyper", self.final_hyper),
             **{
@@ -165,7 +183,7 @@ class Train:
                 for name in (
                     *("augment", "optimiser", "validation", "epochs", "batch_size", "seed", "compute"),
                     *("minutes", "accumulate", "validate_every", "checkpoint_every", "select", "select_by", "patience"),
-                    *("validate_raw", "init", "final_share"),
+                    *("validate_raw", "final_share"),
                 )
             },
             freeze=tuple(part.rstrip("/") for part in self.freeze),
@@ -174,20 +192,22 @@ class Train:
     def run(self) -> int:
         """Trains, then prints the final measurement and where the run is."""
         if self.resume is not None:
-            return _fit(self._resumed(self.resume), self.resume, resume=True, distributed=self.distributed)
+            config = self._resumed(self.resume)
+            return _fit(config, self.resume, resume=True, distributed=self.distributed, log=self.log)
         if self.data is None:
             raise ConfigError("which data? give a data set, as in: yolojax train path/to/data (or try: yolojax demo)")
         from yolojax.sharding.processes import in_a_job
 
         if self.out is None and in_a_job(self.distributed):
             raise ConfigError("several processes write one run: give them the same --out")
-        return _fit(self.config(), choose_folder(self.out, Path("runs/train")), distributed=self.distributed)
+        out = choose_folder(self.out, Path("runs/train"))
+        return _fit(self.config(), out, distributed=self.distributed, log=self.log)
 
     def _resumed(self, run: Path) -> TrainConfig:
         from yolojax.training.run_directory import read_config
 
         config = read_config(run)
-        fresh = Train(data=self.data, resume=self.resume, distributed=self.distributed)
+        fresh = Train(data=self.data, resume=self.resume, distributed=self.distributed, log=self.log)
         changed = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(fresh, f.name)]
         if self.data is not None and self.data != config.data.path:
             changed.insert(0, "data")
@@ -217,7 +237,9 @@ class Demo:
         return _fit(demo_config(self.seed), choose_folder(self.out, Path("runs/demo")))
 
 
-def _fit(config: TrainConfig, out: Path, *, resume: bool = False, distributed: bool = False) -> int:
+def _fit(
+    config: TrainConfig, out: Path, *, resume: bool = False, distributed: bool = False, log: Sequence[str] = ()
+) -> int:
     from yolojax.cli.progress import make_reporter
     from yolojax.compilation_cache import keep_programs
     from yolojax.eval.table import format_result
@@ -225,14 +247,16 @@ def _fit(config: TrainConfig, out: Path, *, resume: bool = False, distributed: b
     from yolojax.sharding.processes import is_first, join, noticing_lost_processes
     from yolojax.training.checkpoint import complete_checkpoints
     from yolojax.training.fit import fit
+    from yolojax.training.loggers import LOGGERS
 
     keep_programs()
+    loggers = [LOGGERS[name]() for name in dict.fromkeys(log)]
     prepare_processor(config.batch_size, config.accumulate)
     join(distributed)
     advice = f"go on with all processes and --resume {out}"
     try:
         with noticing_lost_processes(advice):
-            run = fit(config, out, resume=resume, reporter=make_reporter())
+            run = fit(config, out, resume=resume, callbacks=loggers, reporter=make_reporter())
     except KeyboardInterrupt as stop:
         if complete_checkpoints(out / "checkpoints"):
             raise type(stop)(f"go on with: yolojax train --resume {out}") from None

@@ -83,4 +83,4 @@ def best_pairs(boxes: Float[Array, "B N #C 4"], scores: Float[Array, "B N C"], c
     row = at if boxes.shape[2] == classes else at // classes
     chosen = jnp.take_along_axis(boxes.reshape(batch, -1, 4), row[..., None], axis=1)
     own = jax.nn.one_hot(at % classes, classes, dtype=jnp.float32)
-    return Candidates(chosen, best[..., None] * own)
+    return Candidates(chosen.astype(jnp.float32), best[..., None] * own)

@@ -165,7 +165,7 @@ def pyramid_roi_align(
         level = jnp.floor(canonical_level + jnp.log2(side / canonical_size) + 1e-6).astype(jnp.int32) - finest
         level = jnp.clip(level, 0, len(features) - 1)
 
-    def of_level(values: Sequence[float], dtype: type) -> Array:
+    def of_level(values: Sequence[int] | Sequence[float], dtype: type) -> Array:
         return jnp.asarray(values, dtype)[level][..., None]
 
     heights, widths = ([f.shape[axis] for f in features] for axis in (1, 2))
@@ -179,9 +179,9 @@ def pyramid_roi_align(
     flat = jnp.concatenate([f.reshape(f.shape[0], -1, f.shape[-1]) for f in features], axis=1)
     total = jnp.zeros((*boxes.shape[:2], output_size, output_size, flat.shape[-1]), jnp.float32)
     for row in rows:
-        start = first + row.index * width
+        start = first + row.pixel * width
         for column in columns:
-            index = start[..., :, None] + column.index[..., None, :]
+            index = start[..., :, None] + column.pixel[..., None, :]
             weight = row.weight[..., :, None] * column.weight[..., None, :]
             pixels = jax.vmap(lambda image, index: image[index])(flat, index)
             total += weight[..., None] * pixels.astype(jnp.float32)
@@ -191,7 +191,7 @@ def pyramid_roi_align(
 class _Corner(NamedTuple):
     """Of one sample in every bin along one axis: the pixel on one side of it, and the weight of that pixel."""
 
-    index: Int[Array, "B R S"]
+    pixel: Int[Array, "B R S"]
     weight: Float[Array, "B R S"]
 
 

@@ -41,7 +41,7 @@ from yolojax.data.storage import (
 )
 from yolojax.data.stream import ImageStream, prefetch, stream_images
 from yolojax.data.summary import Finding, Summary
-from yolojax.data.writing import write_coco, write_voc, write_yolo
+from yolojax.data.writing import lost_in, write_coco, write_voc, write_yolo
 
 __all__ = [
     "Capacity",
@@ -68,6 +68,7 @@ __all__ = [
     "list_splits",
     "load_input_image",
     "local_rows",
+    "lost_in",
     "make_input_image",
     "make_sampler",
     "measure_capacity",

@@ -3,7 +3,7 @@
 Category ids are sorted and made contiguous; `Dataset.to_coco` and ``category_ids`` give the file's own back. Objects
 with ``iscrowd`` are crowd; so are, in training only, those with ``ignore: 1`` (how VOC's difficult objects are commonly
 carried over; the COCO metric does not read that field). Boxes are ``[x, y, width, height]``. Images and categories may
-have texts as ids; they are then numbered in the order of the file.
+have texts as ids; images are then numbered in the order of the ids, categories in that of the file.
 """
 
 from collections import Counter
@@ -13,16 +13,16 @@ from typing import Any
 
 from yolojax.data.dataset import CocoSource, Dataset, ImageRecord
 from yolojax.data.documents import load_json
-from yolojax.data.image_places import ImageFinder, find_image_folder, name_of_image
+from yolojax.data.image_places import ANNOTATION_FOLDERS, ImageFinder, find_image_folder, name_of_image, root_of
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
 from yolojax.data.paths import choose_split, files_in, subfolders
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError, shortened, shown
 
 _LARGEST = 2.0**53  # up to here every integer is a float too, as some writers of JSON have it
+_LARGEST_ID = 2**63  # some tools number by hashes of 64 bits
 _LARGEST_COORDINATE = 1e9  # the areas of larger boxes lose their digits; the evaluation has the same bound
 _OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
-_ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "labels", "json", "jsons")
 _LISTS = (b'"images"', b'"annotations"', b'"categories"')
 _SNIFFED = 65536
 
@@ -30,8 +30,8 @@ _SNIFFED = 65536
 def find_coco(folder: Path) -> dict[str, Path]:
     """The COCO files at a folder by split: ``annotations/instances_SPLIT.json`` (or that file without the folder in
     between), any other JSON in ``annotations``, or ``SPLIT/_annotations.coco.json``. Empty when there is none."""
-    inner = [child for child in subfolders(folder) if child.name.casefold() in _ANNOTATION_FOLDERS]
-    inner.sort(key=lambda child: _ANNOTATION_FOLDERS.index(child.name.casefold()))
+    inner = [child for child in subfolders(folder) if child.name.casefold() in ANNOTATION_FOLDERS]
+    inner.sort(key=lambda child: ANNOTATION_FOLDERS.index(child.name.casefold()))
     for place in (*inner, folder):
         found = {
             p.stem.removeprefix("instances_"): p for p in files_in(place, ".json") if p.name.startswith("instances_")
@@ -127,17 +127,25 @@ def read_coco(
     image_entries, id_of_image = _images(content, path, notebook)
     id_of_category = {c["id"]: i for c, i in zip(content["categories"], keys, strict=True)}
     by_image, raw = _annotations(content, path, image_entries, id_of_image, id_of_category, notebook)
-    folder = find_image_folder(path, split, images, [str(e["file_name"]) for e in image_entries.values()])
-    finder = ImageFinder(folder, _root(path) if images is None else images, notebook)
+    root = root_of(path)
+    names_of_images = [str(e["file_name"]) for e in image_entries.values()]
+    folder = find_image_folder(path, split, images, names_of_images)
+    if names_of_images and images is None and not folder.is_relative_to(root):
+        notebook.add("note", str(path), f"its images are taken from {folder}, beside the folder of the file")
+    finder = ImageFinder(folder, root if images is None else images, notebook)
     if images_needed:
-        finder.refuse_where_all_are_missing([str(e["file_name"]) for e in image_entries.values()], path)
+        finder.refuse_where_all_are_missing(names_of_images, path)
     builder = RecordBuilder(notebook, "xywh", images_needed=images_needed)
     records: list[ImageRecord] = []
+    with_dropped: dict[int, list[int]] = {}
     for image_id, entry in image_entries.items():
         with notebook.guard(f"{path} image {image_id}"):
-            records.append(
-                _read_one(path, image_id, entry, by_image.get(image_id, []), finder, categories, index, builder)
+            record, ids = _read_one(
+                path, image_id, entry, by_image.get(image_id, []), finder, categories, index, builder
             )
+            records.append(record)
+            if len(ids) > len(record.annotation_ids):
+                with_dropped[image_id] = ids
     finder.close(str(path))
     builder.close(str(path))
     return Dataset(
@@ -145,7 +153,7 @@ def read_coco(
         category_ids=tuple(category_ids),
         records=tuple(records),
         summary=notebook.summary(),
-        root=_root(path),
+        root=root,
         split=split,
         format="coco",
         skip_bad=skip_bad,
@@ -154,6 +162,10 @@ def read_coco(
             categories=known,
             images=image_entries,
             annotations=raw,
+            with_dropped=with_dropped,
+            category_keys={number: c["id"] for c, number in zip(content["categories"], keys, strict=True)}
+            if _text_ids(content["categories"])
+            else {},
         ),
     )
 
@@ -170,8 +182,9 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _integer(entry: dict[str, Any], key: str, where: str) -> int:
     value = entry.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST or value % 1:
-        raise DataError(f"{where}: {key} is {shown(value)}, not an integer (below 2^53); correct it")
+    largest = _LARGEST_ID if isinstance(value, int) else _LARGEST
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < largest or value % 1:
+        raise DataError(f"{where}: {key} is {shown(value)}, not an integer (below 2^63); correct it")
     return int(value)
 
 
@@ -189,10 +202,10 @@ def _text_ids(entries: list[dict[str, Any]]) -> bool:
     return bool(entries) and all(isinstance(entry.get("id"), str) and entry["id"] for entry in entries)
 
 
-def _reference(entry: dict[str, Any], key: str, known: dict[Any, int], where: str) -> int | None:
+def _reference(entry: dict[str, Any], key: str, known: dict[Any, int], are_texts: bool, where: str) -> int | None:
     """The number of the image or category that an annotation refers to, or None where there is no such one."""
     value = entry.get(key)
-    if any(isinstance(one, str) for one in known):
+    if are_texts:
         if not isinstance(value, str):
             what = key.removesuffix("_id")
             raise DataError(
@@ -238,15 +251,17 @@ def _categories(content: dict[str, Any], path: Path, notebook: Notebook) -> tupl
             reason = f"category {shown(entry['id'])} only groups others of the name {shown(name)}; left out"
             notebook.add("note", str(path), reason)
     categories: dict[int, str] = {}
+    taken: set[str] = set()
     for position, (category_id, name, _) in enumerate(named, 1):
         if category_id in dropped:
             continue
-        if name in categories.values():
+        if name in taken:
             raise DataError(
                 f"{path} category number {position}: the name {shown(name)} belongs to another category already; "
                 "rename or merge them"
             )
         categories[category_id] = name
+        taken.add(name)
     return categories, [category_id for category_id, _, _ in named]
 
 
@@ -260,8 +275,11 @@ def _grouping_categories(content: dict[str, Any], named: list[tuple[int, str, di
         return set()
     used = {a.get("category_id") for a in content["annotations"] if isinstance(a.get("category_id"), int | str | float)}
     dropped: set[int] = set()
+    namesakes: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for category_id, name, entry in named:
-        others = [other for i, n, other in named if n == name and i != category_id]
+        namesakes.setdefault(name, []).append((category_id, entry))
+    for category_id, name, entry in named:
+        others = [other for i, other in namesakes[name] if i != category_id]
         if entry["id"] in used or not others:
             continue
         if any(other["id"] in used for other in others) or (
@@ -279,10 +297,12 @@ def _images(
     numbers: dict[Any, int] = {}
     id_of_file: dict[str, int] = {}
     are_texts = _text_ids(content["images"])
+    # The evaluation visits images in the order of their ids, on which ties depend: the numbers keep that order.
+    rank = {one: k for k, one in enumerate(sorted({e["id"] for e in content["images"]}), 1)} if are_texts else {}
     for position, entry in enumerate(content["images"], 1):
         where = f"{path} image number {position}"
         with notebook.guard(where):
-            image_id = numbers.get(entry["id"], position) if are_texts else _integer(entry, "id", where)
+            image_id = rank[entry["id"]] if are_texts else _integer(entry, "id", where)
             name = name_of_image(entry, where)
             called = shortened(name, 100)
             if image_id in images and images[image_id]["file_name"] == name:
@@ -299,7 +319,7 @@ def _images(
                 id_of_file[name] = image_id
                 numbers[entry["id"]] = image_id
     if are_texts:
-        notebook.add("note", str(path), "the ids of its images are texts; they are numbered in the order of the file")
+        notebook.add("note", str(path), "the ids of its images are texts; they are numbered in their order")
     return images, numbers
 
 
@@ -314,7 +334,7 @@ def _annotations(
     """The annotations as ``(id, entry)`` by image, and all by id; ids renumbered when one is below 1 or used twice."""
     entries: list[tuple[int, int, dict[str, Any]]] = []
     texts = 0
-    renumbered = any(isinstance(one, str) for one in (*id_of_image, *id_of_category))
+    image_texts, category_texts = (any(isinstance(one, str) for one in ids) for ids in (id_of_image, id_of_category))
     for position, entry in enumerate(content["annotations"], 1):
         where = f"{path} annotation number {position}"
         with notebook.guard(where):
@@ -322,12 +342,12 @@ def _annotations(
                 annotation_id, texts = 0, texts + 1
             else:
                 annotation_id = 0 if entry.get("id") is None else _integer(entry, "id", where)
-            image_id = _reference(entry, "image_id", id_of_image, where)
+            image_id = _reference(entry, "image_id", id_of_image, image_texts, where)
             if image_id is None or image_id not in images:
                 shown_id = shown(entry.get("image_id"))
                 raise DataError(f"{where}: image_id {shown_id} is not among the images; add the image or remove it")
-            category_id = _reference(entry, "category_id", id_of_category, where)
-            if renumbered:
+            category_id = _reference(entry, "category_id", id_of_category, category_texts, where)
+            if image_texts or category_texts:
                 entry = {**entry, "image_id": image_id, "category_id": category_id}
             entries.append((annotation_id, image_id, entry))
     used = Counter(annotation_id for annotation_id, _, _ in entries)
@@ -347,10 +367,6 @@ def _annotations(
     return by_image, {annotation_id: entry for annotation_id, _, entry in entries}
 
 
-def _root(path: Path) -> Path:
-    return path.parent.parent if path.parent.name.casefold() in _ANNOTATION_FOLDERS else path.parent
-
-
 def _read_one(
     path: Path,
     number: int,
@@ -360,7 +376,8 @@ def _read_one(
     categories: dict[int, str],
     index: dict[str, int],
     builder: RecordBuilder,
-) -> ImageRecord:
+) -> tuple[ImageRecord, list[int]]:
+    """The record of an image, and the ids of all its objects, those without extent included."""
     where = f"{path} image {number}"
     stated = _stated_size(entry, where)
     source = finder.find(entry["file_name"], where, needed=builder.images_needed or stated is None)
@@ -393,7 +410,8 @@ def _read_one(
             )
         )
     size, upright = builder.open_image(source, stated, where, [o.box for o in objects])
-    return builder.build(number, entry["file_name"], source, size, upright, str(path), objects)
+    record = builder.build(number, entry["file_name"], source, size, upright, str(path), objects)
+    return record, [o.annotation_id for o in objects if o.annotation_id is not None]
 
 
 def _stated_size(entry: dict[str, Any], where: str) -> tuple[int, int] | None:

@@ -76,12 +76,22 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class CocoSource:
-    """The parts of a COCO JSON file that `Dataset.to_coco` gives back untouched, by image and annotation id."""
+    """The parts of a COCO JSON file that `Dataset.to_coco` gives back untouched, by image and annotation id.
+
+    Attributes:
+      header: what the file says beside images, annotations and categories.
+      categories, images, annotations: its entries.
+      with_dropped: for the images of which objects without extent, or outside of them, were dropped: the ids of all
+        annotations, in the order of the file. COCO's metric counts such an object as missed.
+      category_keys: the categories' own ids by number, where they are texts; those of images stand in ``images``.
+    """
 
     header: Mapping[str, Any]
     categories: Sequence[Mapping[str, Any]]
     images: Mapping[int, Mapping[str, Any]]
     annotations: Mapping[int, Mapping[str, Any]]
+    with_dropped: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    category_keys: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,10 +225,11 @@ class Dataset:
         """The ground truth in COCO's format, in original pixels, as `pycocotools` reads it.
 
         Boxes are ``[x, y, width, height]``. From COCO JSON come the entries of the file themselves (own boxes, areas,
-        ``iscrowd`` and segmentation), with missing ``area`` and ``iscrowd`` filled in; annotations that were dropped on
-        reading stay out. A difficult object is an ordinary one for COCO's metric; it carries
-        ``ignore: 1`` besides, which VOC's metric reads (`yolojax.eval.voc`). The
-        dictionaries are fresh at the top level: a reader may add keys.
+        ``iscrowd`` and segmentation), with missing ``area`` and ``iscrowd`` filled in, among them those without extent
+        or outside their image, which training does not see: they count as missed, as in the evaluation of the file
+        itself. What was skipped with ``skip_bad`` stays out. A difficult object is an ordinary one for COCO's metric
+        and carries ``ignore: 1`` besides, which VOC's metric reads (`yolojax.eval.voc`). The dictionaries are fresh at
+        the top level: a reader may add keys.
         """
         source = self.coco
         categories = (
@@ -230,9 +241,11 @@ class Dataset:
         annotations: list[dict[str, Any]] = []
         for record in self.records:
             own = source.images.get(record.image_id, {}) if source is not None else {}
+            own = {key: value for key, value in own.items() if value or key not in ("height", "width")}
             h, w = record.size
             images.append({"file_name": record.file_name, "height": h, "width": w, **own, "id": record.image_id})
-            annotations += [self._coco_annotation(record, i) for i in range(len(record.boxes))]
+            kept = [self._coco_annotation(record, i) for i in range(len(record.boxes))]
+            annotations += kept if source is None else _with_dropped(kept, source, record.image_id)
         header = dict(source.header) if source is not None else {}
         return {**header, "images": images, "annotations": annotations, "categories": categories}
 
@@ -252,3 +265,18 @@ class Dataset:
         elif record.difficult[i]:
             entry |= {"difficult": 1, "ignore": 1}
         return entry | {"id": annotation_id}
+
+
+def _with_dropped(kept: list[dict[str, Any]], source: CocoSource, image_id: int) -> list[dict[str, Any]]:
+    """The annotations of an image with those that were dropped for want of an extent, in the order of the file."""
+    order = source.with_dropped.get(image_id)
+    if order is None:
+        return kept
+    made = {entry["id"]: entry for entry in kept}
+    for annotation_id in order:
+        if annotation_id not in made:
+            own = source.annotations[annotation_id]
+            _, _, w, h = own["bbox"]
+            stated = {key: value for key, value in own.items() if value is not None}
+            made[annotation_id] = {"area": float(w * h), "iscrowd": 0, **stated, "id": annotation_id}
+    return [made[annotation_id] for annotation_id in order]

@@ -10,6 +10,9 @@ from yolojax.data.paths import images_below, inside, relocated, subfolders
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError, shown
 
+ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "labels", "json", "jsons")
+"""Folders of COCO files within that of their data set."""
+
 _SAMPLE = 20
 _DEPTH = 3  # of the folders that are searched
 _MOST_FOLDERS = 500
@@ -25,8 +28,16 @@ def name_of_image(entry: dict[str, Any], where: str) -> str:
     return name
 
 
+def root_of(path: Path) -> Path:
+    """The folder of the data set of a COCO file."""
+    return path.parent.parent if path.parent.name.casefold() in ANNOTATION_FOLDERS else path.parent
+
+
 def find_image_folder(path: Path, split: str | None, images: Path | None, names: list[str]) -> Path:
     """The folder that holds most of a sample of the images of an annotation file.
+
+    Outside the data set's folder, beside that of a file that lies alone in its own, it must hold all of the sample:
+    other data sets there may have images of the same names.
 
     Args:
       path: the annotation file.
@@ -34,12 +45,14 @@ def find_image_folder(path: Path, split: str | None, images: Path | None, names:
       images: the folder of the images, or one above it, where it is given.
       names: the images as the file names them.
     """
-    root = path.parent if images is None else images
+    root = root_of(path)
+    top = root if images is None else images
     part = split or path.stem.removeprefix("instances_")
     if images is None and path.parent.parent != path.parent and not _holds_images(path.parent):
-        root = path.parent.parent
+        top = path.parent.parent
+    is_strange = images is None and not top.is_relative_to(root)
     candidates = [images] if images is not None else []
-    candidates += [root / "images" / part, root / part, root / "images", root, path.parent]
+    candidates += [top / "images" / part, top / part, top / "images", top, path.parent]
     candidates = [c for c in dict.fromkeys(candidates) if c.is_dir()]
     sample = [n.replace("\\", "/") for n in names[:: max(1, len(names) // _SAMPLE)] if ".." not in n and "\0" not in n]
 
@@ -50,9 +63,11 @@ def find_image_folder(path: Path, split: str | None, images: Path | None, names:
     folder, found = best_of(candidates, sample)
     if found == len(sample):
         return folder
-    below = [c for c in _folders_below(root) if c not in candidates]
+    below = [c for c in _folders_below(top) if c not in candidates]
     everywhere = [*candidates, *below]
     folder, found = best_of(everywhere, sample)
+    if is_strange:
+        return folder if found == len(sample) else path.parent
     if found:
         return folder
     return best_of(everywhere, [name.rsplit("/", 1)[-1] for name in sample])[0]

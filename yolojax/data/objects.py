@@ -109,22 +109,15 @@ class RecordBuilder:
         h, w = size
         for o in objects:
             self.doubts.add_object(o.box, size, o.area)
-        kept: list[RawObject] = []
-        boxes = np.zeros((len(objects), 4), np.float32)
-        for o in objects:
-            x1, y1, x2, y2 = o.box
-            clipped = np.array([max(x1, 0), max(y1, 0), min(x2, w), min(y2, h)], np.float32)
-            spoken = ", ".join(f"{v:g}" for v in o.box)
-            if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-                flat = x2 <= x1 or y2 <= y1
-                reason = "has no extent" if flat else f"lies outside the image of {w} x {h}"
-                self.notebook.add("dropped", f"{where} {o.where}", f"box ({spoken}) {reason}")
-                continue
-            if max(-x1, -y1, x2 - w, y2 - h) > ROUNDING:
-                self.notebook.add("clipped", f"{where} {o.where}", f"box ({spoken}) in an image of {w} x {h}")
-            boxes[len(kept)] = clipped
-            kept.append(o)
-        boxes = boxes[: len(kept)]
+        raw = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
+        clipped = np.clip(raw, 0, np.array([w, h, w, h])[None, :]).astype(np.float32)
+        has_extent = np.all(clipped[:, 2:] > clipped[:, :2], axis=1)
+        beyond = np.maximum(-raw[:, :2], raw[:, 2:] - np.array([w, h])[None, :]).max(axis=1) > ROUNDING
+        for i in np.flatnonzero(beyond | ~has_extent).tolist():
+            kind = "clipped" if has_extent[i] else "dropped"
+            self.notebook.add(kind, f"{where} {objects[i].where}", _why_changed(objects[i].box, w, h, kind))
+        kept = [o for o, is_kept in zip(objects, has_extent.tolist(), strict=True) if is_kept]
+        boxes = clipped[has_extent]
         extent = boxes.astype(np.float64)
         box_areas = (extent[:, 2] - extent[:, 0]) * (extent[:, 3] - extent[:, 1])
         first = self._next_id
@@ -144,6 +137,17 @@ class RecordBuilder:
             ),
             upright=upright,
         )
+
+
+def _why_changed(box: tuple[float, float, float, float], w: int, h: int, kind: str) -> str:
+    """What is said of a box that was clipped or dropped."""
+    x1, y1, x2, y2 = box
+    spoken = f"box ({', '.join(f'{v:g}' for v in box)})"
+    if kind == "clipped":
+        return f"{spoken} in an image of {w} x {h}"
+    if x2 < x1 or y2 < y1:
+        return f"{spoken} is inverted: its right or lower edge comes before the other one"
+    return f"{spoken} has no extent" if x2 == x1 or y2 == y1 else f"{spoken} lies outside the image of {w} x {h}"
 
 
 def _orientation_of_boxes(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from yolojax.data.images import is_image, why_unread
 from yolojax.data.paths import is_apple_double
-from yolojax.data.video import is_video
+from yolojax.data.video import is_stream, is_video, without_password
 from yolojax.errors import DataError
 from yolojax.paths import user_path
 
@@ -26,15 +26,23 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 class Source(NamedTuple):
-    """A photo or a video: a file, or (``data``) the bytes of a photo that came on standard input."""
+    """A photo or a video: a file, (``data``) the bytes of a photo that came on standard input, or (``stream``) the
+    number of a camera or the address of a stream. ``path`` then only names what is written.
+    """
 
     path: Path
     data: bytes | None = None
+    stream: str | None = None
 
     @property
     def is_video(self) -> bool:
         """Whether it is a video, by its name."""
-        return self.data is None and is_video(self.path)
+        return self.stream is not None or (self.data is None and is_video(self.path))
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages: the file or stream, without a password."""
+        return str(self.path) if self.stream is None else without_password(self.stream)
 
 
 def find_sources(
@@ -47,7 +55,8 @@ def find_sources(
     Args:
       names: files as they are, existing or not (reading them says what is wrong); folders, for the photos and videos
         directly in them; patterns with ``*``, ``?`` or ``[ ]``, where no file has that very name (``**`` goes into
-        subfolders); ``-`` for standard input: a photo, or names of files, one a line.
+        subfolders); the number of a camera or the address of a stream, as ``rtsp://...``; ``-`` for standard input: a
+        photo, or names of files, one a line.
       read_input: gives all of standard input.
       say: told, for each folder, which pictures in it are of formats that are not read.
 
@@ -59,9 +68,18 @@ def find_sources(
     for name in names:
         if str(name) == STANDARD_INPUT and read_input is not None:
             sources += _from_input(read_input())
+        elif is_stream(str(name)):
+            sources.append(_stream(str(name)))
         else:
             sources += [Source(path) for path in _files(str(name), say)]
     return list(dict.fromkeys(sources))
+
+
+def _stream(name: str) -> Source:
+    """A camera or stream, whose files are called after its number, or its host and path."""
+    address = re.sub(r"^\w+://([^/]*@)?|[?#].*$", "", name)
+    safe = re.sub(r"[^\w-]+", "_", address).strip("_")[:80] or "stream"
+    return Source(Path(f"camera_{name}" if name.isdecimal() else safe), stream=name)
 
 
 def _files(name: str, say: Callable[[str], None] | None = None) -> list[Path]:

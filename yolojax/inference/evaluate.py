@@ -23,7 +23,7 @@ from yolojax.data import (
     validation_split,
 )
 from yolojax.data.dataset import ImageRecord
-from yolojax.detect import choose_iou, detect
+from yolojax.detect import check_confidence, choose_iou, detect
 from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import ConfigError, DataError
 from yolojax.eval.coco import CocoResult, evaluate_coco
@@ -83,6 +83,7 @@ class DetectBatch:
         own = self.spec.postprocess.validation
         iou = choose_iou(self.spec, self.suppress, None if iou is None else float(iou), own.iou)
         confidence = own.confidence if confidence is None else confidence
+        check_confidence(self.spec, float(confidence))
         return np.float32(float(confidence)), None if iou is None else np.float32(iou)
 
 

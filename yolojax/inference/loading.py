@@ -1,4 +1,4 @@
-"""A detector with its variables from a run directory, a released detector or published files."""
+"""A detector with its variables from a run directory, a released detector, published files or an exported file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
+from yolojax.catalogue import is_architecture, nearest
 from yolojax.config import MOST
 from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.export.running import SUFFIXES, Runtime, load_exported
 from yolojax.paths import FOREIGN, user_path
 from yolojax.settings import shown
 from yolojax.weights.class_names import read_class_names
@@ -22,8 +24,8 @@ from yolojax.weights.released import TEXT, WEIGHTS, fit_tree, load_description, 
 
 _WANTED = (
     "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, a .pt or .pth "
-    "of YOLOv5, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, RT-DETR, D-FINE, DEIMv2, Faster R-CNN or RetinaNet, or a "
-    "folder with model.safetensors"
+    "of YOLOv5, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, RT-DETR, D-FINE, DEIMv2, Faster R-CNN or RetinaNet, a folder "
+    "with model.safetensors, or an exported .onnx or .stablehlo"
 )
 
 ModelPath = str | Path | Sequence[str | Path]
@@ -41,6 +43,7 @@ def load_detector(
     dtype: DTypeLike = "float32",
     parts: Mapping[str, Callable[..., Any]] | None = None,
     detector: Detector | None = None,
+    runtime: Runtime | None = None,
 ) -> tuple[Detector, Variables]:
     """A detector and its variables, checked against each other.
 
@@ -53,14 +56,18 @@ def load_detector(
         - a ``.pt`` or ``.pth``, or another file of its tensors, of a published YOLOv5, v5u, v8 to v10, 11, 12, 26,
           YOLOX, YOLO-NAS, RT-DETR, RT-DETRv2, D-FINE, DEIMv2, Faster R-CNN or RetinaNet (`yolojax.zoo.from_pytorch`);
         - a folder with ``model.safetensors`` and ``config.json``, as Hugging Face's hub has them, of one of these;
+        - an exported ``.stablehlo`` or ``.onnx`` (`yolojax.export.load_exported`). The graph is run as it is; the
+          weights of an ``.onnx`` of YOLOX are taken by `yolojax.zoo.from_pytorch` and ``train --init``;
 
         and with published files, where their classes have to be named, a text file of class names, one a line
         (``.names`` or ``.txt``).
       size: another input size than the detector's own, in pixels: its longer side, or ``(height, width)``.
-      dtype: in which the network computes, ``float32`` or ``bfloat16``. Parameters and boxes are float32 always.
+      dtype: in which the network computes, ``float32`` or ``bfloat16`` (or ``float16``, which `yolojax.export` uses for
+        ONNX). Parameters and boxes are float32 always.
       parts: functions of the user's own that a released detector was made with, such as ``{"assign": my_assign}`` or
         ``{"decode": my_decode}``, since files hold no functions (`yolojax.zoo.custom_parts`).
       detector: the whole record, for variables of a detector that the zoo does not know.
+      runtime: what runs an exported ``.onnx``: ``onnxruntime`` or ``openvino``; None takes what is installed.
 
     Raises:
       CheckpointError: nothing there, damaged, weights that do not fit the description, or a part that has to be given.
@@ -73,6 +80,12 @@ def load_detector(
         raise ConfigError(f"which detector? {_WANTED}")
     if parts and detector is not None:
         raise ConfigError("give either parts or the whole detector")
+    if is_exported(files):
+        if parts or detector is not None:
+            raise ConfigError(f"{files[0]}: an exported file has no parts of your own; edit the record with _replace")
+        return _load_exported(files, size, dtype, runtime)
+    if runtime is not None:
+        raise ConfigError(f"runtime = {runtime}: {files[0]} is run by JAX; export it first, or leave runtime out")
     if _published(files):
         if parts or detector is not None:
             raise ConfigError(f"{files[0]}: published files have no parts of your own; edit the record with _replace")
@@ -98,6 +111,11 @@ def weights_in_folder(path: Path) -> Path:
     own = ("detector.json", "weights.safetensors", "best")
     published = path / "model.safetensors"
     return published if published.is_file() and not any((path / name).exists() for name in own) else path
+
+
+def is_exported(files: Iterable[Path]) -> bool:
+    """Whether these files hold a program that is run as it is, and not weights."""
+    return any(file.suffix.lower() in SUFFIXES for file in files)
 
 
 def content_files(paths: Iterable[ModelPath]) -> list[Path]:
@@ -126,13 +144,13 @@ def load_origin(*paths: ModelPath) -> dict[str, Any]:
     files = model_files(paths)
     if not files:
         raise ConfigError(f"which detector? {_WANTED}")
-    return {} if _published(files) else load_description(released_folder(files[0]))
+    return {} if is_exported(files) or _published(files) else load_description(released_folder(files[0]))
 
 
 def _network_dtype(dtype: DTypeLike) -> DTypeLike:
     """The type itself; raises `ConfigError` unless it is one that networks compute in."""
     try:
-        known = jnp.dtype(dtype) in (jnp.dtype("float32"), jnp.dtype("bfloat16"))
+        known = jnp.dtype(dtype) in map(jnp.dtype, ("float32", "bfloat16", "float16"))
     except TypeError:
         known = False
     if not known:
@@ -196,6 +214,24 @@ def _load_released(
     return detector, jax.tree.map(jnp.asarray, variables)
 
 
+def _load_exported(
+    files: Sequence[Path], size: Size | None, dtype: DTypeLike, runtime: Runtime | None
+) -> tuple[Detector, Variables]:
+    names = [file for file in files if file.suffix.lower() in (".names", ".txt")]
+    models = [file for file in files if file not in names]
+    if len(models) != 1 or len(names) > 1:
+        raise ConfigError(f"{' '.join(map(str, files))}: these do not make one detector; {_WANTED}")
+    path = models[0]
+    if jnp.dtype(dtype) != jnp.float32:
+        raise ConfigError(f"dtype = {dtype}: {path.name} computes in what it was exported with; leave dtype out")
+    class_names = read_class_names(names[0]) if names else None
+    detector, variables = load_exported(path, runtime=runtime, class_names=class_names)
+    if size is not None and with_input_size(detector, size).spec.input_size != detector.spec.input_size:
+        height, width = detector.spec.input_size
+        raise ConfigError(f"size = {size}: {path.name} takes {width} x {height} pixels; export it again with that size")
+    return detector, variables
+
+
 def _load_published(files: Sequence[Path], dtype: DTypeLike) -> tuple[Detector, Variables]:
     from yolojax import zoo
 
@@ -230,7 +266,7 @@ def released_folder(path: str | Path) -> Path:
     if not folder.exists() and len(folder.parts) == 1 and (Path("runs") / folder).is_dir():
         folder = Path("runs") / folder
     if not folder.exists():
-        raise CheckpointError(f"{folder}: no such folder; give a run directory such as runs/demo")
+        raise CheckpointError(f"{folder}: no such folder; {_instead_of(folder)}")
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: is no folder; {_WANTED}")
     for candidate in (folder / "best", folder):
@@ -239,3 +275,19 @@ def released_folder(path: str | Path) -> Path:
     if (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: this run has no detector yet; finish it with yolojax train --resume {folder}")
     raise CheckpointError(f"{folder}: holds no detector.json; give a run directory such as runs/demo")
+
+
+def _instead_of(missing: Path) -> str:
+    """What somebody meant who named a run that is not there: the nearest name, or how an architecture is used."""
+    if is_architecture(str(missing)):
+        return (
+            f"{missing} is an architecture, which has no weights; train it (yolojax train DATA --model {missing}), or "
+            f"give its weights (--model {missing}.pt)"
+        )
+    try:
+        beside = [path for place in {missing.parent, Path("runs")} if place.is_dir() for path in place.iterdir()]
+    except OSError:
+        beside = []
+    near = nearest(missing.name, {path.name for path in beside})
+    found = next((path for path in beside if path.name == near), None)
+    return "give a run directory such as runs/demo" if found is None else f"did you mean {found}?"

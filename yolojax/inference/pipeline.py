@@ -5,6 +5,7 @@ Both are bounded. However many photos there are, only a few are in memory at a t
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,6 +52,75 @@ def batches_ahead(
                 yield [(item, future.result()) for item, future in batch], is_ready
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Ahead(Generic[T]):
+    """Takes items from an iterable in a thread of its own, ahead of whoever iterates over this.
+
+    At most ``most`` items wait. Then the thread waits as well, or, with ``drop_oldest``, the oldest item is dropped: a
+    camera does not wait. What the iterable raises comes out behind the items that it gave.
+
+    Attributes:
+      dropped: items that were dropped.
+    """
+
+    def __init__(self, items: Iterable[T], *, most: int, drop_oldest: bool = False) -> None:
+        self.dropped = 0
+        self._most, self._drop_oldest = most, drop_oldest
+        self._waiting: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._ended = self._closed = False
+        self._error: BaseException | None = None
+        # A daemon: a camera that hangs must not keep the program from ending.
+        self._thread = threading.Thread(target=self._take, args=(items,), name="yolojax-ahead", daemon=True)
+
+    def __enter__(self) -> Ahead[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout=2)
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            with self._changed:
+                # With a timeout, so that Ctrl-C arrives on every platform.
+                while not (self._waiting or self._ended):
+                    self._changed.wait(timeout=0.5)
+                if not self._waiting:
+                    break
+                item = self._waiting.popleft()
+                self._changed.notify_all()
+            yield item
+        if self._error is not None:
+            raise self._error
+
+    def _take(self, items: Iterable[T]) -> None:
+        try:
+            iterator = iter(items)
+            for item in iterator:
+                with self._changed:
+                    while len(self._waiting) >= self._most and not (self._drop_oldest or self._closed):
+                        self._changed.wait()
+                    if self._closed:
+                        break
+                    if len(self._waiting) >= self._most:
+                        self._waiting.popleft()
+                        self.dropped += 1
+                    self._waiting.append(item)
+                    self._changed.notify_all()
+            if isinstance(iterator, Generator):
+                iterator.close()  # its files and cameras are released here, not when memory is
+        except BaseException as error:
+            self._error = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
 
 class Behind(Generic[T, R]):

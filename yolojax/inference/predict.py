@@ -19,11 +19,12 @@ from jaxtyping import Array, Bool, DTypeLike, Float, UInt8
 from yolojax.config import MOST_DETECTIONS
 from yolojax.data.images import read_image, to_rgb
 from yolojax.data.input_images import make_input_image
-from yolojax.detect import choose_iou, detect
+from yolojax.detect import check_confidence, choose_iou, detect
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError, DataError
+from yolojax.export.running import Runtime
 from yolojax.geometry import Placement, batch_to_original
-from yolojax.inference.loading import ModelPath, Size, load_detector, released_folder
+from yolojax.inference.loading import ModelPath, Size, is_exported, load_detector, model_files, released_folder
 from yolojax.inference.pipeline import batches_ahead
 from yolojax.inference.results import Result
 from yolojax.inference.tta import TTA, detect_augmented, union_suppression, with_tta
@@ -226,6 +227,7 @@ class Predictor:
         confidence = self._defaults.confidence if confidence is None else confidence
         if not 0 <= _number(confidence) < 1:
             raise ConfigError(f"confidence = {confidence!r}: give a number from 0 to below 1")
+        check_confidence(self.spec, float(confidence))
         if iou is not None and not 0 < _number(iou) <= 1:
             raise ConfigError(f"iou = {iou!r}: give a number above 0, at most 1")
         threshold = choose_iou(self.spec, self.suppress, None if iou is None else float(iou), self._defaults.iou)
@@ -398,23 +400,24 @@ def load(
     tiling: Tiling | None = None,
     parts: Mapping[str, Callable[..., Any]] | None = None,
     detector: Detector | None = None,
+    runtime: Runtime | None = None,
 ) -> Predictor:
-    """A ready `Predictor` from a run directory, a released detector or published files.
+    """A ready `Predictor` from a run directory, a released detector, published files or an exported file.
 
-    ``paths``, ``size``, ``dtype``, ``parts`` and ``detector`` are those of `load_detector`, which also says what
-    raises; with ``tiling`` large photos are cut into tiles (`yolojax.inference.tiled.TiledPredictor`); the others are
-    those of `Predictor`.
+    ``paths``, ``size``, ``dtype``, ``parts``, ``detector`` and ``runtime`` are those of `load_detector`, which also
+    says what raises; with ``tiling`` large photos are cut into tiles (`yolojax.inference.tiled.TiledPredictor`); the
+    others are those of `Predictor`.
     """
     from yolojax.inference.kept import find_kept, open_kept  # they build on this module
 
     settings: dict[str, Any] = {"max_detections": max_detections, "batch_size": batch_size, "suppress": suppress}
 
     def build() -> Predictor:
-        own, variables = load_detector(*paths, size=size, dtype=dtype, parts=parts, detector=detector)
+        own, variables = load_detector(*paths, size=size, dtype=dtype, parts=parts, detector=detector, runtime=runtime)
         return Predictor(own, variables, tta=tta, **settings)
 
     kept = None
-    if parts is None and detector is None and tta is None:
+    if parts is None and detector is None and tta is None and runtime is None and not is_exported(model_files(paths)):
         kept = find_kept(paths, {**settings, "size": size, "dtype": str(dtype)})
     predictor = build() if kept is None else open_kept(kept, build, suppress)
     if tiling is None:

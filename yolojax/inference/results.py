@@ -37,6 +37,8 @@ class Result:
       image: the photo itself, upright, RGB.
       truncated: detections beyond ``max_detections`` and candidates that never reached suppression.
       path: the file, where there is one.
+      identities: in a film, the number of the object that a row shows (`yolojax.inference.tracking`), the same on all
+        frames, from 0 on; -1 where it has none, as on the first frame of an object. None where nothing was tracked.
 
     For those who come from torchvision, a result reads like its dictionary: ``result["boxes"]``, ``result["scores"]``,
     ``result["labels"]``. Labels count from 0; there is no background class.
@@ -49,6 +51,7 @@ class Result:
     image: UInt8[np.ndarray, "h w 3"] = field(repr=False)
     truncated: int = 0
     path: str | None = None
+    identities: Int[np.ndarray, " n"] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -84,18 +87,26 @@ class Result:
         return f"<Result {f'{self.path}, ' if self.path else ''}{width} x {height} pixels: {found}>"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values only: the photo's size, and a class, score and box ``[x1, y1, x2, y2]`` for each detection."""
+        """JSON values only: the photo's size, and a class, score and box ``[x1, y1, x2, y2]`` for each detection.
+
+        Where objects were tracked, each has an ``identity`` as well, which is ``None`` where it has none.
+        """
         rows = zip(self.names, self.classes.tolist(), self.scores.tolist(), self.boxes.tolist(), strict=True)
+        detections = [{"class": n, "class_index": c, "score": s, "box": b} for n, c, s, b in rows]
+        if self.identities is not None:
+            for detection, identity in zip(detections, self.identities.tolist(), strict=True):
+                detection["identity"] = identity if identity >= 0 else None
         return {
             "height": self.size[0],
             "width": self.size[1],
-            "detections": [{"class": n, "class_index": c, "score": s, "box": b} for n, c, s, b in rows],
+            "detections": detections,
             "truncated": self.truncated,
         }
 
     def plot(self) -> UInt8[np.ndarray, "H W 3"]:
         """The detections drawn on a copy of the photo; a small photo is enlarged first, so that labels can be read."""
-        pixels, objects = enlarge(self.image, Objects(self.boxes, self.classes, self.scores), SMALLEST_PLOT)
+        objects = Objects(self.boxes, self.classes, self.scores, identities=self.identities)
+        pixels, objects = enlarge(self.image, objects, SMALLEST_PLOT)
         return draw_boxes(pixels, objects, self.class_names)
 
     def crops(self) -> list[UInt8[np.ndarray, "_ _ 3"]]:
@@ -120,14 +131,17 @@ class Result:
 
     def to_yolo(self) -> list[str]:
         """A line for each detection: class index, then centre x, centre y, width and height as shares of the photo,
-        then the score.
+        then the score; where objects were tracked also the identity, -1 for none.
         """
         height, width = self.size
         corners = self.boxes.astype(np.float64) / [width, height, width, height]
         rows = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)
+        ends = (
+            [""] * len(self) if self.identities is None else [f" {identity}" for identity in self.identities.tolist()]
+        )
         return [
-            f"{c} {' '.join(f'{v:.6f}' for v in row)} {s:.6f}"
-            for c, row, s in zip(self.classes.tolist(), rows.tolist(), self.scores.tolist(), strict=True)
+            f"{c} {' '.join(f'{v:.6f}' for v in row)} {s:.6f}{end}"
+            for c, row, s, end in zip(self.classes.tolist(), rows.tolist(), self.scores.tolist(), ends, strict=True)
         ]
 
     def to_supervision(self) -> Any:
@@ -140,6 +154,7 @@ class Result:
             xyxy=self.boxes,
             confidence=self.scores,
             class_id=self.classes.astype(int),
+            tracker_id=None if self.identities is None else self.identities.astype(int),
             data={"class_name": np.array(self.names, dtype=str)},
         )
 

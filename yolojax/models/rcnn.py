@@ -181,7 +181,7 @@ def draw_samples(
     found = overlap_assign(targets, boxes, low=0.5, high=0.5, keep_best=False)
     found = Matched(found.objects, found.positive & exists, found.negative & exists)
     second = balanced_sample(second_key, found, targets, sizes.second_sample, 0.25)
-    drawn = jnp.take_along_axis(boxes, second.index[..., None], axis=1)
+    drawn = jnp.take_along_axis(boxes, second.rows[..., None], axis=1)
     return Proposals(drawn, second.valid), TrainingSamples(first, second)
 
 

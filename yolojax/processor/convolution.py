@@ -12,6 +12,7 @@ one side only and shift published weights by a pixel.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -175,9 +176,12 @@ def _inference_lowering(
 
 
 def _cpu_lowering(
-    x: tuple[int, ...], kernel: tuple[int, ...], stride: int, groups: int
+    x: tuple[Any, ...], kernel: tuple[int, ...], stride: int, groups: int
 ) -> Callable[[Array, Array], Array] | None:
-    """The lowering that a CPU runs faster than `plain` for these shapes; None where `plain` is the fastest."""
+    """The lowering that a CPU runs faster than `plain` for these shapes; None where `plain` is the fastest.
+
+    The batch may be a symbol of `jax.export`.
+    """
     if groups == x[-1] == kernel[-1] and groups > 1:
         return partial(depthwise, stride=stride)
     if groups != 1:

@@ -1,4 +1,4 @@
-"""What is told of a run while it goes on: a user's own functions, and the report, pictures and loggers that ship.
+"""What is told of a run while it goes on: a user's own functions, and the report and pictures that ship.
 
 A callback is any function of an `Event`:
 
@@ -6,7 +6,9 @@ A callback is any function of an `Event`:
         if event.kind == "epoch" and event.row["train/loss"] > 100:
             return True  # ends the training with this epoch
 
-    fit(config, "runs/mine", callbacks=[watch, TensorBoard()])
+    fit(config, "runs/mine", callbacks=[watch])
+
+Loggers (TensorBoard, Weights & Biases, MLflow) are callbacks of `yolojax.training.loggers`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from yolojax.errors import ConfigError
 from yolojax.eval.files import write_json
 from yolojax.inference.evaluate import Evaluation
 from yolojax.inference.report import write_evaluation_report
@@ -123,44 +124,3 @@ class Pictures:
                 path = event.folder / "val_predictions.png"
                 plots.save_predictions(path, run.data.val, event.evaluation.detections)
             plots.save_curves(event.folder / "results.png", list(event.rows))
-
-
-class TensorBoard:
-    """Writes losses, counts and measurements for TensorBoard, by tensorboardX (``pip install yolojax[tensorboard]``).
-
-    Args:
-      folder: where to; by default ``tensorboard`` in the run directory.
-      every_step: also write the losses of every step, not only the rows of the epochs.
-
-    Raises `ConfigError` when tensorboardX is not installed.
-    """
-
-    reads_state = False
-
-    def __init__(self, folder: str | Path | None = None, *, every_step: bool = True) -> None:
-        try:
-            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise ConfigError("TensorBoard needs tensorboardX: pip install 'yolojax[tensorboard]'") from error
-        self._make_writer, self._writer = SummaryWriter, None
-        self._folder, self._every_step = folder, every_step
-
-    def __call__(self, event: Event) -> None:
-        if not is_first():
-            return
-        if event.kind == "start":
-            folder = Path(self._folder) if self._folder is not None else event.folder / "tensorboard"
-            # What an interrupted run wrote beyond its checkpoint is discarded.
-            self._writer = self._make_writer(str(folder), purge_step=event.step + 1)
-        if self._writer is None:
-            return
-        if event.kind == "epoch" or (event.kind == "step" and self._every_step):
-            prefix = "step/" if event.kind == "step" else ""
-            for name, value in event.row.items():
-                if isinstance(value, int | float):
-                    self._writer.add_scalar(prefix + name, value, event.step)
-        if event.kind == "epoch":
-            self._writer.flush()
-        if event.kind == "end":
-            self._writer.close()
-            self._writer = None

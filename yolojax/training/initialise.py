@@ -64,7 +64,10 @@ def load_init(path: str | Path) -> Weights:
         if "custom" in load_description(folder)["detector"]:
             # The arrays are enough to start from; the functions of somebody's own are stored nowhere.
             return Weights(load_weights(folder / WEIGHTS), None)
-    detector, variables = load_detector(path)
+    if path.suffix.lower() == ".stablehlo":
+        raise CheckpointError(f"{path}: an exported program holds no weights by name; give what it was exported from")
+    # To load an .onnx is to run its graph; here its weights are wanted.
+    detector, variables = zoo.from_pytorch(path) if path.suffix.lower() == ".onnx" else load_detector(path)
     return Weights(variables, detector.spec)
 
 

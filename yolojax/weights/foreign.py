@@ -167,6 +167,11 @@ def count_parameters(file: WeightFile) -> int:
     )
 
 
+def find_prefix(tensors: Mapping[str, np.ndarray], mark: str) -> str | None:
+    """What stands before ``mark`` where it ends the name of a tensor, such as ``module.``; None if none ends so."""
+    return next((n.removesuffix(mark) for n in tensors if n == mark or n.endswith(f".{mark}")), None)
+
+
 def printable(text: str) -> str:
     """The text without control characters, with which a file could rewrite what the terminal shows."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from yolojax.errors import CheckpointError
+from yolojax.weights.foreign import find_prefix
 
 HEAD = 22
 """The number of the layer that predicts."""
@@ -63,11 +64,9 @@ def _joined(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def find_prefix(tensors: Mapping[str, np.ndarray]) -> str | None:
+def multimedia_prefix(tensors: Mapping[str, np.ndarray]) -> str | None:
     """What stands before the numbers of layers in a file of this kind; None for a file of another kind."""
-    end = f"{HEAD}.heads.0.class_conv.0.conv.weight"
-    found = [name.removesuffix(end) for name in tensors if name == end or name.endswith(f".{end}")]
-    return found[0] if found else None
+    return find_prefix(tensors, f"{HEAD}.heads.0.class_conv.0.conv.weight")
 
 
 def read_names(tensors: Mapping[str, np.ndarray], prefix: str, source: str) -> dict[str, np.ndarray]:

@@ -55,6 +55,22 @@ def read_onnx(path: str | Path) -> WeightFile:
     return guarded(path, _read, "export the model again, in one file")
 
 
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The texts of an ONNX model's ``metadata_props``; raises `CheckpointError` for a damaged file."""
+
+    def read(path: Path) -> dict[str, str]:
+        data = map_file(path)
+        reader = _Wire(data, object_budget(len(data)), len(data))
+        found: dict[str, str] = {}
+        for field, value in reader.fields((0, len(data))):
+            if field == 14:
+                entry = {number: reader.text(text) for number, text in reader.fields(reader.span(value))}
+                found[entry.get(1, "")] = entry.get(2, "")
+        return found
+
+    return guarded(path, read, "export the model again")
+
+
 def _read(path: Path) -> WeightFile:
     data = map_file(path)
     reader = _Wire(data, object_budget(len(data)), len(data))

@@ -124,11 +124,6 @@ def resnet_depth(tensors: Tensors, prefix: str = "") -> int | None:
     return known.get((tuple(blocks), bottlenecks))
 
 
-def find_prefix(tensors: Tensors, mark: str) -> str | None:
-    """What stands before ``mark`` where it ends the name of a tensor, such as ``module.``; None if none ends so."""
-    return next((n.removesuffix(mark) for n in tensors if n == mark or n.endswith(f".{mark}")), None)
-
-
 def dense_as_convolutions(tensors: Tensors, expected: Any, name_of: Any) -> dict[str, np.ndarray]:
     """The tensors with fully connected layers ``[O, I h w]`` as kernels ``[O, I, h, w]`` where the network has those.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import DTypeLike, Float
 
 from yolojax.anchors import deal_to_levels, kmeans_anchors
+from yolojax.catalogue import architecture, known_names, nearest
 from yolojax.detector import Detector
 from yolojax.errors import ConfigError
 from yolojax.models.network import parameter_count
@@ -156,7 +156,7 @@ def build(
     """Builds a detector by name.
 
     Args:
-      name: a key of `ARCHITECTURES`.
+      name: a key of `ARCHITECTURES`, or one with its scale, such as ``yolov8s``.
       class_names: in the order of the class scores.
       input_size: ``(height, width)`` in pixels.
       dtype: of the network's computation; parameters are float32 whatever it is.
@@ -169,9 +169,10 @@ def build(
       ConfigError: unknown name or option, a value of a wrong type or out of range, or an input size that the strides
         do not divide.
     """
+    name, options = architecture(name, options)
     if name not in ARCHITECTURES:
-        near = difflib.get_close_matches(name, ARCHITECTURES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(ARCHITECTURES))}"
+        near = nearest(name, {*known_names(), *ARCHITECTURES})
+        hint = f"did you mean {near}?" if near else f"known: {', '.join(sorted(ARCHITECTURES))}"
         raise ConfigError(f"unknown architecture {name!r}: {hint}")
     if isinstance(class_names, str) or not all(isinstance(n, str) for n in class_names):
         raise ConfigError(f"class_names = {class_names!r}: give a list of texts")

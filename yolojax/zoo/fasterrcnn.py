@@ -20,7 +20,7 @@ background. Augmentation and schedule are the trainer's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 from yolojax.assign import Sample, every_row, overlap_assign
 from yolojax.boxes import clip_boxes, remove_small
 from yolojax.coding import best_pairs, decode_regions
-from yolojax.detector import Detector, DetectorSpec, Postprocess, Thresholds, Variables
+from yolojax.detector import Detector, DetectorSpec, Outputs, Postprocess, Thresholds, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.losses import faster_rcnn_loss
@@ -43,14 +43,13 @@ from yolojax.models.layers import Style
 from yolojax.models.rcnn import RegionHead, RegionNetwork, RegionOutputs, Sizes, anchors_of, flat_predictions
 from yolojax.models.resnet import STAGES, ResNet
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
-from yolojax.weights.foreign import WeightFile
+from yolojax.weights.foreign import WeightFile, find_prefix
 from yolojax.weights.foreign import class_names as stated_names
 from yolojax.weights.torchvision import (
     COUNTER,
     as_published,
     dense_as_convolutions,
     detector_name,
-    find_prefix,
     modern_names,
     resnet_depth,
 )
@@ -83,7 +82,7 @@ classes of a proposal can reach a score of .05; of a trained network most propos
 SIDE = 1088
 """Pixels of both sides of the input image of published weights; a photo of 4 by 3 is then about as large as theirs."""
 
-VERSIONS = {
+VERSIONS: dict[str, dict[str, Any]] = {
     "v1": {"proposal_depth": 1, "convs": 0, "denses": 2},
     "v2": {"proposal_depth": 2, "convs": 4, "denses": 1},
 }
@@ -98,7 +97,7 @@ def fasterrcnn(
     width: int = 64,
     channels: int = 256,
     hidden: int = 1024,
-    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
+    anchor_sizes: Sequence[float] = (32.0, 64.0, 128.0, 256.0, 512.0),
     proposals: int = 1000,
     training_proposals: int = 2000,
     first_sample: int = 256,
@@ -131,12 +130,6 @@ def fasterrcnn(
     Raises:
       ConfigError: an option out of range, or an input size that the strides do not divide.
     """
-    if version not in VERSIONS:
-        raise ConfigError(f"version = {version!r}: give {' or '.join(VERSIONS)}")
-    if depth not in STAGES:
-        raise ConfigError(f"depth = {depth}: give one of {', '.join(map(str, STAGES))}")
-    if len(anchor_sizes) != 5 or not all(size > 0 for size in anchor_sizes):
-        raise ConfigError(f"anchor_sizes = {list(anchor_sizes)}: give five positive numbers, one for each level")
     counts = {
         "width": width,
         "channels": channels,
@@ -146,20 +139,7 @@ def fasterrcnn(
         "first_sample": first_sample,
         "second_sample": second_sample,
     }
-    check_counts(1, **counts)
-    check_momentum(momentum)
-    check_input_size(input_size, STRIDES[-1])
-    if not 0 <= epsilon < 1:
-        raise ConfigError(f"epsilon = {epsilon}: give a number from 0 to below 1")
-    options: dict[str, Any] = {
-        "version": version,
-        "depth": depth,
-        **counts,
-        "anchor_sizes": [float(size) for size in anchor_sizes],
-        "momentum": momentum,
-        "epsilon": epsilon,
-        "frozen_norm": frozen_norm,
-    }
+    options = checked_options(input_size, version, depth, counts, anchor_sizes, momentum, epsilon, frozen_norm)
     spec = DetectorSpec(
         "fasterrcnn",
         class_names,
@@ -182,8 +162,6 @@ def fasterrcnn(
     def forward_train(
         variables: Variables, images: Float[Array, "B H W 3"], targets: Targets, key: PRNGKeyArray
     ) -> tuple[RegionOutputs, Variables]:
-        if frozen_norm:
-            variables = {**variables, "params": with_constant_norms(variables["params"])}
         state = [name for name in variables if name != "params"]
         outputs, new_state = network.apply(variables, images, True, targets, key, mutable=state)
         return outputs, dict(new_state)
@@ -194,7 +172,8 @@ def fasterrcnn(
     def decode(outputs: RegionOutputs) -> Candidates:
         return decode_detections(outputs, PAIRS_PER_PROPOSAL * proposals)
 
-    return mark_built(flax_detector(spec, network, loss, decode)._replace(forward_train=forward_train))
+    detector = flax_detector(spec, network, loss, decode)._replace(forward_train=forward_train)
+    return mark_built(with_constant_norms(detector) if frozen_norm else detector)
 
 
 def decode_detections(outputs: RegionOutputs, count: int) -> Candidates:
@@ -227,9 +206,9 @@ def _loss(outputs: RegionOutputs, targets: Targets, hyper: Hyper, sizes: Sizes) 
         assert isinstance(first, Sample) and isinstance(second, Sample)
     objectness, deltas = flat_predictions(outputs)
     return faster_rcnn_loss(
-        jnp.take_along_axis(objectness, first.index, axis=1),
-        jnp.take_along_axis(deltas, first.index[..., None], axis=1),
-        jnp.take_along_axis(references, first.index[..., None], axis=1),
+        jnp.take_along_axis(objectness, first.rows, axis=1),
+        jnp.take_along_axis(deltas, first.rows[..., None], axis=1),
+        jnp.take_along_axis(references, first.rows[..., None], axis=1),
         first,
         outputs.class_logits,
         outputs.box_deltas,
@@ -239,14 +218,59 @@ def _loss(outputs: RegionOutputs, targets: Targets, hyper: Hyper, sizes: Sizes) 
     )
 
 
-def with_constant_norms(params: Any) -> Any:
-    """The parameters, with those of the backbone's BatchNorm without gradient."""
+def checked_options(
+    input_size: tuple[int, int],
+    version: str,
+    depth: int,
+    counts: dict[str, int],
+    anchor_sizes: Sequence[float],
+    momentum: float,
+    epsilon: float,
+    frozen_norm: bool,
+) -> dict[str, Any]:
+    """The options of a description, for the detectors with a ResNet and five levels of anchors.
+
+    ``counts`` are those options that are counts, by name. Raises `ConfigError` for an option out of range, or an input
+    size that the strides do not divide.
+    """
+    if version not in VERSIONS:
+        raise ConfigError(f"version = {version!r}: give {' or '.join(VERSIONS)}")
+    if depth not in STAGES:
+        raise ConfigError(f"depth = {depth}: give one of {', '.join(map(str, STAGES))}")
+    if len(anchor_sizes) != 5 or not all(size > 0 for size in anchor_sizes):
+        raise ConfigError(f"anchor_sizes = {list(anchor_sizes)}: give five positive numbers, one for each level")
+    check_counts(1, **counts)
+    check_momentum(momentum)
+    check_input_size(input_size, STRIDES[-1])
+    if not 0 <= epsilon < 1:
+        raise ConfigError(f"epsilon = {epsilon}: give a number from 0 to below 1")
+    return {
+        "version": version,
+        "depth": depth,
+        **counts,
+        "anchor_sizes": [float(size) for size in anchor_sizes],
+        "momentum": momentum,
+        "epsilon": epsilon,
+        "frozen_norm": frozen_norm,
+    }
+
+
+def with_constant_norms(detector: Detector) -> Detector:
+    """The detector, trained with the parameters of the backbone's BatchNorm as they are."""
+    plain = detector.forward_train
 
     def constant(path: tuple[Any, ...], leaf: Array) -> Array:
         is_norm = any(getattr(key, "key", None) == "norm" for key in path)
         return jax.lax.stop_gradient(leaf) if is_norm else leaf
 
-    return {**params, "backbone": jax.tree_util.tree_map_with_path(constant, params["backbone"])}
+    def forward_train(
+        variables: Variables, images: Float[Array, "B H W 3"], targets: Targets, key: PRNGKeyArray
+    ) -> tuple[Outputs, Variables]:
+        params = variables["params"]
+        params = {**params, "backbone": jax.tree_util.tree_map_with_path(constant, params["backbone"])}
+        return plain({**variables, "params": params}, images, targets, key)
+
+    return detector._replace(forward_train=forward_train)
 
 
 @dataclass(frozen=True)
@@ -260,7 +284,7 @@ class FasterRCNNWeights:
     frozen_norm: bool
     num_classes: int
     class_names: tuple[str, ...] | None
-    widths: dict[str, int]
+    widths: dict[str, Any]
 
     @property
     def scale(self) -> str:

@@ -29,12 +29,11 @@ from yolojax.models.batch_norm import unfold_batch_norm
 from yolojax.models.necks import Identity
 from yolojax.models.network import Network, init_variables
 from yolojax.models.resnet import ResNet
-from yolojax.weights.foreign import WeightFile, printable, read_weight_file
+from yolojax.weights.foreign import WeightFile, find_prefix, printable, read_weight_file
 from yolojax.weights.foreign import class_names as stated_names
 from yolojax.weights.foreign import input_size as stated_size
-from yolojax.weights.multimedia import find_prefix, read_names, write_names
+from yolojax.weights.multimedia import multimedia_prefix, read_names, write_names
 from yolojax.weights.torchvision import COUNTER, resnet_depth, resnet_name
-from yolojax.weights.torchvision import find_prefix as find_resnet
 from yolojax.weights.ultralytics import Names, give_tensors, take_tensors
 from yolojax.weights.yolox import YOLOX_NAMES, yolox_weights
 from yolojax.zoo.coco import classes_of_file
@@ -385,7 +384,7 @@ def from_pytorch(
     size = input_size or _size_of(file)
     names = classes_of_file(file.path, count, class_names or stated_names(file))
     detector = family.build(names, size, dtype=dtype, **decided, **own)
-    preprocess = PREPROCESS if find_prefix(file.tensors) is None else Preprocess()
+    preprocess = PREPROCESS if multimedia_prefix(file.tensors) is None else Preprocess()
     detector = detector._replace(spec=replace(detector.spec, preprocess=preprocess))
     expected = jax.eval_shape(detector.init, jax.random.key(0))
     folded = not any(name.endswith(".bn.running_var") for name in tensors)
@@ -404,7 +403,7 @@ def backbone_variables(file: WeightFile) -> Variables | None:
     every detector whose backbone is a `yolojax.models.resnet.ResNet` of this depth. Raises `CheckpointError` for a
     network that has the layers of a ResNet and others besides, such as an SE-ResNet.
     """
-    prefix = find_resnet(file.tensors, "layer1.0.conv1.weight")
+    prefix = find_prefix(file.tensors, "layer1.0.conv1.weight")
     if prefix is None or f"{prefix}conv1.weight" not in file.tensors:
         return None
     tensors = {name.removeprefix(prefix): array for name, array in file.tensors.items()}
@@ -498,7 +497,7 @@ def _options_of_yolov9(tensors: Tensors, head: int, scale: str, classes: int) ->
 def _own_names(file: WeightFile) -> Tensors:
     """The tensors by Ultralytics' names that begin with ``model.``, whatever wrapped the network when it was saved."""
     tensors = file.tensors
-    if (prefix := find_prefix(tensors)) is not None:
+    if (prefix := multimedia_prefix(tensors)) is not None:
         return read_names(tensors, prefix, str(file.path))
     found = (re.fullmatch(r"(.*?)model\.[01]\.conv\.weight", name) for name in tensors)
     prefix = next((match[1] for match in found if match), "")

@@ -12,35 +12,35 @@ instead of the pyramid, and learns boxes by GIoU instead of absolute errors. Sev
 Published files (``retinanet_resnet50_fpn_v2_coco-5905b1c5.pth`` and others of the same layout, with ResNet-18, 34, 50
 or 101) are read by `yolojax.zoo.from_pytorch`; torchvision and its weights are under the BSD-3-Clause licence.
 
-What differs from torchvision is said in `yolojax.zoo.fasterrcnn`.
+What differs from torchvision is said in `yolojax.zoo.fasterrcnn`. Losses are torchvision's, and so are detections,
+except that torchvision also reports pairs of class 0, which no object has; here they are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
+from jaxtyping import DTypeLike
 
 from yolojax.boxes import clip_boxes
 from yolojax.coding import best_pairs, decode_regions, flatten_levels
-from yolojax.detector import Detector, DetectorSpec, Outputs, Postprocess, Thresholds, Variables
-from yolojax.errors import ConfigError
+from yolojax.detector import Detector, DetectorSpec, Postprocess, Thresholds, Variables
 from yolojax.losses import generalized_box_iou_loss, retinanet_loss
 from yolojax.models.feature_pyramid import FeaturePyramid
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.rcnn import anchors_of
-from yolojax.models.resnet import STAGES, ResNet
+from yolojax.models.resnet import ResNet
 from yolojax.models.retinanet import AnchorPrediction, RetinaHead
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
-from yolojax.weights.foreign import WeightFile
+from yolojax.weights.foreign import WeightFile, find_prefix
 from yolojax.weights.foreign import class_names as stated_names
-from yolojax.weights.torchvision import COUNTER, as_published, find_prefix, modern_names, resnet_depth
+from yolojax.weights.torchvision import COUNTER, as_published, modern_names, resnet_depth
 from yolojax.weights.ultralytics import give_tensors
 from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.description import mark_built
@@ -48,20 +48,19 @@ from yolojax.zoo.fasterrcnn import (
     EPSILON,
     PREPROCESS,
     SIDE,
+    checked_options,
     names_of_torchvision,
     take_torchvision,
     torchvision_name,
     widths_of,
     with_constant_norms,
 )
-from yolojax.zoo.flax_detector import check_input_size, flax_detector
-from yolojax.zoo.options import check_counts, check_momentum
+from yolojax.zoo.flax_detector import flax_detector
 
 STRIDES = (8, 16, 32)
 """Those of the backbone; two more levels of the pyramid have about half of the height and width each."""
 
 SIZES_PER_OCTAVE = 3
-VERSIONS = ("v1", "v2")
 HYPER = {"lambda_coord": 1.0, "lambda_cls": 1.0}
 POSTPROCESS = Postprocess(Thresholds(0.05, 0.5, 300), Thresholds(0.05, 0.5, 300))
 """torchvision's, of validation and of prediction."""
@@ -75,7 +74,7 @@ def retinanet(
     depth: int = 50,
     width: int = 64,
     channels: int = 256,
-    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
+    anchor_sizes: Sequence[float] = (32.0, 64.0, 128.0, 256.0, 512.0),
     candidates: int = 1000,
     momentum: float = 0.9,
     epsilon: float = EPSILON,
@@ -102,27 +101,8 @@ def retinanet(
     Raises:
       ConfigError: an option out of range, or an input size that the strides do not divide.
     """
-    if version not in VERSIONS:
-        raise ConfigError(f"version = {version!r}: give {' or '.join(VERSIONS)}")
-    if depth not in STAGES:
-        raise ConfigError(f"depth = {depth}: give one of {', '.join(map(str, STAGES))}")
-    if len(anchor_sizes) != 5 or not all(size > 0 for size in anchor_sizes):
-        raise ConfigError(f"anchor_sizes = {list(anchor_sizes)}: give five positive numbers, one for each level")
     counts = {"width": width, "channels": channels, "candidates": candidates}
-    check_counts(1, **counts)
-    check_momentum(momentum)
-    check_input_size(input_size, STRIDES[-1])
-    if not 0 <= epsilon < 1:
-        raise ConfigError(f"epsilon = {epsilon}: give a number from 0 to below 1")
-    options: dict[str, Any] = {
-        "version": version,
-        "depth": depth,
-        **counts,
-        "anchor_sizes": [float(size) for size in anchor_sizes],
-        "momentum": momentum,
-        "epsilon": epsilon,
-        "frozen_norm": frozen_norm,
-    }
+    options = checked_options(input_size, version, depth, counts, anchor_sizes, momentum, epsilon, frozen_norm)
     spec = DetectorSpec(
         "retinanet",
         class_names,
@@ -163,17 +143,7 @@ def retinanet(
         return _decode(outputs, sizes, candidates)
 
     detector = flax_detector(spec, network, loss, decode)
-    if frozen_norm:
-        plain = detector.forward_train
-
-        def forward_train(
-            variables: Variables, images: Float[Array, "B H W 3"], targets: Targets, key: PRNGKeyArray
-        ) -> tuple[Outputs, Variables]:
-            constant = {**variables, "params": with_constant_norms(variables["params"])}
-            return plain(constant, images, targets, key)
-
-        detector = detector._replace(forward_train=forward_train)
-    return mark_built(detector)
+    return mark_built(with_constant_norms(detector) if frozen_norm else detector)
 
 
 def _decode(outputs: AnchorPrediction, sizes: tuple[tuple[float, ...], ...], count: int) -> Candidates:
@@ -200,7 +170,7 @@ class RetinaNetWeights:
     frozen_norm: bool
     num_classes: int
     class_names: tuple[str, ...] | None
-    widths: dict[str, int]
+    widths: dict[str, Any]
 
     @property
     def scale(self) -> str:

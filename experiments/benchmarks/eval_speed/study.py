@@ -1,18 +1,18 @@
 """How long does a COCO evaluation take, from arrays in memory and from files, beside the programs people use?
 
-Question: is the compiled evaluation of `yolojax.eval` at least ten times faster than pycocotools on two cores, what
-does a bootstrap of a thousand resamples cost, and how do hotcoco and faster-coco-eval compare from the files on?
+Question: how long does COCO's evaluation of COCO val's size take here, in memory, from files and as the command with
+and without its report, and how do pycocotools, hotcoco and faster-coco-eval compare? What does a bootstrap cost?
 
-Method: 5000 images, 80 classes, 36,710 objects and 458,582 detections, drawn at random (`--case`, a folder with
-bench_gt.json and bench_dt.json). *In memory*: pycocotools from its two indexed data sets to its twelve numbers; ours
-from two sets of NumPy columns (boxes, scores, classes, images, areas) to the twelve numbers, padding, transfer and the
-sorting on the host included; the first call, which compiles, apart. *From files*: everything from reading the JSON on,
-in a process that has its libraries loaded and its programs compiled. Every program's numbers are compared with those of
-pycocotools: the backends must be equal to the bit, the float32 evaluation to 1e-4. From memory ours is the median of
-three calls after the first; the others run once.
+Method: 5000 images, 80 classes, 36,710 objects and 458,582 detections, drawn at random from seed 0 (or `--case`, a
+folder with bench_gt.json and bench_dt.json). *In memory*: pycocotools from its two indexed data sets to its twelve
+numbers; ours from two sets of NumPy columns (boxes, scores, classes, images, areas) to the twelve numbers. *From
+files*: everything from reading the JSON on, in a process that has its libraries loaded. *Command*: a new process, its
+start included, with its peak memory. Every program's numbers are compared with those of pycocotools: the backends must
+be equal to the bit, our evaluation in float32 to 1e-4. From memory ours is the median of three calls after the first;
+the others run once. The record says how busy the machine was; a load above `BUSY` is not recorded without `--out`.
 
-Command:   python -m experiments.benchmarks.eval_speed --case FOLDER
-Expected:  about three minutes on two idle cores; see experiments/benchmarks/eval_speed/README.md.
+Command:   python -m experiments.benchmarks.eval_speed
+Expected:  about six minutes on two idle cores; see experiments/benchmarks/eval_speed/README.md.
 Quick:     python -m experiments.benchmarks.eval_speed --quick    (50 generated images: the machinery only; no record)
 
 hotcoco and faster-coco-eval are left out where they are not installed.
@@ -27,11 +27,13 @@ import io
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,36 @@ from yolojax.eval.weighted import coco_numbers
 RESULTS = Path(__file__).parent
 GOAL = 10.0
 TRUTH, FOUND = "bench_gt.json", "bench_dt.json"
+BUSY = 0.5
+"""Load average of the last minute, before the start, above which times mean nothing."""
+
+
+def write_large_case(folder: Path, images: int = 5000, classes: int = 80, seed: int = 0) -> None:
+    """A case of COCO val's size: objects in three classes an image, jittered copies of them, and boxes of nothing."""
+    rng = np.random.default_rng(seed)
+    objects: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for image in range(1, images + 1):
+        count, kinds = rng.poisson(7.3), rng.choice(classes, size=3)
+        for _ in range(count):
+            x, y = rng.uniform(0, 500, 2).tolist()
+            w, h = np.exp(rng.uniform(2, 5.2, 2)).tolist()
+            one = {"image_id": image, "category_id": int(rng.choice(kinds)) + 1}
+            crowd = int(rng.random() < 0.01)
+            objects.append({"id": len(objects) + 1, **one, "bbox": [x, y, w, h], "area": w * h * 0.6, "iscrowd": crowd})
+            for _ in range(rng.integers(1, 4) if rng.random() < 0.8 else 0):
+                a, b, c, d = rng.normal(0, 0.1, 4).tolist()
+                category = one["category_id"] if rng.random() < 0.8 else int(rng.integers(classes)) + 1
+                box = [x + a * w, y + b * h, w * float(np.exp(c)), h * float(np.exp(d))]
+                found.append({"image_id": image, "category_id": category, "bbox": box, "score": float(rng.beta(2, 2))})
+        for _ in range(80):
+            box = [*rng.uniform(0, 500, 2).tolist(), *np.exp(rng.uniform(2, 5.2, 2)).tolist()]
+            category = int(rng.integers(classes)) + 1
+            found.append({"image_id": image, "category_id": category, "bbox": box, "score": float(rng.beta(1, 6))})
+    listed = [{"id": k, "width": 640, "height": 640} for k in range(1, images + 1)]
+    categories = [{"id": k, "name": str(k)} for k in range(1, classes + 1)]
+    (folder / TRUTH).write_text(json.dumps({"images": listed, "annotations": objects, "categories": categories}))
+    (folder / FOUND).write_text(json.dumps(found))
 
 
 def write_small_case(folder: Path, images: int = 50, classes: int = 5, seed: int = 0) -> None:
@@ -128,17 +160,33 @@ def timed(call: Callable[[], Any], rounds: int) -> tuple[float, float, Any]:
     return taken[0], statistics.median(taken[1:] or taken), answer
 
 
+def command(folder: Path, *options: str) -> tuple[float, float, list[float] | None]:
+    """Seconds and peak gigabytes of ``yolojax eval`` in a process of its own, and its numbers where it writes them."""
+    start = time.perf_counter()
+    arguments = [sys.executable, "-m", "yolojax", "eval", str(folder / TRUTH), str(folder / FOUND), *options]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    taken = time.perf_counter() - start
+    if process.returncode:
+        raise RuntimeError(f"yolojax eval {' '.join(options)} ended with exit code {process.returncode}")
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    written = Path(options[options.index("--out") + 1]) / "metrics.json" if "--out" in options else None
+    numbers = None if written is None else [json.loads(written.read_text())[name] for name in METRICS]
+    return taken, usage.ru_maxrss * unit / 1e9, numbers
+
+
 def study(folder: Path, rounds: int, samples: int, say: Callable[[str], None]) -> dict[str, Any]:
     """All measurements on one case."""
     truth, found = read_both(folder / TRUTH, folder / FOUND)
     rows: list[dict[str, Any]] = []
 
-    def add(program: str, start: str, seconds: float, numbers: list[float], **more: Any) -> None:
-        apart = float(np.max(np.abs(np.array(numbers) - reference)))
+    def add(program: str, start: str, seconds: float, numbers: list[float] | None, **more: Any) -> None:
+        apart = None if numbers is None else float(np.max(np.abs(np.array(numbers) - reference)))
         rows.append(
             {"program": program, "from": start, "seconds": round(seconds, 3), "largest difference": apart} | more
         )
-        say(f"{program} from {start}: {seconds:.3f} s, numbers within {apart:.1g} of pycocotools")
+        say(f"{program} from {start}: {seconds:.3f} s" + ("" if apart is None else f", {apart:.1g} from pycocotools"))
 
     def ours(columns: tuple) -> list[float]:
         got = coco_numbers(*columns)
@@ -148,10 +196,10 @@ def study(folder: Path, rounds: int, samples: int, say: Callable[[str], None]) -
     reading, evaluating, reference = pycocotools_seconds(folder)
     reference = np.array(reference)
     add("pycocotools", "memory", evaluating, reference.tolist())
-    add("yolojax, compiled", "memory", again, numbers, first=round(first, 3), ratio=round(evaluating / again, 1))
+    add("yolojax", "memory", again, numbers, first=round(first, 3), ratio=round(evaluating / again, 1))
     add("pycocotools", "files", reading + evaluating, reference.tolist())
     _, seconds, numbers = timed(lambda: ours(read_both(folder / TRUTH, folder / FOUND)), 0)
-    add("yolojax, compiled", "files", seconds, numbers)
+    add("yolojax", "files", seconds, numbers)
     for name, call in (("faster-coco-eval", faster_coco_eval_numbers), ("hotcoco", hotcoco_numbers)):
         try:
             _, seconds, numbers = timed(lambda call=call: call(folder), 0)
@@ -168,7 +216,11 @@ def study(folder: Path, rounds: int, samples: int, say: Callable[[str], None]) -
                 seconds,
                 [getattr(result, name) for name in METRICS],
             )
-    bootstrap(truth, found, samples=2)  # compiles
+    backends = ("hotcoco", "pycocotools") if find_spec("hotcoco") is not None else ("pycocotools",)
+    for backend in backends:
+        for what, options in (("table", ()), ("report", ("--out", str(folder / f"report_{backend}")))):
+            seconds, peak, numbers = command(folder, "--backend", backend, *options)
+            add(f"yolojax eval, {what}, {backend}", "command", seconds, numbers, gigabytes=round(peak, 2))
     _, few, _ = timed(lambda: bootstrap(truth, found, samples=10), 0)
     _, many, _ = timed(lambda: bootstrap(truth, found, samples=10 + samples), 0)
     per_sample = (many - few) / samples
@@ -191,12 +243,16 @@ def markdown(record: dict[str, Any]) -> str:
         f"`{record['command']}`, {record['date']}; {record['versions']}; {record['cores']} processor cores.",
         f"{record['images']} images, {record['objects']} objects, {record['detections']} detections.",
         "",
-        "| program | from | seconds | largest difference to pycocotools |",
-        "| --- | --- | --- | --- |",
-        *(f"| {r['program']} | {r['from']} | {r['seconds']} | {r['largest difference']:.1g} |" for r in record["rows"]),
+        "| program | from | seconds | GB | largest difference to pycocotools |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {r['program']} | {r['from']} | {r['seconds']} | {r.get('gigabytes', '')} | "
+            f"{'' if r['largest difference'] is None else format(r['largest difference'], '.1g')} |"
+            for r in record["rows"]
+        ),
         "",
-        f"From memory the compiled evaluation is **{record['ratio_in_memory']} times** as fast as pycocotools (aim: "
-        f"{record['goal']:g}); its first call, which compiles, took {record['rows'][1]['first']} s. A bootstrap costs "
+        f"From memory ours is **{record['ratio_in_memory']} times** as fast as pycocotools (aim: {record['goal']:g}); "
+        f"its first call took {record['rows'][1]['first']} s. A bootstrap costs "
         f"{record['bootstrap_ms_per_resample']} ms a resample, for all numbers together.",
     ]
     return "\n".join(lines) + "\n"
@@ -204,38 +260,47 @@ def markdown(record: dict[str, Any]) -> str:
 
 def conclude(record: dict[str, Any]) -> str:
     """The sentence of the table of studies."""
-    files = [row for row in record["rows"] if row["from"] == "files"]
-    told = "; ".join(f"{row['program'].partition(' (')[0]} {row['seconds']:.1f} s" for row in files)
-    first = next((row["first"] for row in record["rows"] if "first" in row), None)
-    after = f" (after a first call of {first:.1f} s, which compiles)" if first else ""
+    told = "; ".join(
+        f"{row['program'].partition(' (')[0]} {row['seconds']:.1f} s"
+        + (f" and {row['gigabytes']:.2g} GB" if "gigabytes" in row else "")
+        for row in record["rows"]
+        if row["from"] != "memory"
+    )
     return (
-        f"{record['images']} images, {record['detections']} detections: from memory the compiled evaluation is "
-        f"{record['ratio_in_memory']:.1f} times as fast as pycocotools{after}; from files: {told}."
+        f"{record['images']} images, {record['detections']} detections: from memory ours is "
+        f"{record['ratio_in_memory']:.1f} times as fast as pycocotools; from files and as a command: {told}."
     )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", type=Path, help=f"folder with {TRUTH} and {FOUND}")
+    parser.add_argument("--case", type=Path, help=f"folder with {TRUTH} and {FOUND} (default: a generated case)")
     parser.add_argument(
         "--quick", action="store_true", help="a small generated case and no record, unless --out is given"
     )
     parser.add_argument("--out", type=Path, help="folder of the record (default experiments/benchmarks/eval_speed)")
     args = parser.parse_args()
-    if not args.quick and (args.case is None or not (args.case / FOUND).is_file()):
-        print(f"give --case FOLDER, which holds {TRUTH} and {FOUND}, or --quick", file=sys.stderr)
+    if args.case is not None and not (args.case / FOUND).is_file():
+        print(f"--case {args.case}: it does not hold {TRUTH} and {FOUND}", file=sys.stderr)
+        return 2
+    load = round(os.getloadavg()[0], 2)
+    if load > BUSY and not args.quick and args.out is None:
+        print(
+            f"the load average is {load}, above {BUSY}: times would mean nothing; wait, or give --out", file=sys.stderr
+        )
         return 2
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.case or Path(scratch)
         if args.case is None:
-            write_small_case(folder)
+            (write_small_case if args.quick else write_large_case)(folder)
         found = study(folder, 2 if args.quick else 3, 20 if args.quick else 30, lambda line: print(line, flush=True))
     versions = {"jax": jax.__version__}
     for name in ("pycocotools", "hotcoco", "faster-coco-eval"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     record = {
-        "command": "python -m experiments.benchmarks.eval_speed " + ("--quick" if args.quick else "--case FOLDER"),
+        "command": "python -m experiments.benchmarks.eval_speed" + (" --quick" if args.quick else ""),
+        "load": load,
         "date": datetime.date.today().isoformat(),
         "device": jax.devices()[0].platform,
         "cores": len(os.sched_getaffinity(0)),

@@ -1,0 +1,259 @@
+"""Mutates files of every kind that is read and reads them: each ends in a named error or in data, soon.
+
+Run: python -m tests.fuzz_readers --count 1000000 --seed 1            (all kinds; --kind NAME for one of them)
+
+Half of the mutations are of bytes; the others exchange, repeat or remove what a text of that kind is made of (numbers,
+words, brackets), so that they come further than the parser. What is reported: how the cases ended, the longest time of
+one, and the peak of memory. PyTorch files have a fuzzer of their own, `tests.weights.fuzz_pytorch`.
+"""
+
+import argparse
+import json
+import random
+import re
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from yolojax.data import open_dataset
+from yolojax.data.documents import load_yaml
+from yolojax.data.images import read_header, read_image
+from yolojax.errors import YolojaxError
+from yolojax.eval.coco import read_both
+from yolojax.weights.darknet_cfg import read_cfg
+from yolojax.weights.foreign import read_weight_file
+from yolojax.weights.yolox import read_yolox
+
+SLOW = 5.0
+"""Seconds of the processor that no case may take, so that a busy machine changes nothing."""
+
+ATOMS = [
+    *(b"0", b"-1", b"1e400", b"NaN", b"Infinity", b"9" * 400, b"1_0", b"0x10", b"-7e-44", b"1e308", b"null", b"true"),
+    *(b'""', b'"a"', b"[]", b"{}", b"[" * 300, b'"\\ud800"', b"\xff", b"\0", b"..", b"/", b"\\", b"\xe2\x80\xae"),
+    *(b"&a", b"*a", b"!!python/object:os.system", b"<<: *a", b"<!ENTITY a 'b'>", b"&lt;", b"]]>", b"=", b"#", b"\n"),
+]
+
+NUMBERS = [
+    *(b"0", b"-1", b"-0.0", b"0.5", b"1.5", b"2", b"3", b"7", b"1e9", b"2e9", b"1e300", b"1e400", b"NaN", b"null"),
+    *(b"9007199254740993", b"9223372036854775807", b"9" * 5000, b"true", b'"1"', b"[]", b"{}", b"1e-320", b"00"),
+]
+
+COCO = {
+    "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 8], "area": 72, "iscrowd": 0}],
+    "categories": [{"id": 1, "name": "cat", "supercategory": "none"}],
+}
+RESULTS = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 8], "score": 0.5, "file_name": "a.png"}] * 2
+XML = (
+    '<?xml version="1.0" encoding="utf-8"?><annotation><filename>a.png</filename><size><width>20</width>'
+    "<height>10</height></size><object><name>cat</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin>"
+    "<xmax>9</xmax><ymax>8</ymax></bndbox></object></annotation>"
+)
+CFG = (
+    "[net]\nwidth=32\nheight=32\nchannels=3\n\n[convolutional]\nbatch_normalize=1\nfilters=8\nsize=3\nstride=2\npad=1\n"
+    "activation=leaky\n\n[maxpool]\nsize=2\nstride=2\n\n[route]\nlayers=-1\n\n[convolutional]\nfilters=18\nsize=1\n"
+    "activation=linear\n\n[yolo]\nmask=0,1,2\nanchors=1,2, 3,4, 5,6\nclasses=1\nnum=3\n"
+)
+
+
+class Kind(NamedTuple):
+    """A kind of file: its name on disk, contents, what reads it, and whether the contents are valid as they are."""
+
+    file: str
+    contents: list[bytes]
+    read: Callable[[Path], object]
+    is_valid: bool = True
+
+
+def kinds(folder: Path) -> dict[str, Kind]:
+    """All kinds; ``folder`` gets what stands beside the file that is mutated."""
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 20, 3), np.uint8)
+    images: list[bytes] = []
+    for suffix in ("png", "jpg", "bmp", "gif", "tif", "webp", "ppm", "tga"):
+        Image.fromarray(pixels).save(folder / f"x.{suffix}")
+        images.append((folder / f"x.{suffix}").read_bytes())
+        (folder / f"x.{suffix}").unlink()
+
+    def sub(name: str) -> Path:
+        (folder / name / "images").mkdir(parents=True)
+        Image.fromarray(pixels).save(folder / name / "images" / "a.png")
+        return folder / name
+
+    _, voc, yolo, txt = (sub(name) for name in ("coco", "voc", "yolo", "txt"))
+    truth = folder / "truth.json"
+    truth.write_text(json.dumps(COCO))
+    (voc / "Annotations").mkdir()
+    for place in (yolo, txt):
+        (place / "labels").mkdir()
+        (place / "labels" / "a.txt").write_text("0 .5 .5 .4 .4\n")
+    (txt / "data.yaml").write_text("names: [cat, dog]\ntrain: images\n")
+    yaml = b"path: .\ntrain: images\nval: [images, ./images]\nnc: 2\nnames: {0: cat, 1: dog}\nx: &a [1]\ny: *a\n"
+
+    def image(path: Path) -> None:
+        read_header(path)
+        read_image(path)
+
+    def opened(root: Path) -> Callable[[Path], object]:
+        return lambda _: (open_dataset(root), open_dataset(root, skip_bad=True).to_coco())
+
+    return {
+        "coco": Kind("coco/x.json", [json.dumps(COCO).encode()], lambda path: open_dataset(path).to_coco()),
+        "truth": Kind("t.json", [json.dumps(COCO).encode()], lambda path: read_both(path, [])),
+        "results": Kind("r.json", [json.dumps(RESULTS).encode()], lambda path: read_both(truth, path)),
+        "voc": Kind(
+            "voc/Annotations/a.xml", [XML.encode(), XML.replace("utf-8", "utf-16").encode("utf-16")], opened(voc)
+        ),
+        "yaml": Kind("yolo/data.yaml", [yaml], lambda path: (load_yaml(path), open_dataset(path))),
+        "txt": Kind("txt/labels/a.txt", [b"0 .5 .5 .4 .4\n1 .1 .1 .2 .1 .3 .3\n"], opened(txt)),
+        "image": Kind("i.png", images, image),
+        "cfg": Kind("n.cfg", [CFG.encode()], read_cfg),
+        "safetensors": Kind("w.safetensors", _safetensors(folder), read_weight_file),
+        "onnx": Kind("w.onnx", _onnx(), read_weight_file),
+        "npz": Kind("w.npz", _npz(folder), read_yolox, is_valid=False),  # no weights of a YOLOX
+    }
+
+
+def _safetensors(folder: Path) -> list[bytes]:
+    from safetensors.numpy import save
+
+    tensors = {"a.weight": np.zeros((2, 3), np.float32), "a.bias": np.zeros(2, np.float16)}
+    return [save(tensors), save(tensors, {"names": "{0: 'cat'}", "stride": "[8, 16]"})]
+
+
+def _onnx() -> list[bytes]:
+    try:
+        from onnx import TensorProto, helper, numpy_helper
+    except ImportError:
+        return []
+    weight = numpy_helper.from_array(np.zeros((4, 3, 1, 1), np.float32), "w")
+    made = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, 8, 8]) for n, c in (("x", 3), ("y", 4))]
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "g", made[:1], made[1:], [weight])
+    return [helper.make_model(graph).SerializeToString()]
+
+
+def _npz(folder: Path) -> list[bytes]:
+    path = folder / "x.npz"
+    np.savez_compressed(path, **{"backbone.stem.conv.weight": np.zeros((2, 3), np.float32), "n": np.arange(3)})
+    content = path.read_bytes()
+    path.unlink()
+    return [content]
+
+
+def mutate(content: bytes, rng: random.Random) -> bytes:
+    """One or two changes, of bytes or of the words, numbers and marks of a text."""
+    for _ in range(rng.choice((1, 1, 1, 2))):
+        if rng.random() < 0.5:
+            parts = re.findall(rb"\s+|[\w.+-]+|[^\w\s]", content)
+            if not parts:
+                continue
+            at, kind = rng.randrange(len(parts)), rng.randrange(4)
+            if rng.random() < 0.6:  # a number for a number, a text for a text: what the parser lets through
+                numbers = [k for k, part in enumerate(parts) if re.fullmatch(rb"-?[\d.]+", part)]
+                words = [k for k, part in enumerate(parts) if re.fullmatch(rb"[A-Za-z_]+", part)]
+                if numbers and rng.random() < 0.7:
+                    parts[rng.choice(numbers)] = rng.choice(NUMBERS)
+                elif words:
+                    parts[rng.choice(words)] = rng.choice(
+                        [*(parts[k] for k in words), b"x" * 600, "\u732b\u0301".encode()]
+                    )
+            elif kind == 0:
+                parts[at] = rng.choice(ATOMS)
+            elif kind == 1:
+                parts[at] = parts[rng.randrange(len(parts))]
+            elif kind == 2:
+                del parts[at : at + rng.choice((1, 1, 4))]
+            else:
+                parts[at:at] = parts[at : at + rng.choice((1, 4, 16))] * rng.choice((1, 2, 200))
+            content = b"".join(parts)
+        else:
+            data = bytearray(content)
+            at, length = rng.randrange(len(data) + 1), rng.choice((1, 2, 4, 8, 32))
+            kind = rng.randrange(4)
+            if kind == 0 and at < len(data):
+                data[at] = rng.randrange(256)
+            elif kind == 1:
+                data[at : at + length] = rng.randbytes(rng.choice((0, length)))
+            elif kind == 2:
+                data[at:at] = data[at : at + length] * rng.choice((1, 64))
+            else:
+                data[at : at + length] = rng.choice((b"\0", b"\xff", b"\x7f")) * length
+            content = bytes(data)
+    return content[: rng.randrange(len(content) + 1)] if rng.random() < 0.05 else content
+
+
+class _TooLongError(Exception):
+    pass
+
+
+def _stop(signal_number: int, frame: FrameType | None) -> None:
+    raise _TooLongError(f"after {SLOW:g} s in {traceback.extract_stack(frame)[-1] if frame else 'native code'}")
+
+
+def fuzz(kind: str, count: int, seed: int, folder: Path, say: Callable[[str], None]) -> tuple[int, float]:
+    """The number of cases that ended otherwise than they may, each of which is said, and the longest time of one."""
+    file, contents, read, is_valid = kinds(folder)[kind]
+    path, rng, wrong, longest = folder / file, random.Random(f"{kind} {seed}"), 0, 0.0
+    ends: Counter[str] = Counter()
+    for content in contents if is_valid else ():
+        path.write_bytes(content)
+        read(path)
+    before = signal.signal(signal.SIGPROF, _stop)
+    try:
+        for number in range(count if contents else 0):
+            path.write_bytes(mutate(rng.choice(contents), rng))
+            began = time.process_time()
+            signal.setitimer(signal.ITIMER_PROF, SLOW)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # Pillow warns of odd metadata
+                    read(path)
+                ends["read"] += 1
+            except YolojaxError as error:
+                ends["refused"] += 1
+                assert 0 < len(str(error)) < 2000, len(str(error))
+            except Exception as error:  # whatever escapes is what is sought
+                wrong += 1
+                kept = Path(tempfile.gettempdir()) / f"fuzz_{kind}_{seed}_{number}"
+                kept.write_bytes(path.read_bytes())
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                say(f"{kind} case {number} ({kept}): {type(error).__name__}: {str(error)[:200]} at {last}")
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+            longest = max(longest, time.process_time() - began)
+    finally:
+        signal.signal(signal.SIGPROF, before)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    say(f"{kind}: {dict(ends)}, {wrong} wrong; the longest {longest:.3f} s; peak of the process {peak} MiB")
+    return wrong, longest
+
+
+def main() -> int:
+    """Reads the cases; returns 1 if any ended as it must not."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--count", type=int, default=3000, help="of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", help="one kind only")
+    options = parser.parse_args()
+    wrong = 0
+    with tempfile.TemporaryDirectory() as first:
+        names = [options.kind] if options.kind else list(kinds(Path(first)))
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            wrong += fuzz(name, options.count, options.seed, Path(folder), lambda line: print(line, flush=True))[0]
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Computes yolojax/catalogue.json: parameters and operations of every architecture and scale, from its builder.
+
+Run: python -m tests.zoo.make_catalogue [NAME ...]      (with names, those alone are redone; all take some minutes)
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+
+import yolojax.catalogue
+from yolojax import zoo
+from yolojax.catalogue import FAMILIES, Family
+
+FILE = Path(yolojax.catalogue.__file__).with_name("catalogue.json")
+
+
+def count(family: Family, scale: str) -> tuple[int, int]:
+    """Parameters and floating-point operations of one image; nothing is computed, shapes are enough."""
+    variant, names = family.variants[scale], tuple(f"class{i}" for i in range(family.classes))
+    options = {**family.options, **({"scale": scale} if scale else {})}
+    detector = zoo.build(family.name, names, (variant.size, variant.size), **options)
+    shapes = jax.eval_shape(detector.init, jax.random.key(0))
+    return zoo.parameter_count(shapes), zoo.forward_flops(detector)
+
+
+def main(names: list[str]) -> None:
+    known = json.loads(FILE.read_text()) if FILE.exists() else {}
+    counts = {}
+    for family in FAMILIES:
+        for scale in family.variants:
+            name = family.model(scale)
+            again = name not in known or not names or name in names or family.name in names
+            counts[name] = list(count(family, scale)) if again else known[name]
+            print(name, *counts[name], flush=True)
+    FILE.write_text("{\n" + ",\n".join(f' "{name}": {json.dumps(row)}' for name, row in counts.items()) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
