@@ -86,7 +86,9 @@ def place_boxes(shapes: Shapes) -> tuple[Float[Array, "N 4"], Bool[Array, " N"]]
 class QuerySelection(nn.Module):
     """Takes the ``queries`` places with the highest class score (arXiv 2304.08069, section 4.3).
 
-    ``project`` normalises what the places hold by a linear layer and LayerNorm before; DEIMv2 does not.
+    ``project`` normalises what the places hold by a linear layer and LayerNorm before; DEIMv2 does not. ``stored`` has
+    the rows and columns of each level of the pyramid whose starting boxes are among the variables, as
+    ``constants/head/selection/anchors``; a pyramid of these shapes takes them from there instead of `place_boxes`.
     """
 
     classes: int
@@ -94,11 +96,15 @@ class QuerySelection(nn.Module):
     project: bool = True
     activation: Activation = "relu"
     style: Style = Style()
+    stored: Shapes = ()
 
     @nn.compact
     def __call__(self, memory: Float[Array, "B N D"], shapes: Shapes) -> Selected:
         dtype, width = self.style.dtype, memory.shape[-1]
         boxes, usable = place_boxes(shapes)
+        if self.stored:
+            stored = self.variable("constants", "anchors", lambda: place_boxes(self.stored)[0][None])
+            boxes = stored.value[0] if tuple(shapes) == tuple(self.stored) else boxes
         memory = jnp.where(usable[None, :, None], memory, 0)
         if self.project:
             memory = layer_norm(self.style, "norm")(dense(width, dtype, "output")(memory))
@@ -170,6 +176,7 @@ class DecoderSize(NamedTuple):
       answering: how many are run at inference.
       points: that each head samples on each level.
       heads: of both attentions.
+      stored: see `QuerySelection`.
     """
 
     width: int = 256
@@ -179,6 +186,7 @@ class DecoderSize(NamedTuple):
     answering: int = 6
     points: tuple[int, ...] = (4, 4, 4)
     heads: int = 8
+    stored: tuple[tuple[int, int], ...] = ()
 
 
 class RTDETRHead(nn.Module):
@@ -196,7 +204,8 @@ class RTDETRHead(nn.Module):
             for i, x in enumerate(features)
         ]
         memory, shapes = flatten_pyramid(levels)
-        selected = QuerySelection(self.classes, size.queries, style=style, name="selection")(memory, shapes)
+        selection = QuerySelection(self.classes, size.queries, style=style, stored=size.stored, name="selection")
+        selected = selection(memory, shapes)
         x, references, visible = start_queries(self, selected, denoising)
         position_of = MLP((2 * size.width, size.width), dtype=style.dtype, name="position")
         boxes, logits = [], []
@@ -260,7 +269,9 @@ class DFineHead(nn.Module):
             for i, x in enumerate(features)
         ]
         memory, shapes = flatten_pyramid(levels)
-        selection = QuerySelection(self.classes, size.queries, not self.modern, activation, style, name="selection")
+        selection = QuerySelection(
+            self.classes, size.queries, not self.modern, activation, style, size.stored, name="selection"
+        )
         selected = selection(memory, shapes)
         x, references, visible = start_queries(self, selected, denoising)
         position_of = MLP(

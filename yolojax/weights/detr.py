@@ -153,6 +153,9 @@ _LEAVES = {
 }
 _SINGLE = {"kernel": "weight", "bias": "bias", "scale": "weight", "gain": "lab.scale", "shift": "lab.bias"}
 
+ANCHORS = "decoder.anchors"
+"""The boxes that places start from at the file's input size, as logits, ``[1, N, 4]``; infinite where there is none."""
+
 CONSTANTS = (
     r"decoder\.(decoder\.)?(up|reg_scale)|decoder\.(anchors|valid_mask)|.*\.num_points_scale|.*\.num_batches_tracked"
 )
@@ -201,6 +204,8 @@ def plain_name(name: str, levels: int, features: frozenset[str]) -> str:
     _, _, path = name.partition("/")
     if path == "head/denoising":
         return "decoder.denoising_class_embed.weight"
+    if path == "head/selection/anchors":
+        return ANCHORS
     found = [leaf for leaf in _LEAVES if path.endswith(f"/{leaf}")]
     if found and not re.search(r"(attention|selection)/norm/\w+$", path):
         module, leaf = path.removesuffix(f"/{found[0]}"), _LEAVES[found[0]]

@@ -20,6 +20,7 @@ image by itself (`yolojax.assign.denoising_queries`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ from yolojax.zoo.queries import (
     query_spec,
     read_plain,
     read_weights,
+    stored_shapes,
 )
 
 
@@ -79,6 +81,7 @@ def deimv2(
     queries: int | None = None,
     denoising: int = 100,
     backbone_rate: float | None = None,
+    stored_anchors: Sequence[int] | None = None,
     dtype: DTypeLike = "float32",
 ) -> Detector:
     """Builds DEIMv2.
@@ -91,6 +94,8 @@ def deimv2(
       denoising: pairs of denoising queries in training; 0 for none.
       backbone_rate: by which the learning rate of the backbone is multiplied; by default the published number, which
         is meant for a pretrained one. 1 suits training from nothing.
+      stored_anchors: ``(height, width)`` of the input images for which the boxes that places start from are variables,
+        as in the authors' files (`yolojax.zoo.queries`); by default they are computed.
       dtype: of the network's computation.
 
     Raises:
@@ -106,7 +111,8 @@ def deimv2(
     rate = BACKBONE_RATE if backbone_rate is None else backbone_rate
     check_queries(denoising, queries, rate)
     lite = scale != "n"
-    options = {"scale": scale, "queries": queries, "denoising": denoising, "backbone_rate": rate}
+    options: dict[str, Any] = {"scale": scale, "queries": queries, "denoising": denoising, "backbone_rate": rate}
+    stored = stored_shapes(stored_anchors, STRIDES, options)
     spec = query_spec("deimv2", class_names, input_size, STRIDES, **options)
     relu = Style("relu", momentum=0.9, epsilon=1e-5, dtype=dtype)
     silu = Style("silu", momentum=0.9, epsilon=1e-5, dtype=dtype)
@@ -115,7 +121,7 @@ def deimv2(
         if lite
         else HybridEncoder(size.width, size.hidden, 0.34, 2, "deimv2", style=silu)
     )
-    decoder = DecoderSize(size.width, size.hidden, queries, LAYERS, LAYERS, size.points)
+    decoder = DecoderSize(size.width, size.hidden, queries, LAYERS, LAYERS, size.points, stored=stored)
     network = QueryNetwork(
         HGNetv2(HGNET_SIZES[size.backbone], 1 if lite else 2, style=relu),
         neck,

@@ -19,6 +19,7 @@ denoising queries are counted for each image by itself (`yolojax.losses.dfine_lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ from yolojax.zoo.queries import (
     query_spec,
     read_plain,
     read_weights,
+    stored_shapes,
 )
 
 
@@ -96,6 +98,7 @@ def dfine(
     queries: int = 300,
     denoising: int = 100,
     backbone_rate: float | None = None,
+    stored_anchors: Sequence[int] | None = None,
     dtype: DTypeLike = "float32",
 ) -> Detector:
     """Builds D-FINE.
@@ -108,6 +111,8 @@ def dfine(
       denoising: pairs of denoising queries in training; 0 for none.
       backbone_rate: by which the learning rate of the backbone is multiplied; by default the published number, which
         is meant for a pretrained one. 1 suits training from nothing.
+      stored_anchors: ``(height, width)`` of the input images for which the boxes that places start from are variables,
+        as in the authors' files (`yolojax.zoo.queries`); by default they are computed.
       dtype: of the network's computation.
 
     Raises:
@@ -119,11 +124,14 @@ def dfine(
     rate = BACKBONE_RATES[scale] if backbone_rate is None else backbone_rate
     check_queries(denoising, queries, rate)
     size = SCALES[scale]
-    options = {"scale": scale, "queries": queries, "denoising": denoising, "backbone_rate": rate}
+    options: dict[str, Any] = {"scale": scale, "queries": queries, "denoising": denoising, "backbone_rate": rate}
+    stored = stored_shapes(stored_anchors, STRIDES[-size.levels :], options)
     spec = query_spec("dfine", class_names, input_size, STRIDES[-size.levels :], **options)
     relu = Style("relu", momentum=0.9, epsilon=1e-5, dtype=dtype)
     silu = Style("silu", momentum=0.9, epsilon=1e-5, dtype=dtype)
-    decoder = DecoderSize(size.decoder_width, size.decoder_hidden, queries, size.layers, size.layers, size.points)
+    decoder = DecoderSize(
+        size.decoder_width, size.decoder_hidden, queries, size.layers, size.layers, size.points, stored=stored
+    )
     network = QueryNetwork(
         HGNetv2(HGNET_SIZES[size.backbone], size.levels, size.affine, relu),
         HybridEncoder(size.width, size.hidden, size.expansion, size.depth, "dfine", style=silu),

@@ -22,6 +22,7 @@ Published weights (Apache-2.0), the authors' ``.pth`` and transformers' ``.safet
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import DTypeLike
@@ -44,6 +45,7 @@ from yolojax.zoo.queries import (
     query_spec,
     read_plain,
     read_weights,
+    stored_shapes,
 )
 
 
@@ -80,6 +82,7 @@ def rtdetr(
     queries: int = 300,
     denoising: int = 100,
     backbone_rate: float | None = None,
+    stored_anchors: Sequence[int] | None = None,
     dtype: DTypeLike = "float32",
 ) -> Detector:
     """Builds RT-DETR.
@@ -92,12 +95,16 @@ def rtdetr(
       denoising: pairs of denoising queries in training; 0 for none.
       backbone_rate: by which the learning rate of the backbone is multiplied; by default the published number, which
         is meant for a pretrained one. 1 suits training from nothing.
+      stored_anchors: ``(height, width)`` of the input images for which the boxes that places start from are variables,
+        as in the authors' files (`yolojax.zoo.queries`); by default they are computed.
       dtype: of the network's computation.
 
     Raises:
       ConfigError: an option out of range, or an input size that the strides do not divide.
     """
-    return _build("rtdetr", class_names, input_size, scale, queries, denoising, backbone_rate, (4, 4, 4), dtype)
+    return _build(
+        "rtdetr", class_names, input_size, scale, queries, denoising, backbone_rate, (4, 4, 4), stored_anchors, dtype
+    )
 
 
 def rtdetrv2(
@@ -108,14 +115,26 @@ def rtdetrv2(
     queries: int = 300,
     denoising: int = 100,
     backbone_rate: float | None = None,
-    points: tuple[int, int, int] = (4, 4, 4),
+    points: Sequence[int] = (4, 4, 4),
+    stored_anchors: Sequence[int] | None = None,
     dtype: DTypeLike = "float32",
 ) -> Detector:
     """Builds RT-DETRv2: `rtdetr` with ``points`` that each attention head samples on the levels, finest first.
 
     Raises `ConfigError` as `rtdetr` does, and for a level without points.
     """
-    return _build("rtdetrv2", class_names, input_size, scale, queries, denoising, backbone_rate, tuple(points), dtype)
+    return _build(
+        "rtdetrv2",
+        class_names,
+        input_size,
+        scale,
+        queries,
+        denoising,
+        backbone_rate,
+        tuple(points),
+        stored_anchors,
+        dtype,
+    )
 
 
 def _build(
@@ -127,6 +146,7 @@ def _build(
     denoising: int,
     backbone_rate: float | None,
     points: tuple[int, ...],
+    stored_anchors: Sequence[int] | None,
     dtype: DTypeLike,
 ) -> Detector:
     if scale not in SCALES:
@@ -139,13 +159,18 @@ def _build(
     size = SCALES[scale]
     options: dict[str, Any] = {"scale": scale, "queries": queries, "denoising": denoising, "backbone_rate": rate}
     options |= {"points": list(points)} if name == "rtdetrv2" else {}
+    stored = stored_shapes(stored_anchors, STRIDES, options)
     spec = query_spec(name, class_names, input_size, STRIDES, **options)
     relu = Style("relu", momentum=0.9, epsilon=1e-5, dtype=dtype)
     silu = Style("silu", momentum=0.9, epsilon=1e-5, dtype=dtype)
     network = QueryNetwork(
         ResNetVD(size.backbone, relu),
         HybridEncoder(size.width, size.hidden, size.expansion, 3, "rtdetr", style=silu),
-        RTDETRHead(len(class_names), DecoderSize(256, 1024, queries, size.layers, size.answering, points), relu),
+        RTDETRHead(
+            len(class_names),
+            DecoderSize(256, 1024, queries, size.layers, size.answering, points, stored=stored),
+            relu,
+        ),
     )
     return query_detector(spec, network, rtdetr_loss, denoising, rate)
 
