@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 import yolojax
 from yolojax import zoo
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.inference.evaluate import evaluate
 from yolojax.inference.loading import load_detector
 from yolojax.models import queries
 from yolojax.structures import Hyper, Targets
@@ -227,10 +228,7 @@ def test_a_file_goes_there_and_back(built, tmp_path):
 
 
 def test_damaged_files_are_named(built, tmp_path):
-    detector = zoo.build("deimv2", NAMES, SIZE)
-    tensors = zoo.to_state_dict(
-        detector, jax.tree.map(lambda x: np.ones(x.shape, np.float32), jax.eval_shape(detector.init, jax.random.key(0)))
-    )
+    tensors = zoo.to_state_dict(*built)
     path = tmp_path / "model.safetensors"
     load = partial(zoo.from_pytorch, path, class_names=NAMES)
     save_file({k: v for k, v in tensors.items() if k != "encoder.bi_fusion.cv.conv.weight"}, path)
@@ -280,10 +278,22 @@ def test_stored_anchors_are_taken_at_their_own_size_alone():
     np.testing.assert_array_equal(same, 0)
 
 
+@pytest.mark.slow  # the network compiles again at the predictor's own batch size
 def test_the_real_deimv2_atto_finds_the_dog(test_data):
     predictor = yolojax.load(test_data / "weights" / "deimv2-atto")
     result = predictor(test_data / "photos" / "dog.jpg")
     assert set(result.names) >= {"dog", "car", "bicycle"} and len(result.names) <= 6
+
+
+@pytest.mark.slow  # 128 photographs
+def test_the_real_deimv2_atto_has_its_peers_average_precision(test_data):
+    """The best 300 pairs of query and class; the peer (libreyolo, MIT) gives AP .3152 on these photographs."""
+    peer = json.loads((test_data / "refs" / "a2_deimv2_atto" / "ap_train128.json").read_text())
+    data = test_data / "data" / "coco128_train" / "instances_train2017.json"
+    found = evaluate(test_data / "weights" / "deimv2-atto", data)
+    theirs = peer["top300"]["train128"]
+    assert found.result.AP == pytest.approx(theirs["AP"], abs=0.005)
+    assert found.result.AP50 == pytest.approx(theirs["AP50"], abs=0.005)
 
 
 @pytest.mark.slow  # two networks at 640 pixels

@@ -24,7 +24,7 @@ MODELS = {
 
 
 DATA = "shapes:?count=16&size=64"
-STILL = AugmentConfig(scale_min=1, scale_max=1, translate=0, hue=0, saturation=0, value=0)
+STILL = AugmentConfig(scale_min=1.0, scale_max=1.0, translate=0.0, hue=0.0, saturation=0.0, value=0.0)
 """What is off need not be compiled."""
 
 
