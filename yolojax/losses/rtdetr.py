@@ -79,7 +79,7 @@ def rtdetr_loss(
     sets = [_layer(outputs.queries, i) for i in range(outputs.queries.logits.shape[1])]
     if outputs.places is not None:
         sets.append(_layer(outputs.places, 0))
-    matches = [match_queries(one, targets, outputs.size) for one in sets]
+    matches = match_queries(sets, targets, outputs.size)
     last = matches[outputs.queries.logits.shape[1] - 1]
     parts, ignored = _sum_parts(sets, matches, objects, targets, outputs.size, hyper, class_loss)
     count = jnp.sum(objects.valid & ~targets.crowd, axis=1).astype(jnp.float32)
@@ -123,7 +123,7 @@ def dfine_loss(
     sets = [_layer(outputs.queries, i) for i in range(layers)]
     for extra in (_first(outputs.queries), None if outputs.places is None else _layer(outputs.places, 0)):
         sets += [] if extra is None else [extra]
-    matches = [match_queries(one, targets, outputs.size) for one in sets]
+    matches = match_queries(sets, targets, outputs.size)
     shared = union_of_matches(matches, targets.valid.shape[1]) if union else None
     parts, ignored = _sum_parts(sets, matches, objects, targets, outputs.size, hyper, class_loss, shared)
     count = jnp.sum(objects.valid & ~targets.crowd, axis=1).astype(jnp.float32)
@@ -148,11 +148,22 @@ def dfine_loss(
     return LossTerms(sums, normalisers, _counts(matches[layers - 1], ignored))
 
 
-def match_queries(queries: QuerySet, targets: Targets, size: Float[Array, "B 2"]) -> Matches:
-    """The one-to-one match of least cost between the objects and the queries of one layer (``L`` = 1)."""
-    cost = query_cost(queries.boxes[:, 0], queries.logits[:, 0], targets, size)
-    assigned: Assigned = hungarian_assign(cost, targets)
-    return Matches(assigned.objects, assigned.positive)
+def match_queries(sets: list[QuerySet], targets: Targets, size: Float[Array, "B 2"]) -> list[Matches]:
+    """The one-to-one match of least cost between the objects and the queries of each set of one layer (``L`` = 1).
+
+    All sets are matched by one call, as images of a larger batch: the Hungarian algorithm is a loop whose steps wait
+    for each other, so that many matches at once take little longer than one. The sets have equally many queries.
+    """
+
+    def repeated(x: Array) -> Array:
+        return jnp.concatenate([x] * len(sets))
+
+    boxes = jnp.concatenate([one.boxes[:, 0] for one in sets])
+    logits = jnp.concatenate([one.logits[:, 0] for one in sets])
+    several = jax.tree.map(repeated, targets)
+    assigned: Assigned = hungarian_assign(query_cost(boxes, logits, several, repeated(size)), several)
+    split = (jnp.split(x, len(sets)) for x in (assigned.objects, assigned.positive))
+    return [Matches(*one) for one in zip(*split, strict=True)]
 
 
 def union_of_matches(matches: list[Matches], rows: int) -> Matches:

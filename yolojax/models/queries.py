@@ -347,8 +347,13 @@ def split_outputs(selected: Selected, queries: QuerySet, denoising: DenoisingQue
     if denoising is None:
         return HeadOutputs(queries, places, None)
     count = denoising.group.shape[1]
-    parts = [
-        QuerySet(*(None if x is None else (x[:, :, part] if i < 3 else x[:, part]) for i, x in enumerate(queries)))
-        for part in (slice(count), slice(count, None))
-    ]
-    return HeadOutputs(parts[1], places, parts[0])
+
+    def part_of(part: slice) -> QuerySet:
+        return QuerySet(
+            queries.logits[:, :, part],
+            queries.boxes[:, :, part],
+            None if queries.corners is None else queries.corners[:, :, part],
+            *(None if x is None else x[:, part] for x in queries[3:]),
+        )
+
+    return HeadOutputs(part_of(slice(count, None)), places, part_of(slice(count)))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.losses import QueryOutputs
 from yolojax.models import Module
-from yolojax.models.queries import OUTSIDE
+from yolojax.models.queries import OUTSIDE, HeadOutputs
 from yolojax.structures import Candidates, Targets
 from yolojax.weights.detr import ANCHORS, CONSTANTS, author_tensors, merge_shared, plain_name, plain_tensors
 from yolojax.weights.foreign import WeightFile
@@ -77,7 +77,7 @@ def query_detector(spec: DetectorSpec, network: Module, loss: Loss, pairs: int, 
         return jnp.broadcast_to(jnp.asarray([width, height], jnp.float32), (batch, 2))
 
     def forward(variables: Variables, images: Float[Array, "B H W 3"]) -> Outputs:
-        found = network.apply(variables, images, train=False)
+        found = cast(HeadOutputs, network.apply(variables, images, train=False))
         return QueryOutputs(found.queries, None, None, None, sizes(images))
 
     def forward_train(
