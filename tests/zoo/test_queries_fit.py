@@ -53,10 +53,10 @@ def one_device() -> Devices:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_losses_do_not_depend_on_the_devices_and_a_run_goes_on(name, tmp_path, monkeypatch):
-    """Losses of the first steps within 1e-4 of one device's, relatively; the resumed run ends in the same bytes.
+    """The first loss within 1e-5 of one device's, those after it within 1e-3; the resumed run ends in the same bytes.
 
-    The weights to start from are no two alike: fresh boxes of one level are equally large, so that different matches
-    cost the same, and rounding decides between them.
+    The weights to start from are no two alike. Fresh boxes of one level are equally large, so that different matches
+    can cost the same and rounding decides between them; the losses of all parts are then equal, but not the gradients.
     """
     config, losses = dataclasses.replace(config_of(name), init=str(tmp_path / "start.safetensors")), {}
     detector = zoo.build(name, tuple("abcdef"), (64, 64), **MODELS[name])
@@ -84,7 +84,8 @@ def test_losses_do_not_depend_on_the_devices_and_a_run_goes_on(name, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(preparation, "all_devices", one_device)
         run("one")
-    np.testing.assert_allclose(losses["one"], losses["two"], rtol=1e-4)
+    np.testing.assert_allclose(losses["one"][0], losses["two"][0], rtol=1e-5)
+    np.testing.assert_allclose(losses["one"], losses["two"], rtol=1e-3)
     with pytest.raises(RuntimeError, match="power"):
         run("stopped", 3)
     again = fit(config, tmp_path / "stopped", resume=True)
