@@ -29,10 +29,10 @@ def init_variables(network: nn.Module, key: PRNGKeyArray, input_size: tuple[int,
     """Draws the initial variables of a network for images of ``input_size = (h, w)``; the network is not run.
 
     Every parameter has the value that its module's initialiser gives it. The kernels of `Conv` with its default
-    initialiser follow the law of `kernel_init`, but come from one call of the generator for all of them: XLA compiles
-    the generator anew for every call, which took 20 s of processor time for a small detector. The arithmetic of `Conv`
-    and `BatchNorm` is not traced either (a `Conv` answers with zeros): it took half of the time. A module whose
-    initial values depend on its input therefore sees zeros.
+    initialiser, and of ``flax.linen.Dense`` with the same one, follow the law of `kernel_init`, but come from one call
+    of the generator for all of them: XLA compiles the generator anew for every call, which took 20 s of processor time
+    for a small detector. The arithmetic of `Conv` and `BatchNorm` is not traced either (a `Conv` answers with zeros):
+    it took half of the time. A module whose initial values depend on its input therefore sees zeros.
 
     Args:
       network: called as ``network(images, train=...)``.
@@ -49,7 +49,11 @@ def init_variables(network: nn.Module, key: PRNGKeyArray, input_size: tuple[int,
         module = context.module
         if (answer := _shape_alone(context, args)) is not None:
             return answer
-        if not isinstance(module, Conv) or context.method_name != "__call__" or module.kernel_init is not kernel_init:
+        if (
+            not isinstance(module, Conv | nn.Dense)
+            or context.method_name != "__call__"
+            or module.kernel_init is not kernel_init
+        ):
             return next_call(*args, **kwargs)
 
         def placeholder(_: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -111,10 +115,11 @@ def parameter_count(variables: dict[str, Any]) -> int:
 def convolution_flops(
     forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int], unused: tuple[str, ...] = ()
 ) -> int:
-    """Counts the floating-point operations of the convolutions in ``forward`` on one image.
+    """Counts the floating-point operations of the convolutions and linear layers in ``forward`` on one image.
 
-    A multiplication and an addition count as two. This is the definition of published tables; it does not depend on how
-    a convolution is lowered. Modules below the paths in ``unused``, such as ``head/one_to_many``, are not counted.
+    A multiplication and an addition count as two; products of attention are not counted. This is the definition of
+    published tables; it does not depend on how a convolution is lowered. Modules below the paths in ``unused``, such as
+    ``head/one_to_many``, are not counted.
     """
     skipped = [tuple(path.split("/")) for path in unused]
     total = 0
@@ -130,6 +135,8 @@ def convolution_flops(
             conv = context.module
             per_value = conv.kernel_size**2 * (args[0].shape[-1] // conv.groups)
             total += 2 * per_value * out.size
+        elif counted and isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+            total += 2 * args[0].shape[-1] * out.size
         return out
 
     image = jax.ShapeDtypeStruct((1, *input_size, 3), jnp.float32)
