@@ -31,6 +31,8 @@ class Optional(NamedTuple):
 OPTIONAL = (
     Optional("jax-cuda13-plugin", "cuda13", "computing on an NVIDIA GPU"),
     Optional("libtpu", "tpu", "computing on a TPU"),
+    Optional("libtpu", "plan-tpu", "plan --target of a TPU, on any machine"),
+    Optional("jax-cuda13-plugin", "plan-gpu", "plan --target of a GPU, on any machine"),
     Optional("hotcoco", "fast-eval", "evaluation with pycocotools' numbers in a hundredth of the time"),
     Optional("orjson", "fast-eval", "faster reading of large annotation files"),
     Optional("opencv-python", "video", "prediction on films, cameras and streams"),

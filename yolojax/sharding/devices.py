@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,8 +26,13 @@ class Devices(NamedTuple):
 
 def all_devices() -> Devices:
     """Returns every device that jax sees, those of other processes included."""
-    count = len(jax.devices())
-    mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+    return row_of(jax.devices())
+
+
+def row_of(devices: Sequence[jax.Device]) -> Devices:
+    """Returns these devices as one row. They need not be at hand: programs can be compiled for described ones."""
+    count = len(devices)
+    mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=list(devices))
     return Devices(count, NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data")))
 
 
