@@ -25,6 +25,9 @@ NO_WORK = {
 OPERATIONS = 10
 """How many of the most expensive operations are told."""
 
+NOTEWORTHY = 2**16
+"""Bytes of a result from which on an operation without an estimate is told of. Below are single numbers and keys."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -176,7 +179,8 @@ class Time:
         none, what their bytes take at the memory's published bandwidth.
       phases: the share of each part of the program.
       operations: the most expensive places, the dearest first.
-      without_estimate: operations that the compiler of a TPU gives no estimate for, by opcode; their time comes on top.
+      without_estimate: operations that the compiler of a TPU gives no estimate for, by opcode, those whose results are
+        large (`NOTEWORTHY`); their time comes on top.
       bytes_without_estimate: bytes of their results.
       unknown_loops: operations in loops whose length the compiler does not know; they count once.
       bytes: what all operations read and write.
@@ -210,9 +214,10 @@ def time_of(module: Module, device: Device) -> Time:
         elif instruction.cycles is not None:
             taken = step.times * instruction.cycles / device.clock
         else:
-            if instruction.opcode.removesuffix("-start") not in (*COLLECTIVES, "copy", "slice"):
+            size = bytes_of(instruction.shape)
+            if size >= NOTEWORTHY and instruction.opcode.removesuffix("-start") not in (*COLLECTIVES, "copy", "slice"):
                 missing[worst_opcode(module, instruction)] += step.times
-                missing_bytes += step.times * bytes_of(instruction.shape)
+                missing_bytes += step.times * size
             continue
         phase, place = place_of(op_name_of(module, instruction), instruction.opcode)
         seconds[place] += taken
@@ -255,10 +260,10 @@ def op_name_of(module: Module, instruction: Instruction) -> str:
 PHASES = ("augmentation", "loss", "optimiser", "decode", "postprocess")
 """Names that the programs give to their parts (`jax.named_scope`)."""
 
-_WRAPPED = re.compile(r"^(\w+)\((.*)\)$")
+_WRAPPED = re.compile(r"^(?!p?jit\()\w+\((.*)\)$")
 _NOISE = re.compile(
-    r"^(while|body|cond|closed_call|shard_map|checkpoint|rematted_computation|branch_\d+_fun|platform_index|pjit|"
-    r"custom_jvp_call|custom_vjp_call|body_fun|cond_fun|jit|_\w+)$"
+    r"^(while|body|cond|closed_call|shard_map|checkpoint|rematted_computation|branch_\d+_fun|platform_index|"
+    r"custom_jvp_call|custom_vjp_call|body_fun|cond_fun|_\w+|.*\..*|p?jit\(.*|<.*)$"
 )
 
 
@@ -266,30 +271,28 @@ def place_of(op_name: str, opcode: str) -> tuple[str, str]:
     """Returns the phase and the place that a name of JAX's speaks of.
 
     ``jit(train_step)/transpose(jvp(Network))/backbone/stem/conv/conv_general_dilated`` is the phase ``backward`` and
-    the place ``backward: Network/backbone/stem/conv``. The last part of a name is the primitive and left out, and so
-    are JAX's own wrappings. What nobody named are copies and the like, which the compiler added.
+    the place ``backward: backbone/stem/conv``. Left out are the primitive, which comes last, the class of the network,
+    JAX's own wrappings and functions of its library. What nobody named are copies and the like, which the compiler
+    added.
     """
     if "/" not in op_name:
-        return "unnamed", f"unnamed {opcode}" if opcode else "unnamed"
+        return "unnamed", f"unnamed {opcode}"
     words = split_name(op_name)
-    backward = any(word.startswith("transpose(") for word in words)
-    forward = any(word.startswith("jvp(") for word in words)
     plain: list[str] = []
     for word in words[:-1]:
         while wrapped := _WRAPPED.match(word):
-            word = "" if wrapped[1] in ("jit", "pjit") and not plain else wrapped[2]
-        if word and not _NOISE.match(word) and not word.startswith("<"):
+            word = wrapped[1]
+        if word and not _NOISE.match(word):
             plain.append(word)
-    phase = next((name for name in plain if name in PHASES), None)
-    if phase is None:
-        phase = "backward" if backward else "forward"
-    elif phase == "loss" and backward:
-        backward, forward = True, False
-    place = "/".join(dict.fromkeys(plain)) or words[-1]
-    label = f"{phase}: {place}" if place not in PHASES and phase not in place.split("/") else place
-    if phase in PHASES and backward and not forward:
-        label = f"{label} (backward)"
-    return phase, label
+    if len(plain) > 1 and plain[0][0].isupper():
+        plain = plain[1:]
+    backward = any(word.startswith("transpose(") for word in words)
+    for phase in PHASES:
+        if phase in plain:
+            place = "/".join(plain[plain.index(phase) :])
+            return phase, f"{place} (backward)" if backward else place
+    phase = "backward" if backward else "forward" if plain else "other"
+    return phase, f"{phase}: {'/'.join(plain) or words[-1]}"
 
 
 def split_name(op_name: str) -> list[str]:
