@@ -1,4 +1,4 @@
-"""Reads the text of a compiled program (XLA's HLO): its instructions, what they call, and what the compiler says of them.
+"""Reads the text of a compiled program (XLA's HLO): its instructions, what they call, and what they are said to cost.
 
 The text is what ``compiled.as_text()`` gives. Everything here is a pure function of that text.
 """

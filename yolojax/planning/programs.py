@@ -97,9 +97,7 @@ def workload(config: TrainConfig, data: Dataset | None, *, classes: int = 80, ob
     else:
         names = zoo.COCO_CLASSES if classes == len(zoo.COCO_CLASSES) else tuple(f"class{i}" for i in range(classes))
         side = config.model.size
-        detector = zoo.build(
-            config.model.name, names, (side, side), dtype=config.compute, **config.model.options
-        )
+        detector = zoo.build(config.model.name, names, (side, side), dtype=config.compute, **config.model.options)
     padded = objects * images_per_sample(config.augment)
     padded = padded if config.data.max_objects is None else min(config.data.max_objects, padded)
     return Workload(config, detector, padded, sizes_of(config, detector)[-1])
@@ -109,7 +107,7 @@ def train_program(work: Workload, devices: Devices, batch_size: int) -> Program:
     """Returns the training step over all devices; raises `ConfigError` where they cannot share the batch equally."""
     config, detector = work.config, work.detector
     check_batch_size(batch_size, config.accumulate, devices)
-    seed, hyper = jax.random.key(config.seed), make_hyper(config, detector)
+    seed, hyper = jax.random.key(config.seed), jax.eval_shape(lambda: make_hyper(config, detector))
     hyper_at = make_hyper_at(config)
     state = jax.eval_shape(partial(make_state, detector, config.optimiser, total_steps=1), key=seed)
     step = step_maker(config, with_loss_by_image(detector, devices.split), hyper_at)(jax.random.fold_in(seed, 1))

@@ -45,18 +45,17 @@ def verdict(plan: Plan) -> str:
     if plan.largest_batch is None:
         return fits
     of = f" ({plan.largest_batch // plan.chips} on each chip)" if plan.chips > 1 else ""
+    how = "on the line through two compiled batches"
     if not plan.largest_batch:
-        return f"{fits}; no batch of the training step does, on the line through two compiled batches"
-    return f"{fits}; the largest batch that fits is about {plan.largest_batch:,}{of}, on the line through two compiled batches"
+        return f"{fits}; no batch of the training step does, {how}"
+    return f"{fits}; the largest batch that fits is about {plan.largest_batch:,}{of}, {how}"
 
 
 def program_lines(program: ProgramPlan) -> list[str]:
     """Returns what is told of one program."""
     rows: list[tuple[str, str]] = []
     share = program.needs / program.limit
-    rows.append(
-        ("memory", f"{gigabytes(program.needs)} of {gigabytes(program.limit)} on each chip ({share:.0%})")
-    )
+    rows.append(("memory", f"{gigabytes(program.needs)} of {gigabytes(program.limit)} on each chip ({share:.0%})"))
     if program.memory is not None:
         kinds = {
             "arguments": program.memory.arguments,
@@ -81,7 +80,8 @@ def program_lines(program: ProgramPlan) -> list[str]:
         rows += time_rows(program)
     rows.append(("limits", program.limits))
     fits = "fits" if program.fits else "DOES NOT FIT"
-    lines = [f"{WORDS[program.program]}, batch {program.batch_size}: {fits} (compiled in {program.compile_seconds:.0f} s)"]
+    title = f"{WORDS[program.program]}, batch {program.batch_size}"
+    lines = [f"{title}: {fits} (compiled in {program.compile_seconds:.0f} s)"]
     for name, text in rows:
         wrapped = textwrap.wrap(text, 106, break_long_words=False, break_on_hyphens=False)
         lines += [f"  {name if i == 0 else '':<10}{line}" for i, line in enumerate(wrapped)]
