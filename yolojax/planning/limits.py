@@ -7,7 +7,7 @@ from yolojax.planning.targets import Device
 from yolojax.training.programs import MEMORY_SHARE
 
 LAUNCH_SECONDS = 4e-6
-"""What it takes to start a kernel on a GPU, as is assumed here. A call of many small kernels cannot be faster than their sum."""
+"""What it takes to start a kernel on a GPU, as is assumed here. A call cannot be faster than the sum of its starts."""
 
 
 def memory_limit(device: Device) -> int:
@@ -53,7 +53,7 @@ def limits(
         )
     if device.kind == "gpu":
         parts = {
-            f"starting {launches:,} kernels, at an assumed {1e6 * LAUNCH_SECONDS:g} microseconds each": launches
+            f"starting {launches:,} kernels, at an assumed {1e6 * LAUNCH_SECONDS:g} µs each": launches * LAUNCH_SECONDS,
             * LAUNCH_SECONDS,
             "reading and writing memory, at the published bandwidth": spent.seconds,
             "the network's operations, at the published peak": floor,
