@@ -52,9 +52,9 @@ def limits(
             f"{kinds[most] / 1e9:.1f} GB of it for {most}"
         )
     if device.kind == "gpu":
+        started = f"starting {launches:,} kernels, at an assumed {1e6 * LAUNCH_SECONDS:g} microseconds each"
         parts = {
-            f"starting {launches:,} kernels, at an assumed {1e6 * LAUNCH_SECONDS:g} µs each": launches * LAUNCH_SECONDS,
-            * LAUNCH_SECONDS,
+            started: launches * LAUNCH_SECONDS,
             "reading and writing memory, at the published bandwidth": spent.seconds,
             "the network's operations, at the published peak": floor,
             "sending between GPUs, at the link's published speed": sending,
