@@ -7,7 +7,7 @@ Method: `yolojax.planning.plan.make_plan` compiles the step that `yolojax train`
 changes and HSV, 80 classes and 128 objects an image, for one chip. Nothing is run and nothing is measured: on the TPU
 milliseconds are the compiler's cycles at the chip's clock, and operations that it gives no estimate for (gathers of
 pixels) come on top; on the GPU, whose compiler estimates no time, they are what the bytes of all operations take at the
-published bandwidth, a lower bound. Utilisation is three times the forward convolutions over that time and the published
+published bandwidth. Utilisation is three times the forward convolutions over that time and the published
 peak. Compiled for one chip, a step has no collectives; `--target v5e:2x2` adds a slice.
 
 Command:   python -m experiments.compiled_for
@@ -121,8 +121,8 @@ def page(record: Record) -> str:
     ]
     return "\n".join(
         [
-            f"All figures are estimates, by {compilers or 'no compiler'}; none is a measurement. `ms`: on the TPU the "
-            "sum of the compiler's cycles, to which operations without an estimate add; on the GPU what all bytes take at "
+            f"All figures are estimates, by {compilers or 'no compiler'}; none is measured. `ms`: on the TPU the sum "
+            "of the compiler's cycles, to which operations without an estimate add; on the GPU what all bytes take at "
             "the published bandwidth. `ms at the peak`: three times the forward convolutions at the published peak.",
             "",
             table(head, rows),

@@ -176,7 +176,8 @@ class Time:
 
     Attributes:
       seconds: of all operations one after another. On a TPU by the compiler's own model; on a GPU, whose compiler has
-        none, what their bytes take at the memory's published bandwidth.
+        none, what their arrays take at the memory's published bandwidth (more where only a part is read, less where
+        caches serve).
       phases: the share of each part of the program.
       operations: the most expensive places, the dearest first.
       without_estimate: operations that the compiler of a TPU gives no estimate for, by opcode, those whose results are

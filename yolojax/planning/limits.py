@@ -61,7 +61,7 @@ def limits(
         }
         most = max(parts, key=lambda part: parts[part])
         others = ", ".join(f"{1e3 * seconds:.1f} ms for {part}" for part, seconds in parts.items() if part != most)
-        return f"{most}, takes longest: at least {1e3 * parts[most]:.1f} ms; beside it {others}"
+        return f"{most}, takes longest: {1e3 * parts[most]:.1f} ms; beside it {others}"
     gathers = spent.without_estimate
     if gathers:
         count, kinds = sum(gathers.values()), ", ".join(gathers)

@@ -222,7 +222,9 @@ def _planned(
     seconds = time.monotonic() - started
     reporter.say(f"compiled {what} in {seconds:.0f} s")
     device, images = target.device, program.batch_size / target.chips
-    work_done = program.passes * zoo.forward_flops(work.detector) * images
+    height, width = work.detector.spec.input_size
+    larger = work.input_size[0] * work.input_size[1] / (height * width) if program.name == "train" else 1.0
+    work_done = program.passes * zoo.forward_flops(work.detector) * images * larger
     sizes = {name: size for name, size in program.sizes._asdict().items() if size}
     common: dict[str, Any] = {
         "program": program.name,
