@@ -107,7 +107,9 @@ def time_rows(program: ProgramPlan) -> list[tuple[str, str]]:
              f"{program.utilisation:.1%} of the chip's peak")
         )  # fmt: skip
     else:
-        moved = f"{1e3 * spent.seconds:.2f} ms to read and write {gigabytes(spent.bytes)} at the memory's published bandwidth"
+        moved = (
+            f"{1e3 * spent.seconds:.2f} ms for the memory to move {gigabytes(spent.bytes)} at its published bandwidth"
+        )
         rows.append(("time", f"{moved}; {1e3 * program.floor_seconds:.2f} ms for the network at the published peak"))
     rows.append(("", ", ".join(f"{name} {share:.0%}" for name, share in spent.phases.items() if share >= 0.005)))
     if spent.without_estimate:
