@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from yolojax.planning.hlo import Instruction, Module, Step, bytes_of, executed, inside, parts_of
@@ -227,7 +227,7 @@ def time_of(module: Module, device: Device) -> Time:
     whole = sum(seconds.values()) or 1.0
     dearest = sorted(seconds, key=lambda place: -seconds[place])[:OPERATIONS]
     return Time(
-        seconds=sum(seconds.values()),
+        seconds=sum(seconds.values(), start=0.0),
         phases={name: phases[name] / whole for name in sorted(phases, key=lambda name: -phases[name])},
         operations=[Operation(name, seconds[name] / whole, counts[name], 1e3 * seconds[name]) for name in dearest],
         without_estimate=dict(missing.most_common()),
@@ -309,7 +309,7 @@ def split_name(op_name: str) -> list[str]:
     return [*words, word]
 
 
-def largest_batch(first: tuple[int, int], second: tuple[int, int], limit: float, unit: int) -> int:
+def largest_batch(first: tuple[int, int], second: tuple[int, int], limit: int, unit: int) -> int:
     """Returns the largest batch whose memory, on the line through two batches, is within a limit.
 
     Args:
@@ -326,9 +326,4 @@ def largest_batch(first: tuple[int, int], second: tuple[int, int], limit: float,
 
 def sum_seconds(collectives: Iterable[Collective]) -> float:
     """Returns the time of collectives one after another."""
-    return sum(collective.seconds for collective in collectives)
-
-
-def dominant(shares: Sequence[tuple[str, float]]) -> tuple[str, float]:
-    """Returns the largest of several named shares."""
-    return max(shares, key=lambda entry: entry[1], default=("", 0.0))
+    return sum((collective.seconds for collective in collectives), start=0.0)

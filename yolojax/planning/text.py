@@ -123,7 +123,7 @@ def time_rows(program: ProgramPlan) -> list[tuple[str, str]]:
     return rows
 
 
-def gigabytes(size: float) -> str:
+def gigabytes(size: int | float) -> str:
     """Returns bytes as a text with three digits."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= unit:
