@@ -187,4 +187,4 @@ def test_a_large_product_nearly_reaches_the_published_peak(text):
     square = jax.ShapeDtypeStruct((side, side), jnp.bfloat16, sharding=devices.replicated)
     compiled = jax.jit(jnp.matmul, out_shardings=devices.replicated).lower(square, square).compile()
     spent = time_of(parse_module(compiled.as_text()), target.device)
-    assert 0.7 < 2 * side**3 / target.device.flops / spent.seconds < 1.0
+    assert 0.65 < 2 * side**3 / target.device.flops / spent.seconds < 1.0

@@ -104,4 +104,6 @@ def _description(target: Target) -> dict[str, Any]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ["TPU_ACCELERATOR_TYPE"] = facts["accelerator"].format(cores=target.chips * facts["cores"])
-    return {"platform": "tpu", "topology_name": f"{facts['platform_name']}:{target.slice}"}
+    description = {"platform": "tpu", "topology_name": f"{facts['platform_name']}:{target.slice}"}
+    # A host has four chips or more unless it is said to have one.
+    return description | ({"chips_per_host_bounds": [1, 1, 1]} if target.chips == 1 else {})
