@@ -9,6 +9,8 @@ from yolojax.training.programs import MEMORY_SHARE
 LAUNCH_SECONDS = 4e-6
 """What it takes to start a kernel on a GPU, as is assumed here. A call cannot be faster than the sum of its starts."""
 
+SMALLER = "give a smaller batch, more parts (accumulate), bfloat16, or more or larger chips"
+
 
 def memory_limit(device: Device) -> int:
     """Returns the bytes of a chip that a program may have: those that the compiler of a TPU allows, a share of a GPU's.
@@ -49,7 +51,7 @@ def limits(
         most = max(kinds, key=lambda kind: kinds[kind])
         return (
             f"memory: it needs {(memory.total + beside) / 1e9:.1f} GB of {limit / 1e9:.1f} GB, "
-            f"{kinds[most] / 1e9:.1f} GB of it for {most}"
+            f"{kinds[most] / 1e9:.1f} GB of it for {most}; {SMALLER}"
         )
     if device.kind == "gpu":
         started = f"starting {launches:,} kernels, at an assumed {1e6 * LAUNCH_SECONDS:g} microseconds each"

@@ -27,7 +27,7 @@ from yolojax.planning.analysis import (
 )
 from yolojax.planning.compilers import compiler_version, open_target
 from yolojax.planning.hlo import parse_module
-from yolojax.planning.limits import limits, memory_limit
+from yolojax.planning.limits import SMALLER, limits, memory_limit
 from yolojax.planning.programs import (
     WORDS,
     Program,
@@ -239,9 +239,17 @@ def _planned(
         assert refused is not None
         needs, limit = refused
         return ProgramPlan(
-            **common, fits=False, needs=needs, limit=limit, memory=None, collectives=[], launches=None, time=None,
-            utilisation=None, limits=f"memory: it needs {needs / 1e9:.1f} GB of the {limit / 1e9:.1f} GB of a chip",
-        )  # fmt: skip
+            **common,
+            fits=False,
+            needs=needs,
+            limit=limit,
+            memory=None,
+            collectives=[],
+            launches=None,
+            time=None,
+            utilisation=None,
+            limits=f"memory: it needs {needs / 1e9:.1f} GB of the {limit / 1e9:.1f} GB of a chip; {SMALLER}",
+        )
     module = parse_module(compiled.as_text())
     memory, limit = memory_of(compiled.memory_analysis()), memory_limit(device)
     collectives, spent = collectives_of(module, device), time_of(module, device)
