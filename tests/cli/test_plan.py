@@ -64,7 +64,7 @@ def test_train_with_plan_plans_that_run_and_does_nothing_else(yolojax, asked, tm
     ("arguments", "said"),
     [
         (["plan"], "which target? give one"),
-        (["plan", "--target", "v5f:2x2"], "did you mean v5e"),
+        (["plan", "--target", "v5f:2x2"], "known are v5e, v5p, v6e, h100"),
         (["plan", "--target", "v5e:5x5"], "there is no slice 5x5 of TPU v5e; give one of 1x1, 2x2"),
         (["plan", "--target", "v5e:2x2", "--model", "yolov88"], "did you mean yolov8"),
         (["plan", "--target", "v5e:2x2", "--classes", "0"], "--classes 0: give a number from 1"),

@@ -21,7 +21,7 @@ def test_targets_are_read(text, chips):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("v5", "did you mean v5"),
+        ("v5", "known are v5e, v5p"),
         ("abacus", "known are v5e"),
         ("v5e", "TPU v5e needs a slice; give one of 1x1, 2x2"),
         ("v5e:3x3", "no slice 3x3 of TPU v5e"),

@@ -79,10 +79,7 @@ def open_target(target: Target) -> Devices:
         topology = topologies.get_topology_desc(**_description(target))
     except Exception as error:  # whatever a plugin raises: it comes from compiled code of another project
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"target {target.text}: the compiler that is installed does not take it ({first_line}); "
-            f"a newer one may: pip install -U 'yolojax[{EXTRAS[target.device.kind]}]'"
-        ) from error
+        raise ConfigError(f"target {target.text}: {compiler_version(target)} does not take it: {first_line}") from error
     if len(topology.devices) != target.chips * target.device.facts.get("devices", 1):
         raise ConfigError(f"target {target.text}: the compiler describes {len(topology.devices)} devices for it")
     return row_of(topology.devices)
@@ -103,6 +100,8 @@ def _description(target: Target) -> dict[str, Any]:
     # libtpu would otherwise ask the metadata server of a TPU's host what it runs on, for a minute.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    # Only one process may use a TPU, but any number may compile for one.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ["TPU_ACCELERATOR_TYPE"] = facts["accelerator"].format(cores=target.chips * facts["cores"])
     description = {"platform": "tpu", "topology_name": f"{facts['platform_name']}:{target.slice}"}
     # A host has four chips or more unless it is said to have one.

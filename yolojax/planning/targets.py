@@ -12,7 +12,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
-from yolojax.catalogue import nearest
 from yolojax.errors import ConfigError
 
 MOST_GPUS = 8
@@ -94,9 +93,7 @@ def parse_target(text: str) -> Target:
     key, colon, shape = text.strip().lower().partition(":")
     known = devices()
     if key not in known:
-        near = nearest(key, known)
-        hint = f"did you mean {near}?" if near else f"known are {', '.join(known)}"
-        raise ConfigError(f"unknown target {text!r}: {hint}; --target list shows all")
+        raise ConfigError(f"unknown target {text!r}: known are {', '.join(known)}; --target list shows their slices")
     device = known[key]
     if not colon and device.kind == "gpu":
         shape = "1"

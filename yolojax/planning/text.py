@@ -26,13 +26,11 @@ def as_text(plan: Plan) -> str:
     chips = f"{plan.chips} x {plan.device}" if plan.chips > 1 else plan.device
     options = "".join(f", {key} = {value!r}" for key, value in plan.options.items())
     parts = f" in {plan.accumulate} parts" if plan.accumulate > 1 else ""
-    lines = [
+    head = (
         f"{plan.detector}{options}: {width} x {height} pixels, batch {plan.batch_size}{parts}, {plan.compute}, "
-        f"{plan.classes} classes, {plan.objects} objects",
-        f"{plan.target}: {chips}, by {plan.compiler}",
-        "",
-        verdict(plan),
-    ]
+        f"{plan.classes} classes, {plan.objects} objects"
+    )
+    lines = [*textwrap.wrap(head, 118), f"{plan.target}: {chips}, by {plan.compiler}", "", verdict(plan)]
     for program in plan.programs:
         lines += ["", *program_lines(program)]
     return "\n".join([*lines, "", *textwrap.wrap(HONEST, 118)])
