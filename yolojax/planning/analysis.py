@@ -207,6 +207,8 @@ def time_of(module: Module, device: Device) -> Time:
         instruction = step.instruction
         if instruction.opcode in NO_WORK or instruction.opcode.endswith(("-done", "-update")):
             continue
+        if (opcode := instruction.opcode.removesuffix("-start")) in COLLECTIVES:
+            continue  # they are told of by themselves
         moved = step.times * touched_bytes(step)
         touched += moved
         unknown += step.in_unknown_loop
@@ -216,7 +218,7 @@ def time_of(module: Module, device: Device) -> Time:
             taken = step.times * instruction.cycles / device.clock
         else:
             size = bytes_of(instruction.shape)
-            if size >= NOTEWORTHY and instruction.opcode.removesuffix("-start") not in (*COLLECTIVES, "copy", "slice"):
+            if size >= NOTEWORTHY and opcode not in ("copy", "slice"):
                 missing[worst_opcode(module, instruction)] += step.times
                 missing_bytes += step.times * size
             continue
