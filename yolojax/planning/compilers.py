@@ -61,8 +61,10 @@ def _is_installed(module: str) -> bool:
 def compile_on_processor() -> None:
     """Makes the processor this process's device, to be called before JAX initialises any.
 
-    A plan needs no device, and one that is at hand may be in use.
+    A plan needs no device, and one that is at hand may be in use. What the compilers log about themselves, such as that
+    they are slow, is turned off.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     jax.config.update("jax_platforms", "cpu")
 
 
