@@ -46,7 +46,18 @@ def options():
     import io
 
     known = set()
-    for verb in ("train", "val", "predict", "eval", "anchors", "bench train", "data tile", "data convert", "doctor", "plan"):
+    for verb in (
+        "train",
+        "val",
+        "predict",
+        "eval",
+        "anchors",
+        "bench train",
+        "data tile",
+        "data convert",
+        "doctor",
+        "plan",
+    ):
         told = io.StringIO()
         with contextlib.redirect_stdout(told), pytest.raises(SystemExit):
             parse([*verb.split(), "--help"])

@@ -124,6 +124,11 @@ def test_memory_counts_donated_arguments_once():
             "Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G.",
             (round(20.5 * 2**30), round(15.75 * 2**30)),
         ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (912.00G) "
+            "exceeds available HBM (15.75G).",
+            (912 * 2**30, round(15.75 * 2**30)),
+        ),
         ("INTERNAL: Mosaic failed", None),
     ],
 )

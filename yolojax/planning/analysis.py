@@ -105,10 +105,11 @@ def refused_memory(message: str) -> tuple[int, int] | None:
 
     None for any other message.
     """
-    found = re.search(r"Used ([\d.]+)([KMGT]?)i?B? of ([\d.]+)([KMGT]?)i?B? (?:of )?hbm", message, re.IGNORECASE)
-    if found is None:
-        return None
-    return round(float(found[1]) * _UNITS[found[2].upper()]), round(float(found[3]) * _UNITS[found[4].upper()])
+    size = r"([\d.]+)([KMGT]?)i?B?"
+    for pattern in (rf"Used {size} of {size} hbm", rf"required .*\({size}\) exceeds available HBM \({size}\)"):
+        if found := re.search(pattern, message, re.IGNORECASE):
+            return round(float(found[1]) * _UNITS[found[2].upper()]), round(float(found[3]) * _UNITS[found[4].upper()])
+    return None
 
 
 def collectives_of(module: Module, device: Device) -> list[Collective]:

@@ -17,7 +17,7 @@ def memory_limit(device: Device) -> int:
 
     A GPU's memory also holds CUDA's context, cuDNN's workspaces and what the allocator cannot use.
     """
-    return round(device.facts.get("usable", device.memory) if device.kind == "tpu" else MEMORY_SHARE * device.memory)
+    return round(device.facts["usable"] if device.kind == "tpu" else MEMORY_SHARE * device.memory)
 
 
 def limits(

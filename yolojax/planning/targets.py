@@ -68,7 +68,7 @@ class Target(NamedTuple):
 @cache
 def devices() -> dict[str, Device]:
     """Returns the chips that can be planned for, by the name that a target begins with."""
-    table = json.loads((files(__package__) / "devices.json").read_text(encoding="utf-8"))
+    table = json.loads((files("yolojax.planning") / "devices.json").read_text(encoding="utf-8"))
     found: dict[str, Device] = {}
     for kind in ("tpu", "gpu"):
         for key, facts in table[kind].items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -29,8 +29,8 @@ def all_devices() -> Devices:
     return row_of(jax.devices())
 
 
-def row_of(devices: Sequence[jax.Device]) -> Devices:
-    """Returns these devices as one row. They need not be at hand: programs can be compiled for described ones."""
+def row_of(devices: Sequence[Any]) -> Devices:
+    """Returns these devices of JAX as one row. They need not be at hand: programs can be compiled for described ones."""
     count = len(devices)
     mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=list(devices))
     return Devices(count, NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data")))
