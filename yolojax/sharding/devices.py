@@ -30,7 +30,7 @@ def all_devices() -> Devices:
 
 
 def row_of(devices: Sequence[Any]) -> Devices:
-    """Returns these devices of JAX as one row. They need not be at hand: programs can be compiled for described ones."""
+    """Returns these devices of JAX as one row. They need not be here: programs are compiled for described ones too."""
     count = len(devices)
     mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=list(devices))
     return Devices(count, NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data")))
