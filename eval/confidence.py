@@ -54,6 +54,44 @@ def operating_point(
     return OperatingPoint(confidence, true, int(np.sum(counted)) - true, objects)
 
 
+@dataclass(frozen=True)
+class ConfidenceCurves:
+    """Precision and recall at rising confidence thresholds: of every class, and in the last row of all together.
+
+    As in `OperatingPoint`, all together is micro-averaged, thresholds are inclusive, precision is NaN where nothing
+    passes the threshold and recall where there is no object.
+    """
+
+    confidence: Float64[np.ndarray, " T"]
+    precision: Float64[np.ndarray, "L T"]
+    recall: Float64[np.ndarray, "L T"]
+    f1: Float64[np.ndarray, "L T"]
+
+
+def confidence_curves(
+    truth: GroundTruth, detections: ScoredBoxes, matches: Matches, *, thresholds: int = 501
+) -> ConfidenceCurves:
+    """`operating_point` of every class and of all together at ``thresholds`` confidences from 0 to 1."""
+    confidence = np.linspace(0.0, 1.0, thresholds)
+    counted = ~matches.ignored
+    found = matches.object_of >= 0
+    rows = []
+    for k in [*range(len(truth.category_ids)), None]:
+        own = counted if k is None else counted & (detections.categories == k)
+        objects = int(np.sum(~truth.crowd if k is None else ~truth.crowd & (truth.categories == k)))
+        # Of scores in rising order, all from this place on reach the threshold.
+        order = np.argsort(detections.scores[own])
+        first = np.searchsorted(detections.scores[own][order], confidence)
+        true = np.append(np.cumsum(found[own][order][::-1])[::-1], 0)[first]
+        rows.append((true, len(order) - first, np.full(thresholds, objects)))
+    true, passing, objects = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+
+    def share(part: Float64[np.ndarray, "L T"], whole: Float64[np.ndarray, "L T"]) -> Float64[np.ndarray, "L T"]:
+        return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+    return ConfidenceCurves(confidence, share(true, passing), share(true, objects), share(2 * true, passing + objects))
+
+
 def best_f1(
     truth: GroundTruth, detections: ScoredBoxes, matches: Matches, category: int | None = None
 ) -> OperatingPoint | None:

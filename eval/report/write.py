@@ -1,4 +1,4 @@
-"""Writing a report: three files in one folder, all of them or none."""
+"""Writing a report: its files and pictures, all of them or none."""
 
 from collections.abc import Mapping
 from os import PathLike
@@ -11,6 +11,7 @@ from yolojax.eval.report.facts import report_facts, versions
 from yolojax.eval.report.gallery import Limits, Photo, build_gallery
 from yolojax.eval.report.markdown import render_markdown
 from yolojax.eval.report.page import render_page
+from yolojax.eval.report.pictures import report_pictures
 from yolojax.files import write_together
 
 REPORT_FILES = ("metrics.json", "report.md", "index.html")
@@ -25,8 +26,9 @@ def write_report(
     provenance: Mapping[str, Any] | None = None,
     title: str = "Evaluation",
     limits: Limits | None = None,
+    pictures: str | PathLike[str] | None = None,
 ) -> None:
-    """Write `metrics.json`, `report.md` and the self-contained `index.html`.
+    """Write `metrics.json`, `report.md`, the self-contained `index.html` and, if asked for, the pictures of the curves.
 
     Args:
       folder: made if it is not there; files of these names are replaced.
@@ -36,15 +38,21 @@ def write_report(
       provenance: where the numbers come from (command, hashes of the inputs, ...); versions are added.
       title: of the page.
       limits: of the gallery.
+      pictures: folder for `PICTURE_FILES`, made if it is not there; without it there are none.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     facts = report_facts(analysis, comparison, {**(provenance or {}), "versions": versions()})
     gallery = build_gallery(analysis, photo, limits)
+    drawn = {}
+    if pictures is not None:
+        Path(pictures).mkdir(parents=True, exist_ok=True)
+        drawn = {Path(pictures) / name: content for name, content in report_pictures(analysis).items()}
     write_together(
         {
             folder / "metrics.json": json_text(facts, indent=1),
             folder / "report.md": render_markdown(analysis, facts, title),
             folder / "index.html": render_page(analysis, comparison, gallery, facts, title),
+            **drawn,
         }
     )

@@ -7,6 +7,8 @@ import pytest
 from tests.cli.small_run import DATA
 from yolojax.data import open_dataset
 from yolojax.eval.coco import METRICS
+from yolojax.eval.report.pictures import PICTURE_FILES
+from yolojax.eval.report.write import REPORT_FILES
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,10 @@ def test_val_prints_and_writes_the_numbers(trained, yolojax, tmp_path):
     ended = yolojax("val", "--model", trained, "--confidence", ".01")
     assert ended.code == 0
     assert "8 images" in ended.out and "AP50" in ended.out
-    assert "runs/val: detections.json, index.html, report.md, metrics.json" in ended.out
+    assert (
+        "runs/val: detections.json, index.html, report.md, metrics.json, curves and confusion matrix as PNG"
+        in ended.out
+    )
     written = json.loads((tmp_path / "runs" / "val" / "metrics.json").read_text())
     assert set(METRICS) | {"precision", "recall"} <= set(written)
     detections = json.loads((tmp_path / "runs" / "val" / "detections.json").read_text())
@@ -118,7 +123,7 @@ def test_eval_compares_two_lists_and_writes_a_report(truth, yolojax, tmp_path):
     row = facts["comparison"]["numbers"][0]
     assert (row["name"], row["wins"]) == ("AP", 1) and row["interval"]["low"] > 0
     assert "SHA-256" in facts["provenance"]["truth"] and facts["resamples"] == {"count": 8, "seed": 0, "level": 0.95}
-    assert {p.name for p in (tmp_path / "report").iterdir()} == {"index.html", "report.md", "metrics.json"}
+    assert {p.name for p in (tmp_path / "report").iterdir()} == {*REPORT_FILES, *PICTURE_FILES}
     assert yolojax("diagnose", "report").out == "\n".join(ended.out.splitlines()[-4:-2]) + "\n"
 
 

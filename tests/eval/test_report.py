@@ -1,4 +1,4 @@
-"""What the three files of a report say, for every kind of input that a stranger may have."""
+"""What the files and pictures of a report say, for every kind of input that a stranger may have."""
 
 import json
 import re
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from yolojax.errors import DataError
 from yolojax.eval.analysis import analyse, compare
@@ -13,6 +14,7 @@ from yolojax.eval.coco import METRICS
 from yolojax.eval.matching import overlaps
 from yolojax.eval.report.gallery import FOUND, IGNORED, Limits, build_gallery, errors_per_image
 from yolojax.eval.report.markdown import plain
+from yolojax.eval.report.pictures import PICTURE_FILES
 from yolojax.eval.report.write import REPORT_FILES, write_report
 from yolojax.eval.tide import KINDS, tide_errors
 
@@ -181,3 +183,23 @@ def test_photos_and_photos_that_are_not_there(make_case, tmp_path: Path) -> None
     assert "b.jpg is not there" in page
     others = [one for key, one in images.items() if key != str(bad)]
     assert all(one["thumbnail"].startswith("data:image/jpeg;base64,") for one in others)
+
+
+@pytest.mark.parametrize("kind", ["hostile names", "no objects", "no images"])
+def test_pictures_of_every_kind_of_data_set(kind: str, make_case, tmp_path: Path) -> None:
+    truth, found = make_case(2, images=4, classes=5)
+    if kind == "hostile names":
+        for record, name in zip(truth["categories"], (*HOSTILE[:2], HOSTILE[3], "$x_1$", "_hidden"), strict=True):
+            record["name"] = name
+    elif kind == "no objects":
+        truth["annotations"] = []
+    else:
+        truth, found = {"images": [], "categories": [], "annotations": []}, []
+    write_report(tmp_path / "page", analyse(truth, found, samples=0), pictures=tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "page").iterdir()) == sorted(REPORT_FILES)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == sorted(PICTURE_FILES)
+    for name in PICTURE_FILES:
+        with Image.open(tmp_path / "run" / name) as picture:
+            pixels = np.asarray(picture.convert("L"))
+        # Something is drawn, and nothing is cut off at the border.
+        assert (pixels < 128).any() and all((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0]))

@@ -13,9 +13,9 @@ import pytest
 
 from yolojax import zoo
 from yolojax.detect import detect
-from yolojax.detector import Detector
+from yolojax.detector import Detector, prepare_images
 from yolojax.export import ExportSettings
-from yolojax.structures import Detections
+from yolojax.structures import Detections, Targets
 
 # OpenVINO would send statistics, see yolojax.export.onnx_running.
 sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
@@ -51,6 +51,33 @@ def stirred(variables: dict[str, Any], seed: int = 0, scale: float = 0.5) -> dic
             value = np.maximum(value, -1.0) + rng.normal(0, scale, value.shape)
         out.append(jnp.asarray(value, leaf.dtype))
     return jax.tree.unflatten(tree, out)
+
+
+def with_statistics_of(images: np.ndarray, detector: Detector, variables: dict[str, Any]) -> dict[str, Any]:
+    """The variables with batch normalisation by the statistics that these images have in training.
+
+    A deep network with random weights and other statistics gives nearly the same numbers for every image, which is no
+    test of anything. The running statistics after one step are ``momentum * old + (1 - momentum) * batch``, so that two
+    steps, from zeros and from ones, tell those of the batch.
+    """
+    if not variables.get("batch_stats"):
+        return variables
+    boxes = np.tile(np.array([[[8, 8, 40, 40]]], np.float32), (len(images), 1, 1))
+    count = boxes.shape[:2]
+    no = np.zeros(count, bool)
+    targets = Targets(boxes, np.zeros(count, np.int32), ~no, no, np.zeros(count[:1], np.int32))
+    targets = jax.tree.map(jnp.asarray, targets)
+    pixels = prepare_images(jnp.asarray(images), detector.spec.preprocess)
+
+    @jax.jit
+    def statistics(variables: dict[str, Any], pixels: Any, start: float) -> Any:
+        stats = jax.tree.map(lambda x: jnp.full_like(x, start), variables["batch_stats"])
+        _, state = detector.forward_train({**variables, "batch_stats": stats}, pixels, targets, jax.random.key(0))
+        return state["batch_stats"]
+
+    zeros, ones = (statistics(variables, pixels, start) for start in (0.0, 1.0))
+    stats = jax.tree.map(lambda a, b: a / (1 - (b - a)), zeros, ones)
+    return {**variables, "batch_stats": stats}
 
 
 def some_images(batch: int, size: tuple[int, int] = SIZE, seed: int = 0) -> np.ndarray:

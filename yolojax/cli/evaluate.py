@@ -38,7 +38,8 @@ class Val:
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
       images: the folder of the images, where they do not lie at their format's usual place.
-      out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json.
+      out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json,
+        PR_curve.png and the other curves, confusion_matrix.png.
       validation: How detections are made and measured.
       tiling: Tiles of large photos.
       tta: Test-time augmentation.
@@ -112,6 +113,7 @@ class Val:
             },
             samples=self.validation.samples,
             reporter=reporter,
+            pictures=out,
         )
         print(format_result(found.result))
         if found.truncated:
@@ -119,7 +121,7 @@ class Val:
             print(f"{found.truncated} detections beyond {most} an image were not counted")
         if found.truncated_candidates:
             print(f"{found.truncated_candidates} candidates did not enter suppression; a higher confidence has fewer")
-        print(f"\n{out}: detections.json, index.html, report.md, metrics.json")
+        print(f"\n{out}: detections.json, index.html, report.md, metrics.json, curves and confusion matrix as PNG")
         return 0
 
     def _own_validation_images(self) -> Dataset:
@@ -176,7 +178,8 @@ class Eval:
         pycocotools recomputes with pycocotools.
       samples: bootstrap resamples for the intervals of the report; 0 for none.
       seed: of the resamples.
-      out: folder for the report: index.html, report.md, metrics.json.
+      out: folder for the report: index.html, report.md, metrics.json,
+        PR_curve.png and the other curves, confusion_matrix.png.
     """
 
     truth: Annotated[Positional[str], arg(metavar="TRUTH")]
@@ -298,9 +301,15 @@ class Eval:
                 origin["compare"] = described(self.compare)
             origin["program"] = f"yolojax {__version__}"
             write_report(
-                out, analysis, comparison=comparison, photo=photo, provenance=origin, title=self.detections.stem
+                out,
+                analysis,
+                comparison=comparison,
+                photo=photo,
+                provenance=origin,
+                title=self.detections.stem,
+                pictures=out,
             )
-            print(f"\n{out}: index.html, report.md, metrics.json")
+            print(f"\n{out}: index.html, report.md, metrics.json, curves and confusion matrix as PNG")
         return 0
 
     def _print_voc(self, truth: Any, result_format: ResultFormat) -> None:

@@ -23,8 +23,9 @@ def write_evaluation_report(
     provenance: Mapping[str, Any] | None = None,
     samples: int = 1000,
     reporter: Reporter | None = None,
+    pictures: Path | None = None,
 ) -> None:
-    """Write `metrics.json`, `report.md` and `index.html` about an evaluation on a data set.
+    """Write `metrics.json`, `report.md`, `index.html` and, if asked for, pictures about an evaluation on a data set.
 
     Args:
       folder: where to; made if it is not there.
@@ -34,6 +35,7 @@ def write_evaluation_report(
       provenance: where the numbers come from; the data set's fingerprint and the versions are added.
       samples: bootstrap resamples for the intervals; 0 for none.
       reporter: where progress goes.
+      pictures: folder for the curves and the confusion matrix as PNG; without it there are none.
     """
     with (reporter or Quiet()).task("resampling", samples) as advance:
         analysis = analyse(
@@ -50,4 +52,5 @@ def write_evaluation_report(
             "program": f"yolojax {yolojax.__version__}",
         },
         title=title,
+        pictures=pictures,
     )

@@ -76,7 +76,7 @@ def reads_state(callbacks: Sequence[Callback]) -> bool:
 
 
 class EvaluationReport:
-    """Writes ``detections.json`` and the report of the released detector on the validation images, at the end."""
+    """Writes ``detections.json``, the report and its curves, of the released detector on the validation images."""
 
     reads_state = False
 
@@ -100,6 +100,7 @@ class EvaluationReport:
             },
             samples=config.validation.samples,
             reporter=self.reporter,
+            pictures=event.folder,
         )
 
 
@@ -123,4 +124,4 @@ class Pictures:
             if event.evaluation is not None and run.data.val is not None:
                 path = event.folder / "val_predictions.png"
                 plots.save_predictions(path, run.data.val, event.evaluation.detections)
-            plots.save_curves(event.folder / "results.png", list(event.rows))
+            plots.save_curves(event.folder / "results.png", list(event.rows), run.config.select_by)

@@ -19,7 +19,15 @@ from yolojax.errors import ConfigError
 from yolojax.sharding.processes import is_first
 from yolojax.training.callbacks import Event
 
-PICTURES = ("labels.png", "train_batch0.png", "val_predictions.png", "results.png")
+PICTURES = (
+    "labels.png",
+    "train_batch0.png",
+    "val_predictions.png",
+    "results.png",
+    "PR_curve.png",
+    "F1_curve.png",
+    "confusion_matrix.png",
+)
 """The pictures of a run directory, in the order in which they are made."""
 
 

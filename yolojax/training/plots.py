@@ -22,31 +22,50 @@ READABLE = 240
 """Pictures are enlarged until their shorter side has this many pixels, so that labels on them can be read."""
 
 
-def save_curves(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Draws losses, learning rate and validation numbers over epochs, one small panel each."""
+def save_curves(path: Path, rows: list[dict[str, Any]], select_by: str = "AP") -> None:
+    """Draws losses, learning rate and validation numbers over epochs, one panel each.
+
+    Panels of the training come first and are blue, those of the validation are orange; the epoch with the highest
+    ``select_by`` is marked in all of them.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    names = [n for n in dict.fromkeys(k for row in rows for k in row) if n.startswith(("train/", "val/"))]
-    names.append("learning_rate")
+    found = list(dict.fromkeys(k for row in rows for k, value in row.items() if value is not None))
+    training = [*(name for name in found if name.startswith("train/")), "learning_rate"]
+    validation = [name for name in found if name.startswith("val/")]
+    names = [*training, *validation]
+    measured = [row for row in rows if row.get(f"val/{select_by}") is not None]
+    best = max(measured, key=lambda row: row[f"val/{select_by}"])["epoch"] if len(measured) > 1 else None
+    last = max([row["epoch"] for row in rows], default=1)
     columns = min(4, len(names))
     lines = -(-len(names) // columns)
-    figure = Figure(figsize=(3.2 * columns, 2.4 * lines))
+    figure = Figure(figsize=(3.2 * columns, 2.4 * lines + 0.4))
     FigureCanvasAgg(figure)
     axes = figure.subplots(lines, columns, squeeze=False)
-    for axis, name in zip(axes.flat, names, strict=False):
+    for k, (axis, name) in enumerate(zip(axes.flat, names, strict=False)):
         points = [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
+        colour = "C1" if name in validation else "C0"
         if points:
-            axis.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None, linewidth=1.2)
+            marker = "." if len(points) < 30 else None
+            axis.plot(*zip(*points, strict=True), marker=marker, linewidth=1.2, color=colour)
+        if best is not None:
+            axis.axvline(best, color="0.5", linestyle=":", linewidth=1)
         axis.set_title(name, fontsize=9, parse_math=False)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
-        if name.startswith("val/"):
+        axis.set_xlim(0, last + 0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if name in validation:
             axis.set_ylim(0, 1)
+        if k + columns >= len(names):
+            axis.set_xlabel("epoch", fontsize=8)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
-    for axis in axes[-1]:
-        axis.set_xlabel("epoch", fontsize=8)
+    title = "training blue, validation orange"
+    title += f"; dotted: epoch {best}, the highest {select_by}" if best is not None else ""
+    figure.suptitle(title, fontsize=10)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

@@ -1,6 +1,7 @@
 """The directory a training run leaves behind, with the names the field already knows, and the detector it releases.
 
 config.json  metrics.jsonl  results.csv  results.png  labels.png  train_batch0.png  val_predictions.png
+PR_curve.png  F1_curve.png  P_curve.png  R_curve.png  confusion_matrix.png  confusion_matrix_normalized.png
 detections.json  checkpoints/  best/  report/index.html  report/report.md  report/metrics.json
 """
 
