@@ -39,6 +39,10 @@ MODULES = {
         *("yolojax.eval.tide", "yolojax.eval.joining", "yolojax.eval.mistakes"),
     ),
     "Devices": ("yolojax.sharding.devices", "yolojax.sharding.processes", "yolojax.compilation_cache"),
+    "Planning": (
+        *("yolojax.planning.plan", "yolojax.planning.targets", "yolojax.planning.compilers"),
+        *("yolojax.planning.programs", "yolojax.planning.analysis", "yolojax.planning.hlo"),
+    ),
 }
 """The modules of the reference by the heading under which they stand."""
 

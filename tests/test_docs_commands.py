@@ -14,7 +14,7 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 USERS = ("migrating.md", "troubleshooting.md", "glossary.md")
 COMMAND = re.compile(
-    r"(?<![\w/.-])yolojax ((?:train|val|predict|eval|diagnose|data|anchors|info|models|doctor|bench)[^`\n#]+)"
+    r"(?<![\w/.-])yolojax ((?:train|val|predict|eval|diagnose|data|anchors|info|models|doctor|bench|plan)[^`\n#]+)"
 )
 
 
@@ -46,7 +46,18 @@ def options():
     import io
 
     known = set()
-    for verb in ("train", "val", "predict", "eval", "anchors", "bench train", "data tile", "data convert", "doctor"):
+    for verb in (
+        "train",
+        "val",
+        "predict",
+        "eval",
+        "anchors",
+        "bench train",
+        "data tile",
+        "data convert",
+        "doctor",
+        "plan",
+    ):
         told = io.StringIO()
         with contextlib.redirect_stdout(told), pytest.raises(SystemExit):
             parse([*verb.split(), "--help"])

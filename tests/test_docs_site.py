@@ -21,6 +21,7 @@ INTERNAL = (
     "yolojax.export",
     "yolojax.sharding",
     "yolojax.inference",
+    "yolojax.planning",
 )
 """Packages of which single modules are in the reference, or none: the command and what only a processor needs."""
 

@@ -22,7 +22,7 @@ RECORDED = [pytest.param(name, folder, id=folder.name) for name in DOCS for fold
 
 # Those that compile longest, even in their quick form.
 LONG = (
-    *("assigners", "bccd", "ciou_vs_mse", "data_scaling", "ensemble", "fine_tuning"),
+    *("assigners", "bccd", "ciou_vs_mse", "compiled_for", "data_scaling", "ensemble", "fine_tuning"),
     *("hypergradients", "label_errors", "label_suspects"),
     *("loss_weights", "multi_scale", "scale_out", "seeds", "suppression", "tiling"),
     *("benchmarks.sweep_speed", "benchmarks.throughput", "benchmarks.what_pays"),

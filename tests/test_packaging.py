@@ -101,7 +101,8 @@ def test_wheel_and_sdist_hold_everything(tmp_path) -> None:
     wheel = built("build_wheel", tree, out)
     modules = {str(path.relative_to(tree)) for path in (tree / "yolojax").rglob("*.py")}
     modules |= {f"yolojax/{path.relative_to(tree)}" for path in (tree / "eval").rglob("*.py")}
-    data = {"yolojax/py.typed", "yolojax/catalogue.json", "yolojax/eval/templates/report.html"}
+    data = {"yolojax/py.typed", "yolojax/catalogue.json", "yolojax/planning/devices.json"}
+    data |= {"yolojax/eval/templates/report.html"}
     assert modules | data <= wheel
     assert {name.partition("/")[0] for name in wheel} == {"yolojax", f"yolojax-{yolojax.__version__}.dist-info"}
     assert [name for name in wheel if name.endswith("/LICENSE")]

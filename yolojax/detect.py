@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
@@ -64,18 +65,20 @@ def postprocess_outputs(
 ) -> Detections:
     """The second half of `detect`, whose arguments these are: decoding, score threshold and suppression."""
     spec = detector.spec
-    candidates = detector.decode(outputs)
-    if wanted is not None:
-        candidates = only_classes(candidates, wanted, multi_label=spec.multi_label)
-    return postprocess(
-        candidates,
-        confidence,
-        iou,
-        suppress=spec.suppression if suppress is None else suppress,
-        max_detections=max_detections,
-        multi_label=spec.multi_label,
-        capacity=capacity,
-    )
+    with jax.named_scope("decode"):
+        candidates = detector.decode(outputs)
+        if wanted is not None:
+            candidates = only_classes(candidates, wanted, multi_label=spec.multi_label)
+    with jax.named_scope("postprocess"):
+        return postprocess(
+            candidates,
+            confidence,
+            iou,
+            suppress=spec.suppression if suppress is None else suppress,
+            max_detections=max_detections,
+            multi_label=spec.multi_label,
+            capacity=capacity,
+        )
 
 
 def only_classes(candidates: Candidates, wanted: Bool[Array, " C"], *, multi_label: bool) -> Candidates:

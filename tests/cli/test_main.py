@@ -36,6 +36,7 @@ COMMANDS = (
     "models",
     "doctor",
     "bench",
+    "plan",
 )
 NUMBERS = ["--precision", ".8", "--recall", ".7", "--ap50", ".7", "--ap", ".5"]
 

@@ -29,10 +29,16 @@ def compose(augmentations: Sequence[Augmentation]) -> Augmentation:
         key: PRNGKeyArray, images: UInt8[Array, "B H W 3"], targets: Targets
     ) -> tuple[UInt8[Array, "B H W 3"], Targets]:
         for i, augmentation in enumerate(augmentations):
-            images, targets = augmentation(jax.random.fold_in(key, i), images, targets)
+            with jax.named_scope(name_of(augmentation)):  # what a compiler or a profile says of an operation
+                images, targets = augmentation(jax.random.fold_in(key, i), images, targets)
         return images, targets
 
     return composed
+
+
+def name_of(augmentation: Augmentation) -> str:
+    """The name of the function that made an augmentation, such as ``mosaic``."""
+    return getattr(augmentation, "__qualname__", type(augmentation).__name__).partition(".")[0]
 
 
 MIN_SIDE = 2.0

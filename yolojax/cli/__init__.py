@@ -26,6 +26,7 @@ from yolojax.cli.evaluate import Eval, Val
 from yolojax.cli.export import Export
 from yolojax.cli.info import Info
 from yolojax.cli.models import Models
+from yolojax.cli.plan import Plan
 from yolojax.cli.predict import Predict
 from yolojax.cli.provenance import remember
 from yolojax.cli.train import Demo, Train
@@ -50,6 +51,7 @@ Command = Union[  # noqa: UP007 (its members are annotations)
     Annotated[Models, subcommand("models")],
     Annotated[Doctor, subcommand("doctor")],
     Annotated[Bench, subcommand("bench")],
+    Annotated[Plan, subcommand("plan")],
 ]
 
 

@@ -27,10 +27,18 @@ class Optional(NamedTuple):
     extra: str
     adds: str
 
+    @property
+    def label(self) -> str:
+        """The package, with the extra where an earlier entry has the same package."""
+        first = next(entry for entry in OPTIONAL if entry.package == self.package)
+        return self.package if first is self else f"{self.package} ({self.extra})"
+
 
 OPTIONAL = (
     Optional("jax-cuda13-plugin", "cuda13", "computing on an NVIDIA GPU"),
     Optional("libtpu", "tpu", "computing on a TPU"),
+    Optional("libtpu", "plan-tpu", "plan --target of a TPU, on any machine"),
+    Optional("jax-cuda13-pjrt", "plan-gpu", "plan --target of a GPU, on any machine"),
     Optional("hotcoco", "fast-eval", "evaluation with pycocotools' numbers in a hundredth of the time"),
     Optional("orjson", "fast-eval", "faster reading of large annotation files"),
     Optional("opencv-python", "video", "prediction on films, cameras and streams"),
@@ -71,7 +79,7 @@ class Doctor:
             "devices": devices(),
             "caches": caches(),
             "optional": {
-                entry.package: {
+                entry.label: {
                     "version": installed(entry.package, *SAME.get(entry.package, ())),
                     "adds": entry.adds,
                     "install": f"pip install 'yolojax[{entry.extra}]'",

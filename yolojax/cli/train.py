@@ -20,6 +20,7 @@ from yolojax.config import (
     OptimiserConfig,
     TrainConfig,
     ValidationConfig,
+    check,
     demo_config,
 )
 from yolojax.errors import ConfigError
@@ -78,6 +79,8 @@ class Train:
       patience: epochs without a better measurement after which training stops; 0 never stops early.
       validate_raw: also measure the parameters themselves, beside their running average; best_raw/ holds the best.
       log: also log to these: tensorboard (into the run directory), wandb, mlflow; each needs the extra of its name.
+      plan: do not train; compile the run for this TPU slice or GPU, such as v5e:4x4 or h100:8, and tell whether it
+        fits and what limits it, as "yolojax plan" does (its --target list shows all).
       distributed: join the other processes of a job, as the scheduler (SLURM, Kubernetes, a TPU pod) names them.
       augment: Random changes of the training images.
       optimiser: How the parameters move.
@@ -140,6 +143,7 @@ class Train:
     log: Annotated[
         tuple[Literal["tensorboard", "wandb", "mlflow"], ...], arg(metavar="[NAME ...]", help_behavior_hint="")
     ] = ()
+    plan: Annotated[str | None, arg(metavar="TARGET", help_behavior_hint="")] = None
     distributed: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -190,7 +194,9 @@ class Train:
         )
 
     def run(self) -> int:
-        """Trains, then prints the final measurement and where the run is."""
+        """Trains, then prints the final measurement and where the run is; with ``plan`` only plans."""
+        if self.plan is not None:
+            return self._plan(self.plan)
         if self.resume is not None:
             config = self._resumed(self.resume)
             return _fit(config, self.resume, resume=True, distributed=self.distributed, log=self.log)
@@ -202,6 +208,14 @@ class Train:
             raise ConfigError("several processes write one run: give them the same --out")
         out = choose_folder(self.out, Path("runs/train"))
         return _fit(self.config(), out, distributed=self.distributed, log=self.log)
+
+    def _plan(self, text: str) -> int:
+        from yolojax.cli.plan import plan_and_print, ready_target
+
+        if self.resume is not None or self.data is None:
+            raise ConfigError("--plan is for a run that begins, and needs its data; give a data set, without --resume")
+        target = ready_target(text)
+        return plan_and_print(check(self.config()), target, with_data=True)
 
     def _resumed(self, run: Path) -> TrainConfig:
         from yolojax.training.run_directory import read_config

@@ -106,6 +106,7 @@ def make_detect_batch(
     split: NamedSharding | None = None,
     tta: TTA | None = None,
     suppress: Suppression | BuiltIn | None = None,
+    platform: str | None = None,
 ) -> DetectBatch:
     """The compiled function with which an evaluation detects; BatchNorm is folded inside it.
 
@@ -116,6 +117,7 @@ def make_detect_batch(
         and the detections are collected on all.
       tta: test-time augmentation; the images must then have the input size of `yolojax.inference.tta.with_tta`.
       suppress: see `yolojax.postprocess.postprocess`; None takes what ``detector.spec`` names.
+      platform: what it is compiled for, as JAX names it; None is the platform of this process.
     """
     found = detect if tta is None else partial(detect_augmented, tta=tta)
     if max_detections is None:
@@ -135,11 +137,11 @@ def make_detect_batch(
         return own(images, detector.fold(variables), confidence, iou)
 
     if split is None:
-        program = jit_for_inference(detect_batch)
+        program = jit_for_inference(detect_batch, platform)
     else:
         everywhere = NamedSharding(split.mesh, PartitionSpec())
         shardings = (everywhere, split, everywhere, everywhere)
-        program = jit_for_inference(detect_batch, in_shardings=shardings, out_shardings=everywhere)
+        program = jit_for_inference(detect_batch, platform, in_shardings=shardings, out_shardings=everywhere)
     return DetectBatch(program, detector.spec, union_suppression(detector.spec, tta, suppress))
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, SupportsFloat, SupportsIndex, TypeVar, overl
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, DTypeLike, Float, UInt8
 
 from yolojax.config import MOST_DETECTIONS
@@ -65,6 +66,42 @@ class Prepared(NamedTuple):
     placement: Placement
 
 
+def prediction_program(
+    detector: Detector,
+    *,
+    max_detections: int,
+    suppress: Suppression | BuiltIn,
+    capacity: int | None = CAPACITY,
+    split: NamedSharding | None = None,
+    tta: TTA | None = None,
+    platform: str | None = None,
+) -> Program:
+    """Returns what a `Predictor` compiles: input images and folded variables to detections in input pixels.
+
+    Args:
+      detector: any record.
+      max_detections: most detections of an image.
+      suppress: the suppression, see `Predictor`.
+      capacity: scores of an image that may reach the threshold; None is any number. Augmentations have no capacity.
+      split: how a batch lies on the devices; None for one device.
+      tta: test-time augmentation.
+      platform: what it is compiled for, as JAX names it; None is the platform of this process.
+    """
+    found = partial(detect, capacity=capacity) if tta is None else partial(detect_augmented, tta=tta)
+
+    def run(
+        images: UInt8[Array, "B H W 3"],
+        variables: Variables,
+        confidence: Float[Array, ""],
+        iou: Float[Array, ""] | None,
+        wanted: Bool[Array, " C"] | None,
+    ) -> Detections:
+        settings: dict[str, Any] = {"max_detections": max_detections, "suppress": suppress}
+        return found(detector, variables, images, confidence, iou, wanted, **settings)
+
+    return traced_for_detection(run if split is None else by_image(run, split, shared=4), platform)
+
+
 class Predictor:
     """A detector ready to use: ``predictor(image)`` gives a `Result`, ``predictor(images)`` a list of them.
 
@@ -113,26 +150,12 @@ class Predictor:
         split = split_over_devices(batch_size)
         if split is not None:
             self.variables = on_all_devices(self.variables, split)
-        settings: dict[str, Any] = {"max_detections": max_detections, "suppress": suppress}
-
-        def traced(found: Callable[..., Detections]) -> Callable[..., Detections]:
-            def run(
-                images: UInt8[Array, "B H W 3"],
-                variables: Variables,
-                confidence: Float[Array, ""],
-                iou: Float[Array, ""] | None,
-                wanted: Bool[Array, " C"] | None,
-            ) -> Detections:
-                return found(detector, variables, images, confidence, iou, wanted, **settings)
-
-            return traced_for_detection(run if split is None else by_image(run, split, shared=4))
-
+        settings: dict[str, Any] = {"max_detections": max_detections, "suppress": suppress, "split": split, "tta": tta}
         # Other kinds of suppression take the best candidates only, and so count more than what exceeds a capacity.
         limited = tta is None and suppress in ("nms", "none")
-        complete = detect if tta is None else partial(detect_augmented, tta=tta)
-        self._traced = traced(partial(detect, capacity=CAPACITY) if limited else complete)
+        self._traced = prediction_program(detector, capacity=CAPACITY if limited else None, **settings)
         self._run: Program = jax.jit(self._traced, compiler_options=inference_options())
-        again = traced(complete) if limited else None
+        again = prediction_program(detector, capacity=None, **settings) if limited else None
         self._traced_again = again
         self._run_again: Program | None = again and jax.jit(again, compiler_options=inference_options())
 

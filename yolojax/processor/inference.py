@@ -18,19 +18,19 @@ CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """Turns YNNPACK off. The option is experimental: another version of XLA may not know it."""
 
 
-def jit_for_inference(function: Callable[..., Any], **settings: Any) -> Any:
-    """Compiles a function that only detects for the platform of this process.
+def jit_for_inference(function: Callable[..., Any], platform: str | None = None, **settings: Any) -> Any:
+    """Compiles a function that only detects for a platform as JAX names it; None is that of this process.
 
     ``settings`` are further arguments of `jax.jit`. The result cannot be called inside another compiled function.
     """
-    return jax.jit(traced_for_detection(function), compiler_options=inference_options(), **settings)
+    function = traced_for_detection(function, platform)
+    return jax.jit(function, compiler_options=inference_options(platform), **settings)
 
 
-def traced_for_detection(function: Callable[..., Any]) -> Callable[..., Any]:
+def traced_for_detection(function: Callable[..., Any], platform: str | None = None) -> Callable[..., Any]:
     """The function as `jit_for_inference` traces it; it is to be compiled with `inference_options`."""
-    platform = jax.default_backend()
-    function = for_platform(platform, function)
-    if inference_options() is None:
+    function = for_platform(platform or jax.default_backend(), function)
+    if inference_options(platform) is None:
         return function
 
     @functools.wraps(function)
@@ -42,12 +42,13 @@ def traced_for_detection(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @functools.cache
-def inference_options() -> dict[str, Any] | None:
-    """Compiler options for a program that only detects; None on an accelerator, and where XLA does not know them.
+def inference_options(platform: str | None = None) -> dict[str, Any] | None:
+    """Compiler options for a program that only detects; None for an accelerator, and where XLA does not know them.
 
-    In the latter case convolutions keep the lowerings of a program with gradients.
+    In the latter case convolutions keep the lowerings of a program with gradients. ``platform`` is as
+    `jit_for_inference` takes it.
     """
-    if jax.default_backend() != "cpu":
+    if (platform or jax.default_backend()) != "cpu":
         return None
     try:
         jax.jit(lambda: 0, compiler_options=CPU_OPTIONS).lower().compile()

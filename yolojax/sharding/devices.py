@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -25,8 +26,13 @@ class Devices(NamedTuple):
 
 def all_devices() -> Devices:
     """Returns every device that jax sees, those of other processes included."""
-    count = len(jax.devices())
-    mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+    return row_of(jax.devices())
+
+
+def row_of(devices: Sequence[Any]) -> Devices:
+    """Returns these devices of JAX as one row. They need not be here: programs are compiled for described ones too."""
+    count = len(devices)
+    mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=list(devices))
     return Devices(count, NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data")))
 
 

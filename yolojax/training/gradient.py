@@ -47,8 +47,9 @@ def whole_gradient(
 
     def loss_of(params: PyTree) -> tuple[Float[Array, ""], tuple[LossTerms, dict, Variables]]:
         outputs, state = detector.forward_train({**variables, "params": params}, images, targets, key)
-        terms = detector.loss(outputs, targets, hyper)
-        loss, parts = terms.reduce()
+        with jax.named_scope("loss"):
+            terms = detector.loss(outputs, targets, hyper)
+            loss, parts = terms.reduce()
         return loss, (terms, parts, {**carried, **state})
 
     (loss, (terms, parts, state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(variables["params"])
@@ -88,7 +89,8 @@ def accumulated_gradient(count: int) -> GradientOf:
         def one(state: Variables, images: Array, targets: Targets, key: PRNGKeyArray, hyper: Hyper) -> tuple:
             def sums_of(params: PyTree) -> tuple[list[Array], tuple[LossTerms, Variables]]:
                 outputs, new = detector.forward_train({**state, "params": params}, images, targets, key)
-                terms = detector.loss(outputs, targets, hyper)
+                with jax.named_scope("loss"):
+                    terms = detector.loss(outputs, targets, hyper)
                 divisors: list[Array] = []
                 for name, divisor in terms.normalisers.items():
                     known = [i for i, other in enumerate(divisors) if other is divisor]

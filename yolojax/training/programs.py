@@ -114,6 +114,10 @@ class Programs:
         memory = "" if needs is None else f", which needs {needs / 1e9:.2f} GB of a device by XLA's analysis"
         return f"{self.count} training program{plural} compiled{memory}, {max(self.count - expected, 0)} recompilations"
 
+    def compiled(self, batch: Any) -> Any:
+        """Returns the compiled program for batches of these shapes, as `compile` made it."""
+        return self._compiled[_shapes(batch)]
+
     def forget(self, batch: Any) -> None:
         """Drops the program for these shapes, which was compiled to be measured only."""
         self._compiled.pop(_shapes(batch), None)

@@ -103,11 +103,13 @@ def make_train_step(
         hyper = hyper._replace(progress=progress_at(state))
         if hyper_at is not None:
             hyper = hyper_as_arrays(hyper_at(hyper, state.step, state.total_steps))
-        batch = augment(state, batch)
-        images = prepare_images(batch.images, detector.spec.preprocess)
+        with jax.named_scope("augmentation"):
+            batch = augment(state, batch)
+            images = prepare_images(batch.images, detector.spec.preprocess)
         model_key = jax.random.fold_in(jax.random.fold_in(seed, 1), state.step)
         found = gradient_of(detector, state.variables, images, batch.targets, model_key, hyper)
-        new, norm, finite = apply_gradient(state, found, hyper, config, detector, freeze)
+        with jax.named_scope("optimiser"):
+            new, norm, finite = apply_gradient(state, found, hyper, config, detector, freeze)
         report = StepReport(
             loss=found.loss,
             parts=found.parts,

@@ -1,0 +1,3 @@
+from experiments.compiled_for.study import main
+
+main()
