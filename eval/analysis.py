@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from yolojax.errors import ConfigError
 from yolojax.eval.bootstrap import RESAMPLED, Difference, Interval, Resampled, bootstrap, difference, interval_or_none
@@ -143,6 +143,14 @@ def analyse(
         if samples and truth.image_ids
         else None,
     )
+
+
+def found_objects(analysis: Analysis) -> Bool[np.ndarray, " G"]:
+    """Objects that a detection of their class finds at IoU .5 and the confidence of the evaluation."""
+    counted = analysis.found.scores >= analysis.result.at_confidence.confidence
+    found = np.zeros(len(analysis.truth.crowd), bool)
+    found[analysis.matches.object_of[counted & (analysis.matches.object_of >= 0)]] = True
+    return found
 
 
 def compare(first: Analysis, second: Analysis) -> Comparison:

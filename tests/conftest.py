@@ -40,6 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}"
 
 
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end: the garbage collector need not look at it after every module again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs() -> Iterator[None]:
     """Drops the compiled programs of a module at its end: kept for all modules they take 5 GB of memory.

@@ -88,7 +88,8 @@ def test_a_name_with_its_scale_builds_that_scale():
         ("yoloxs", "yolox-s"),
         ("yolov11", "yolo11"),
         ("compct", "compact"),
-        ("detr", None),
+        ("detr", "rtdetr"),
+        ("vgg", None),
     ],
 )
 def test_the_nearest_name(typed, meant):

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 import yolojax.postprocess
 from yolojax.errors import ConfigError
 from yolojax.postprocess import postprocess
+from yolojax.processor.platform import traced_for
 from yolojax.structures import Candidates, Detections
 
 
@@ -86,11 +86,10 @@ def run(boxes, scores, confidence, iou, k, **settings) -> Detections:
 
 
 @pytest.fixture(params=["cpu", "accelerator"])
-def platform(request, monkeypatch):
+def platform(request):
     """Both halves of every choice by platform, on the one platform there is."""
-    if request.param == "accelerator":
-        monkeypatch.setattr(lax, "platform_dependent", lambda *args, cpu, default: default(*args))
-    return request.param
+    with traced_for({"accelerator": "gpu"}.get(request.param, request.param)):
+        yield request.param
 
 
 SETTINGS = [
@@ -103,7 +102,19 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(s) or "default")
+CASES = [
+    # Of an accelerator's forms the others are made of these two.
+    pytest.param(platform, s, marks=pytest.mark.slow if platform == "accelerator" and 0 < len(s) < 3 else [])
+    for platform in ("cpu", "accelerator")
+    for s in SETTINGS
+]
+
+
+def name_of(part):
+    return part if isinstance(part, str) else "-".join(part) or "default"
+
+
+@pytest.mark.parametrize(("platform", "settings"), CASES, indirect=["platform"], ids=name_of)
 def test_equals_numpy(settings, platform):
     boxes, scores = make_candidates(0)
     names = {"class_agnostic": "agnostic", "max_candidates": "top", "multi_label": "multi_label"}

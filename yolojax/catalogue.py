@@ -49,6 +49,7 @@ class Family:
       source: who published it.
       options: what the builder has to be given beside the scale, to be counted.
       classes: how many classes the counted network has.
+      joint: what stands between the name and the scale.
     """
 
     name: str
@@ -59,10 +60,13 @@ class Family:
     source: str = "Ultralytics' documentation"
     options: dict[str, Any] = field(default_factory=dict)
     classes: int = 80
+    joint: str = ""
 
     def model(self, scale: str) -> str:
-        """The name of one scale, as its published file has it: ``yolov8s``, ``yolov5su``."""
-        return f"{self.name[:-1]}{scale}u" if scale and self.name.endswith("u") else self.name + scale
+        """The name of one scale, as its published file has it: ``yolov8s``, ``yolov5su``, ``rtdetr-r18``."""
+        if not scale:
+            return self.name
+        return f"{self.name[:-1]}{scale}u" if self.name.endswith("u") else self.name + self.joint + scale
 
 
 def _scales(size: int = 640, **ap: float | None) -> dict[str, Variant]:
@@ -74,6 +78,7 @@ def _one(ap: float | None = None, ap50: float | None = None, size: int = 640) ->
 
 
 _YOLOX: dict[str, Any] = {"loads": f"{PYTORCH} .onnx .npz", "source": "Megvii's README"}
+_QUERIES: dict[str, Any] = {"suppression": "none", "joint": "-"}
 _YOLOV1: dict[str, Any] = {
     "loads": DARKNET,
     "measured_on": "VOC 2007 test",
@@ -116,6 +121,25 @@ FAMILIES: tuple[Family, ...] = (
     Family("yolox", {}, **_YOLOX),
     Family("fasterrcnn", _one(0.467, size=1088), source="torchvision, version 2"),
     Family("retinanet", _one(0.415, size=1088), source="torchvision, version 2"),
+    Family(
+        "rtdetr",
+        _scales(r18=0.465, r34=0.489, r50m=0.513, r50=0.531, r101=0.543),
+        source="its authors' README",
+        **_QUERIES,
+    ),
+    Family(
+        "rtdetrv2",
+        _scales(r18=0.479, r34=0.499, r50m=0.519, r50=0.534, r101=0.543),
+        source="its authors' README",
+        **_QUERIES,
+    ),
+    Family("dfine", _scales(n=0.428, s=0.485, m=0.523, l=0.540, x=0.558), source="its authors' README", **_QUERIES),
+    Family(
+        "deimv2",
+        {"atto": Variant(0.238, size=320), "femto": Variant(0.310, size=416), **_scales(pico=0.385, n=0.430)},
+        source="its authors' README",
+        **_QUERIES,
+    ),
     Family("yolox-nano", _one(0.258, size=416), **_YOLOX),
     Family("yolox-tiny", _one(0.328, size=416), **_YOLOX),
     Family("yolox-s", _one(0.405), **_YOLOX),

@@ -159,6 +159,11 @@ def decay_matrices(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, params)
 
 
+def equal_rates(params: PyTree) -> PyTree:
+    """The default of `Detector.learning_rates`: all parameters have the learning rate of the run."""
+    return jax.tree.map(lambda leaf: 1.0, params)
+
+
 def same_forward_train(forward_train: ForwardTrain, parts: tuple[str, ...]) -> ForwardTrain:
     """The default of `Detector.freeze`: what the network computes in training does not depend on frozen parts."""
     del parts
@@ -179,6 +184,8 @@ class Detector(NamedTuple):
         same detector reads the result, and gives the same outputs up to rounding. Folding twice changes nothing.
       decay_mask: ``(params) -> tree of bool``: which parameters weight decay moves.
       freeze: ``(forward_train, parts) -> forward_train``: how the network trains while these parts are frozen.
+      learning_rates: ``(params) -> tree of numbers`` by which the run's learning rate is multiplied, such as .1 for a
+        pretrained backbone. Weight decay moves a parameter by its own rate too.
     """
 
     spec: DetectorSpec
@@ -190,6 +197,7 @@ class Detector(NamedTuple):
     fold: Callable[[Variables], Variables] = same_variables
     decay_mask: Callable[[PyTree], PyTree] = decay_matrices
     freeze: Freeze = same_forward_train
+    learning_rates: Callable[[PyTree], PyTree] = equal_rates
 
 
 def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 440, 300, 46, 12, 12, 40
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 440, 300, 46, 18, 12, 40
 """Of a chart with two axes, in its own units; the page's script draws curves of single classes into the same frame."""
 
 
@@ -71,6 +71,53 @@ def histogram(edges: np.ndarray, true: np.ndarray, false: np.ndarray) -> Markup:
     return _svg(parts, "detections by score")
 
 
+def series(x: Sequence[float], y: Sequence[float], x_label: str, name: str, *, unit: bool = False) -> Markup:
+    """One line from 0 to the last ``x``, such as a loss over epochs, over its own range or (``unit``) 0 to 1."""
+    low, high = (0.0, 1.0) if unit else (min(0.0, *y), max(y))
+    high, last = high if high > low else low + 1, max(x) or 1
+    across, up = np.array(x) / last, (np.array(y) - low) / (high - low)
+    x_ticks = [f"{last * k / 5:.3g}" for k in range(6)]
+    parts = [_frame(x_label, "", x_ticks=x_ticks, y_ticks=[f"{low + (high - low) * k / 5:.2g}" for k in range(6)])]
+    parts.append(Markup('<polyline class="line first" points="{}"/>').format(_points(across, up)))
+    dot = Markup('<circle class="dot first" cx="{:.1f}" cy="{:.1f}" r="2"><title>{:g}: {:.4g}</title></circle>')
+    if len(x) <= 60:
+        parts += [dot.format(_x(a), _y(b), at, value) for a, b, at, value in zip(across, up, x, y, strict=True)]
+    return _svg(parts, f"{name} over {x_label}")
+
+
+def heat_map(
+    counts: np.ndarray,
+    x_label: str,
+    y_label: str,
+    x_ticks: Sequence[str],
+    y_ticks: Sequence[str],
+    *,
+    down: bool = False,
+) -> Markup:
+    """Cells that are darker the more they hold, on a logarithmic scale.
+
+    Args:
+      counts: ``[rows, columns]``, the first row at the bottom, or at the top where ``down``.
+      x_label, y_label: names of the axes.
+      x_ticks, y_ticks: six words each, from the left and from the bottom.
+      down: the first row is at the top, as in an image.
+    """
+    rows, columns = counts.shape
+    most = np.log1p(max(int(counts.max(initial=0)), 1))
+    parts = [_frame(x_label, y_label, x_ticks=x_ticks, y_ticks=y_ticks)]
+    cell = Markup(
+        '<rect class="heat" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill-opacity="{:.2f}">'
+        "<title>{}</title></rect>"
+    )
+    width, height = _x(1 / columns) - _x(0.0), _y(0.0) - _y(1 / rows)
+    for row, column in np.argwhere(counts > 0).tolist():
+        top = _y(1 - row / rows) if down else _y((row + 1) / rows)
+        number = int(counts[row, column])
+        shade = 0.1 + 0.9 * np.log1p(number) / most
+        parts.append(cell.format(_x(column / columns), top, width, height, shade, f"{number:,} objects"))
+    return _svg(parts, f"objects by {x_label} and {y_label}")
+
+
 def bars(rows: Sequence[tuple[str, float, str]]) -> Markup:
     """Horizontal bars from 0, the longest as long as the chart: a name, a length of at least 0, and words about it."""
     longest = max([length for _, length, _ in rows], default=0.0) or 1.0
@@ -96,12 +143,22 @@ def _svg(parts: list[Markup], label: str) -> Markup:
     )
 
 
-def _frame(x_label: str, y_label: str, *, ticks: bool = True) -> Markup:
+UNIT_TICKS = tuple(f"{k / 5:.1f}" for k in range(6))
+
+
+def _frame(
+    x_label: str,
+    y_label: str,
+    *,
+    ticks: bool = True,
+    x_ticks: Sequence[str] = UNIT_TICKS,
+    y_ticks: Sequence[str] = UNIT_TICKS,
+) -> Markup:
     parts = []
     for k in range(6):
-        x, y, label = _x(k / 5), _y(k / 5), f"{k / 5:.1f}"
+        x, y, label = _x(k / 5), _y(k / 5), y_ticks[k]
         parts.append(
-            Markup('<text class="tick middle" x="{:.1f}" y="{}">{}</text>').format(x, HEIGHT - BOTTOM + 16, label)
+            Markup('<text class="tick middle" x="{:.1f}" y="{}">{}</text>').format(x, HEIGHT - BOTTOM + 16, x_ticks[k])
         )
         if ticks:
             parts.append(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from yolojax.errors import DataError
-from yolojax.eval.analysis import Analysis, Comparison
+from yolojax.eval.analysis import Analysis, Comparison, found_objects
 from yolojax.eval.bootstrap import RESAMPLED, Interval
 from yolojax.eval.files import metrics
 from yolojax.eval.inputs import GroundTruth
@@ -51,7 +51,7 @@ def report_facts(
         "confusions": confusion_facts(analysis),
         "calibration": calibration_facts(analysis),
         "data": data_facts(analysis.truth),
-        "comparison": None if comparison is None else comparison_facts(comparison),
+        "comparison": None if comparison is None else comparison_facts(analysis, comparison),
         "provenance": dict(provenance or {}),
     }
 
@@ -132,15 +132,26 @@ def data_facts(truth: GroundTruth) -> dict[str, Any]:
     }
 
 
-def comparison_facts(comparison: Comparison) -> dict[str, Any]:
-    """Both detectors' numbers, their difference with its interval, and how often the first wins."""
+def comparison_facts(analysis: Analysis, comparison: Comparison) -> dict[str, Any]:
+    """Both detectors' numbers, their difference with its interval, how often the first wins, and who finds what.
+
+    ``objects`` counts what both, only the first, only the second and neither find at IoU .5 and their confidences.
+    """
 
     def row(name: str, d: Any) -> dict[str, Any]:
         return {"name": name} | d._asdict() | {"interval": interval_values(d.interval)}
 
+    real, first, second = ~analysis.truth.crowd, found_objects(analysis), found_objects(comparison.other)
+
     return {
         "numbers": [row(name, d) for name, d in comparison.numbers.items()],
         "classes": [row(name, d) for name, d in comparison.classes],
+        "objects": {
+            "both": int(np.sum(real & first & second)),
+            "only_A": int(np.sum(real & first & ~second)),
+            "only_B": int(np.sum(real & second & ~first)),
+            "neither": int(np.sum(real & ~first & ~second)),
+        },
     }
 
 

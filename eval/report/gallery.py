@@ -1,6 +1,7 @@
 """Chooses the images that a report shows (the worst ones, and examples of every kind of error) and draws on them."""
 
 import base64
+import contextlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from yolojax.errors import DataError
-from yolojax.eval.analysis import Analysis
+from yolojax.eval.analysis import Analysis, found_objects
 from yolojax.eval.matching import groups
 from yolojax.eval.pairs import pair_overlaps
 from yolojax.eval.tide import KINDS
@@ -33,6 +34,7 @@ class Limits:
     boxes: int = 100
     objects: int = 1000
     side: int = 320
+    differences: int = 24
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,41 @@ def build_gallery(analysis: Analysis, photo: Photo | None = None, limits: Limits
     with_errors = {"any": int(np.sum(total > 0))}
     with_errors |= {kind: int(np.sum(counts[:, i] > 0)) for i, kind in enumerate(KINDS)}
     return Gallery(images, with_errors, len(total), cut, cut_objects, missing, unreadable, limits)
+
+
+def build_differences(
+    analysis: Analysis, other: Analysis, photo: Photo | None = None, limits: Limits | None = None
+) -> list[dict[str, Any]]:
+    """The images on which two detectors find different objects, those with the most such objects first.
+
+    Each is a JSON object with ``A`` and ``B`` (an image each, as in the gallery) and how many objects ``only_A`` and
+    ``only_B`` find at IoU .5 and their confidences. A photo that cannot be read is left out, as in the gallery.
+    """
+    limits = limits or Limits()
+    truth = analysis.truth
+    first, second = found_objects(analysis), found_objects(other)
+    only = [
+        np.bincount(truth.images[~truth.crowd & own & ~its], minlength=len(truth.image_ids))
+        for own, its in ((first, second), (second, first))
+    ]
+    total = only[0] + only[1]
+    order = np.argsort(-total, kind="stable")
+    objects, none = groups(truth.images), np.empty(0, np.int64)
+    rows = {"A": groups(analysis.found.images), "B": groups(other.found.images)}
+    images = []
+    for k in order[total[order] > 0][: limits.differences].tolist():
+        pixels = None
+        if photo is not None:
+            with contextlib.suppress(DataError):
+                pixels = photo(truth.image_ids[k])
+        about = objects.get(k, none)[: limits.objects]
+        pair = {
+            side: _image(one, k, rows[side].get(k, none), about, pixels, limits)
+            | {"confidence": one.result.at_confidence.confidence}
+            for side, one in (("A", analysis), ("B", other))
+        }
+        images.append(pair | {"only_A": int(only[0][k]), "only_B": int(only[1][k])})
+    return images
 
 
 def errors_per_image(analysis: Analysis) -> np.ndarray:

@@ -7,14 +7,17 @@ connection at all.
 
 import base64
 import hashlib
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 
 from yolojax.eval.analysis import Analysis, Comparison
 from yolojax.eval.bootstrap import RESAMPLED
+from yolojax.eval.inputs import GroundTruth
 from yolojax.eval.report import charts
 from yolojax.eval.report.facts import KIND_WORDS
 from yolojax.eval.report.gallery import Gallery
@@ -38,9 +41,23 @@ LABELS = {
 
 
 def render_page(
-    analysis: Analysis, comparison: Comparison | None, gallery: Gallery, facts: dict[str, Any], title: str
+    analysis: Analysis,
+    comparison: Comparison | None,
+    gallery: Gallery,
+    facts: dict[str, Any],
+    title: str,
+    *,
+    differences: Sequence[dict[str, Any]] = (),
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The whole page as text."""
+    """The whole page as text.
+
+    Args:
+      analysis, comparison, gallery, facts: what it shows.
+      title: its heading.
+      differences: of a comparison, the images of `build_differences`.
+      history: rows of a run's ``metrics.jsonl``.
+    """
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -63,9 +80,12 @@ def render_page(
         classes=class_rows(analysis),
         matrix=matrix_rows(analysis),
         charts=page_charts(analysis),
+        training=training_charts(history),
+        data_charts=data_charts(analysis.truth),
+        differing=len(differences),
         kinds=[(kind, KIND_WORDS[kind], facts["errors"][kind], gallery.with_errors[kind]) for kind in KINDS],
         gallery=gallery,
-        data=page_data(analysis, gallery),
+        data=page_data(analysis, gallery, differences),
         style=read_template("report.css"),
         script=script,
         script_hash=digest,
@@ -165,7 +185,52 @@ def page_charts(analysis: Analysis) -> dict[str, Any]:
     }
 
 
-def page_data(analysis: Analysis, gallery: Gallery) -> dict[str, Any]:
+def training_charts(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
+    """Losses, learning rate and validation numbers over epochs, of the rows of ``metrics.jsonl``."""
+    found = []
+    names = dict.fromkeys(k for row in history for k in row if k.startswith(("train/", "val/")) or k == "learning_rate")
+    for name in names:
+        points = [(float(row["epoch"]), float(row[name])) for row in history if row.get(name) is not None]
+        if len(points) > 1 and np.isfinite([value for _, value in points]).all():
+            epochs, values = zip(*points, strict=True)
+            found.append((name, charts.series(epochs, values, "epoch", name, unit=name.startswith("val/"))))
+    return found
+
+
+HEAT_CELLS = 20
+
+
+def data_charts(truth: GroundTruth) -> dict[str, Markup]:
+    """Where objects lie on their images, and how large they are, without crowd regions."""
+    real = ~truth.crowd
+    boxes, sizes = truth.boxes[real], truth.sizes[truth.images[real]]
+    stated = (sizes > 1).all(axis=1)
+    found = {}
+    if stated.any():
+        centres = (boxes[stated, :2] + boxes[stated, 2:] / 2) / sizes[stated, ::-1]
+        cells = np.clip((centres * HEAT_CELLS).astype(np.int64), 0, HEAT_CELLS - 1)
+        counts = np.zeros((HEAT_CELLS, HEAT_CELLS), np.int64)
+        np.add.at(counts, (cells[:, 1], cells[:, 0]), 1)
+        found["position"] = charts.heat_map(
+            counts,
+            "centre, part of the width",
+            "part of the height",
+            charts.UNIT_TICKS,
+            charts.UNIT_TICKS[::-1],
+            down=True,
+        )
+    sides = boxes[(boxes[:, 2:] > 0).all(axis=1), 2:]
+    if len(sides):
+        # From 1 to 1024 pixels in octaves, smaller and larger ones in the outer cells.
+        cells = np.clip((np.log2(np.maximum(sides, 1)) / 10 * HEAT_CELLS).astype(np.int64), 0, HEAT_CELLS - 1)
+        counts = np.zeros((HEAT_CELLS, HEAT_CELLS), np.int64)
+        np.add.at(counts, (cells[:, 1], cells[:, 0]), 1)
+        ticks = [f"{4**k}" for k in range(6)]
+        found["size"] = charts.heat_map(counts, "width, pixels", "height, pixels", ticks, ticks)
+    return found
+
+
+def page_data(analysis: Analysis, gallery: Gallery, differences: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """What the page's script works on."""
     curves = analysis.result.curves
 
@@ -184,4 +249,5 @@ def page_data(analysis: Analysis, gallery: Gallery) -> dict[str, Any]:
         ],
         "curves": {"0.50": rounded(curves.at_iou(0.5)), "0.75": rounded(curves.at_iou(0.75))},
         "images": gallery.images,
+        "differences": list(differences),
     }

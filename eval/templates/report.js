@@ -186,6 +186,24 @@ function redraw() {
   drawGallery();
 }
 
+// What one detector finds and the other misses
+
+for (const pair of data.differences) {
+  const made = element("div", { class: "two" });
+  const sides = element("div", { class: "sides" });
+  for (const side of ["A", "B"]) {
+    const settings = { threshold: pair[side].confidence, class: null, kind: "", truth: true, found: true };
+    const view = choose(pair[side], settings);
+    const button = element("button", { type: "button", class: "card", "aria-label": `${side}: ${pair[side].name}` });
+    button.append(picture(view, false));
+    button.addEventListener("click", () => openViewer(view));
+    sides.append(button);
+  }
+  made.append(sides, element("span", { class: "caption", title: pair.A.name }, pair.A.name));
+  made.append(element("span", { class: "words" }, `only A finds ${pair.only_A}, only B finds ${pair.only_B}`));
+  $("differences").append(made);
+}
+
 data.classes.forEach((name, k) => $("class").append(element("option", { value: k }, name)));
 let queued = false;
 $("threshold").addEventListener("input", () => {

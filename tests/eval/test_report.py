@@ -203,3 +203,42 @@ def test_pictures_of_every_kind_of_data_set(kind: str, make_case, tmp_path: Path
             pixels = np.asarray(picture.convert("L"))
         # Something is drawn, and nothing is cut off at the border.
         assert (pixels < 128).any() and all((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0]))
+
+
+def test_differences_are_the_objects_that_one_finds(make_case, tmp_path: Path) -> None:
+    truth, found = make_case(6, images=12)
+    first = analyse(truth, found, samples=2)
+    second = analyse(truth, found[1::2], samples=2)
+    write_report(tmp_path, first, comparison=compare(first, second))
+    facts, _, page = read(tmp_path)
+
+    def objects_found(analysis) -> set[int]:
+        confidence = analysis.result.at_confidence.confidence
+        pairs = zip(analysis.matches.object_of, analysis.found.scores, strict=True)
+        return {int(k) for k, score in pairs if k >= 0 and score >= confidence}
+
+    a, b = objects_found(first), objects_found(second)
+    objects = {k for k, crowd in enumerate(first.truth.crowd) if not crowd}
+    wanted = {"both": a & b, "only_A": a - b, "only_B": b - a, "neither": objects - a - b}
+    assert facts["comparison"]["objects"] == {name: len(some) for name, some in wanted.items()} and a - b
+    shown = data_of(page)["differences"]
+    assert sum(pair["only_A"] for pair in shown) == len(a - b) and sum(pair["only_B"] for pair in shown) == len(b - a)
+    assert len(shown) == len({int(first.truth.images[k]) for k in a ^ b})
+    sums = [pair["only_A"] + pair["only_B"] for pair in shown]
+    assert sums == sorted(sums, reverse=True)
+    assert f"only A {len(a - b)}, only B {len(b - a)}" in page
+
+
+def test_history_and_heat_maps(make_case, tmp_path: Path) -> None:
+    truth, found = make_case(6, images=12)
+    analysis = analyse(truth, found, samples=0)
+    rows = [{"epoch": k, "train/loss": 9.0 / k, "learning_rate": 0.1, "val/AP": k / 9, "val/APl": None} for k in (1, 2)]
+    write_report(tmp_path, analysis, history=rows)
+    page = read(tmp_path)[2]
+    assert re.findall(r"<h3>((?:train|val)/\w+|learning_rate)</h3>", page) == ["train/loss", "learning_rate", "val/AP"]
+    assert "<title>2: 4.5</title>" in page
+    objects = int(np.sum(~analysis.truth.crowd))
+    # Every object has a place and a size.
+    assert sum(int(n) for n in re.findall(r"<title>(\d+) objects</title>", page)) == 2 * objects
+    write_report(tmp_path, analysis)
+    assert '<section id="training">' not in read(tmp_path)[2]

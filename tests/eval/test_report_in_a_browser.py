@@ -1,5 +1,6 @@
 """The page in headless Chromium: it opens, its controls do what they say, and nothing breaks out of it."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.eval.browser import Browser, find_browser
-from yolojax.eval.analysis import analyse
+from yolojax.eval.analysis import analyse, compare
 from yolojax.eval.report.write import write_report
 from yolojax.eval.tide import KINDS, tide_errors
 
@@ -120,6 +121,25 @@ def test_table_sorts_curve_appears_and_viewer_opens(browser: Browser, page: Path
     browser.run("document.querySelector('.card').click()")
     assert browser.run("document.getElementById('viewer').open") is True
     assert count(browser, "#viewer-picture rect") == count(browser, "#viewer-table tbody tr") > 0
+    assert browser.problems == [] and browser.run("typeof window.broken") == "undefined"
+
+
+def test_differences_of_two_detectors(browser: Browser, case, tmp_path: Path) -> None:
+    truth, found = case
+    first, second = analyse(truth, found, samples=2), analyse(truth, found[::3], samples=2)
+    comparison = compare(first, second)
+    write_report(tmp_path, first, comparison=comparison)
+    browser.open(tmp_path / "index.html", width=390)
+    pairs = count(browser, "#differences .two")
+    assert pairs > 0 and count(browser, "#differences .card") == 2 * pairs
+    assert browser.run("document.documentElement.scrollWidth") <= 390
+    # An object that only one of them finds is drawn as found there and as missed at the other's side.
+    found_by = [f"#differences .card:nth-child({side}) rect.gt.found" for side in (1, 2)]
+    words = browser.run("[...document.querySelectorAll('#differences .words')].map(e => e.textContent)")
+    here, there = (sum(int(re.search(f"only {side} finds (\\d+)", text)[1]) for text in words) for side in ("A", "B"))
+    assert count(browser, found_by[0]) - count(browser, found_by[1]) == here - there != 0
+    browser.run("document.querySelector('#differences .card').click()")
+    assert browser.run("document.getElementById('viewer').open") is True
     assert browser.problems == [] and browser.run("typeof window.broken") == "undefined"
 
 

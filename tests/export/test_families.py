@@ -66,7 +66,7 @@ def check(detector, variables, folder, images):
 
     scores_of = jax.jit(lambda x: candidates_of(detector, fold)(x).scores)
     scores = np.asarray(scores_of(images))
-    assert np.std(scores, axis=0).max() > 1e-2, "the three images have the same scores"
+    assert np.std(scores, axis=0).max() > 1e-3, "the three images have the same scores"
     confidence = between_scores(scores)
     settings = ExportSettings(batch=None, confidence=confidence, iou=iou, max_detections=100)
     onnx, stablehlo = folder / "x.onnx", folder / "x.stablehlo"

@@ -62,13 +62,18 @@ every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
 @functools.cache
+def with_gradient(name):
+    """The terms and the gradient of their total by the maps, in one program."""
+
+    def total(*of):
+        terms = LOSSES[name][0](*of)
+        return terms.reduce()[0], terms
+
+    return jax.jit(lambda *of: jax.grad(total, has_aux=True)(*of)[::-1])
+
+
 def compiled(name):
-    return jax.jit(LOSSES[name][0])
-
-
-@functools.cache
-def compiled_gradient(name):
-    return jax.jit(jax.grad(lambda *a: LOSSES[name][0](*a).reduce()[0]))
+    return lambda *of: with_gradient(name)(*of)[0]
 
 
 coordinate = st.one_of(
@@ -91,10 +96,10 @@ def as_targets(table):
 @fast
 @given(targets=scenes)
 def test_finite_and_not_negative_with_finite_gradients(name, targets):
-    terms = compiled(name)(LOSSES[name][1], targets, HYPER)
+    terms, gradient = with_gradient(name)(LOSSES[name][1], targets, HYPER)
     for part in terms.sums.values():
         assert np.isfinite(part).all() and (np.asarray(part) >= 0).all()
-    for leaf in jax.tree.leaves(compiled_gradient(name)(LOSSES[name][1], targets, HYPER)):
+    for leaf in jax.tree.leaves(gradient):
         assert np.isfinite(leaf).all()
 
 
@@ -105,10 +110,11 @@ def test_a_batch_is_the_sum_of_its_halves(name, targets):
     """What accumulation over micro-batches needs: sums and normalisers of an image do not depend on the others."""
     maps = LOSSES[name][1]
     whole = compiled(name)(maps, targets, HYPER)
+    maps = jax.device_get(maps)
     halves = [
         compiled(name)(*jax.tree.map(lambda a, s=s: a[s], (maps, targets)), HYPER) for s in (slice(2), slice(2, 4))
     ]
-    joined = jax.tree.map(lambda *a: jnp.concatenate(a), *halves)
+    joined = jax.tree.map(lambda *a: np.concatenate(a), *halves)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(joined), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(whole.reduce()[0], LossTerms(*joined).reduce()[0], rtol=1e-5)
@@ -146,7 +152,7 @@ def test_each_lambda_scales_its_part_alone(name, targets, factor):
         for other, value in scaled.sums.items():
             expected = plain.sums[other] * (factor if other == part else 1)
             np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
-    assert compiled(name)._cache_size() <= 3  # whole batches, halves, shards: a new value compiles nothing
+    assert with_gradient(name)._cache_size() <= 3  # whole batches, halves, shards: a new value compiles nothing
 
 
 @every_loss
@@ -158,9 +164,9 @@ def test_a_batch_sharded_over_devices_gives_the_same(name):
     table = np.concatenate([low, low + 10, np.ones((B, M, 2)), np.zeros((B, M, 1))], -1)
     inputs = LOSSES[name][1], as_targets(table)
     spread = jax.device_put(inputs, NamedSharding(mesh, PartitionSpec("data")))
-    for f in (compiled(name), compiled_gradient(name)):
-        for a, b in zip(jax.tree.leaves(f(*inputs, HYPER)), jax.tree.leaves(f(*spread, HYPER)), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    one, two = (jax.tree.leaves(with_gradient(name)(*given, HYPER)) for given in (inputs, spread))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 side = st.floats(0.5, 100, width=32)
@@ -182,7 +188,7 @@ box_losses = jax.jit(
 
 
 def corner(b):
-    return jnp.array([[b[0], b[1], b[0] + b[2], b[1] + b[3]]], jnp.float32)
+    return np.array([[b[0], b[1], b[0] + b[2], b[1] + b[3]]], np.float32)
 
 
 @fast
@@ -205,7 +211,7 @@ class_losses = jax.jit(
 @fast
 @given(x=st.lists(logit, min_size=4, max_size=4), y=st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4))
 def test_focal_relatives_never_exceed_the_cross_entropy(x, y):
-    bce, focal, quality, varifocal = np.asarray(class_losses(jnp.array(x), jnp.array(y)))
+    bce, focal, quality, varifocal = np.asarray(class_losses(np.float32(x), np.float32(y)))
     for part in (focal, quality, varifocal):
         assert (part >= 0).all() and (part <= bce * (1 + 1e-6)).all()
 
@@ -219,5 +225,5 @@ def test_distribution_focal_loss_is_least_at_the_two_bins_beside_the_target(z, y
     low = min(int(y), 6)
     shares = np.full(8, 1e-30)
     shares[low : low + 2] = np.maximum([low + 1 - y, y - low], 1e-30)
-    best = float(distribution(jnp.asarray([np.log(shares)], jnp.float32), jnp.array([y]))[0])
-    assert best <= float(distribution(jnp.asarray([z], jnp.float32), jnp.array([y]))[0]) + 1e-5
+    best = float(distribution(np.float32([np.log(shares)]), np.float32([y]))[0])
+    assert best <= float(distribution(np.float32([z]), np.float32([y]))[0]) + 1e-5

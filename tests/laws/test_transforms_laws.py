@@ -107,6 +107,31 @@ BOX_LOSSES = (
 )
 PAIR, CLASS = ("boxes", "others"), ("logits", "soft")
 
+STEPS = coding.refinement_steps(7)
+
+
+def fractions(x, key="boxes"):
+    """Boxes (centre x, centre y, width, height) as fractions of an image of 64 pixels."""
+    return boxes.xyxy_to_cxcywh(x[key]) / 64
+
+
+def sides(x):
+    """Logits of seven bins for each of four sides."""
+    return jnp.concatenate([x["bins"], x["bins"]], axis=-1)[..., : 4 * 7]
+
+
+def query_outputs(x):
+    """One layer of a decoder, with distributions, and denoising queries."""
+    corners, references = sides(x)[:, None], fractions(x, "others")
+    queries = losses.QuerySet(
+        x["logits"][:, None], fractions(x)[:, None], corners, references, x["soft"], fractions(x, "others")
+    )
+    made = assign.DenoisingQueries(
+        fractions(x), x["labels"], jnp.zeros_like(x["labels"]), x["positive"], jnp.where(x["positive"], 0, -1)
+    )
+    return losses.QueryOutputs(queries, None, queries, made, jnp.full((2, 2), 64.0))
+
+
 ELEMENTWISE = {
     **calls(boxes, PAIR, *OVERLAPS, *(f"paired_{name}" for name in OVERLAPS), "paired_scylla_box_iou", "crowd_iou"),
     **calls(boxes, ("boxes",), "box_area", *(f"{a}_to_{b}" for a in FORMATS for b in FORMATS if a != b)),
@@ -136,6 +161,17 @@ ELEMENTWISE = {
     "coding.pyramid_roi_align": lambda x: coding.pyramid_roi_align(
         x["box_maps"], x["boxes"], (0.125, 0.0625), 2, canonical_size=12.0
     ),
+    "coding.refine_boxes": lambda x: coding.refine_boxes(fractions(x), x["raw"]),
+    "coding.encode_refinement": lambda x: coding.encode_refinement(fractions(x), fractions(x, "others"), STEPS),
+    "coding.refinement_offsets": lambda x: coding.refinement_offsets(sides(x), STEPS),
+    "losses.query_varifocal_loss": lambda x: losses.query_varifocal_loss(x["logits"], x["soft"], x["soft"] > 0.5),
+    "losses.matching_aware_loss": lambda x: losses.matching_aware_loss(x["logits"], x["soft"], x["soft"] > 0.5),
+    "losses.fine_grained_localisation_loss": lambda x: losses.fine_grained_localisation_loss(
+        sides(x), fractions(x), fractions(x, "others"), x["far"]
+    ),
+    "losses.decoupled_distillation_loss": lambda x: losses.decoupled_distillation_loss(
+        sides(x), sides(x)[..., ::-1], x["far"], x["positive"]
+    ),
     "coding.flatten_levels": lambda x: coding.flatten_levels(x["box_maps"]),
     "losses.distribution_focal_loss": lambda x: losses.distribution_focal_loss(x["bins"], x["far"]),
     "losses.smooth_l1_loss": lambda x: losses.smooth_l1_loss(x["raw"], x["boxes"], beta=0.5),
@@ -163,6 +199,11 @@ ASSIGNERS = {
     "assign.one_to_one_assign": lambda x: assign.one_to_one_assign(x["targets"], LEVELS, predictions(x)),
     "assign.hungarian_assign": lambda x: assign.hungarian_assign(x["cost"], x["targets"]),
     "assign.matching_cost": lambda x: assign.matching_cost(x["boxes"], x["soft"], x["targets"], (32, 32)),
+    "assign.query_cost": lambda x: assign.query_cost(fractions(x), x["logits"], x["targets"], jnp.full((2, 2), 64.0)),
+    "assign.denoising_queries": lambda x: assign.denoising_queries(
+        jax.random.key(0), x["targets"], (64, 64), C, pairs=5
+    ),
+    "assign.visible_queries": lambda x: assign.visible_queries(x["labels"], 3),
     "assign.ignored_negatives": lambda x: assign.ignored_negatives(x["boxes"], x["positive"], x["targets"], 0.5),
     "assign.overlap_assign": matched,
     "assign.every_row": sample,
@@ -204,6 +245,8 @@ COMPOSED = {
         HYPER,
     ),
     "losses.retinanet_loss": lambda x: losses.retinanet_loss(x["logits"], x["raw"], x["boxes"][0], x["targets"], HYPER),
+    "losses.rtdetr_loss": lambda x: losses.rtdetr_loss(query_outputs(x), x["targets"], HYPER),
+    "losses.dfine_loss": lambda x: losses.dfine_loss(query_outputs(x), x["targets"], HYPER),
     "losses.yolov3_loss": lambda x: losses.yolov3_loss(x["anchored_maps"], LEVELS, ANCHORS, x["targets"], HYPER),
 }
 
@@ -238,6 +281,7 @@ STATIC = {
     "coding.anchor_grid",
     "coding.levels_of",
     "coding.region_anchors",
+    "coding.refinement_steps",
     "nms.named_suppression",
 }
 """What takes no array that could vary: grids, and functions found by name."""

@@ -13,8 +13,22 @@ from yolojax.structures import Hyper, hyper_as_arrays
 HYPER = hyper_as_arrays(Hyper(lambda_coord=7.5, lambda_cls=0.5, lambda_dfl=1.5))
 PARTS = ("box", "cls", "dfl")
 
-loss = jax.jit(lambda many, one, targets: yolov10_loss(*many, *one, LEVELS, targets, HYPER))
-gradient = jax.jit(jax.grad(lambda maps, targets: yolov10_loss(*maps[0], *maps[1], LEVELS, targets, HYPER).reduce()[0]))
+
+def total(maps, targets):
+    terms = yolov10_loss(*maps[0], *maps[1], LEVELS, targets, HYPER)
+    return terms.reduce()[0], terms
+
+
+# One program: what it takes to compile the terms alone would come on top.
+gradient_and_terms = jax.jit(jax.grad(total, has_aux=True))
+
+
+def loss(many, one, targets):
+    return gradient_and_terms((many, one), targets)[1]
+
+
+def gradient(maps, targets):
+    return gradient_and_terms(maps, targets)[0]
 
 
 def flat(maps):

@@ -77,15 +77,20 @@ PARTS = {"mse": squared_offset_loss, "ciou": on_decoded_boxes(complete_box_iou_l
 
 
 @functools.cache
-def compiled(part, wants="loss", iou_thresh=1.0):
+def with_gradient(part, iou_thresh):
+    """The terms and the gradient of their total by the maps, in one program."""
+
     def loss(maps, targets, hyper):
         assign = functools.partial(best_anchor_assign, iou_thresh=iou_thresh)
         options = {"box_loss": PARTS[part], "assign": assign}
-        return yolov3_loss(maps, LEVELS, jnp.asarray(ANCHORS), targets, hyper, **options)
+        terms = yolov3_loss(maps, LEVELS, jnp.asarray(ANCHORS), targets, hyper, **options)
+        return terms.reduce()[0], terms
 
-    if wants == "gradient":
-        return jax.jit(jax.grad(lambda *a: loss(*a).reduce()[0]))
-    return jax.jit(loss)
+    return jax.jit(lambda *of: jax.grad(loss, has_aux=True)(*of)[::-1])
+
+
+def compiled(part, wants="loss", iou_thresh=1.0):
+    return lambda *of: with_gradient(part, iou_thresh)(*of)[wants == "gradient"]
 
 
 @pytest.mark.parametrize(

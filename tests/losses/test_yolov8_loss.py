@@ -21,8 +21,22 @@ from yolojax.structures import Hyper, Targets, hyper_as_arrays
 
 HYPER = hyper_as_arrays(Hyper(lambda_coord=7.5, lambda_cls=0.5, lambda_dfl=1.5))
 
-loss = jax.jit(lambda maps, targets, hyper: yolov8_loss(*maps, LEVELS, targets, hyper))
-gradient = jax.jit(jax.grad(lambda maps, targets: yolov8_loss(*maps, LEVELS, targets, HYPER).reduce()[0]))
+
+def total(maps, targets, hyper):
+    terms = yolov8_loss(*maps, LEVELS, targets, hyper)
+    return terms.reduce()[0], terms
+
+
+# One program: what it takes to compile the terms alone would come on top.
+gradient_and_terms = jax.jit(jax.grad(total, has_aux=True))
+
+
+def loss(maps, targets, hyper):
+    return gradient_and_terms(maps, targets, hyper)[1]
+
+
+def gradient(maps, targets):
+    return gradient_and_terms(maps, targets, HYPER)[0]
 
 
 def assignment(maps, targets, rule=task_aligned_assign):

@@ -43,6 +43,12 @@ def test_a_key_gives_the_same_parameters_and_another_key_others():
     assert any((np.asarray(a) != np.asarray(b)).any() for a, b in zip(stem(one), stem(other), strict=True))
 
 
+def test_neither_convolution_nor_normalisation_is_traced():
+    text = str(jax.make_jaxpr(lambda key: init_variables(NETWORK, key, (64, 64)))(jax.random.key(0)))
+    assert "random_bits" in text
+    assert not any(operation in text for operation in ("conv_general_dilated", "dot_general", "rsqrt"))
+
+
 class Foreign(nn.Module):
     """Somebody's own modules, with initialisers of every kind, beside layers of the library."""
 

@@ -29,10 +29,10 @@ def anchor_free(style: Style = STYLE, input_size=(64, 96), csp=True) -> Network:
 @pytest.mark.parametrize("input_size", [(64, 96), (32, 32)])
 def test_anchor_free_shapes_and_tree(input_size, csp):
     network = anchor_free(input_size=input_size, csp=csp)
-    variables = init_variables(network, jax.random.key(0), input_size)
+    variables = jax.eval_shape(lambda key: init_variables(network, key, input_size), jax.random.key(0))
     assert set(variables) == {"params", "batch_stats"}
     assert set(variables["params"]) == {"backbone", "neck", "head"}
-    out = jax.jit(lambda v, x: network.apply(v, x, False))(variables, jnp.zeros((2, *input_size, 3)))
+    out = jax.eval_shape(lambda v, x: network.apply(v, x, False), variables, jnp.zeros((2, *input_size, 3)))
     for stride, level in zip((8, 16, 32), out, strict=True):
         grid = (2, input_size[0] // stride, input_size[1] // stride)
         assert level.box.shape == (*grid, 64)

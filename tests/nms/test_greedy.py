@@ -192,9 +192,15 @@ def test_both_algorithms_are_the_greedy_one(name):
 def test_a_limit_stops_early_but_never_before_enough_are_kept():
     boxes, classes = rows_of("agnostic")
     rows = Rows.of(boxes, classes)
-    full = np.asarray(keep_by_tiles(rows, jnp.int32(1000), jnp.float32(0.5), limit=None, by_class=False))
-    tiles = np.asarray(keep_by_tiles(rows, jnp.int32(1000), jnp.float32(0.5), limit=40, by_class=False))
-    blocks = np.asarray(keep_by_blocks(rows.map(lambda x: x[None]), jnp.array([1000]), jnp.array([0.5]), limit=40))[0]
+
+    @jax.jit
+    def keep(rows):
+        count, threshold = jnp.int32(1000), jnp.float32(0.5)
+        full, tiles = (keep_by_tiles(rows, count, threshold, limit=limit, by_class=False) for limit in (None, 40))
+        one = rows.map(lambda x: x[None])
+        return full, tiles, keep_by_blocks(one, count[None], threshold[None], limit=40)[0]
+
+    full, tiles, blocks = jax.device_get(keep(rows))
     for keep in (tiles, blocks):
         assert 40 <= keep.sum() < full.sum()
         last = np.flatnonzero(keep)[-1]

@@ -16,7 +16,7 @@ from yolojax.structures import Hyper, hyper_as_arrays
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
 
-TINY = {"widths": [8, 8, 16], "depths": [0, 0, 1], "head_width": 8}
+TINY = {"widths": [8, 8, 16], "depths": [0, 0, 0], "head_width": 8, "reg_max": 4}
 COLLECTIVES = re.compile(r" (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)[a-z-]*\(")
 
 
@@ -74,7 +74,7 @@ def test_the_step_communicates_sums_only(program):
 
 def test_loss_and_gradient_are_those_of_one_device(detector, shardings, batch, program):
     hyper, key = hyper_as_arrays(Hyper()), jax.random.key(0)
-    state = make_state(detector, OptimiserConfig(), 10, jax.random.key(0))
+    state = jax.jit(lambda key: make_state(detector, OptimiserConfig(), 10, key))(key)
     alone = make_train_step(
         detector,
         OptimiserConfig(),
@@ -97,10 +97,10 @@ def test_loss_and_gradient_are_those_of_one_device(detector, shardings, batch, p
 def test_shared_divisors_stay_shared(detector, shardings, batch):
     """Accumulation takes one gradient for each different divisor, and tells them apart by identity."""
     split_up = with_loss_by_image(detector, shardings[1])
-    variables = detector.init(jax.random.key(0))
 
     def terms(batch):
         images = batch.images.astype(np.float32) / 255
+        variables = detector.init(jax.random.key(0))
         outputs, _ = detector.forward_train(variables, images, batch.targets, jax.random.key(0))
         counted.append(len({id(x) for x in split_up.loss(outputs, batch.targets, Hyper()).normalisers.values()}))
         return outputs

@@ -5,15 +5,20 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import yolojax
+from tests.training import test_own_detector as tiny
+from tests.training.own_detectors import NAMES, SIZE, tuple_detector
+from tests.training.toy import toy_detector
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig, ValidationConfig
 from yolojax.data import open_dataset
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.inference.evaluate import evaluate
 from yolojax.inference.predict import load_detector
+from yolojax.structures import Candidates
 from yolojax.training.fit import fit
 from yolojax.training.initialise import Weights
 from yolojax.training.state import wrap_variables
@@ -170,13 +175,15 @@ def test_fine_tuning_keeps_what_fits_names_the_rest_and_leaves_the_frozen_part_t
     assert "of another shape: " in summary and "params/head/" in summary and "freshly initialised" in summary
 
 
-def test_weights_without_statistics_get_those_of_the_training_images_before_the_first_step(
-    finished, tmp_path, monkeypatch
-):
+def test_weights_without_statistics_get_those_of_the_training_images_before_the_first_step(tmp_path, monkeypatch):
     """What folded weights look like after unfolding: every mean zero."""
-    variables = jax.device_get(dict(finished[0].variables))  # copies: a run uses up what it starts from
+    toy = toy_detector()
+    spec = dataclasses.replace(toy.spec, class_names=NAMES, input_size=SIZE)
+    nothing = lambda outputs: Candidates(jnp.zeros((len(outputs), 1, 4)), jnp.zeros((len(outputs), 1, 1)))  # noqa: E731
+    detector = toy._replace(spec=spec, decode=nothing)
+    variables = jax.device_get(detector.init(jax.random.key(5)))
     variables["batch_stats"] = jax.tree.map(np.zeros_like, variables["batch_stats"])
-    weights = Weights(variables, finished[0].detector.spec)
+    weights = Weights(variables, spec)
     monkeypatch.setattr("yolojax.training.fit.load_init", lambda _: weights)
     seen = []
 
@@ -186,8 +193,9 @@ def test_weights_without_statistics_get_those_of_the_training_images_before_the_
 
     monkeypatch.setattr("yolojax.training.initialise.wrap_variables", first_state)
     heard = Heard()
-    fit(dataclasses.replace(CONFIG, epochs=1, init="given", validate_every=0), tmp_path / "run", reporter=heard)
-    assert any("measured on 16 of the 24 training images" in line for line in heard.lines)
+    config = dataclasses.replace(tiny.CONFIG, epochs=1, init="given")
+    fit(config, tmp_path / "run", reporter=heard, data=tiny.one_class(18, "train"), detector=detector)
+    assert any("measured on 16 of the 18 training images" in line for line in heard.lines)
     means = [value for name, value in seen[0].items() if name.startswith("batch_stats/") and name.endswith("/mean")]
     assert means and all(np.any(mean) for mean in means)
 
@@ -252,13 +260,14 @@ def test_what_has_changed_since_is_said_before_going_on(finished, tmp_path, monk
         fit(other, copy, resume=True)
 
 
-def test_a_budget_of_time_shortens_the_run_and_the_same_program_goes_on(finished, tmp_path):
+def test_a_budget_of_time_shortens_the_run_and_the_same_program_goes_on(tmp_path):
     """No second epoch fits into a millisecond."""
-    run = fit(dataclasses.replace(CONFIG, minutes=1e-5), tmp_path / "run")
+    config = dataclasses.replace(tiny.CONFIG, minutes=1e-5, validate_every=2)
+    run = fit(config, tmp_path / "run", data=tiny.DATA, detector=tuple_detector())
     rows = rows_of(run.folder)
     assert [row["epoch"] for row in rows] == [1] and run.programs == 1
     assert rows[0]["val/AP"] is not None and run.result is not None
-    schedule_end = CONFIG.optimiser.final_fraction * CONFIG.optimiser.learning_rate
+    schedule_end = config.optimiser.final_fraction * config.optimiser.learning_rate
     assert rows[0]["learning_rate"] > schedule_end  # it was not known beforehand
 
 

@@ -201,3 +201,28 @@ def test_counters_are_not_averaged():
     new = {"mean": jnp.array([2.0]), "seen": jnp.array(4)}
     ema = update_ema(old, new, jnp.float32(0.75))
     assert float(ema["mean"][0]) == 1.25 and int(ema["seen"]) == 4 and ema["seen"].dtype == old["seen"].dtype
+
+
+def test_parts_have_learning_rates_of_their_own():
+    """AdamW with decay, two steps: the parts move by their multiple of the common rate, and a rate of 0 stops them."""
+
+    def rates(params):
+        return {part: jax.tree.map(lambda _, by=by: by, params[part]) for part, by in RATES.items()}
+
+    @jax.jit
+    def two_steps(params):
+        moved = []
+        for options in ({}, {"learning_rates": rates}):
+            optimiser = make_optimiser(OptimiserConfig(), hyper_as_arrays(Hyper(learning_rate=0.1)), **options)
+            state = optimiser.init(params)
+            for _ in range(2):
+                updates, state = optimiser.update(jax.tree.map(jnp.cos, params), state, params)
+            moved.append(updates)
+        return moved
+
+    common, own = two_steps(PARAMS)
+    expected = {part: jax.tree.map(lambda x, by=by: by * x, common[part]) for part, by in RATES.items()}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), own, expected)
+
+
+RATES = {"backbone": 0.1, "neck": 1.0, "head": 0.0}

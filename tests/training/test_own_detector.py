@@ -76,6 +76,8 @@ def test_the_released_weights_fit_its_tree_again(finished):
     jax.tree.map(np.testing.assert_array_equal, again, run.variables)
 
 
+# A checkpoint holds arrays by their paths in the tree: the tree of tuples is the harder one. Three more runs are slow.
+@pytest.mark.parametrize("finished", ["tuples", pytest.param("dataclass", marks=pytest.mark.slow)], indirect=True)
 def test_it_resumes_to_the_same_bytes(finished, tmp_path):
     detector, run, _ = finished
 

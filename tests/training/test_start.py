@@ -101,8 +101,9 @@ def test_statistics_are_measured_on_training_images_and_change_no_answer(freeze)
     # The same images, by hand: their answers, and in float64 what the first convolution gives.
     drawn = np.random.default_rng(3).permutation(20)[:16]
     pixels = prepare_images(jnp.asarray(images.images[drawn]), detector.spec.preprocess)
-    before = detector.forward(variables, pixels)
-    np.testing.assert_allclose(detector.forward(measured, pixels), before, rtol=1e-4, atol=1e-5)
+    forward = jax.jit(detector.forward)
+    before = forward(variables, pixels)
+    np.testing.assert_allclose(forward(measured, pixels), before, rtol=1e-4, atol=1e-5)
     if not freeze:
         kernel = np.asarray(variables["params"]["backbone"]["first"]["conv"]["kernel"], np.float64)
         padded = np.pad(np.asarray(pixels, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -112,7 +113,7 @@ def test_statistics_are_measured_on_training_images_and_change_no_answer(freeze)
         np.testing.assert_allclose(norm["mean"], given_out.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(norm["var"], given_out.var((0, 1, 2)), rtol=1e-3)
         targets = toy_batch(0, size=16).targets
-        trained, _ = detector.forward_train(measured, pixels, targets, jax.random.key(0))
+        trained, _ = jax.jit(detector.forward_train)(measured, pixels, targets, jax.random.key(0))
         np.testing.assert_allclose(trained, before, rtol=1e-3, atol=1e-4)
 
 
@@ -152,7 +153,7 @@ def test_the_choice_rests_on_the_compiled_programs_and_leaves_one(fits, monkeypa
     config = OptimiserConfig()
     detector, devices = toy_detector(), all_devices()
     programs = Programs(make_train_step(detector, config, compose([]), jax.random.key(0)), devices)
-    state = make_state(detector, config, 10, jax.random.key(0))
+    state = jax.jit(lambda key: make_state(detector, config, 10, key))(jax.random.key(0))
     images = build_cache(shapes_dataset(70, size=(64, 64)), (64, 64), Preprocess())
     hyper, asked = hyper_as_arrays(Hyper()), {}
     inner = programs.compile
@@ -197,7 +198,8 @@ def test_programs_are_counted_by_shape():
     config, detector = OptimiserConfig(), toy_detector()
     programs = Programs(make_train_step(detector, config, compose([]), jax.random.key(0)), all_devices())
     hyper = hyper_as_arrays(Hyper())
-    state = jax.device_put(make_state(detector, config, 10, jax.random.key(0)), all_devices().replicated)
+    begin = jax.jit(lambda key: make_state(detector, config, 10, key), out_shardings=all_devices().replicated)
+    state = begin(jax.random.key(0))
     for i in range(3):
         state, _ = programs(state, jax.device_get(toy_batch(i)), hyper)
     assert programs.count == 1 and int(state.step) == 3

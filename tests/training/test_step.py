@@ -34,7 +34,12 @@ def make_batch(key: int = 0) -> Batch:
 
 
 def fresh(detector, total_steps=10):
-    return make_state(detector, CONFIG, total_steps, jax.random.key(0))
+    return jax.jit(lambda key: make_state(detector, CONFIG, total_steps, key))(jax.random.key(0))
+
+
+@functools.cache
+def toy_state():
+    return fresh(toy_detector())
 
 
 @functools.cache
@@ -48,7 +53,7 @@ def step():
 
 
 def moved(before, after):
-    return jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before, after)
+    return jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != np.asarray(b))), before, after)
 
 
 def test_a_step_lowers_the_loss_of_its_batch_and_moves_everything():
@@ -86,10 +91,11 @@ def test_a_loss_reads_how_far_the_run_has_come():
 
 
 def test_the_average_follows_its_formula(step):
-    state = fresh(toy_detector())
+    state = toy_state()
     new, _ = step(state, toy_batch(), HYPER)
     decay = min(CONFIG.ema_decay, 1 / 10)
-    expected = jax.tree.map(lambda old, now: decay * old + (1 - decay) * now, state.ema, new.variables)
+    old_and_new = jax.device_get((state.ema, new.variables))
+    expected = jax.tree.map(lambda old, now: decay * old + (1 - decay) * now, *old_and_new)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), new.ema, expected)
 
 
@@ -97,7 +103,7 @@ def test_the_average_follows_its_formula(step):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_step_that_is_not_finite_changes_nothing_and_says_so(step, accumulate, value):
     step = step if accumulate == 1 else toy_step(accumulate=accumulate)
-    state, report = step(fresh(toy_detector()), toy_batch(), HYPER)
+    state, report = step(toy_state(), toy_batch(), HYPER)
     assert bool(report.finite)
     after, report = step(state, toy_batch(1), HYPER._replace(lambda_coord=jnp.float32(value)))
     assert not bool(report.finite)
@@ -113,7 +119,7 @@ def test_of_accumulated_parts_the_image_that_is_not_finite_is_named():
 
     settings = {"accumulate": 4, "freeze": ("backbone", "neck")}  # running statistics keep the images apart
     step = jax.jit(make_train_step(toy_detector(), CONFIG, spoil, jax.random.key(1), **settings))
-    state = fresh(toy_detector())
+    state = toy_state()
     after, report = step(state, toy_batch(), HYPER)
     assert np.flatnonzero(~np.isfinite(report.image_loss)).tolist() == [5]
     jax.tree.map(np.testing.assert_array_equal, after, state)
@@ -128,7 +134,7 @@ def test_hyper_parameters_batches_and_length_change_without_recompiling():
         traces.append(1)
         return inner(*arguments)
 
-    state = fresh(toy_detector())
+    state = toy_state()
     for i, rate in enumerate((1e-4, 1e-2, 0.0)):
         hyper = HYPER._replace(learning_rate=jnp.float32(rate), lambda_cls=jnp.float32(i))
         step(state._replace(total_steps=jnp.int32(10 + i)), toy_batch(i), hyper)
@@ -136,20 +142,21 @@ def test_hyper_parameters_batches_and_length_change_without_recompiling():
 
 
 def test_learning_rate_zero_moves_no_parameter(step):
-    state = fresh(toy_detector())
+    state = toy_state()
     new, _ = step(state, toy_batch(), HYPER._replace(learning_rate=jnp.float32(0)))
     jax.tree.map(np.testing.assert_array_equal, new.variables["params"], state.variables["params"])
 
 
 def test_bfloat16_computes_with_float32_parameters(step):
     detector = toy_detector("bfloat16")
-    outputs, _ = detector.forward_train(
-        fresh(detector).variables, jnp.ones((2, 8, 8, 3)), toy_batch(size=2).targets, jax.random.key(0)
+    outputs, _ = jax.eval_shape(
+        detector.forward_train,
+        *(fresh(detector).variables, jnp.ones((2, 8, 8, 3)), toy_batch(size=2).targets, jax.random.key(0)),
     )
     assert outputs.dtype == jnp.bfloat16
     low = jax.jit(make_train_step(detector, CONFIG, compose([]), jax.random.key(1)))
     new, report = low(fresh(detector), toy_batch(), HYPER)
-    _, exact = step(fresh(toy_detector()), toy_batch(), HYPER)
+    _, exact = step(toy_state(), toy_batch(), HYPER)
     assert bool(report.finite) and report.loss.dtype == jnp.float32
     assert float(report.loss) != float(exact.loss)
     np.testing.assert_allclose(report.loss, exact.loss, rtol=0.02)
@@ -174,7 +181,7 @@ def frozen_everywhere(gradient_of):
 @pytest.mark.parametrize("count", [2, 8])
 def test_an_accumulated_gradient_is_that_of_the_whole_batch(count):
     """Although the two parts of the loss have different divisors, known only when all images were seen."""
-    variables, batch = fresh(toy_detector()).variables, toy_batch()
+    variables, batch = toy_state().variables, toy_batch()
     whole = frozen_everywhere(whole_gradient)(variables, batch, HYPER)
     parts = frozen_everywhere(accumulated_gradient(count))(variables, batch, HYPER)
     for name, divisor in (("objects", 7.0), ("images", 8.0)):  # 0 1 2 0 1 2 0 1 objects
@@ -183,22 +190,20 @@ def test_an_accumulated_gradient_is_that_of_the_whole_batch(count):
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
         np.testing.assert_allclose(b, a, rtol=2e-5, atol=2e-6)
     # What adding up the mean losses of the parts would give, as is often done, is something else.
-    naive = [
-        frozen_everywhere(whole_gradient)(variables, jax.tree.map(lambda x, i=i: x[i::2], batch), HYPER).loss
-        for i in range(2)
-    ]
+    halves, of_half = jax.device_get(batch), frozen_everywhere(whole_gradient)
+    naive = [of_half(variables, jax.tree.map(lambda x, i=i: x[i::2], halves), HYPER).loss for i in range(2)]
     assert abs(float(sum(naive)) / 2 - float(whole.loss)) > 1e-3 * float(whole.loss)
 
 
 def test_accumulated_parts_move_the_running_statistics_one_after_the_other():
-    batch, variables, key = toy_batch(), fresh(toy_detector()).variables, jax.random.key(0)
-    images = batch.images.astype(jnp.float32) / 255
+    batch, variables, key = toy_batch(), toy_state().variables, jax.random.key(0)
+    images, targets = jax.device_get(batch.images).astype(np.float32) / 255, jax.device_get(batch.targets)
     gradient_of = jax.jit(lambda *arguments: accumulated_gradient(2)(toy_detector(), *arguments))
-    found = gradient_of(variables, images, batch.targets, key, HYPER)
-    expected = variables
+    found = gradient_of(variables, images, targets, key, HYPER)
+    expected, forward_train = variables, jax.jit(toy_detector().forward_train)
     for i in range(2):
-        targets = jax.tree.map(lambda x, i=i: x[i::2], batch.targets)
-        expected = {**expected, **toy_detector().forward_train(expected, images[i::2], targets, key)[1]}
+        half = jax.tree.map(lambda x, i=i: x[i::2], targets)
+        expected = {**expected, **forward_train(expected, images[i::2], half, key)[1]}
     for a, b in zip(jax.tree.leaves(found.state), jax.tree.leaves(expected["batch_stats"]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
@@ -211,7 +216,7 @@ def test_a_frozen_part_stays_to_the_byte_and_normalises_as_at_inference():
     detector, step = toy_detector(), toy_step(freeze=("backbone", "neck/first/norm"))
     start = fresh(detector)
     # An average that has left the parameters: rounding would show.
-    start = start._replace(ema=jax.tree.map(lambda x: x * jnp.float32(0.7), start.variables))
+    start = start._replace(ema=jax.tree.map(lambda x: np.asarray(x) * np.float32(0.7), start.variables))
     state = start
     for i in range(3):
         state, report = step(state, toy_batch(i), HYPER)
@@ -223,9 +228,14 @@ def test_a_frozen_part_stays_to_the_byte_and_normalises_as_at_inference():
     params = moved(start.variables["params"], state.variables["params"])
     assert params["neck"]["first"]["conv"]["kernel"] and all(jax.tree.leaves(params["head"]))
     # The loss that it trains on is that of the network as it will be used.
-    outputs = detector.forward(state.variables, toy_batch(3).images.astype(jnp.float32) / 255)
     _, report = step(state, toy_batch(3), HYPER)
-    expected, _ = detector.loss(outputs, toy_batch(3).targets, HYPER).reduce()
+
+    @jax.jit
+    def loss_of(variables, batch):
+        outputs = detector.forward(variables, batch.images.astype(jnp.float32) / 255)
+        return detector.loss(outputs, batch.targets, HYPER).reduce()[0]
+
+    expected = loss_of(state.variables, toy_batch(3))
     np.testing.assert_allclose(report.loss, expected, rtol=1e-5)
 
 
@@ -240,4 +250,4 @@ def test_a_frozen_part_stays_to_the_byte_and_normalises_as_at_inference():
 )
 def test_freezing_what_is_not_there_or_everything_is_refused(parts, message):
     with pytest.raises(ConfigError, match=message):
-        check_parts(jax.eval_shape(lambda: fresh(toy_detector())).variables["params"], parts)
+        check_parts(jax.eval_shape(lambda: toy_state()).variables["params"], parts)

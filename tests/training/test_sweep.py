@@ -60,11 +60,12 @@ def one_by_one(config, detector):
     """Each trial alone, by the training step itself: its losses and its averaged parameters."""
     images = images_of(config, detector)
     losses, averages = [], []
+    begin = jax.jit(lambda key: make_state(detector, config.optimiser, STEPS, key))
     step = jax.jit(lambda key, state, batch, hyper: step_maker(config, detector)(key)(state, batch, hyper))
     for trial in TRIALS:
         key = jax.random.key(trial.seed)
         hyper = make_hyper(replace(config, hyper=dict(trial.hyper)), detector)
-        state = make_state(detector, config.optimiser, STEPS, jax.random.fold_in(key, 0))
+        state = begin(jax.random.fold_in(key, 0))
         own = []
         for t in range(STEPS):
             batch = images.batch(sample_indices(trial.seed, t, config.batch_size, len(images)))

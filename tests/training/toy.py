@@ -1,5 +1,7 @@
 """A detector that compiles in a moment: three layers, and a loss of two parts with different divisors."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -48,6 +50,7 @@ def toy_loss(outputs: Array, targets: Targets, hyper: Hyper) -> LossTerms:
     )
 
 
+@functools.cache  # its programs are then those of every test of a file
 def toy_detector(dtype: str = "float32") -> Detector:
     """Backbone and neck of one normalised convolution each, head of one without."""
 
@@ -60,6 +63,7 @@ def toy_detector(dtype: str = "float32") -> Detector:
     return flax_detector(DetectorSpec("toy", ("thing",), INPUT_SIZE, (2,)), network, toy_loss, decode)
 
 
+@functools.cache
 def toy_batch(key: int = 0, size: int = 8) -> Batch:
     """Noise, the brighter the later; image ``i`` has ``i % 3`` objects."""
     noise = jax.random.randint(jax.random.key(key), (size, *INPUT_SIZE, 3), 0, 256)

@@ -48,14 +48,12 @@ def test_another_decoder_holds_in_every_way_to_detect(compact):
     ways = {
         "detect": lambda: jax.jit(lambda v, x: detect(mine, v, x, 0.5, 0.5, max_detections=5))(variables, IMAGES),
         "validation": lambda: make_detect_batch(mine, 5)(variables, IMAGES, np.float32(0.5), np.float32(0.5)),
-        "augmented": lambda: detect_augmented(
-            mine, variables, jnp.asarray(IMAGES), 0.5, 0.5, tta=TTA((1.0,), flip=False), max_detections=5
-        ),
-        "ensemble": lambda: (
-            detect_ensemble(
-                mine, stack_members([variables] * 2), jnp.asarray(IMAGES), 0.5, 0.5, max_detections=5
-            ).detections
-        ),
+        "augmented": lambda: jax.jit(
+            lambda v, x: detect_augmented(mine, v, x, 0.5, 0.5, tta=TTA((1.0,), flip=False), max_detections=5)
+        )(variables, IMAGES),
+        "ensemble": lambda: jax.jit(
+            lambda v, x: detect_ensemble(mine, stack_members([v] * 2), x, 0.5, 0.5, max_detections=5).detections
+        )(variables, IMAGES),
     }
     for way, found in ways.items():
         detections = found()

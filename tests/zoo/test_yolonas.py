@@ -37,7 +37,11 @@ def spare(params) -> int:
     return sum(spare(value) for value in params.values() if isinstance(value, dict))
 
 
-@pytest.mark.parametrize(("scale", "published"), [("s", 19_053_888), ("m", 51.1e6), ("l", 66.9e6)])
+@pytest.mark.parametrize(
+    ("scale", "published"),
+    # The smallest by default: tracing a network takes seconds.
+    [("s", 19_053_888), *(pytest.param(*row, marks=pytest.mark.slow) for row in (("m", 51.1e6), ("l", 66.9e6)))],
+)
 def test_has_the_published_size(scale, published):
     """S was counted in a permissive peer's table; M and L are stated in millions, cut after the first decimal."""
     detector = zoo.build("yolonas", COCO, (640, 640), scale=scale)

@@ -83,7 +83,7 @@ def test_measured_statistics_let_training_start_from_what_is_known(read):
     # Megvii's README: parameters in millions, and GFLOPs at the side trained for (theirs count a few additions too).
     [
         ("nano", 416, 0.91, 1.08),
-        ("tiny", 416, 5.06, 6.45),
+        pytest.param("tiny", 416, 5.06, 6.45, marks=pytest.mark.slow),  # the network of S, and narrower
         ("s", 640, 9.0, 26.8),
         pytest.param("m", 640, 25.3, 73.8, marks=pytest.mark.slow),
         pytest.param("l", 640, 54.2, 155.6, marks=pytest.mark.slow),

@@ -43,6 +43,7 @@ from yolojax.assign._common import (
     sort_by_content,
     without_padding,
 )
+from yolojax.assign._queries import DenoisingQueries, denoising_queries, query_cost, visible_queries
 from yolojax.assign._regions import Matched, Sample, balanced_sample, every_row, overlap_assign
 
 ANCHORED_ASSIGNERS: dict[str, AnchoredAssign] = {"best-anchor": best_anchor_assign, "ratio": ratio_assign}
@@ -60,6 +61,7 @@ __all__ = [
     "AnchorFreeAssign",
     "AnchoredAssign",
     "Assigned",
+    "DenoisingQueries",
     "Matched",
     "Objects",
     "Predictions",
@@ -70,6 +72,7 @@ __all__ = [
     "balanced_sample",
     "best_anchor_assign",
     "count_assigned",
+    "denoising_queries",
     "every_row",
     "hungarian_assign",
     "ignored_negatives",
@@ -78,11 +81,13 @@ __all__ = [
     "one_to_one_assign",
     "overlap_assign",
     "positives",
+    "query_cost",
     "ratio_assign",
     "responsible_assign",
     "shape_iou",
     "simota_assign",
     "sort_by_content",
     "task_aligned_assign",
+    "visible_queries",
     "without_padding",
 ]

@@ -33,8 +33,8 @@ class Val:
     Attributes:
       model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
         weights, the .cfg and .weights of a Darknet (with its .names, so that classes have names), or the .pt of a
-        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, Faster R-CNN or RetinaNet (.pth, .safetensors),
-        or an exported .onnx or .stablehlo.
+        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, RT-DETR, D-FINE, DEIMv2, Faster R-CNN or
+        RetinaNet (.pth, .safetensors, a folder of Hugging Face's), or an exported .onnx or .stablehlo.
       data: a data set, as for train; its classes are matched with the detector's by name.
       split: part of the data set.
       images: the folder of the images, where they do not lie at their format's usual place.

@@ -48,8 +48,8 @@ class Predict:
         yolojax[video].
       model: a run directory or the name of one in runs/, a folder that holds a released detector, an .npz of YOLOX
         weights, the .cfg and .weights of a Darknet (with its .names, so that classes have names), or the .pt of a
-        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, Faster R-CNN or RetinaNet (.pth, .safetensors),
-        or an exported .onnx or .stablehlo.
+        published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, RT-DETR, D-FINE, DEIMv2, Faster R-CNN or
+        RetinaNet (.pth, .safetensors, a folder of Hugging Face's), or an exported .onnx or .stablehlo.
       runtime: what runs an .onnx; the first that is installed unless given.
       size: longer side of the detector's input in pixels; larger finds smaller objects and takes longer.
       confidence: score from which a detection is reported; lower finds more and errs more.

@@ -10,6 +10,7 @@
 | `encode_regions`, `decode_regions` | Faster R-CNN, RetinaNet | offset in sides of a box | side times exp |
 
 `region_anchors`, `select_proposals`, `roi_align` and `pyramid_roi_align` are the other parts of two-stage detectors.
+| `encode_refinement`, `refine_boxes` | D-FINE, DEIMv2 | moves of the sides of a first box, as distributions | |
 """
 
 from yolojax.coding._coders import (
@@ -29,6 +30,7 @@ from yolojax.coding._coders import (
 )
 from yolojax.coding._grid import anchor_grid, cell_centres, flatten_levels, levels_of
 from yolojax.coding._proposals import Proposals, best_pairs, select_proposals
+from yolojax.coding._refinement import encode_refinement, refine_boxes, refinement_offsets, refinement_steps
 from yolojax.coding._regions import decode_regions, encode_regions, pyramid_roi_align, region_anchors, roi_align
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "dfl_expectation",
     "distances_to_boxes",
     "encode",
+    "encode_refinement",
     "encode_regions",
     "encode_yolov1",
     "encode_yolov5",
@@ -54,6 +57,9 @@ __all__ = [
     "flatten_levels",
     "levels_of",
     "pyramid_roi_align",
+    "refine_boxes",
+    "refinement_offsets",
+    "refinement_steps",
     "region_anchors",
     "roi_align",
     "select_proposals",

@@ -24,7 +24,8 @@ from yolojax.weights.released import TEXT, WEIGHTS, fit_tree, load_description, 
 
 _WANTED = (
     "give a run directory, a released detector, cfg and weights of a Darknet, an .npz of YOLOX arrays, a .pt or .pth "
-    "of YOLOv5, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, Faster R-CNN or RetinaNet, or an exported .onnx or .stablehlo"
+    "of YOLOv5, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, RT-DETR, D-FINE, DEIMv2, Faster R-CNN or RetinaNet, a folder "
+    "with model.safetensors, or an exported .onnx or .stablehlo"
 )
 
 ModelPath = str | Path | Sequence[str | Path]
@@ -53,7 +54,8 @@ def load_detector(
         - ``FILE.cfg`` and ``FILE.weights`` of a Darknet (either finds the other beside it);
         - an ``.npz`` of YOLOX arrays by Megvii's names (`yolojax.zoo.from_yolox`);
         - a ``.pt`` or ``.pth``, or another file of its tensors, of a published YOLOv5, v5u, v8 to v10, 11, 12, 26,
-          YOLOX, YOLO-NAS, Faster R-CNN or RetinaNet (`yolojax.zoo.from_pytorch`);
+          YOLOX, YOLO-NAS, RT-DETR, RT-DETRv2, D-FINE, DEIMv2, Faster R-CNN or RetinaNet (`yolojax.zoo.from_pytorch`);
+        - a folder with ``model.safetensors`` and ``config.json``, as Hugging Face's hub has them, of one of these;
         - an exported ``.stablehlo`` or ``.onnx`` (`yolojax.export.load_exported`). The graph is run as it is; the
           weights of an ``.onnx`` of YOLOX are taken by `yolojax.zoo.from_pytorch` and ``train --init``;
 
@@ -96,9 +98,19 @@ def load_detector(
 
 
 def model_files(paths: Iterable[ModelPath]) -> list[Path]:
-    """The files that are meant by paths and lists of paths, with ``~`` expanded."""
+    """The files that are meant by paths and lists of paths, with ``~`` expanded; see `weights_in_folder`."""
     lists = ([path] if isinstance(path, str | Path) or not isinstance(path, Sequence) else path for path in paths)
-    return [user_path(path) for several in lists for path in several]
+    return [weights_in_folder(user_path(path)) for several in lists for path in several]
+
+
+def weights_in_folder(path: Path) -> Path:
+    """The weight file of a folder that was downloaded from Hugging Face's hub; every other path is returned as it is.
+
+    Such a folder has ``model.safetensors``, with ``config.json`` beside it, and no detector that was released here.
+    """
+    own = ("detector.json", "weights.safetensors", "best")
+    published = path / "model.safetensors"
+    return published if published.is_file() and not any((path / name).exists() for name in own) else path
 
 
 def is_exported(files: Iterable[Path]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ def write_evaluation_report(
     samples: int = 1000,
     reporter: Reporter | None = None,
     pictures: Path | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write `metrics.json`, `report.md`, `index.html` and, if asked for, pictures about an evaluation on a data set.
 
@@ -36,6 +37,7 @@ def write_evaluation_report(
       samples: bootstrap resamples for the intervals; 0 for none.
       reporter: where progress goes.
       pictures: folder for the curves and the confusion matrix as PNG; without it there are none.
+      history: rows of a run's ``metrics.jsonl``, whose curves the page shows.
     """
     with (reporter or Quiet()).task("resampling", samples) as advance:
         analysis = analyse(
@@ -53,4 +55,5 @@ def write_evaluation_report(
         },
         title=title,
         pictures=pictures,
+        history=history,
     )

@@ -13,6 +13,7 @@ A composed loss takes its assigner (`yolojax.assign`), its box loss and its clas
 | `yolo26_loss` | `AnchorFreeAssign`, twice | `BoxLoss` | `ClassLoss` |
 | `faster_rcnn_loss` | samples of `overlap_assign` | `smooth_l1_loss` | cross-entropy |
 | `retinanet_loss` | `overlap_assign` | `BoxLoss`, or absolute errors | `ClassLoss` |
+| `rtdetr_loss`, `dfine_loss` | Hungarian | L1 and GIoU | `QueryClassLoss` |
 """
 
 from yolojax.losses._elementwise import (
@@ -32,7 +33,17 @@ from yolojax.losses._elementwise import (
     with_class_weights,
     with_label_smoothing,
 )
+from yolojax.losses._queries import QueryOutputs, QuerySet
 from yolojax.losses.regions import faster_rcnn_loss, retinanet_loss, smooth_l1_loss
+from yolojax.losses.rtdetr import (
+    QueryClassLoss,
+    decoupled_distillation_loss,
+    dfine_loss,
+    fine_grained_localisation_loss,
+    matching_aware_loss,
+    query_varifocal_loss,
+    rtdetr_loss,
+)
 from yolojax.losses.yolo26 import yolo26_loss
 from yolojax.losses.yolov1 import yolov1_loss
 from yolojax.losses.yolov3 import RawBoxLoss, on_decoded_boxes, squared_offset_loss, yolov3_loss
@@ -44,18 +55,27 @@ from yolojax.losses.yolox import yolox_loss
 __all__ = [
     "BoxLoss",
     "ClassLoss",
+    "QueryClassLoss",
+    "QueryOutputs",
+    "QuerySet",
     "RawBoxLoss",
     "binary_cross_entropy",
     "box_iou_loss",
     "complete_box_iou_loss",
+    "decoupled_distillation_loss",
+    "dfine_loss",
     "distance_box_iou_loss",
     "distribution_focal_loss",
     "faster_rcnn_loss",
+    "fine_grained_localisation_loss",
     "focal_loss",
     "generalized_box_iou_loss",
+    "matching_aware_loss",
     "on_decoded_boxes",
     "quality_focal_loss",
+    "query_varifocal_loss",
     "retinanet_loss",
+    "rtdetr_loss",
     "scylla_box_iou_loss",
     "smooth_l1_loss",
     "squared_box_iou_loss",

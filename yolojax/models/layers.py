@@ -83,15 +83,24 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B h w O"]:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
+        return self.apply_kernel(x, kernel, bias)
+
+    def apply_kernel(self, x: Array, kernel: Array, bias: Array | None) -> Array:
+        """Convolves. `yolojax.models.network.init_variables` passes over it."""
         x, wide = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.padding is None or self.padding == self.kernel_size // 2:
             y = convolve(x, wide, self.stride, self.groups)
         else:
             y = plain(x, wide, self.stride, self.groups, self.padding)
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-            y += bias.astype(self.dtype).reshape(1, 1, 1, -1)
-        return y
+        return y if bias is None else y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Returns the shape of the output for an input of ``shape = (B, H, W, I)``."""
+        batch, *sides, _ = shape
+        padding = self.kernel_size // 2 if self.padding is None else self.padding
+        h, w = ((side + 2 * padding - self.kernel_size) // self.stride + 1 for side in sides)
+        return batch, h, w, self.features
 
 
 class BatchNorm(nn.Module):
@@ -112,6 +121,12 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        return self.normalise(x, train, scale, bias, mean, var)
+
+    def normalise(
+        self, x: Array, train: bool, scale: Array, bias: Array, mean: nn.Variable[Array], var: nn.Variable[Array]
+    ) -> Array:
+        """Normalises and updates the statistics. `yolojax.models.network.init_variables` passes over it."""
         if train:
             wide = x.astype(jnp.float32)
             batch_mean = jnp.mean(wide, (0, 1, 2))

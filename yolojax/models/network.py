@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from yolojax.models.layers import Conv, kernel_bound, kernel_init
+from yolojax.models.layers import BatchNorm, Conv, kernel_bound, kernel_init
 
 
 class Network(nn.Module):
@@ -29,8 +29,10 @@ def init_variables(network: nn.Module, key: PRNGKeyArray, input_size: tuple[int,
     """Draws the initial variables of a network for images of ``input_size = (h, w)``; the network is not run.
 
     Every parameter has the value that its module's initialiser gives it. The kernels of `Conv` with its default
-    initialiser follow the law of `kernel_init`, but come from one call of the generator for all of them: XLA compiles
-    the generator anew for every call, which took 20 s of processor time for a small detector.
+    initialiser, and of ``flax.linen.Dense`` with the same one, follow the law of `kernel_init`, but come from one call
+    of the generator for all of them: XLA compiles the generator anew for every call, which took 20 s of processor time
+    for a small detector. The arithmetic of `Conv` and `BatchNorm` is not traced either (a `Conv` answers with zeros):
+    it took half of the time. A module whose initial values depend on its input therefore sees zeros.
 
     Args:
       network: called as ``network(images, train=...)``.
@@ -41,12 +43,17 @@ def init_variables(network: nn.Module, key: PRNGKeyArray, input_size: tuple[int,
       ``{"params": ..., "batch_stats": ...}`` and whatever other collections the network has. A `Network` without
       parameters in one of its three parts has an empty dict there.
     """
-    image = jax.ShapeDtypeStruct((1, *input_size, 3), jnp.float32)
     deferred: dict[tuple[str, ...], tuple[int, ...]] = {}
 
     def defer(next_call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        if not isinstance(module, Conv) or context.method_name != "__call__" or module.kernel_init is not kernel_init:
+        if (answer := _shape_alone(context, args)) is not None:
+            return answer
+        if (
+            not isinstance(module, Conv | nn.Dense)
+            or context.method_name != "__call__"
+            or module.kernel_init is not kernel_init
+        ):
             return next_call(*args, **kwargs)
 
         def placeholder(_: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -59,12 +66,26 @@ def init_variables(network: nn.Module, key: PRNGKeyArray, input_size: tuple[int,
         finally:
             object.__setattr__(module, "kernel_init", kernel_init)
 
+    @jax.jit  # what follows from the image is not returned, and therefore not compiled
+    def init(key: PRNGKeyArray) -> Any:
+        return network.init(key, jnp.zeros((1, *input_size, 3)), train=True)
+
     with nn.intercept_methods(defer):
-        variables = dict(network.lazy_init(key, image, train=True))
+        variables = dict(init(key))
     params = _draw_kernels(variables.pop("params", {}), deferred, key)
     if isinstance(network, Network):
         params = {part: params.get(part, {}) for part in ("backbone", "neck", "head")}
     return {**variables, "params": params, "batch_stats": variables.get("batch_stats", {})}
+
+
+def _shape_alone(context: nn.module.InterceptorContext, args: Any) -> Array | None:
+    """Answers the arithmetic of `Conv` and `BatchNorm` with an array of the right shape; None for any other method."""
+    module, method = context.module, context.method_name
+    if isinstance(module, BatchNorm) and method == "normalise":
+        return args[0]
+    if isinstance(module, Conv) and method == "apply_kernel":
+        return jnp.zeros(module.output_shape(args[0].shape), module.dtype)
+    return None
 
 
 def _draw_kernels(params: Any, deferred: dict[tuple[str, ...], tuple[int, ...]], key: PRNGKeyArray) -> Any:
@@ -94,16 +115,19 @@ def parameter_count(variables: dict[str, Any]) -> int:
 def convolution_flops(
     forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int], unused: tuple[str, ...] = ()
 ) -> int:
-    """Counts the floating-point operations of the convolutions in ``forward`` on one image.
+    """Counts the floating-point operations of the convolutions and linear layers in ``forward`` on one image.
 
-    A multiplication and an addition count as two. This is the definition of published tables; it does not depend on how
-    a convolution is lowered. Modules below the paths in ``unused``, such as ``head/one_to_many``, are not counted.
+    A multiplication and an addition count as two; products of attention are not counted. This is the definition of
+    published tables; it does not depend on how a convolution is lowered. Modules below the paths in ``unused``, such as
+    ``head/one_to_many``, are not counted.
     """
     skipped = [tuple(path.split("/")) for path in unused]
     total = 0
 
     def count(next_call, args, kwargs, context):
         nonlocal total
+        if (answer := _shape_alone(context, args)) is not None:
+            return answer
         out = next_call(*args, **kwargs)
         path = context.module.path
         counted = not any(path[: len(one)] == one for one in skipped)
@@ -111,6 +135,8 @@ def convolution_flops(
             conv = context.module
             per_value = conv.kernel_size**2 * (args[0].shape[-1] // conv.groups)
             total += 2 * per_value * out.size
+        elif counted and isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+            total += 2 * args[0].shape[-1] * out.size
         return out
 
     image = jax.ShapeDtypeStruct((1, *input_size, 3), jnp.float32)

@@ -101,6 +101,7 @@ class EvaluationReport:
             samples=config.validation.samples,
             reporter=self.reporter,
             pictures=event.folder,
+            history=event.rows,
         )
 
 

@@ -15,7 +15,7 @@ from yolojax import zoo
 from yolojax.data import InputImages
 from yolojax.detector import Detector, DetectorSpec, Variables, freeze_mask
 from yolojax.errors import CheckpointError
-from yolojax.inference.loading import load_detector, released_folder
+from yolojax.inference.loading import load_detector, released_folder, weights_in_folder
 from yolojax.paths import FOREIGN, user_path
 from yolojax.progress import Reporter
 from yolojax.training.preparation import Preparation
@@ -43,10 +43,10 @@ def load_init(path: str | Path) -> Weights:
     ``path`` is a ``.safetensors`` file, whose names are taken as they are unless they are those of a published family
     (`yolojax.zoo.identify`), a ResNet of torchvision's that classifies, whose layers are those of a backbone
     (`yolojax.zoo.backbone_variables`), or anything that `load_detector` loads: a run directory, a released detector, a
-    published ``.pt``, an ``.npz`` of YOLOX arrays. The classes of a file need no names here, and where they have none,
-    there is no description. Raises `CheckpointError` when it cannot be read.
+    published ``.pt``, a folder of Hugging Face's, an ``.npz`` of YOLOX arrays. The classes of a file need no names
+    here, and where they have none, there is no description. Raises `CheckpointError` when it cannot be read.
     """
-    path = user_path(path)
+    path = weights_in_folder(user_path(path))
     if (count := _nameless_classes(path)) is not None:
         names = tuple(f"class{i}" for i in range(count))
         read = zoo.from_yolox if path.suffix.lower() == ".npz" else zoo.from_pytorch
@@ -72,7 +72,7 @@ def load_init(path: str | Path) -> Weights:
 
 
 def _nameless_classes(path: Path) -> int | None:
-    """How many classes a published YOLOX or YOLO-NAS has, where neither its file nor COCO names them."""
+    """How many classes a published file of `yolojax.zoo.OTHERS` has, where neither its file nor COCO names them."""
     if path.suffix.lower() == ".npz":
         weights = read_yolox(path)
     elif path.suffix.lower() in FOREIGN and path.is_file():

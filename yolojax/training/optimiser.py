@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from yolojax.config import OptimiserConfig
-from yolojax.detector import decay_matrices
+from yolojax.detector import decay_matrices, equal_rates
 from yolojax.errors import ConfigError
 from yolojax.structures import Hyper
 
@@ -32,6 +32,7 @@ def make_optimiser(
     hyper: Hyper,
     factor: float | Float[Array, ""] = 1.0,
     decay_mask: Callable[[PyTree], PyTree] = decay_matrices,
+    learning_rates: Callable[[PyTree], PyTree] = equal_rates,
 ) -> optax.GradientTransformation:
     """Returns the optimiser: clip, precondition, decay weights, scale by the learning rate.
 
@@ -43,6 +44,7 @@ def make_optimiser(
       hyper: its ``learning_rate`` and ``weight_decay`` are read.
       factor: of the learning rate at this step (`schedule_at`).
       decay_mask: says which parameters are decayed; a detector brings its own (`Detector.decay_mask`).
+      learning_rates: says by what the rate of each parameter is multiplied; likewise (`Detector.learning_rates`).
 
     With ``config.decay`` "decoupled" a parameter p moves by ``-rate * (direction + weight_decay * p)`` (AdamW, arXiv
     1711.05101, algorithm 2). With "coupled" the decay is added to the gradient before the momentum, as in Darknet,
@@ -55,7 +57,15 @@ def make_optimiser(
     steps = [clip, decay, direction] if config.decay == "coupled" else [clip, direction, decay]
     if config.name == "lamb":  # arXiv 1904.00962, algorithm 2: the decayed direction is scaled to the parameter's norm
         steps.append(optax.scale_by_trust_ratio())
-    return optax.chain(*steps, optax.scale(-jnp.asarray(factor, jnp.float32) * hyper.learning_rate))
+    rate = -jnp.asarray(factor, jnp.float32) * hyper.learning_rate
+    if learning_rates is equal_rates:
+        return optax.chain(*steps, optax.scale(rate))
+
+    def scale_each(updates: PyTree, params: PyTree | None) -> PyTree:
+        del params
+        return jax.tree.map(lambda own, update: rate * own * update, learning_rates(updates), updates)
+
+    return optax.chain(*steps, optax.stateless(scale_each))
 
 
 def schedule_at(

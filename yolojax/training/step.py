@@ -142,7 +142,7 @@ def apply_gradient(
     """Updates parameters, optimiser and average by a gradient.
 
     Returns the next state, the norm of the gradient, and whether loss and norm are finite. Where they are not, the
-    state is returned as it was. Of the detector only ``decay_mask`` is read.
+    state is returned as it was. Of the detector only ``decay_mask`` and ``learning_rates`` are read.
     """
     params = state.variables["params"]
     frozen = {name: freeze_mask(tree, freeze) for name, tree in state.variables.items()}
@@ -151,7 +151,7 @@ def apply_gradient(
     finite = jnp.isfinite(found.loss) & jnp.isfinite(norm)
 
     factor = schedule_at(config, state.step, state.total_steps)
-    optimiser = make_optimiser(config, hyper, factor, detector.decay_mask)
+    optimiser = make_optimiser(config, hyper, factor, detector.decay_mask, detector.learning_rates)
     updates, optimiser_state = optimiser.update(gradient, state.optimiser, params)
     variables = {**found.state, "params": optax.apply_updates(params, updates)}
     ema = update_ema(state.ema, variables, ema_decay_at(state.step.astype(jnp.float32), config.ema_decay))

@@ -18,7 +18,9 @@ from yolojax.models.network import parameter_count
 from yolojax.zoo.coco import COCO_CLASSES, COCO_CLASSES_90
 from yolojax.zoo.compact import compact
 from yolojax.zoo.darknet import darknet, from_darknet, load_darknet, save_darknet, to_darknet
+from yolojax.zoo.deimv2 import deimv2
 from yolojax.zoo.description import check_record, custom_parts, describe, restore
+from yolojax.zoo.dfine import dfine
 from yolojax.zoo.fasterrcnn import fasterrcnn
 from yolojax.zoo.flax_detector import flax_detector, forward_flops, measure_statistics
 from yolojax.zoo.lesson import lesson
@@ -26,6 +28,7 @@ from yolojax.zoo.options import check_types
 from yolojax.zoo.parts import PART_OPTIONS
 from yolojax.zoo.pytorch import FAMILIES, OTHERS, backbone_variables, from_pytorch, identify, identity, to_state_dict
 from yolojax.zoo.retinanet import retinanet
+from yolojax.zoo.rtdetr import rtdetr, rtdetrv2
 from yolojax.zoo.yolo11 import yolo11
 from yolojax.zoo.yolo12 import yolo12
 from yolojax.zoo.yolo26 import yolo26
@@ -54,7 +57,9 @@ __all__ = [
     "compact",
     "custom_parts",
     "darknet",
+    "deimv2",
     "describe",
+    "dfine",
     "fasterrcnn",
     "flax_detector",
     "forward_flops",
@@ -69,6 +74,8 @@ __all__ = [
     "measure_statistics",
     "parameter_count",
     "retinanet",
+    "rtdetr",
+    "rtdetrv2",
     "save_darknet",
     "to_darknet",
     "to_state_dict",
@@ -103,6 +110,10 @@ ARCHITECTURES: dict[str, Callable[..., Detector]] = {
     "fasterrcnn": fasterrcnn,
     "lesson": lesson,
     "retinanet": retinanet,
+    "deimv2": deimv2,
+    "dfine": dfine,
+    "rtdetr": rtdetr,
+    "rtdetrv2": rtdetrv2,
     "yolo11": yolo11,
     "yolo26": yolo26,
     "yolo12": yolo12,

@@ -37,8 +37,12 @@ from yolojax.weights.torchvision import COUNTER, resnet_depth, resnet_name
 from yolojax.weights.ultralytics import Names, give_tensors, take_tensors
 from yolojax.weights.yolox import YOLOX_NAMES, yolox_weights
 from yolojax.zoo.coco import classes_of_file
+from yolojax.zoo.deimv2 import build_deimv2, deimv2_weights
+from yolojax.zoo.dfine import build_dfine, dfine_weights
 from yolojax.zoo.fasterrcnn import build_fasterrcnn, fasterrcnn_tensors, fasterrcnn_weights
+from yolojax.zoo.queries import query_tensors
 from yolojax.zoo.retinanet import build_retinanet, retinanet_tensors, retinanet_weights
+from yolojax.zoo.rtdetr import build_rtdetr, build_rtdetrv2, rtdetr_weights, rtdetrv2_weights
 from yolojax.zoo.yolo11 import PUBLISHED_NAMES as YOLO11_NAMES
 from yolojax.zoo.yolo11 import SCALES as YOLO11_SCALES
 from yolojax.zoo.yolo11 import yolo11
@@ -232,6 +236,12 @@ OTHERS: dict[str, OtherFamily] = {
     "retinanet": OtherFamily(
         "RetinaNet", retinanet_weights, lambda weights: weights.scale, build_retinanet, retinanet_tensors
     ),
+    "rtdetr": OtherFamily("RT-DETR", rtdetr_weights, lambda weights: weights.scale, build_rtdetr, query_tensors),
+    "rtdetrv2": OtherFamily(
+        "RT-DETRv2", rtdetrv2_weights, lambda weights: weights.scale, build_rtdetrv2, query_tensors
+    ),
+    "dfine": OtherFamily("D-FINE", dfine_weights, lambda weights: weights.scale, build_dfine, query_tensors),
+    "deimv2": OtherFamily("DEIMv2", deimv2_weights, lambda weights: weights.scale, build_deimv2, query_tensors),
 }
 """Families of other layouts by the name of their architecture in the zoo."""
 

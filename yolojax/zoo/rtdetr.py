@@ -1,0 +1,239 @@
+"""RT-DETR (Zhao et al. 2023, arXiv 2304.08069) and RT-DETRv2 (Lv et al. 2024, arXiv 2407.17140).
+
+A ResNet-vd, a neck with attention at stride 32 only, and a decoder whose 300 queries are the best places of the
+pyramid. Every object is learned by one query, so that answers need no suppression: the best 300 pairs of query and
+class are the detections.
+
+| scale | parameters | GFLOPs at 640 | AP on COCO val2017 | AP of v2 |
+|---|---|---|---|---|
+| r18 | 20 M | 60 | .465 | .479 |
+| r34 | 31 M | 92 | .489 | .499 |
+| r50m | 36 M | 100 | .513 | .519 |
+| r50 | 42 M | 136 | .531 | .534 |
+| r101 | 76 M | 259 | .543 | .543 |
+
+r50m is trained with six layers of the decoder and answers with three. RT-DETRv2 has the same network: its number of
+points may differ between levels, and it was trained otherwise. Its discrete sampling is not built here.
+
+Published weights (Apache-2.0), the authors' ``.pth`` and transformers' ``.safetensors``, are read by
+`yolojax.zoo.from_pytorch`. What differs in training: denoising queries are counted for each image by itself
+(`yolojax.assign.denoising_queries`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from jaxtyping import DTypeLike
+
+from yolojax.detector import Detector, Variables
+from yolojax.errors import ConfigError
+from yolojax.losses import rtdetr_loss
+from yolojax.models.hybrid_encoder import HybridEncoder
+from yolojax.models.layers import Style
+from yolojax.models.queries import DecoderSize, QueryNetwork, RTDETRHead
+from yolojax.models.resnet_vd import ResNetVD
+from yolojax.weights.foreign import WeightFile
+from yolojax.zoo.flax_detector import check_input_size
+from yolojax.zoo.queries import (
+    QueryWeights,
+    build_weights,
+    check_queries,
+    numbers_in,
+    query_detector,
+    query_spec,
+    read_plain,
+    read_weights,
+    stored_shapes,
+)
+
+
+class RTDETRScale(NamedTuple):
+    """The sizes of a scale: layers of the backbone; channels, hidden features and expansion of the neck; decoder."""
+
+    backbone: int
+    width: int
+    hidden: int
+    expansion: float
+    layers: int
+    answering: int
+
+
+SCALES = {
+    "r18": RTDETRScale(18, 256, 1024, 0.5, 3, 3),
+    "r34": RTDETRScale(34, 256, 1024, 0.5, 4, 4),
+    "r50m": RTDETRScale(50, 256, 1024, 0.5, 6, 3),
+    "r50": RTDETRScale(50, 256, 1024, 1.0, 6, 6),
+    "r101": RTDETRScale(101, 384, 2048, 1.0, 6, 6),
+}
+
+STRIDES = (8, 16, 32)
+
+BACKBONE_RATES = {"r18": 0.1, "r34": 0.1, "r50m": 0.1, "r50": 0.1, "r101": 0.01}
+"""By which the published recipes multiply the learning rate of the backbone."""
+
+
+def rtdetr(
+    class_names: tuple[str, ...],
+    input_size: tuple[int, int],
+    *,
+    scale: str = "r18",
+    queries: int = 300,
+    denoising: int = 100,
+    backbone_rate: float | None = None,
+    stored_anchors: Sequence[int] | None = None,
+    dtype: DTypeLike = "float32",
+) -> Detector:
+    """Builds RT-DETR.
+
+    Args:
+      class_names: in the order of the class scores.
+      input_size: ``(height, width)`` in pixels, multiples of 32.
+      scale: r18, r34, r50m, r50 or r101.
+      queries: of an image; fewer where its pyramid has fewer places.
+      denoising: pairs of denoising queries in training; 0 for none.
+      backbone_rate: by which the learning rate of the backbone is multiplied; by default the published number, which
+        is meant for a pretrained one. 1 suits training from nothing.
+      stored_anchors: ``(height, width)`` of the input images for which the boxes that places start from are variables,
+        as in the authors' files (`yolojax.zoo.queries`); by default they are computed.
+      dtype: of the network's computation.
+
+    Raises:
+      ConfigError: an option out of range, or an input size that the strides do not divide.
+    """
+    return _build(
+        "rtdetr", class_names, input_size, scale, queries, denoising, backbone_rate, (4, 4, 4), stored_anchors, dtype
+    )
+
+
+def rtdetrv2(
+    class_names: tuple[str, ...],
+    input_size: tuple[int, int],
+    *,
+    scale: str = "r18",
+    queries: int = 300,
+    denoising: int = 100,
+    backbone_rate: float | None = None,
+    points: Sequence[int] = (4, 4, 4),
+    stored_anchors: Sequence[int] | None = None,
+    dtype: DTypeLike = "float32",
+) -> Detector:
+    """Builds RT-DETRv2: `rtdetr` with ``points`` that each attention head samples on the levels, finest first.
+
+    Raises `ConfigError` as `rtdetr` does, and for a level without points.
+    """
+    return _build(
+        "rtdetrv2",
+        class_names,
+        input_size,
+        scale,
+        queries,
+        denoising,
+        backbone_rate,
+        tuple(points),
+        stored_anchors,
+        dtype,
+    )
+
+
+def _build(
+    name: str,
+    class_names: tuple[str, ...],
+    input_size: tuple[int, int],
+    scale: str,
+    queries: int,
+    denoising: int,
+    backbone_rate: float | None,
+    points: tuple[int, ...],
+    stored_anchors: Sequence[int] | None,
+    dtype: DTypeLike,
+) -> Detector:
+    if scale not in SCALES:
+        raise ConfigError(f"{name} has no scale {scale!r}: give {', '.join(SCALES)}")
+    if len(points) != len(STRIDES) or min(points) < 1:
+        raise ConfigError(f"points = {points}: give a positive number for each of {len(STRIDES)} levels")
+    check_input_size(input_size, STRIDES[-1])
+    rate = BACKBONE_RATES[scale] if backbone_rate is None else backbone_rate
+    check_queries(denoising, queries, rate)
+    size = SCALES[scale]
+    options: dict[str, Any] = {"scale": scale, "queries": queries, "denoising": denoising, "backbone_rate": rate}
+    options |= {"points": list(points)} if name == "rtdetrv2" else {}
+    stored = stored_shapes(stored_anchors, STRIDES, options)
+    spec = query_spec(name, class_names, input_size, STRIDES, **options)
+    relu = Style("relu", momentum=0.9, epsilon=1e-5, dtype=dtype)
+    silu = Style("silu", momentum=0.9, epsilon=1e-5, dtype=dtype)
+    network = QueryNetwork(
+        ResNetVD(size.backbone, relu),
+        HybridEncoder(size.width, size.hidden, size.expansion, 3, "rtdetr", style=silu),
+        RTDETRHead(
+            len(class_names),
+            DecoderSize(256, 1024, queries, size.layers, size.answering, points, stored=stored),
+            relu,
+        ),
+    )
+    return query_detector(spec, network, rtdetr_loss, denoising, rate)
+
+
+def _weights(file: WeightFile, second: bool) -> QueryWeights | None:
+    """What a file holds of an RT-DETR, or of an RT-DETRv2; None if it is another network."""
+    names = file.tensors
+    if not any(name.endswith(("cross_attn.value_proj.weight", "encoder_attn.value_proj.weight")) for name in names):
+        return None
+    # Only the second version keeps how many points each level has; its authors also name a layer otherwise.
+    versions = any(name.endswith(".num_points_scale") for name in names) or "decoder.enc_output.proj.weight" in names
+    if versions != second:
+        return None
+    plain = read_plain(file)
+    if plain is None or not any(name.startswith("backbone.res_layers.") for name in plain):
+        return None
+    layers = numbers_in(plain, r"decoder\.decoder\.layers\.(\d+)\.")
+    width, inner = (
+        0 if name not in plain else plain[name].shape[0]
+        for name in ("encoder.lateral_convs.0.conv.weight", "encoder.fpn_blocks.0.conv1.conv.weight")
+    )
+    scale = next(
+        (
+            key
+            for key, size in SCALES.items()
+            if (size.layers, size.width, int(size.width * size.expansion)) == (layers, width, inner)
+        ),
+        "",
+    )
+    options: dict[str, Any] = {"strides": STRIDES}
+    scales = plain.get("decoder.decoder.layers.0.cross_attn.num_points_scale")
+    if second and scales is not None and scales.ndim == 1 and (points := _points_of(scales.tolist())) is not None:
+        options["points"] = points
+    return read_weights(file, plain, scale, options)
+
+
+def _points_of(scales: list[float]) -> tuple[int, int, int] | None:
+    """The points of three levels, from ``1 / n`` for each of the ``n`` points of a level, levels in order."""
+    points: list[int] = []
+    while scales:
+        count = round(1 / scales[0]) if scales[0] > 0 else 0
+        if not 1 <= count <= len(scales):
+            return None
+        points.append(count)
+        scales = scales[count:]
+    return (points[0], points[1], points[2]) if len(points) == 3 else None
+
+
+def rtdetr_weights(file: WeightFile) -> QueryWeights | None:
+    """What a file holds of an RT-DETR; None if it is another network."""
+    return _weights(file, False)
+
+
+def rtdetrv2_weights(file: WeightFile) -> QueryWeights | None:
+    """What a file holds of an RT-DETRv2; None if it is another network."""
+    return _weights(file, True)
+
+
+def build_rtdetr(weights: QueryWeights, class_names: Any, input_size: Any, dtype: Any) -> tuple[Detector, Variables]:
+    """`yolojax.zoo.from_pytorch` of weights that are read already."""
+    return build_weights(weights, class_names, input_size, dtype, builder=rtdetr, side=lambda scale: 640)
+
+
+def build_rtdetrv2(weights: QueryWeights, class_names: Any, input_size: Any, dtype: Any) -> tuple[Detector, Variables]:
+    """Likewise of an RT-DETRv2."""
+    return build_weights(weights, class_names, input_size, dtype, builder=rtdetrv2, side=lambda scale: 640)
