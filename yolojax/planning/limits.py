@@ -62,7 +62,9 @@ def limits(
             "sending between GPUs, at the link's published speed": sending,
         }
         most = max(parts, key=lambda part: parts[part])
-        others = ", ".join(f"{1e3 * seconds:.1f} ms for {part}" for part, seconds in parts.items() if part != most)
+        others = ", ".join(
+            f"{1e3 * seconds:.1f} ms for {part}" for part, seconds in parts.items() if seconds and part != most
+        )
         return f"{most}, takes longest: {1e3 * parts[most]:.1f} ms; beside it {others}"
     gathers = spent.without_estimate
     if gathers:
