@@ -100,7 +100,7 @@ def test_an_address_is_no_file(yolojax, tmp_path):
 
 
 def test_an_interrupted_report_leaves_no_part_of_it(yolo_set, yolojax, tmp_path, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("yolojax.eval.report.write.render_page", fail)

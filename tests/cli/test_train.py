@@ -13,10 +13,12 @@ from yolojax.cli import parse
 from yolojax.cli.train import Demo, Train
 from yolojax.config import TrainConfig, demo_config, from_dict
 from yolojax.errors import Terminated
+from yolojax.eval.report.pictures import PICTURE_FILES
 
 FILES = {
     *("config.json", "metrics.jsonl", "results.csv", "results.png", "labels.png", "train_batch0.png"),
     *("val_predictions.png", "detections.json", "checkpoints", "best", "report"),
+    *PICTURE_FILES,
 }
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
@@ -63,6 +64,10 @@ class Style:
     dtype: DTypeLike = jnp.float32
 
 
+AnyArray = Array | np.ndarray
+"""Variables: those of a network that is exported are NumPy arrays."""
+
+
 class Conv(nn.Module):
     """A convolution with symmetric padding: ``kernel [kh, kw, cin / groups, cout]`` and, if asked, ``bias``.
 
@@ -86,7 +91,7 @@ class Conv(nn.Module):
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
         return self.apply_kernel(x, kernel, bias)
 
-    def apply_kernel(self, x: Array, kernel: Array, bias: Array | None) -> Array:
+    def apply_kernel(self, x: Array, kernel: AnyArray, bias: AnyArray | None) -> Array:
         """Convolves. `yolojax.models.network.init_variables` passes over it."""
         x, wide = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.padding is None or self.padding == self.kernel_size // 2:
@@ -124,7 +129,13 @@ class BatchNorm(nn.Module):
         return self.normalise(x, train, scale, bias, mean, var)
 
     def normalise(
-        self, x: Array, train: bool, scale: Array, bias: Array, mean: nn.Variable[Array], var: nn.Variable[Array]
+        self,
+        x: Array,
+        train: bool,
+        scale: AnyArray,
+        bias: AnyArray,
+        mean: nn.Variable[Array],
+        var: nn.Variable[Array],
     ) -> Array:
         """Normalises and updates the statistics. `yolojax.models.network.init_variables` passes over it."""
         if train:
