@@ -93,7 +93,7 @@ class Conv(nn.Module):
 
     def apply_kernel(self, x: Array, kernel: AnyArray, bias: AnyArray | None) -> Array:
         """Convolves. `yolojax.models.network.init_variables` passes over it."""
-        x, wide = x.astype(self.dtype), kernel.astype(self.dtype)
+        x, wide = x.astype(self.dtype), jnp.asarray(kernel, self.dtype)
         if self.padding is None or self.padding == self.kernel_size // 2:
             y = convolve(x, wide, self.stride, self.groups)
         else:
