@@ -114,7 +114,7 @@ class QuerySelection(nn.Module):
         content = jnp.take_along_axis(memory, best[..., None], axis=1)
         moves = MLP((width, width, 4), self.activation, True, dtype, name="boxes")(content).astype(jnp.float32)
         chosen = jnp.take_along_axis(scores, best[..., None], axis=1)
-        return Selected(content, moves + boxes[best], chosen)
+        return Selected(content, moves + jnp.asarray(boxes)[best], chosen)
 
 
 def dense_classes(classes: int, style: Style, name: str) -> nn.Dense:
