@@ -31,17 +31,17 @@ from yolojax.errors import CheckpointError, ConfigError
 from yolojax.losses import dfine_loss, matching_aware_loss
 from yolojax.models.hgnet import HGNET_SIZES, HGNetv2
 from yolojax.models.hybrid_encoder import HybridEncoder, LiteEncoder
-from yolojax.models.layers import Style
 from yolojax.models.queries import DecoderSize, DFineHead, QueryNetwork
 from yolojax.weights.foreign import WeightFile
 from yolojax.zoo.flax_detector import check_input_size
 from yolojax.zoo.queries import (
     QueryWeights,
     build_weights,
-    check_queries,
     numbers_in,
     query_detector,
+    query_options,
     query_spec,
+    query_styles,
     read_plain,
     read_weights,
     stored_shapes,
@@ -109,13 +109,11 @@ def deimv2(
     size = SCALES[scale]
     queries = size.queries if queries is None else queries
     rate = BACKBONE_RATE if backbone_rate is None else backbone_rate
-    check_queries(denoising, queries, rate)
     lite = scale != "n"
-    options: dict[str, Any] = {"scale": scale, "queries": queries, "denoising": denoising, "backbone_rate": rate}
+    options = query_options(scale, queries, denoising, rate)
     stored = stored_shapes(stored_anchors, STRIDES, options)
     spec = query_spec("deimv2", class_names, input_size, STRIDES, **options)
-    relu = Style("relu", momentum=0.9, epsilon=1e-5, dtype=dtype)
-    silu = Style("silu", momentum=0.9, epsilon=1e-5, dtype=dtype)
+    relu, silu = query_styles(dtype)
     neck = (
         LiteEncoder(size.width, style=silu)
         if lite

@@ -30,17 +30,17 @@ from yolojax.errors import ConfigError
 from yolojax.losses import dfine_loss
 from yolojax.models.hgnet import HGNET_SIZES, HGNetv2
 from yolojax.models.hybrid_encoder import HybridEncoder
-from yolojax.models.layers import Style
 from yolojax.models.queries import DecoderSize, DFineHead, QueryNetwork
 from yolojax.weights.foreign import WeightFile
 from yolojax.zoo.flax_detector import check_input_size
 from yolojax.zoo.queries import (
     QueryWeights,
     build_weights,
-    check_queries,
     numbers_in,
     query_detector,
+    query_options,
     query_spec,
+    query_styles,
     read_plain,
     read_weights,
     stored_shapes,
@@ -122,13 +122,11 @@ def dfine(
         raise ConfigError(f"dfine has no scale {scale!r}: give {', '.join(SCALES)}")
     check_input_size(input_size, STRIDES[-1])
     rate = BACKBONE_RATES[scale] if backbone_rate is None else backbone_rate
-    check_queries(denoising, queries, rate)
     size = SCALES[scale]
-    options: dict[str, Any] = {"scale": scale, "queries": queries, "denoising": denoising, "backbone_rate": rate}
+    options = query_options(scale, queries, denoising, rate)
     stored = stored_shapes(stored_anchors, STRIDES[-size.levels :], options)
     spec = query_spec("dfine", class_names, input_size, STRIDES[-size.levels :], **options)
-    relu = Style("relu", momentum=0.9, epsilon=1e-5, dtype=dtype)
-    silu = Style("silu", momentum=0.9, epsilon=1e-5, dtype=dtype)
+    relu, silu = query_styles(dtype)
     decoder = DecoderSize(
         size.decoder_width, size.decoder_hidden, queries, size.layers, size.layers, size.points, stored=stored
     )
@@ -157,4 +155,4 @@ def dfine_weights(file: WeightFile) -> QueryWeights | None:
 
 def build_dfine(weights: QueryWeights, class_names: Any, input_size: Any, dtype: Any) -> tuple[Detector, Variables]:
     """`yolojax.zoo.from_pytorch` of weights that are read already."""
-    return build_weights(weights, class_names, input_size, dtype, builder=dfine, side=lambda scale: 640)
+    return build_weights(weights, class_names, input_size, dtype, builder=dfine)

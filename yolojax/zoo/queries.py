@@ -20,7 +20,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray, PyTree
 
 from yolojax.assign import denoising_queries
 from yolojax.boxes import cxcywh_to_xyxy
@@ -29,6 +29,7 @@ from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.losses import QueryOutputs
 from yolojax.models import Module
+from yolojax.models.layers import Style
 from yolojax.models.queries import OUTSIDE, HeadOutputs
 from yolojax.structures import Candidates, Targets
 from yolojax.weights.detr import ANCHORS, CONSTANTS, author_tensors, merge_shared, plain_name, plain_tensors
@@ -108,12 +109,22 @@ def query_detector(spec: DetectorSpec, network: Module, loss: Loss, pairs: int, 
     return mark_built(record._replace(forward=forward, forward_train=forward_train, learning_rates=learning_rates))
 
 
-def check_queries(pairs: int, queries: int, backbone_rate: float) -> None:
-    """Raises `ConfigError` unless there is a query, and neither pairs nor the rate of the backbone are negative."""
+def query_options(scale: str, queries: int, pairs: int, backbone_rate: float) -> dict[str, Any]:
+    """The options that all these detectors have, as their description holds them.
+
+    Raises `ConfigError` unless there is a query, and neither pairs nor the rate of the backbone are negative.
+    """
     if pairs < 0 or queries < 1:
         raise ConfigError(f"denoising = {pairs}, queries = {queries}: give at least 0 pairs and 1 query")
     if not backbone_rate >= 0:
         raise ConfigError(f"backbone_rate = {backbone_rate}: give a number of at least 0")
+    return {"scale": scale, "queries": queries, "denoising": pairs, "backbone_rate": backbone_rate}
+
+
+def query_styles(dtype: DTypeLike) -> tuple[Style, Style]:
+    """Convolutions of the backbone and the decoder, which have ReLU, and of the neck, which have SiLU."""
+    relu, silu = (Style(kind, momentum=0.9, epsilon=1e-5, dtype=dtype) for kind in ("relu", "silu"))
+    return relu, silu
 
 
 def stored_shapes(
@@ -236,7 +247,7 @@ def build_weights(
     dtype: Any,
     *,
     builder: Callable[..., Detector],
-    side: Callable[[str], int],
+    side: Callable[[str], int] = lambda scale: 640,
 ) -> tuple[Detector, Variables]:
     """A detector and its variables from what `read_weights` found; ``side`` gives a scale's input size."""
     if not weights.scale:

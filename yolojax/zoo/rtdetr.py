@@ -31,7 +31,6 @@ from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError
 from yolojax.losses import rtdetr_loss
 from yolojax.models.hybrid_encoder import HybridEncoder
-from yolojax.models.layers import Style
 from yolojax.models.queries import DecoderSize, QueryNetwork, RTDETRHead
 from yolojax.models.resnet_vd import ResNetVD
 from yolojax.weights.foreign import WeightFile
@@ -39,10 +38,11 @@ from yolojax.zoo.flax_detector import check_input_size
 from yolojax.zoo.queries import (
     QueryWeights,
     build_weights,
-    check_queries,
     numbers_in,
     query_detector,
+    query_options,
     query_spec,
+    query_styles,
     read_plain,
     read_weights,
     stored_shapes,
@@ -155,14 +155,12 @@ def _build(
         raise ConfigError(f"points = {points}: give a positive number for each of {len(STRIDES)} levels")
     check_input_size(input_size, STRIDES[-1])
     rate = BACKBONE_RATES[scale] if backbone_rate is None else backbone_rate
-    check_queries(denoising, queries, rate)
     size = SCALES[scale]
-    options: dict[str, Any] = {"scale": scale, "queries": queries, "denoising": denoising, "backbone_rate": rate}
+    options = query_options(scale, queries, denoising, rate)
     options |= {"points": list(points)} if name == "rtdetrv2" else {}
     stored = stored_shapes(stored_anchors, STRIDES, options)
     spec = query_spec(name, class_names, input_size, STRIDES, **options)
-    relu = Style("relu", momentum=0.9, epsilon=1e-5, dtype=dtype)
-    silu = Style("silu", momentum=0.9, epsilon=1e-5, dtype=dtype)
+    relu, silu = query_styles(dtype)
     network = QueryNetwork(
         ResNetVD(size.backbone, relu),
         HybridEncoder(size.width, size.hidden, size.expansion, 3, "rtdetr", style=silu),
@@ -231,9 +229,9 @@ def rtdetrv2_weights(file: WeightFile) -> QueryWeights | None:
 
 def build_rtdetr(weights: QueryWeights, class_names: Any, input_size: Any, dtype: Any) -> tuple[Detector, Variables]:
     """`yolojax.zoo.from_pytorch` of weights that are read already."""
-    return build_weights(weights, class_names, input_size, dtype, builder=rtdetr, side=lambda scale: 640)
+    return build_weights(weights, class_names, input_size, dtype, builder=rtdetr)
 
 
 def build_rtdetrv2(weights: QueryWeights, class_names: Any, input_size: Any, dtype: Any) -> tuple[Detector, Variables]:
     """Likewise of an RT-DETRv2."""
-    return build_weights(weights, class_names, input_size, dtype, builder=rtdetrv2, side=lambda scale: 640)
+    return build_weights(weights, class_names, input_size, dtype, builder=rtdetrv2)
