@@ -225,6 +225,7 @@ def _planned(
     height, width = work.detector.spec.input_size
     larger = work.input_size[0] * work.input_size[1] / (height * width) if program.name == "train" else 1.0
     work_done = program.passes * zoo.forward_flops(work.detector) * images * larger
+    floor = work_done / device.flops
     sizes = {name: size for name, size in program.sizes._asdict().items() if size}
     common: dict[str, Any] = {
         "program": program.name,
@@ -233,7 +234,7 @@ def _planned(
         "state": sizes,
         "beside": beside,
         "work": work_done,
-        "floor_seconds": work_done / device.flops,
+        "floor_seconds": floor,
     }
     if compiled is None:
         assert refused is not None
@@ -254,7 +255,7 @@ def _planned(
     memory, limit = memory_of(compiled.memory_analysis()), memory_limit(device)
     collectives, spent = collectives_of(module, device), time_of(module, device)
     launches = launches_of(module) if device.kind == "gpu" else None
-    utilisation = work_done / device.flops / spent.seconds if device.kind == "tpu" and spent.seconds else None
+    utilisation = floor / spent.seconds if device.kind == "tpu" and spent.seconds else None
     fits = memory.total + beside <= limit
     return ProgramPlan(
         **common,
@@ -274,6 +275,6 @@ def _planned(
             spent,
             sum_seconds(collectives),
             sum(launches.values()) if launches else 0,
-            work_done / device.flops,
+            floor,
         ),
     )
