@@ -73,12 +73,9 @@ def confidence_curves(
 ) -> ConfidenceCurves:
     """`operating_point` of every class and of all together at ``thresholds`` confidences from 0 to 1."""
     confidence = np.linspace(0.0, 1.0, thresholds)
-    counted = ~matches.ignored
-    found = matches.object_of >= 0
     rows = []
     for k in [*range(len(truth.category_ids)), None]:
-        own = counted if k is None else counted & (detections.categories == k)
-        objects = int(np.sum(~truth.crowd if k is None else ~truth.crowd & (truth.categories == k)))
+        own, found, objects = _selection(truth, detections, matches, k)
         # Of scores in rising order, all from this place on reach the threshold.
         order = np.argsort(detections.scores[own])
         first = np.searchsorted(detections.scores[own][order], confidence)

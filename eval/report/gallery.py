@@ -116,7 +116,8 @@ def build_differences(
     """The images on which two detectors find different objects, those with the most such objects first.
 
     Each is a JSON object with ``A`` and ``B`` (an image each, as in the gallery) and how many objects ``only_A`` and
-    ``only_B`` find at IoU .5 and their confidences. A photo that cannot be read is left out, as in the gallery.
+    ``only_B`` find at IoU .5 and their confidences. ``A`` alone has the thumbnail, which both show. A photo that cannot
+    be read is left out, as in the gallery.
     """
     limits = limits or Limits()
     truth = analysis.truth
@@ -137,10 +138,12 @@ def build_differences(
                 pixels = photo(truth.image_ids[k])
         about = objects.get(k, none)[: limits.objects]
         pair = {
-            side: _image(one, k, rows[side].get(k, none), about, pixels, limits)
+            side: _image(one, k, rows[side].get(k, none), about, photo_of_side, limits)
             | {"confidence": one.result.at_confidence.confidence}
-            for side, one in (("A", analysis), ("B", other))
+            for side, one, photo_of_side in (("A", analysis, pixels), ("B", other, None))
         }
+        if pixels is not None:  # whose size counts where the data set states none
+            pair["B"] |= {name: pair["A"][name] for name in ("width", "height")}
         images.append(pair | {"only_A": int(only[0][k]), "only_B": int(only[1][k])})
     return images
 
@@ -160,9 +163,7 @@ def errors_per_image(analysis: Analysis) -> np.ndarray:
 def missed_objects(analysis: Analysis) -> np.ndarray:
     """Objects that at the confidence nothing found, and no misclassified or misplaced detection points at."""
     found, counted = analysis.found, analysis.found.scores >= analysis.result.at_confidence.confidence
-    missed = ~analysis.truth.crowd
-    hit = counted & (analysis.matches.object_of >= 0)
-    missed[analysis.matches.object_of[hit]] = False
+    missed = ~analysis.truth.crowd & ~found_objects(analysis)
     pointing = np.isin(analysis.kinds, [KINDS.index("classification"), KINDS.index("localisation")])
     missed[analysis.points_at[counted & pointing]] = False
     return missed if len(found.scores) else ~analysis.truth.crowd

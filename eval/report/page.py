@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -208,11 +209,8 @@ def data_charts(truth: GroundTruth) -> dict[str, Markup]:
     found = {}
     if stated.any():
         centres = (boxes[stated, :2] + boxes[stated, 2:] / 2) / sizes[stated, ::-1]
-        cells = np.clip((centres * HEAT_CELLS).astype(np.int64), 0, HEAT_CELLS - 1)
-        counts = np.zeros((HEAT_CELLS, HEAT_CELLS), np.int64)
-        np.add.at(counts, (cells[:, 1], cells[:, 0]), 1)
         found["position"] = charts.heat_map(
-            counts,
+            _counted(centres),
             "centre, part of the width",
             "part of the height",
             charts.UNIT_TICKS,
@@ -222,12 +220,18 @@ def data_charts(truth: GroundTruth) -> dict[str, Markup]:
     sides = boxes[(boxes[:, 2:] > 0).all(axis=1), 2:]
     if len(sides):
         # From 1 to 1024 pixels in octaves, smaller and larger ones in the outer cells.
-        cells = np.clip((np.log2(np.maximum(sides, 1)) / 10 * HEAT_CELLS).astype(np.int64), 0, HEAT_CELLS - 1)
-        counts = np.zeros((HEAT_CELLS, HEAT_CELLS), np.int64)
-        np.add.at(counts, (cells[:, 1], cells[:, 0]), 1)
+        octaves = np.log2(np.maximum(sides, 1)) / 10
         ticks = [f"{4**k}" for k in range(6)]
-        found["size"] = charts.heat_map(counts, "width, pixels", "height, pixels", ticks, ticks)
+        found["size"] = charts.heat_map(_counted(octaves), "width, pixels", "height, pixels", ticks, ticks)
     return found
+
+
+def _counted(places: Float64[np.ndarray, "n 2"]) -> Int64[np.ndarray, "R R"]:
+    """How many of the ``(x, y)`` within 0..1 lie in each cell, rows by y; those outside count in the end cells."""
+    cells = np.clip((places * HEAT_CELLS).astype(np.int64), 0, HEAT_CELLS - 1)
+    counts = np.zeros((HEAT_CELLS, HEAT_CELLS), np.int64)
+    np.add.at(counts, (cells[:, 1], cells[:, 0]), 1)
+    return counts
 
 
 def page_data(analysis: Analysis, gallery: Gallery, differences: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:

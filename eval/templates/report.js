@@ -189,6 +189,7 @@ function redraw() {
 // What one detector finds and the other misses
 
 for (const pair of data.differences) {
+  pair.B.thumbnail = pair.A.thumbnail;
   const made = element("div", { class: "two" });
   const sides = element("div", { class: "sides" });
   for (const side of ["A", "B"]) {

@@ -76,7 +76,10 @@ def reads_state(callbacks: Sequence[Callback]) -> bool:
 
 
 class EvaluationReport:
-    """Writes ``detections.json``, the report and its curves, of the released detector on the validation images."""
+    """Writes, at the end, ``detections.json`` and the report of the released detector on the validation images.
+
+    Its curves and confusion matrix lie in the run directory as pictures.
+    """
 
     reads_state = False
 
