@@ -76,6 +76,8 @@ def diagnose(
     no_false_alarms = precision is None or precision > 0.7
 
     decisive = next((mistake for mistake in mistakes if mistake.decisive), None)
+    if decisive is not None and decisive.kind == "no_match":
+        return Diagnosis("no_match", decisive.message, decisive.mend)
     if decisive is not None:
         return Diagnosis("mistake", f"the input looks wrong: {decisive.message}", decisive.mend)
     if AP50 < 0.01 and recall < 0.02:

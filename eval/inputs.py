@@ -32,15 +32,19 @@ from yolojax.eval.columns import (
     read_json,
 )
 from yolojax.eval.joining import (
+    CATEGORY_NAMES,
     COCO_FORMAT,
+    IMAGE_NAMES,
     ResultFormat,
     Unknown,
+    check_category_names,
     convert_boxes,
     convert_category_ids,
     convert_scores,
     guess_ids,
     join_images,
     join_scored,
+    keys_or_names,
     named,
 )
 
@@ -200,8 +204,8 @@ def read_detections(
 
         - a COCO result list of ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``, or its JSON file. Where
           the ground truth's own ids are numbers, strings in their place are names: of the image's file, with or without
-          folder and suffix, and of the category, exactly. Where each row has a ``file_name`` besides, it must agree
-          with the id;
+          folder and suffix, and of the category, exactly. Where a row has a name of its image or category besides
+          (``file_name``, ``category_name``), it must agree with the id; where no row has an id, names are enough;
         - a scored COCO *data set*, whose ``annotations`` have a ``score``, or its JSON file. Its ids are its own: it
           is joined by file name and category name;
         - an array ``[D, 7]`` of ``image_id, x, y, w, h, score, category_id``.
@@ -237,8 +241,12 @@ def read_detections(
             records = data
         else:
             raise ResultError(f"{where} must be a list of results, not a {type(data).__name__}")
-        image_keys = id_column(records, "image_id", bare_name, ResultError)
-        category_keys = id_column(records, "category_id", bare_name, ResultError)
+        if isinstance(data, Mapping):
+            image_keys = id_column(records, "image_id", bare_name, ResultError)
+            category_keys = id_column(records, "category_id", bare_name, ResultError)
+        else:
+            image_keys = keys_or_names(records, "image_id", IMAGE_NAMES, bare_name)
+            category_keys = keys_or_names(records, "category_id", CATEGORY_NAMES, bare_name)
         raw_boxes = optional_column(records, "bbox")
         raw_scores = column(records, "score", bare_name, ResultError)
 
@@ -257,6 +265,7 @@ def read_detections(
         )
         category_keys = named(category_keys, truth.category_names, truth.category_ids, (str,))
         category_keys = convert_category_ids(category_keys, result_format.category_ids, truth.category_ids)
+        check_category_names(records, category_keys, truth.category_names, truth.category_ids, name)
 
     scores = finite_column(raw_scores, "'score'", name, ResultError)
     if (np.abs(scores) > _LARGEST_SCORE).any():

@@ -4,10 +4,13 @@ COCO's convention is the default everywhere. `ResultFormat` states another one; 
 where the rows themselves give the evidence, and nothing is ever converted without being asked for.
 """
 
+import itertools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import contains
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,8 +25,8 @@ CategoryIds = Literal["given", "less-one", "plus-one", "from-zero", "from-one"]
 ImageIds = Literal["given", "names"]
 Scores = Literal["given", "percent", "logit"]
 
-BOX_FORMATS = ("xywh", "xyxy", "cxcywh", "yxhw", "yxyx", "xywhn", "xyxyn", "cxcywhn")
-_ON_SQUARE = re.compile(r"(letterbox|corner|stretch)(\d{1,5})")
+BOX_FORMATS = ("xywh", "xyxy", "cxcywh", "yxhw", "yxyx", "xywhn", "xyxyn", "cxcywhn", "yxhwn", "yxyxn")
+_ON_SQUARE = re.compile(r"(letterbox|corner|stretch)(\d{1,5})(?:-(xyxy|cxcywh))?")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class ResultFormat:
       box: ``xywh`` (left, top, width, height in pixels), ``xyxy`` (two corners), ``cxcywh`` (centre and size), ``yxhw``
         and ``yxyx`` (x and y swapped); the same with ``n`` at the end in parts of the image's width and height;
         ``letterbox640``, ``corner640`` and ``stretch640`` (any size): xywh in pixels of a square input image onto which
-        the photo was scaled and centred, scaled and put into the top left corner, or stretched.
+        the photo was scaled and centred, scaled and put into the top left corner, or stretched; with ``-xyxy`` or
+        ``-cxcywh`` at the end corners, or centre and size, there. A size of 1 means parts of that square, and
+        ``stretch100`` percent of the image.
       category_ids: ``given`` are the ground truth's; ``less-one`` and ``plus-one``: one is taken from them, or added;
         ``from-zero`` and ``from-one``: positions among the ground truth's categories in the order of their ids.
       image_ids: ``given`` are the ground truth's; with ``names`` an integer is the number in an image's file name.
@@ -51,7 +56,7 @@ class ResultFormat:
         if self.box not in BOX_FORMATS and (square is None or int(square[2]) == 0):
             raise ConfigError(
                 f"box format {self.box[:40]!r} is unknown; give one of {', '.join(BOX_FORMATS)}, or letterbox640, "
-                "corner640 or stretch640 (any size)"
+                "corner640 or stretch640 (any size), each also with -xyxy or -cxcywh at the end"
             )
         for value, kind in ((self.category_ids, CategoryIds), (self.image_ids, ImageIds), (self.scores, Scores)):
             if value not in get_args(kind):
@@ -75,11 +80,13 @@ def convert_boxes(
     """
     square = _ON_SQUARE.fullmatch(box)
     if square is not None:
+        rows = convert_boxes(rows, square[3], sizes) if square[3] else rows
         return _from_square(rows, square[1], int(square[2]), sizes)
+    layout = box.removesuffix("n")
     a, b, c, d = np.moveaxis(rows, -1, 0)
     if box.startswith("y"):
         a, b, c, d = b, a, d, c
-    layout = {"yxhw": "xywh", "yxyx": "xyxy"}.get(box, box.removesuffix("n"))
+    layout = {"yxhw": "xywh", "yxyx": "xyxy"}.get(layout, layout)
     if layout == "xyxy":
         c, d = c - a, d - b
     elif layout == "cxcywh":
@@ -119,6 +126,36 @@ def convert_category_ids(keys: list[Any], how: CategoryIds, ids: Sequence[Any]) 
     return [at.get(key, _Absent(str(key))) if not isinstance(key, str) else key for key in keys]
 
 
+IMAGE_NAMES = ("file_name", "filename", "image_name")
+CATEGORY_NAMES = ("category_name", "class_name", "category", "label")
+"""Keys under which writers of result lists put a name beside the id."""
+
+
+def names_beside(records: Sequence[Any] | None, keys: Sequence[str]) -> list[str | None] | None:
+    """The name that stands in each row beside its id, None where none does; None where no row has one."""
+    if records is None:
+        return None
+    for key in keys:
+        if any(map(contains, records, itertools.repeat(key))):  # of a million rows in milliseconds
+            texts = [name if isinstance(name := record.get(key), str) and name else None for record in records]
+            if any(name is not None for name in texts):
+                return texts
+    return None
+
+
+def keys_or_names(records: Sequence[Any], key: str, names: Sequence[str], row_name: RowName) -> list[Any]:
+    """The ids of rows; their names where no row has an id and each has a name. Raises `ResultError` as `id_column`."""
+    if (
+        records
+        and all(isinstance(r, Mapping) for r in records)
+        and not any(map(contains, records, itertools.repeat(key)))
+    ):
+        beside = names_beside(records, names)
+        if beside is not None and None not in beside:
+            return beside
+    return id_column(records, key, row_name, ResultError)
+
+
 def join_images(
     records: Sequence[Any] | None,
     keys: list[Any],
@@ -130,38 +167,65 @@ def join_images(
 ) -> list[Any]:
     """The ground truth's image ids for the rows of a result list.
 
-    A row's ``file_name`` decides where it is given: with ``given`` ids it must agree with them, and where none of the
-    ids is listed it takes their place; with ``names`` ids are not read where a file name stands beside them.
+    A row's ``file_name`` (or another of `IMAGE_NAMES`) decides where it is given: with ``given`` ids it must agree with
+    them, and where none of the ids is listed it takes their place; with ``names`` ids are not read where a file name
+    stands beside them.
 
     Raises:
       ResultError: on a row whose file name contradicts its id, or whose number is in no file name, or in several.
     """
-    files = None
-    if records is not None and records and all(isinstance(r, Mapping) and "file_name" in r for r in records):
-        files = [r["file_name"] for r in records]
-        files = files if set(map(type, files)) == {str} else None
+    files = names_beside(records, IMAGE_NAMES)
     if how == "names":
-        return by_name(keys if files is None else files, names, ids, where, name)
+        mixed = keys if files is None else [k if f is None else f for k, f in zip(keys, files, strict=True)]
+        return by_name(mixed, names, ids, where, name)
     keys = named(keys, names, ids, (stem_of, base_of, plain_name))
     if files is None:
         return keys
     position = {one: k for k, one in enumerate(ids)}
-    if not any(key in position for key in set(keys)):
+    if None not in files and not any(key in position for key in set(keys)):
         return named(files, names, ids, (stem_of, base_of, plain_name), always=True)
+    if all(one == str(own) for one, own in zip(names, ids, strict=True)):  # the ground truth names no files
+        return keys
     stems = [stem_of(one) for one in names]
+    known = set(stems)
     apart = [
         row
         for row, (key, file) in enumerate(zip(keys, files, strict=True))
-        if (k := position.get(key)) is not None and stems[k] != stem_of(file)
+        if file is not None
+        and (k := position.get(key)) is not None
+        and (stem := stem_of(file)) != stems[k]
+        and (stem in known or None not in files)  # a few names of nothing may mean something else
     ]
     if apart:
         row = apart[0]
         raise ResultError(
-            f"{name(row)} says image_id {keys[row]!r} and file_name {files[row][:80]!r}, but the ground truth's image "
-            f"{keys[row]!r} is {names[position[keys[row]]]!r} ({len(apart)} of {len(files)} rows contradict "
+            f"{name(row)} says image_id {keys[row]!r} and file_name {str(files[row])[:80]!r}, but the ground truth's "
+            f"image {keys[row]!r} is {names[position[keys[row]]]!r} ({len(apart)} of {len(files)} rows contradict "
             "themselves); give --image-ids names to join by file name, or correct the ids"
         )
     return keys
+
+
+def check_category_names(
+    records: Sequence[Any] | None, keys: list[Any], names: Sequence[str], ids: Sequence[Any], name: RowName
+) -> None:
+    """Raises `ResultError` where a row's category id and the name beside it are those of two categories."""
+    beside = names_beside(records, CATEGORY_NAMES)
+    if beside is None:
+        return
+    name_of, known = dict(zip(ids, names, strict=True)), set(names)
+    apart = [
+        row
+        for row, (key, text) in enumerate(zip(keys, beside, strict=True))
+        if text is not None and text in known and name_of.get(key, text) != text
+    ]
+    if apart:
+        row = apart[0]
+        raise ResultError(
+            f"{name(row)} says category_id {keys[row]!r} and the name {str(beside[row])[:80]!r}, but the ground "
+            f"truth's category {keys[row]!r} is {name_of[keys[row]]!r} ({len(apart)} of {len(beside)} rows contradict "
+            "themselves); leave the ids out to join by name, or correct them"
+        )
 
 
 def by_name(keys: list[Any], names: Sequence[str], ids: Sequence[Any], where: str, name: RowName) -> list[Any]:
@@ -233,8 +297,9 @@ def named(
 
 
 def plain_name(name: str) -> str:
-    """A file's name with ``/`` between folders, as the readers of data sets take it."""
-    return name.replace("\\", "/").removeprefix("./")
+    """A file's name with ``/`` between folders, as the readers of data sets take it, and letters composed (NFC)."""
+    plain = name.replace("\\", "/").removeprefix("./")
+    return plain if plain.isascii() else unicodedata.normalize("NFC", plain)
 
 
 def base_of(name: str) -> str:
@@ -306,8 +371,11 @@ def guess_ids(kind: str, keys: set[Any], names: Sequence[str], ids: Sequence[Any
         return ""
     if kind == "image":
         known = file_numbers(names)
-        fits = all(key in known for key in numbers)
-        return "; all of them are the numbers in file names: --image-ids names joins them so" if fits else ""
+        if all(key in known for key in numbers):
+            return "; all of them are the numbers in file names: --image-ids names joins them so"
+        if min(numbers) == 0 and max(numbers) < len(ids) and 0 not in ids:
+            return "; they look like positions counted from 0: write the ground truth's ids, or each row's file_name"
+        return ""
     integers = [one for one in ids if isinstance(one, int)]
     if min(numbers) == 0 and max(numbers) < len(ids) and 0 not in ids:
         return "; they look like positions counted from 0: --category-ids from-zero takes them so"

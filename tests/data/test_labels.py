@@ -1,6 +1,7 @@
 """No label is lost: every label file is read for its image, or named, whatever its folder, place and case."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +160,45 @@ def test_classes_txt_beside_images_is_a_data_set(tmp_path):
     data = open_dataset(root)
     assert data.class_names == ("cat", "dog") and data.object_count == 2 and not data.summary.findings
     assert list_splits(root) == ()
+
+
+@pytest.mark.parametrize("name", ["labels/b.xml", "labels/b.JSON", "labels/b.csv", "images/b.xml", "labels/b.text"])
+def test_labels_in_other_formats_are_named(tmp_path, name):
+    root = lay(tmp_path, "images/a.png images/b.png", "labels/a.txt")
+    (root / name).write_text("<annotation/>")
+    (root / "images" / "b.json").write_text("{}")  # what a camera says, for one
+    (root / "labels" / "c.txt").write_text(ROW)
+    Image.fromarray(np.full((10, 20, 3), 50, np.uint8)).save(root / "images" / "c.png")
+    (finding,) = open_dataset(root).summary.findings
+    assert finding.kind == "orphan" and finding.where == str(root / name) and "expected in a .txt" in finding.detail
+
+
+def test_a_flat_label_of_another_image_is_not_shared(tmp_path):
+    """labels/a.txt is that of images/a.png; images/deep/a.png has none."""
+    data = open_dataset(lay(tmp_path, "images/a.png images/deep/a.png", "labels/a.txt"))
+    assert {r.file_name: len(r.boxes) for r in data.records} == {"images/a.png": 1, "images/deep/a.png": 0}
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_of_macos_and_others_are_the_same(tmp_path, forms):
+    """macOS takes letters and accents apart; a set that went through it has both spellings."""
+    image, label = (unicodedata.normalize(form, "caf\u00e9") for form in forms)
+    yolo = open_dataset(lay(tmp_path / "yolo", f"images/{image}.png", f"labels/{label}.txt"))
+    assert yolo.object_count == 1 and not yolo.summary.findings
+    coco = lay(tmp_path / "coco", f"{image}.png", "")
+    (coco / "data.yaml").unlink()
+    content = {
+        "images": [{"id": 1, "file_name": f"{label}.png", "width": 20, "height": 10}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (coco / "labels.json").write_text(json.dumps(content))
+    assert open_dataset(coco).object_count == 1
+    voc = lay(tmp_path / "voc", f"JPEGImages/{image}.png", "")
+    (voc / "data.yaml").unlink()
+    (voc / "Annotations").mkdir()
+    (voc / "Annotations" / f"{label}.xml").write_text(
+        "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>"
+        "</object></annotation>"
+    )
+    assert open_dataset(voc).object_count == 1

@@ -104,6 +104,43 @@ MISTAKES = {
         "of 320",
         {"box": "stretch320"},
     ),
+    "corners on a square": (
+        boxed(lambda x, y, w, h: [x, y + 80, x + w, y + h + 80]),
+        "box_format",
+        "corners (x1, y1, x2, y2) in pixels of a square input image of 640 in which the photo is centred",
+        {"box": "letterbox640-xyxy"},
+    ),
+    "parts of a square": (
+        boxed(lambda x, y, w, h: [x / 640, (y + 80) / 640, w / 640, h / 640]),
+        "box_format",
+        "parts of a square input image in which the photo is centred",
+        {"box": "letterbox1"},
+    ),
+    "percent of the image": (
+        boxed(lambda x, y, w, h: [100 * x / W, 100 * y / H, 100 * w / W, 100 * h / H]),
+        "box_format",
+        "percent of the image",
+        {"box": "stretch100"},
+    ),
+    "corners in parts, y first": (
+        boxed(lambda x, y, w, h: [y / H, x / W, (y + h) / H, (x + w) / W]),
+        "box_format",
+        "corners (y1, x1, y2, x2) in parts",
+        {"box": "yxyxn"},
+    ),
+    "mirrored": (boxed(lambda x, y, w, h: [W - x - w, y, w, h]), "box_format", "from the right edge", None),
+    "from the bottom": (boxed(lambda x, y, w, h: [x, H - y - h, w, h]), "box_format", "from the bottom edge", None),
+    "sides first": (boxed(lambda x, y, w, h: [w, h, x, y]), "box_format", "width, height, left, top", None),
+    "x1 x2 y1 y2": (boxed(lambda x, y, w, h: [x, x + w, y, y + h]), "box_format", "x1, x2, y1, y2", None),
+    "turned": (boxed(lambda x, y, w, h: [y, W - x - w, h, w]), "box_format", "turned by 90 degrees", None),
+    "shorter side of 800": (in_units(800 / 480), "box_format", "of 106", {"box": "corner1067"}),
+    "one class": (
+        lambda r: {**r, "category_id": 1},
+        "one_class_detections",
+        "are of the class 'a'",
+        None,
+    ),
+    "of 255": (lambda r: {**r, "score": 255 * r["score"]}, "large_scores", "no probabilities", None),
     "percent": (lambda r: {**r, "score": 100 * r["score"]}, "percent_scores", "percentages", {"scores": "percent"}),
     "logits": (
         lambda r: {**r, "score": float(np.log(r["score"] / (1 - r["score"])))},
@@ -138,6 +175,51 @@ def test_a_right_file_stays_without_a_word() -> None:
     assert result.mistakes == () and "warning" not in format_result(result)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        boxed(lambda x, y, w, h: [(x + 150) % 500, (y + 150) % 400, w, h]),
+        lambda r: {**r, "image_id": (r["image_id"] + 12) % 60 + 1},
+    ],
+    ids=["moved", "other images"],
+)
+def test_what_no_convention_explains_is_said_all_the_same(change) -> None:
+    """Once it is known that detections lie on objects by chance alone, no training mends them."""
+    truth = data_set(images=60)
+    result = evaluate_coco(truth, results(truth, change))
+    assert [one.kind for one in result.mistakes] == ["no_match"] and diagnose_result(result).rule == "no_match"
+    assert "image ids and box format" in format_result(result)
+
+
+def test_detections_of_images_without_objects() -> None:
+    truth = data_set()
+    rows = results(truth)
+    truth["annotations"] = [one for one in truth["annotations"] if one["image_id"] > 15]
+    result = evaluate_coco(truth, [row for row in rows if row["image_id"] <= 10])
+    assert "none of the 30 detections is about an image with objects" in result.mistakes[0].message
+
+
+def test_objects_at_one_place_on_all_images_match_by_more_than_chance() -> None:
+    """Detections of another image would do as well there, and yet these are right."""
+    truth = data_set(objects=1)
+    for one in truth["annotations"]:
+        one["bbox"] = [200.0, 100.0, 120.0, 110.0]
+    assert evaluate_coco(truth, results(truth)).mistakes == ()
+
+
+def test_rows_without_suppression() -> None:
+    truth, rng = data_set(), np.random.default_rng(0)
+    rows = results(truth)
+    again = [
+        {**row, "score": row["score"] * 0.9, "bbox": [v + rng.normal(0, 0.1) for v in row["bbox"]]} for row in rows
+    ]
+    result = evaluate_coco(truth, rows + again)
+    assert [(one.kind, one.decisive) for one in result.mistakes] == [("unsuppressed_detections", False)]
+    assert "90 of 180 sampled rows" in result.mistakes[0].message
+    other_class = [{**row, "category_id": row["category_id"] % 3 + 1, "score": row["score"] * 0.1} for row in rows]
+    assert evaluate_coco(truth, rows + other_class).mistakes == ()  # several labels of one box are no repeats
+
+
 def test_rows_that_repeat() -> None:
     truth = data_set()
     result = evaluate_coco(truth, [row for row in results(truth) for _ in (0, 1)])
@@ -150,7 +232,8 @@ def test_a_bad_detector_is_not_called_a_mistake() -> None:
     truth, rng = data_set(), np.random.default_rng(0)
     noise = [{**row, "bbox": [*rng.uniform(0, 400, 2), *rng.uniform(20, 200, 2)]} for row in results(truth)]
     result = evaluate_coco(truth, noise)
-    assert result.mistakes == () and diagnose_result(result).rule == "no_match"
+    assert [one.kind for one in result.mistakes] == ["no_match"] and diagnose_result(result).rule == "no_match"
+    assert "almost nothing matches" in format_result(result)
     loose = results(truth, boxed(lambda x, y, w, h: [x + 8, y - 8, w * 1.2, h * 1.2]))
     confused = results(truth, lambda row: {**row, "category_id": int(rng.integers(1, 4))})
     missed = results(truth, lambda row: row if rng.uniform() < 0.4 else None)
@@ -200,6 +283,43 @@ def test_a_file_name_that_contradicts_its_id_is_refused() -> None:
     assert joined.AP == evaluate_coco(truth, results(truth)).AP
 
 
+@pytest.mark.parametrize("key", ["file_name", "filename", "image_name"])
+def test_a_file_name_in_some_rows_must_agree_too(key: str) -> None:
+    truth = data_set()
+    name_of = {one["id"]: one["file_name"] for one in truth["images"]}
+
+    def row(r: dict[str, Any], step: int) -> dict[str, Any]:
+        named = {key: name_of[r["image_id"]]} if r["category_id"] == 1 else {}
+        return {**r, "image_id": (r["image_id"] + step - 1) % 30 + 1, **named}
+
+    expected = evaluate_coco(truth, results(truth)).AP
+    assert expected == evaluate_coco(truth, results(truth, lambda r: row(r, 0))).AP
+    with pytest.raises(ResultError, match="contradict themselves"):
+        evaluate_coco(truth, results(truth, lambda r: row(r, 1)))
+    for image in truth["images"]:
+        del image["file_name"]  # nothing to agree with
+    assert expected == evaluate_coco(truth, results(truth, lambda r: row(r, 0))).AP
+
+
+def test_names_take_the_place_of_ids_that_are_not_there() -> None:
+    truth = data_set()
+    name_of = {one["id"]: one["file_name"] for one in truth["images"]}
+    rows = [
+        {"file_name": name_of[r["image_id"]], "category_name": "abc"[r["category_id"] - 1], **r} for r in results(truth)
+    ]
+    bare = [{k: v for k, v in r.items() if k not in ("image_id", "category_id")} for r in rows]
+    assert evaluate_coco(truth, bare).AP == evaluate_coco(truth, rows).AP == evaluate_coco(truth, results(truth)).AP
+    with pytest.raises(ResultError, match="row 5 has no 'image_id'"):
+        evaluate_coco(truth, [*rows[:5], *bare[5:]])
+
+
+def test_a_class_name_that_contradicts_its_id_is_refused() -> None:
+    truth = data_set()
+    rows = results(truth, lambda r: {**r, "category_name": "abc"[r["category_id"] % 3]})
+    with pytest.raises(ResultError, match=r"row 0 .*says category_id \d and the name '[abc]'.*90 of 90 rows"):
+        evaluate_coco(truth, rows)
+
+
 def test_a_number_that_no_file_bears_is_refused() -> None:
     truth = data_set()
     with pytest.raises(ResultError, match="77 is the name or the number in the name of no image"):
@@ -222,6 +342,9 @@ def test_unlisted_ids_come_with_a_guess() -> None:
     zero = results(truth, lambda row: {**row, "category_id": row["category_id"] - 1})
     with pytest.raises(ResultError, match="--category-ids from-zero"):
         evaluate_coco(truth, zero)
+    first = [{**one, "image_id": one["image_id"] - 1} for one in results(truth)]
+    with pytest.raises(ResultError, match="positions counted from 0: write the ground truth's ids"):
+        evaluate_coco(truth, first)
     high = [{**one, "category_id": one["category_id"] + 1} for one in results(truth)]
     with pytest.raises(ResultError, match="--category-ids less-one"):
         evaluate_coco(truth, high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -164,8 +165,9 @@ class Eval:
       unknown: detections on unknown images or classes: refuse the file, or leave them out and count them.
       ignore: objects with the flag ignore: ordinary ones (COCO's numbers), or neither object nor background.
       areas: what decides small, medium and large: the areas given in the ground truth, or those of its boxes.
-      box_format: of the detections: xywh (left, top, width, height in pixels), xyxy, cxcywh, yxhw, yxyx; xywhn, xyxyn,
-        cxcywhn in parts of the image; letterbox640, corner640, stretch640 (any size) in pixels of a square input image.
+      box_format: of the detections: xywh (left, top, width, height in pixels), xyxy, cxcywh, yxhw, yxyx; the same with
+        n at the end (xywhn) in parts of the image; letterbox640, corner640, stretch640 (any size) in pixels of a square
+        input image, with -xyxy or -cxcywh at the end for corners or centres there.
       category_ids: of the detections: the ground truth's, one too high (less-one) or too low (plus-one), or positions
         among its classes counted from zero or one.
       image_ids: of the detections: the ground truth's, or numbers in the names of its files. A data set without ids of
@@ -216,7 +218,8 @@ class Eval:
             raise ConfigError(f"--seed {self.seed}: it must lie within 0..{2**31 - 1}")
         for given in (self.truth, str(self.detections), str(self.compare)):
             if given.startswith(_ADDRESSES):
-                raise ConfigError(f"{given} is an address, not a file; download it and give the path of the file")
+                whole = re.sub(r"^(\w+:)/(?=[^/])", r"\1//", given)  # a path has lost one of its slashes
+                raise ConfigError(f"{whole} is an address, not a file; download it and give the path of the file")
         is_json = self.truth.lower().endswith(".json")
         if is_json and self.split is not None:
             raise ConfigError(f"--split {self.split}: {self.truth} is one file; leave --split out")

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from yolojax.data.images import is_image
-from yolojax.data.paths import images_below, inside, relocated, subfolders
+from yolojax.data.paths import composed, images_below, inside, relocated, subfolders
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError, shown
 
@@ -141,9 +141,9 @@ class ImageFinder:
         if self._by_base is None:
             self._by_base = {}
             for image in images_below(self._root):
-                self._by_base.setdefault(image.name.casefold(), []).append(image)
+                self._by_base.setdefault(composed(image.name).casefold(), []).append(image)
         for name in dict.fromkeys((path, unquote(path))):
-            same = self._by_base.get(name.rsplit("/", 1)[-1].casefold(), [])
+            same = self._by_base.get(composed(name.rsplit("/", 1)[-1]).casefold(), [])
             near = [image for image in same if image.parent == (self.folder / name).parent] or same
             if len(near) == 1:
                 return near[0]

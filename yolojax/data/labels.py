@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from yolojax.data.images import is_image
-from yolojax.data.paths import is_apple_double
+from yolojax.data.paths import composed, is_apple_double
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError
 
@@ -19,6 +19,8 @@ LABEL_FOLDERS = ("labels", "label")
 
 _NO_LABELS = ("classes", "obj", "names", "readme", "license", "requirements", "notes", "labels", "predefined_classes")
 """Stems of text files that lie among labels and are none."""
+_OTHER_LABELS = (".xml", ".json", ".csv", ".text", ".lbl", ".label")
+"""Suffixes of labels in other formats, as some annotation tools leave them beside those of others."""
 _NOT_WALKED = ("runs", "__macosx", "site-packages", "node_modules")
 _MOST_ENTRIES = 2_000_000
 """Files that are looked at in search of labels that belong to no image."""
@@ -36,6 +38,7 @@ class LabelFinder:
         self._texts: dict[Path, dict[str, list[str]]] = {}
         self._folders: dict[Path, list[str]] = {}
         self._images: dict[Path, set[str]] = {}
+        self._others: dict[Path, dict[str, list[str]]] = {}
         self._places: dict[Path, list[tuple[Path, bool]]] = {}
         self._stems: dict[Path, dict[str, list[Path]]] = {}
 
@@ -46,9 +49,7 @@ class LabelFinder:
         """
         for place, is_flat in self.places(image.parent):
             label = self._named(place, image)
-            if label is not None:
-                if is_flat:
-                    self._refuse_shared(label, image)
+            if label is not None and not (is_flat and self._is_of_another(label, image)):
                 return label
         return None
 
@@ -105,21 +106,25 @@ class LabelFinder:
         texts: dict[str, list[str]] = {}
         folders: list[str] = []
         images: set[str] = set()
+        others: dict[str, list[str]] = {}
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     stem, suffix = os.path.splitext(entry.name)
                     if suffix.casefold() == ".txt":
                         if not is_apple_double(folder / entry.name) and entry.is_file():
-                            texts.setdefault(stem.casefold(), []).append(entry.name)
+                            texts.setdefault(composed(stem).casefold(), []).append(entry.name)
                     elif is_image(entry.name):
-                        images.add(stem)
+                        images.add(composed(stem))
+                    elif suffix.casefold() in _OTHER_LABELS:
+                        others.setdefault(composed(stem), []).append(entry.name)
                     elif entry.name.casefold() in LABEL_FOLDERS and entry.is_dir():
                         folders.append(entry.name)
         except OSError:  # what cannot be listed holds no labels; images in it were named one by one
             pass
         folders.sort(key=lambda name: (LABEL_FOLDERS.index(name.casefold()), name not in LABEL_FOLDERS, name))
         self._texts[folder], self._folders[folder], self._images[folder] = texts, folders, images
+        self._others[folder] = others
 
     def texts(self, folder: Path) -> list[Path]:
         """All text files in a folder, sorted."""
@@ -127,32 +132,48 @@ class LabelFinder:
             self._list(folder)
         return sorted(folder / name for names in self._texts[folder].values() for name in names)
 
+    def others(self, folder: Path) -> dict[str, list[str]]:
+        """The files in a folder that may hold labels in other formats, by their names without suffix."""
+        if folder not in self._others:
+            self._list(folder)
+        return self._others[folder]
+
     def _named(self, folder: Path, image: Path) -> Path | None:
         if folder not in self._texts:
             self._list(folder)
-        names = self._texts[folder].get(image.stem.casefold(), ())
-        exact = [name for name in names if os.path.splitext(name)[0] == image.stem]
+        stem = composed(image.stem)
+        names = self._texts[folder].get(stem.casefold(), ())
+        exact = [name for name in names if composed(os.path.splitext(name)[0]) == stem]
         if exact:
             return folder / min(exact, key=lambda name: (not name.endswith(".txt"), name))
         if not names:
             return None
         if image.parent not in self._images:
             self._list(image.parent)
-        free = [name for name in names if os.path.splitext(name)[0] not in self._images[image.parent]]
+        free = [name for name in names if composed(os.path.splitext(name)[0]) not in self._images[image.parent]]
         return folder / min(free) if free else None
 
-    def _refuse_shared(self, label: Path, image: Path) -> None:
+    def _is_of_another(self, label: Path, image: Path) -> bool:
+        """Whether a label file above the folders of the images is that of an image in another folder.
+
+        Raises `DataError` where it could belong to several.
+        """
         top = next(above for above in label.parents if image.is_relative_to(above))
         if top not in self._stems:
             self._stems[top] = images_by_stem(top)
-        for other in self._stems[top].get(image.stem.casefold(), ()):
-            if other.stem != image.stem or other.parent == image.parent:
+        stem = composed(image.stem)
+        for other in self._stems[top].get(stem.casefold(), ()):
+            if composed(other.stem) != stem or other.parent == image.parent:
                 continue
-            if not any(self._named(place, other) for place, is_flat in self.places(other.parent) if not is_flat):
+            own = [self._named(place, other) for place, is_flat in self.places(other.parent) if not is_flat]
+            if label in own:
+                return True
+            if not any(own):
                 raise DataError(
                     f"{label}: {image} and {other} both could be the image of this label file; put it beside its "
                     "image, or into a folder under labels of the same name as that of the image"
                 )
+        return False
 
     def _expected_folder(self, folder: Path) -> Path:
         parts = list(folder.parts)
@@ -167,7 +188,7 @@ class LabelFinder:
         that lie in another place."""
         found: dict[str, list[Path]] = {}
         for label in self.unclaimed((), (), ()):
-            found.setdefault(label.stem, []).append(label)
+            found.setdefault(composed(label.stem), []).append(label)
         return {stem: labels[0] for stem, labels in found.items() if len(labels) == 1}
 
     def unclaimed(self, images: Iterable[Path], claimed: Collection[Path], lists: Collection[str]) -> Iterator[Path]:
@@ -196,6 +217,19 @@ class LabelFinder:
                         yield path
 
 
+def name_other_formats(finder: LabelFinder, unlabelled: Iterable[Path], notebook: Notebook) -> None:
+    """Notes for images without a label file what lies in their folders of labels under their names in another format;
+    beside images only XML files, since other files there may say anything."""
+    for image in unlabelled:
+        for place, _ in finder.places(image.parent):
+            is_labels = any(part.casefold() in LABEL_FOLDERS for part in place.parts[-3:])
+            for name in finder.others(place).get(composed(image.stem), ()):
+                if is_labels or name.lower().endswith(".xml"):
+                    notebook.add(
+                        "orphan", str(place / name), f"not read: the labels of {image} are expected in a .txt file"
+                    )
+
+
 def _is_label(path: Path, among: bool) -> bool:
     """Whether a text file is one of labels by its first row; ``among`` other labels an empty file is one too."""
     try:
@@ -220,7 +254,7 @@ def images_by_stem(top: Path) -> dict[str, list[Path]]:
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f.casefold() not in _NOT_WALKED)
         for file in sorted(files):
             if is_image(file):
-                found.setdefault(os.path.splitext(file)[0].casefold(), []).append(Path(name, file))
+                found.setdefault(composed(os.path.splitext(file)[0]).casefold(), []).append(Path(name, file))
     return found
 
 
@@ -250,12 +284,13 @@ def name_orphans(
         return []
     on_disk = images_by_stem(finder.root)
     for image in images:
-        if image not in on_disk.get(image.stem.casefold(), ()):
-            on_disk.setdefault(image.stem.casefold(), []).append(image)
+        stem = composed(image.stem).casefold()
+        if image not in on_disk.get(stem, ()):
+            on_disk.setdefault(stem, []).append(image)
     read = set(images)
     orphans: list[Path] = []
     for label in left:
-        same = on_disk.get(label.stem.casefold(), [])
+        same = on_disk.get(composed(label.stem).casefold(), [])
         others = [image for image in same if image not in read]
         owner = next((image for image in others if finder.find(image) == label), None)
         if owner is not None:

@@ -11,7 +11,7 @@ from yolojax.data.dataset import Dataset
 from yolojax.data.objects import class_lookup, unknown_class
 from yolojax.data.shapes import SPLITS, open_shapes
 from yolojax.data.summary import Finding, Summary
-from yolojax.data.voc import find_voc, read_voc, voc_splits
+from yolojax.data.voc import find_voc, is_mainly_xml, read_voc, voc_splits
 from yolojax.data.yolo_txt import find_yolo, read_yolo, yolo_splits
 from yolojax.errors import DataError
 from yolojax.paths import user_path
@@ -145,6 +145,8 @@ def _open_folder(
 def _recognise(place: Path) -> tuple[dict[str, Path], list[Path], Path | None]:
     """What a folder holds: COCO files by split, roots of VOC, and a YOLO data file."""
     coco, voc, yolo = find_coco(place), find_voc(place), find_yolo(place)
+    if yolo is not None and yolo.suffix.lower() != ".txt":  # some XML files among the labels of a YOLO set
+        voc = [root for root in voc if is_mainly_xml(root)]
     if not coco and not voc and yolo is None:
         coco = find_other_coco(place)
     return coco, voc, yolo

@@ -11,6 +11,7 @@ folders side by side (``train``, ``valid``) are splits.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -23,7 +24,7 @@ from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.documents import read_text
 from yolojax.data.images import is_image
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
-from yolojax.data.paths import choose_split, files_in, images_below, inside, is_apple_double, subfolders
+from yolojax.data.paths import choose_split, composed, files_in, images_below, inside, is_apple_double, subfolders
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError, shortened, shown
 
@@ -41,6 +42,14 @@ def find_voc(folder: Path) -> list[Path]:
     if len(roots) == 1 and roots[0].name.casefold() in _IMAGE_FOLDERS:
         return [folder]  # XML files beside the images of a folder `images`
     return roots
+
+
+def is_mainly_xml(root: Path) -> bool:
+    """Whether the annotations of a VOC root are XML files, and not label files of YOLO with some XML among them, or
+    images of which some have an XML file."""
+    files = [file for _, _, names in os.walk(_required_folder(root)) for file in names]
+    suffixes = Counter(os.path.splitext(file)[1].lower() for file in files)
+    return suffixes[".xml"] >= max(suffixes[".txt"], sum(map(is_image, files)) / 2)
 
 
 def voc_splits(roots: Sequence[Path]) -> list[str]:
@@ -122,9 +131,9 @@ def _name_unlabelled(
     records: Sequence[ImageRecord], annotations: Path, pictures: "_Pictures", notebook: Notebook
 ) -> None:
     used = {r.source for r in records if isinstance(r.source, Path)}
-    stems = {xml.stem for xml in _xml_below(annotations)}
+    stems = {composed(xml.stem) for xml in _xml_below(annotations)}
     for path in images_below(pictures.folder, notebook):
-        if path not in used and path.stem not in stems:
+        if path not in used and composed(path.stem) not in stems:
             notebook.add("unlabelled", str(path), f"no {path.stem}.xml in {annotations}")
 
 
@@ -320,7 +329,7 @@ class _Pictures:
         said = (root.findtext("filename") or "").strip()
         inner = xml.parent.relative_to(self._annotations)
         for place in dict.fromkeys(p for base in self._bases for p in (base / inner, base)):
-            own = self._listing(place).get(xml.stem, [])
+            own = self._listing(place).get(composed(xml.stem), [])
             stated = inside(place, said, str(xml)) if said and (own or not self._given) and _is_plain(said) else None
             if stated is not None and not (stated.is_file() and is_image(stated.name)):
                 stated = None
@@ -367,7 +376,7 @@ class _Pictures:
             )
             for name in names:
                 if is_image(name) and not is_apple_double(folder / name):
-                    found.setdefault(os.path.splitext(name)[0], []).append(name)
+                    found.setdefault(composed(os.path.splitext(name)[0]), []).append(name)
             self._listings[folder] = found
         return self._listings[folder]
 
@@ -378,8 +387,8 @@ class _Pictures:
         if self._everywhere is None:
             self._everywhere = {}
             for path in images_below(self._bases[0] if self._given else self._root):
-                self._everywhere.setdefault(path.stem, []).append(path)
-        found = self._everywhere.get(xml.stem, [])
+                self._everywhere.setdefault(composed(path.stem), []).append(path)
+        found = self._everywhere.get(composed(xml.stem), [])
         if len(found) == 1:
             return found[0]
         if not needed:

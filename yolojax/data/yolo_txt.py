@@ -15,7 +15,7 @@ from typing import Any
 from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.documents import load_yaml, read_text
 from yolojax.data.images import is_image
-from yolojax.data.labels import LabelFinder, name_orphans
+from yolojax.data.labels import LabelFinder, name_orphans, name_other_formats
 from yolojax.data.objects import (
     RawObject,
     RecordBuilder,
@@ -23,7 +23,7 @@ from yolojax.data.objects import (
     finite_number,
     unknown_class,
 )
-from yolojax.data.paths import choose_split, files_in, images_below, inside, is_text, relocated
+from yolojax.data.paths import choose_split, composed, files_in, images_below, inside, is_text, relocated
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError, shortened, shown
 
@@ -110,19 +110,23 @@ def read_yolo(
     anywhere = finder.labels_by_stem() if images is not None else {}
     records: list[ImageRecord] = []
     labels: set[Path] = set()
+    unlabelled: list[Path] = []
     for image in found:
         with notebook.guard(str(image)):
-            label = finder.find(image) or (anywhere.get(image.stem) if images is not None else None)
+            label = finder.find(image) or (anywhere.get(composed(image.stem)) if images is not None else None)
             if label is not None:
                 if label in labels:
                     notebook.add("note", str(image), f"shares its label file {label} with an image of another suffix")
                 labels.add(label)
+            else:
+                unlabelled.append(image)
             size, upright = builder.open_image(image, None, str(image))
             objects = [] if label is None else _read_label(label, size, file_names, index, keypoints, notebook)
             name = image.relative_to(base).as_posix()
             where = str(label or finder.expected(image))
             records.append(builder.build(len(records) + 1, name, image, size, upright, where, objects))
     orphans = name_orphans(finder, found, labels, lists, split is None, notebook)
+    name_other_formats(finder, unlabelled, notebook)
     if not labels:
         tried = min((finder.expected(image) for image in found), default=root)
         elsewhere = f" (label files lie in {orphans[0].parent})" if orphans else ""

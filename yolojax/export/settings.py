@@ -6,17 +6,19 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from yolojax import __version__
 from yolojax.config import MOST_DETECTIONS
-from yolojax.detector import Detector, DetectorSpec, Postprocess, Thresholds, Variables
-from yolojax.errors import CheckpointError, ConfigError
+from yolojax.detector import Detector, DetectorSpec, Postprocess, Variables
+from yolojax.errors import CheckpointError, ConfigError, shortened, shown
 from yolojax.geometry import Preprocess
+from yolojax.settings import build, converted
 from yolojax.weights.released import flatten
+from yolojax.zoo.description import check_input_size, read_postprocess, read_preprocess
 
 FORMAT = 1
 """Of the description in a file; a reader refuses newer ones."""
@@ -210,21 +212,27 @@ def from_json(plain: Any, source: str) -> Description:
     if not isinstance(plain, dict) or "format" not in plain:
         raise CheckpointError(f"{source}: its description is none of yolojax; export it again")
     if plain["format"] != FORMAT:
-        raise CheckpointError(f"{source}: format {plain['format']!r}, this version reads {FORMAT}; update yolojax")
+        raise CheckpointError(f"{source}: format {shown(plain['format'])}, this version reads {FORMAT}; update yolojax")
     try:
-        thresholds, postprocess = plain["thresholds"], plain["postprocess"]
+        thresholds = plain["thresholds"]
         values = {name: plain[name] for name in Description._fields}
+        check_input_size(tuple(plain["input_size"]))
         values |= {
-            "class_names": tuple(str(name) for name in plain["class_names"]),
-            "input_size": (int(plain["input_size"][0]), int(plain["input_size"][1])),
-            "strides": tuple(int(stride) for stride in plain["strides"]),
-            "preprocess": Preprocess(**plain["preprocess"]),
-            "thresholds": None if thresholds is None else FileThresholds(**thresholds),
-            "postprocess": Postprocess(**{name: Thresholds(**values) for name, values in postprocess.items()}),
+            "class_names": converted(tuple[str, ...], plain["class_names"], "class_names"),
+            "input_size": tuple(plain["input_size"]),
+            "strides": converted(tuple[int, ...], plain["strides"], "strides"),
+            "preprocess": read_preprocess(plain["preprocess"]),
+            "thresholds": None if thresholds is None else build(FileThresholds, thresholds, "thresholds"),
+            "postprocess": read_postprocess(plain["postprocess"]),
         }
+        for name, hint in (("name", str), ("dtype", str), ("batch", int | None), ("raw", bool), ("letterbox", bool)):
+            converted(hint, plain[name], name)
+        for name, hint in (("suppression", Literal["nms", "none"]), ("multi_label", bool), ("facts", dict)):
+            converted(hint, plain[name], name)
         return Description(**values)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise CheckpointError(f"{source}: its description is damaged ({error!r}); export it again") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ConfigError) as error:
+        reason = shortened(f"{type(error).__name__}: {error}")
+        raise CheckpointError(f"{source}: its description is damaged ({reason}); export it again") from error
 
 
 def package_version(name: str) -> str:

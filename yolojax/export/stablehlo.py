@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from yolojax.detector import Detector, Variables
-from yolojax.errors import CheckpointError, ConfigError
+from yolojax.errors import CheckpointError, ConfigError, shortened
 from yolojax.export.program import make_program, narrowed
 from yolojax.export.settings import Description, ExportSettings, describe_export, from_json, to_json
 from yolojax.processor.convolution import traced_for_inference
@@ -124,13 +124,20 @@ def read_stablehlo(path: Path) -> Exported:
     export = _jax_export()
     advice = "export the detector again"
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no ordinary file")
         with zipfile.ZipFile(path) as archive:
+            for name in (TEXT, PROGRAM):  # ours are stored as they are; a compressed one could be of any length
+                if archive.getinfo(name).file_size > path.stat().st_size:
+                    raise ValueError(f"{name} would be larger than the file")
             text, program = archive.read(TEXT), archive.read(PROGRAM)
         plain = json.loads(text)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); give an exported file") from error
     except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, NotImplementedError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: no StableHLO file of yolojax, or damaged ({error}); {advice}") from error
+        raise CheckpointError(
+            f"{path}: no StableHLO file of yolojax, or damaged ({shortened(str(error))}); {advice}"
+        ) from error
     description = from_json(plain, str(path))
     if plain.get("program_sha256") != hashlib.sha256(program).hexdigest():
         raise CheckpointError(f"{path}: damaged (the SHA-256 of its program differs from the one it states); {advice}")
@@ -138,7 +145,9 @@ def read_stablehlo(path: Path) -> Exported:
         exported = export.deserialize(bytearray(program))
     except Exception as error:  # what a reader of flatbuffers and of MLIR raises is not documented
         reason = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"{path}: this version of jax cannot read its program ({reason}); {advice}") from error
+        raise CheckpointError(
+            f"{path}: this version of jax cannot read its program ({shortened(reason)}); {advice}"
+        ) from error
     return Exported(description, exported)
 
 

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from yolojax.errors import CheckpointError
+from yolojax.errors import CheckpointError, shortened
 
 MANIFEST = "manifest.json"
 
@@ -130,39 +131,72 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted(places, key=lambda p: int(p.name))
 
 
-def restore_newest(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, Any], list[str]] | None:
+def restore_newest(
+    folder: Path, like: PyTree, *, check_facts: Callable[[dict[str, Any]], object] | None = None
+) -> tuple[PyTree, dict[str, Any], list[str]] | None:
     """Reads the newest whole checkpoint: state, facts, and a line for every newer one that had to be passed over.
 
-    ``like`` gives tree, shapes and types (arrays or `jax.ShapeDtypeStruct`). None when there has never been one. Raises
-    `CheckpointError` when there are some and none is whole, or when the newest whole one was written by another
-    detector or optimiser.
+    ``like`` gives tree, shapes and types (arrays or `jax.ShapeDtypeStruct`). None when there has never been one. A
+    checkpoint is passed over when it is damaged, when it was written by another detector or optimiser, and when its
+    content is none of a checkpoint although its manifest agrees; ``check_facts`` raises `CheckpointError` where the
+    facts are of no use. Raises `CheckpointError` when there are some and none can be read.
     """
-    import orbax.checkpoint as ocp
-
     adopt_complete(folder)
-    # The arrays are restored onto one device, whatever number of devices they were saved from.
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = _by_number(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like))
     passed_over: list[str] = []
     for place in reversed(complete_checkpoints(folder)):
         try:
             verify(place)
+            facts = _read_object(place / "facts.json")
+            if check_facts is not None:
+                _check_facts(place, facts, check_facts)
+            _check_arrays(place, _arrays(like))
+            return _read_state(place, like), facts, passed_over
         except CheckpointError as error:
             passed_over.append(str(error))
-            continue
-        _check_arrays(place, _arrays(like))
-        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
-            try:
-                leaves = checkpointer.restore((place / "state").absolute(), abstract)
-            except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(
-                    f"{place} was written by another version of yolojax; resume with that version"
-                ) from error
-        state = jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in sorted(leaves)])
-        return state, json.loads((place / "facts.json").read_text()), passed_over
     if not passed_over:
         return None
     raise CheckpointError(f"no whole checkpoint in {folder}: {'; '.join(passed_over)}; start a new run")
+
+
+def _check_facts(place: Path, facts: dict[str, Any], check: Callable[[dict[str, Any]], object]) -> None:
+    """Raises `CheckpointError`, with the place of the checkpoint, where ``check`` raises one."""
+    try:
+        check(facts)
+    except CheckpointError as error:
+        raise CheckpointError(f"{place}: {error}") from error
+
+
+def _read_state(place: Path, like: PyTree) -> PyTree:
+    """The arrays of a checkpoint in the tree of ``like``, on one device, from however many they were saved."""
+    import orbax.checkpoint as ocp
+
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = _by_number(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like))
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
+        try:
+            leaves = checkpointer.restore((place / "state").absolute(), abstract)
+        except MemoryError:
+            raise
+        except Exception as error:  # orbax and its stores fail in many ways on what they did not write
+            if "RESOURCE_EXHAUSTED" in str(error):  # the device is too small for a checkpoint that is whole
+                raise
+            raise CheckpointError(
+                f"{place}: its arrays cannot be read ({type(error).__name__}); it was written by another version of "
+                "yolojax, or by another program: resume with that version"
+            ) from error
+    return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in sorted(leaves)])
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint; raises `CheckpointError` when the file holds none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else shortened(str(error))
+        raise CheckpointError(f"{path.parent}: {path.name} cannot be read ({reason})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path.parent}: {path.name} holds no object")
+    return value
 
 
 def write_manifest(folder: Path) -> None:
@@ -181,12 +215,13 @@ def write_manifest(folder: Path) -> None:
 def verify(folder: Path) -> None:
     """Raises `CheckpointError` naming the first file that is missing, changed, or not in the manifest."""
     try:
-        expected = dict(json.loads((folder / MANIFEST).read_text())["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: no readable {MANIFEST} ({error})") from error
+        expected = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{folder}: no readable {MANIFEST} ({shortened(str(error))})") from error
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
     for name in sorted(present ^ set(expected)):
-        raise CheckpointError(f"{folder}: {name} is {'not in the manifest' if name in present else 'missing'}")
+        known = "not in the manifest" if name in present else "missing"
+        raise CheckpointError(f"{folder}: {shortened(name)} is {known}")
     for name, digest in expected.items():
         try:
             with (folder / name).open("rb") as handle:
@@ -204,7 +239,10 @@ def _arrays(tree: PyTree) -> dict[str, list[Any]]:
 
 
 def _check_arrays(place: Path, wanted: dict[str, list[Any]]) -> None:
-    saved = json.loads((place / "arrays.json").read_text())
+    saved = _read_object(place / "arrays.json")
+    for name, entry in saved.items():
+        if not _is_shape_and_type(entry):
+            raise CheckpointError(f"{place}: arrays.json says of {shortened(name)} no shape and type")
     if sorted(saved) == sorted(wanted) and list(saved) != list(wanted):
         raise CheckpointError(f"{place} holds its arrays in another order; resume with the version that wrote it")
     for name in sorted(set(saved) | set(wanted)):
@@ -215,6 +253,15 @@ def _check_arrays(place: Path, wanted: dict[str, list[Any]]) -> None:
             for entry in (saved.get(name), wanted.get(name))
         )
         raise CheckpointError(
-            f"{place} does not fit this configuration: {name} is {first} there and {second} here; "
+            f"{place} does not fit this configuration: {shortened(name)} is {first} there and {second} here; "
             "resume with the configuration that wrote it"
         )
+
+
+def _is_shape_and_type(entry: Any) -> bool:
+    """Whether a value is ``[[sides], type]``, short enough to be shown."""
+    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], list) or len(entry[0]) > 32:
+        return False
+    return all(type(side) is int and 0 <= side < 2**63 for side in entry[0]) and (
+        isinstance(entry[1], str) and len(entry[1]) < 100
+    )

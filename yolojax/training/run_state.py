@@ -13,7 +13,7 @@ import jaxlib.version
 import numpy as np
 
 import yolojax
-from yolojax.errors import CheckpointError
+from yolojax.errors import CheckpointError, shortened
 from yolojax.eval.coco import CocoResult
 from yolojax.inference.evaluate import Evaluation
 from yolojax.progress import Reporter
@@ -37,6 +37,13 @@ class Best(NamedTuple):
     value: float | None
     epoch: int
     step: int
+
+
+def _best(value: Any, epoch: Any, step: Any) -> Best:
+    """A measurement from its JSON values; raises `TypeError` where they are none."""
+    if type(epoch) is not int or type(step) is not int or not (value is None or isinstance(value, int | float)):
+        raise TypeError("best holds no measurement")
+    return Best(None if value is None else float(value), epoch, step)
 
 
 @dataclass
@@ -85,20 +92,37 @@ class RunState:
           DataError: the images or their objects have changed.
           CheckpointError: the values were written by another version.
         """
+        then = RunState.from_dict(saved)
+        check_same_images(run, "training", then.train_data, self.train_data)
+        check_same_images(run, "validation", then.val_data, self.val_data)
+        self.best, self.log, self.train_seconds = then.best, then.log, then.train_seconds
+        self.spent_seconds, self.validation_seconds = then.spent_seconds, then.validation_seconds
+        return differences(saved["environment"], environment())
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> RunState:
+        """The state that `to_dict` described.
+
+        Raises:
+          CheckpointError: the values were written by another version, or by another program.
+        """
         try:
-            check_same_images(run, "training", saved["data"], self.train_data)
-            check_same_images(run, "validation", saved["val_data"], self.val_data)
-            changed = differences(saved["environment"], environment())
-            self.best = {name: Best(**values) for name, values in saved["best"].items()}
-            self.log = EpochLog.from_dict(saved["log"])
-            self.train_seconds, self.spent_seconds = float(saved["train_seconds"]), float(saved["spent_seconds"])
             measured = saved["validation_seconds"]
-            self.validation_seconds = None if measured is None else float(measured)
-        except (KeyError, TypeError, ValueError) as error:
+            if not isinstance(saved["environment"], dict):
+                raise TypeError("environment is no object")
+            return cls(
+                train_data=saved["data"],
+                val_data=saved["val_data"],
+                best={name: _best(**values) for name, values in saved["best"].items() if name in FOLDERS},
+                log=EpochLog.from_dict(saved["log"]),
+                train_seconds=float(saved["train_seconds"]),
+                spent_seconds=float(saved["spent_seconds"]),
+                validation_seconds=None if measured is None else float(measured),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError(
-                f"{run}: its checkpoints are of another version of yolojax (no {error}); resume with that version"
+                f"facts.json is of another version of yolojax ({shortened(str(error), 100)}); resume with that version"
             ) from error
-        return changed
 
     def drop_stale_best(self, run: Path, select: str) -> None:
         """Forgets a best measurement whose variables are no longer those that were released.
@@ -141,13 +165,13 @@ def restore_run(
       CheckpointError: every checkpoint is damaged, or of another configuration or version.
       DataError: the images or their objects have changed.
     """
-    found = restore_newest(run / "checkpoints", jax.eval_shape(fresh))
+    found = restore_newest(run / "checkpoints", jax.eval_shape(fresh), check_facts=RunState.from_dict)
     if found is None:
         reporter.say(f"{run} stopped before its first checkpoint: starting from the beginning")
         return None
     state, saved, passed_over = found
     for line in passed_over:
-        reporter.say(f"passed over a damaged checkpoint: {line}")
+        reporter.say(f"passed over a checkpoint: {line}")
     changed = run_state.restore(saved, run)
     if changed:
         reporter.say(f"not the same bytes as without the stop can be expected: {'; '.join(changed)}")

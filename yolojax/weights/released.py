@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax.errors import CheckpointError, WriteError
+from yolojax.errors import CheckpointError, WriteError, shortened, shown
 from yolojax.files import write_whole
 
 FORMAT = 1
@@ -30,6 +30,12 @@ in an order that differs from process to process, and the same detector shall be
 """
 
 _ADVICE = "free space or give another --out"
+
+_DEEPEST = 100
+"""Levels of a tree of arrays; no network is so deep, and the libraries that walk through trees do so recursively."""
+
+_LONGEST_TEXT = 64 << 20
+"""Bytes of a description; class names and options take a few thousand."""
 
 WEIGHTS, TEXT = "weights.safetensors", "detector.json"
 
@@ -50,13 +56,22 @@ def flatten(tree: Any) -> dict[str, Any]:
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
-    """Returns nested dictionaries from the names of `flatten`; see `unflatten_like` for other pytrees."""
+    """Returns nested dictionaries from the names of `flatten`; see `unflatten_like` for other pytrees.
+
+    Raises `CheckpointError` when the names make no tree: one is another's beginning, or has more than 100 levels.
+    """
     tree: dict[str, Any] = {}
     for name, value in flat.items():
+        if name.count("/") >= _DEEPEST:
+            raise CheckpointError(f"array {shown(name)} lies below {name.count('/')} others; at most {_DEEPEST} levels")
         *parents, leaf = name.split("/")
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                break
+        if not isinstance(node, dict) or isinstance(node.get(leaf), dict):
+            raise CheckpointError(f"array {shown(name)} lies below another array, or another one below it")
         node[leaf] = value
     return tree
 
@@ -82,29 +97,42 @@ def save_released(folder: Path, variables: Any, description: dict[str, Any]) -> 
 def complete_release(folder: Path) -> None:
     """Make ``detector.json`` say what the weight file says, which a program killed between the two did not get to."""
     text, path = _described(folder / WEIGHTS), folder / TEXT
-    if text is not None and (not path.is_file() or path.read_text() != text):
+    if text is not None and (not path.is_file() or path.read_bytes() != text.encode()):
         write_whole(path, text, advice=_ADVICE)
 
 
 def load_weights(path: Path) -> dict[str, Any]:
     """Nested arrays from a ``.safetensors`` file.
 
-    Raises `CheckpointError` when it is missing or unreadable, or when it says its own SHA-256 and that differs. Files
-    written elsewhere say none.
+    Raises `CheckpointError` when it is missing or unreadable, when its names make no tree, or when it says its own
+    SHA-256 and that differs. Files written elsewhere say none.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            entry = (file.metadata() or {}).get(ENTRY)
-            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    metadata, flat = _read(path, with_arrays=True)
+    entry = metadata.get(ENTRY)
     if entry is not None:
         stated = _stated(entry)
         if stated is None or stated["sha256"] != _digest(flat, stated["description"]):
             raise CheckpointError(f"{path}: damaged (the SHA-256 of its content differs from the one it states)")
-    return unflatten(flat)
+    try:
+        return unflatten(flat)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}; the file is not ours") from error
+
+
+def _read(path: Path, *, with_arrays: bool) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The metadata of a safetensors file, and its arrays by name."""
+    from safetensors import safe_open
+
+    try:
+        if not path.is_file():  # a named pipe would be waited for
+            raise OSError("there is no such file")
+        with safe_open(path, framework="numpy") as file:
+            names = file.keys() if with_arrays else ()
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+    except MemoryError:
+        raise
+    except Exception as error:  # hostile bytes: each number format that NumPy lacks is refused in a way of its own
+        raise CheckpointError(f"{path}: not a readable safetensors file ({shortened(str(error))})") from error
 
 
 def _digest(flat: dict[str, np.ndarray], text: str) -> str:
@@ -124,7 +152,11 @@ def load_description(folder: Path) -> dict[str, Any]:
     if text is None:
         path = folder / TEXT
         try:
-            text = path.read_text()
+            if not path.is_file():
+                raise OSError("there is no such file")
+            if path.stat().st_size > _LONGEST_TEXT:
+                raise OSError(f"it has more than {_LONGEST_TEXT >> 20} MiB")
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(
                 f"{path}: cannot be read ({error}); give a folder that a training run wrote"
@@ -137,18 +169,17 @@ def load_description(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: has no 'detector' entry; the file is damaged or not ours")
     if description.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: format {description.get('format')!r}, this version reads {FORMAT}; update yolojax"
+            f"{path}: format {shown(description.get('format'))}, this version reads {FORMAT}; update yolojax"
         )
+    if not isinstance(description.get("training", {}), dict):
+        raise CheckpointError(f"{path}: its entry 'training' is no object; the file is damaged")
     return description
 
 
 def _described(path: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            stated = _stated((file.metadata() or {}).get(ENTRY, ""))
-    except (OSError, SafetensorError, ValueError):
+        stated = _stated(_read(path, with_arrays=False)[0].get(ENTRY, ""))
+    except CheckpointError:
         return None  # `load_weights` says what is wrong with it
     return stated["description"] if stated is not None else None
 
@@ -157,9 +188,11 @@ def _stated(entry: str) -> dict[str, str] | None:
     """The two texts of the metadata entry; None when it is damaged."""
     try:
         stated = json.loads(entry)
-        return {name: str(stated[name]) for name in ("sha256", "description")}
-    except (ValueError, KeyError, TypeError):
+        texts = {name: str(stated[name]) for name in ("sha256", "description")}
+        texts["description"].encode()  # escapes of JSON may make text that UTF-8 cannot hold
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    return texts
 
 
 def unflatten_like(like: Any, flat: Mapping[str, Any]) -> Any:
@@ -176,7 +209,7 @@ def fit_tree(loaded: Any, expected: Any, source: str) -> Any:
     flat, wanted = flatten(loaded), flatten(expected)
     for name in sorted(set(flat) ^ set(wanted)):
         raise CheckpointError(
-            f"{source}: parameter {name} is {'unknown to the detector' if name in flat else 'missing'}; "
+            f"{source}: parameter {shortened(name)} is {'unknown to the detector' if name in flat else 'missing'}; "
             "weights and description belong to different detectors"
         )
     for name, value in flat.items():

@@ -15,13 +15,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from weakref import WeakKeyDictionary
 
-from yolojax.detector import Detector, DetectorSpec, Postprocess, Thresholds
-from yolojax.errors import CheckpointError, ConfigError
+from yolojax.config import MOST, MOST_DETECTIONS
+from yolojax.detector import Detector, DetectorSpec, Postprocess
+from yolojax.errors import CheckpointError, ConfigError, shortened, shown
 from yolojax.geometry import Preprocess
+from yolojax.settings import build as build_settings
+from yolojax.settings import converted
 from yolojax.zoo.parts import CUSTOM, needs_part, qualified_name
 
 FIELDS = tuple(name for name in Detector._fields if name != "spec")
 """The functions of the record."""
+
+_LARGEST_SIDE = MOST["model.size"]
 
 _built: WeakKeyDictionary[Callable[..., Any], set[tuple[str, str]]] = WeakKeyDictionary()
 """Of each function that a zoo function made: the fields and the architectures that it was made for."""
@@ -96,8 +101,8 @@ def check_record(detector: Detector, description: Mapping[str, Any], *, loose: t
     for key in sorted(set(made) | set(given)):
         if made.get(key) != given.get(key):
             raise CheckpointError(
-                f"the description says {key} = {given.get(key)!r}, the detector has {made.get(key)!r}; give the record "
-                "as it was trained, or use the version of yolojax that wrote the description"
+                f"the description says {key} = {shown(given.get(key))}, the detector has {shown(made.get(key))}; give "
+                "the record as it was trained, or use the version of yolojax that wrote the description"
             )
 
 
@@ -117,12 +122,16 @@ def restore(
         input_size, options = tuple(description["input_size"]), dict(description["options"])
         custom = dict(description.get("custom", {}))
         custom |= {k: v.removeprefix(CUSTOM) for k, v in options.items() if isinstance(v, str) and v.startswith(CUSTOM)}
+        if not isinstance(name, str):
+            raise TypeError(f"name is {shown(name)}")
+        check_input_size(input_size)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the description does not make a detector: {error!r}") from error
+        reason = shortened(f"{type(error).__name__}: {error}")
+        raise CheckpointError(f"the description does not make a detector: {reason}") from error
     if not known(name):
         raise CheckpointError(
-            f"the detector {name!r} is not one of the zoo, so its description cannot build it; pass the record itself, "
-            "detector=..."
+            f"the detector {shown(name)} is not one of the zoo, so its description cannot build it; pass the record "
+            "itself, detector=..."
         )
     for part in sorted(set(parts) - set(custom)):
         asked = f"it asks for {', '.join(sorted(custom))}" if custom else "it asks for none"
@@ -133,29 +142,47 @@ def restore(
     try:
         detector = build(name, class_names, input_size, {**options, **own_options})
         # What a specification says beside the architecture holds as it is written.
-        stated = {key: description[key] for key in ("suppression", "multi_label", "hyper") if key in description}
-        preprocess = _read_preprocess(description["preprocess"])
+        hints = get_type_hints(DetectorSpec)
+        stated = {
+            key: converted(hints[key], description[key], key)
+            for key in ("suppression", "multi_label", "hyper")
+            if key in description
+        }
+        preprocess = read_preprocess(description["preprocess"])
         if "postprocess" in description:
-            stated["postprocess"] = _read_postprocess(description["postprocess"])
+            stated["postprocess"] = read_postprocess(description["postprocess"])
         spec = dataclasses.replace(detector.spec, preprocess=preprocess, **stated)
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"the description does not make a detector: {error}") from error
     detector = detector._replace(spec=spec, **{part: parts[part] for part in parts if part in FIELDS})
     check_record(detector, {**description, "preprocess": dataclasses.asdict(preprocess)}, loose=tuple(own_options))
     return detector
 
 
-def _read_postprocess(stated: Any) -> Postprocess:
+def check_input_size(input_size: tuple[Any, ...]) -> None:
+    """Raises `TypeError` unless it is two whole numbers that an image can have."""
+    if len(input_size) != 2 or not all(type(side) is int and 0 < side <= _LARGEST_SIDE for side in input_size):
+        raise TypeError(f"input_size is {shown(input_size)}, not two whole numbers up to {_LARGEST_SIDE:,}")
+
+
+def read_postprocess(stated: Any) -> Postprocess:
     """The thresholds that a description states."""
-    return Postprocess(**{name: Thresholds(**values) for name, values in dict(stated).items()})
+    found: Postprocess = build_settings(Postprocess, stated, "postprocess")
+    for name, one in (("validation", found.validation), ("prediction", found.prediction)):
+        if not (0 <= one.confidence <= 1 and 0 <= one.iou <= 1 and 0 < one.max_detections <= MOST_DETECTIONS):
+            raise ConfigError(f"postprocess.{name} = {shown(stated[name])}: its values are out of range")
+    return found
 
 
-def _read_preprocess(stated: Any) -> Preprocess:
+def read_preprocess(stated: Any) -> Preprocess:
     """The preprocessing that a description states; raises `ConfigError` for a value that this version does not know."""
     if not isinstance(stated, Mapping):
-        raise ConfigError(f"preprocess = {stated!r}: it is no object")
+        raise ConfigError(f"preprocess = {shown(stated)}: it is no object")
     for name, hint in get_type_hints(Preprocess).items():
         if get_origin(hint) is Literal and stated.get(name, get_args(hint)[0]) not in get_args(hint):
-            raise ConfigError(f"preprocess.{name} = {stated[name]!r}: known are {', '.join(get_args(hint))}")
+            raise ConfigError(f"preprocess.{name} = {shown(stated[name])}: known are {', '.join(get_args(hint))}")
     # Descriptions written before there was a choice of filters say none, and meant the antialiased one.
-    return Preprocess(**{"filter": Preprocess().filter, **stated})
+    found: Preprocess = build_settings(Preprocess, {"filter": Preprocess().filter, **stated}, "preprocess")
+    if not (0 <= found.pad <= 255 and 0 < found.scale <= 1e6 and 0 <= found.border < _LARGEST_SIDE):
+        raise ConfigError(f"preprocess = {shown(dict(stated))}: its values are out of range")
+    return found
