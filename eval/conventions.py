@@ -319,7 +319,7 @@ def _best_truth_format(sample: _Sample) -> tuple[str, int]:
     """The format of the ground truth's boxes, if it is another one, in which most objects have a detection."""
     sizes = np.broadcast_to(sample.sizes[:, None, :], (*sample.objects.shape[:2], 2))
     scores: dict[str, int] = {}
-    for box in ("xyxy", "cxcywh", "xywhn", "xyxyn", "cxcywhn"):
+    for box in FORMATS:
         if box.endswith("n") and not (sample.sizes > 0).all():
             continue
         objects = np.where((sample.object_classes >= 0)[..., None], convert_boxes(sample.objects, box, sizes), 0.0)

@@ -293,7 +293,30 @@ def named(
             elif form < len(forms) - 1:
                 id_of.pop(name, None)
     exact = forms[-1]
-    return [id_of.get(exact(key), key) if isinstance(key, str) else key for key in keys]
+    found = [id_of.get(exact(key), key) if isinstance(key, str) else key for key in keys]
+    known = set(ids)
+    if len(forms) > 1 and any(isinstance(key, str) and key not in known for key in found):
+        tails = _tails(names, ids)
+        found = [_by_tail(key, tails) if isinstance(key, str) and key not in known else key for key in found]
+    return found
+
+
+def _tails(names: Sequence[str], ids: Sequence[Any]) -> dict[str, Any]:
+    """The id for each end of two parts or more that one name alone has, as ``a/1.jpg`` of ``images/a/1.jpg``."""
+    found: dict[str, Any] = {}
+    for name, one in zip(names, ids, strict=True):
+        parts = plain_name(name).split("/")
+        for start in range(max(0, len(parts) - 8), len(parts) - 1):
+            tail = "/".join(parts[start:])
+            found[tail] = one if tail not in found else None
+    return found
+
+
+def _by_tail(name: str, tails: Mapping[str, Any]) -> Any:
+    """The id of the image whose name has the longest end in common with this one; the name itself where none has."""
+    parts = plain_name(name).split("/")
+    ends = ("/".join(parts[start:]) for start in range(max(0, len(parts) - 8), len(parts) - 1))
+    return next((one for end in ends if (one := tails.get(end)) is not None), name)
 
 
 def plain_name(name: str) -> str:

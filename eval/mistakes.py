@@ -11,7 +11,7 @@ bad detector could give by chance.
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from yolojax.eval.conventions import SAMPLED_BOXES, SAMPLED_IMAGES, Mistake, find_conventions, iou_table, pick_rows
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
@@ -69,6 +69,15 @@ def _of_truth(truth: GroundTruth) -> Iterable[Mistake]:
             "found by a detector that finds each object once",
             "remove the repeated annotations",
         )
+    elif n > 1:
+        sampled, near = _near_repeats(truth.images[real], truth.categories[real], boxes)
+        if near >= max(5, 0.05 * sampled):
+            yield Mistake(
+                "repeated_objects",
+                f"{near} of {sampled} sampled objects lie almost exactly (IoU {SAME_BOX:g}) on another one of their "
+                "class; the second of a pair cannot be found by a detector that finds each object once",
+                "remove the repeated annotations; two annotators may have labelled the same images",
+            )
     apart = (own >= 16) & ((areas > 1.5 * own + 16) | (areas < 0.01 * own))
     if apart.sum() >= max(1, 0.1 * n):
         k = int(np.argmax(apart))
@@ -94,12 +103,12 @@ def _of_truth(truth: GroundTruth) -> Iterable[Mistake]:
 def _truth_boxes(boxes: Float64[np.ndarray, "n 4"], size: Float64[np.ndarray, "n 2"]) -> Iterable[Mistake]:
     n, low, side = len(boxes), boxes[:, :2], boxes[:, 2:]
     stated = (size > 0).all(axis=1)
-    tiny = int(np.sum((side < 1).all(axis=1) & (side > 0).all(axis=1)))
+    tiny = int(np.sum((side <= 1).all(axis=1) & (side > 0).all(axis=1)))
     if tiny >= max(2, 0.5 * n) or (n == tiny == 1):
         relative = bool((np.abs(boxes) <= 1).all())
         yield Mistake(
             "tiny_objects",
-            f"{tiny} of {n} objects are smaller than one pixel"
+            f"{tiny} of {n} objects are no larger than one pixel"
             + (" and no coordinate is above 1: the boxes look like parts of the image's width and height" * relative),
             "write the ground truth's boxes in pixels",
         )
@@ -112,7 +121,8 @@ def _truth_boxes(boxes: Float64[np.ndarray, "n 4"], size: Float64[np.ndarray, "n
             "objects_beyond_image",
             f"{int(beyond.sum())} of {n} objects reach beyond their image"
             + (", and read as corners (x1, y1, x2, y2) all lie inside: the boxes look like corners" * as_corners),
-            "write the ground truth's boxes as left, top, width, height",
+            "write the ground truth's boxes as left, top, width, height"
+            + ("" if as_corners else ", in pixels of images of the stated size"),
         )
     at_corner = int(np.sum((low <= 0).all(axis=1)))
     if n >= 5 and at_corner >= 0.9 * n:
@@ -147,7 +157,7 @@ def _repeated_rows(found: ScoredBoxes) -> Iterable[Mistake]:
             "remove the repeated rows; the file may have been written twice, or suppression left out",
         )
         return
-    rows, near = _near_repeats(found)
+    rows, near = _near_repeats(found.images, found.categories, found.boxes)
     if near >= max(10, 0.2 * rows):
         yield Mistake(
             "unsuppressed_detections",
@@ -158,16 +168,19 @@ def _repeated_rows(found: ScoredBoxes) -> Iterable[Mistake]:
         )
 
 
-def _near_repeats(found: ScoredBoxes) -> tuple[int, int]:
+def _near_repeats(
+    images: Int64[np.ndarray, " n"], categories: Int64[np.ndarray, " n"], boxes: Float64[np.ndarray, "n 4"]
+) -> tuple[int, int]:
     """How many rows of a sample there are, and how many lie on one before them of the same image and class."""
-    images = np.unique(found.images)
-    images = images[np.unique(np.linspace(0, len(images) - 1, min(SAMPLED_IMAGES, len(images))).astype(np.int64))]
-    bounds = (np.searchsorted(found.images, images, side=side) for side in ("left", "right"))
-    starts, ends = bounds
-    boxes, classes = (pick_rows(c, starts, ends, fill) for c, fill in ((found.boxes, 0.0), (found.categories, -1)))
+    order = np.argsort(images, kind="stable")
+    images, categories, boxes = images[order], categories[order], boxes[order]
+    chosen = np.unique(images)
+    chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(SAMPLED_IMAGES, len(chosen))).astype(np.int64))]
+    starts, ends = (np.searchsorted(images, chosen, side=side) for side in ("left", "right"))
+    rows, classes = (pick_rows(column, starts, ends, fill) for column, fill in ((boxes, 0.0), (categories, -1)))
     alike = (classes[:, :, None] == classes[:, None, :]) & (classes >= 0)[:, :, None]
     before = np.tri(SAMPLED_BOXES, k=-1, dtype=bool)
-    return int(np.sum(classes >= 0)), int(np.sum((alike & before & (iou_table(boxes, boxes) >= SAME_BOX)).any(axis=2)))
+    return int(np.sum(classes >= 0)), int(np.sum((alike & before & (iou_table(rows, rows) >= SAME_BOX)).any(axis=2)))
 
 
 def _images_without_detections(truth: GroundTruth, found: ScoredBoxes, matches: Matches) -> Iterable[Mistake]:

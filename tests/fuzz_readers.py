@@ -4,14 +4,20 @@ Run: python -m tests.fuzz_readers --count 1000000 --seed 1            (all kinds
 
 Half of the mutations are of bytes; the others exchange, repeat or remove what a text of that kind is made of (numbers,
 words, brackets), so that they come further than the parser. What is reported: how the cases ended, the longest time of
-one, and the peak of memory. PyTorch files have a fuzzer of their own, `tests.weights.fuzz_pytorch`.
+one, and the peak of memory. A case of the kind `command_line` is a whole command in this process, one of `checkpoint`
+a run's checkpoints behind which an older one is whole. PyTorch files have a fuzzer of their own, `tests.weights.fuzz_pytorch`.
 """
 
 import argparse
+import contextlib
+import io
 import json
+import logging
+import os
 import random
 import re
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -30,7 +36,7 @@ from PIL import Image
 from yolojax.data import open_dataset
 from yolojax.data.documents import load_yaml
 from yolojax.data.images import read_header, read_image
-from yolojax.errors import YolojaxError
+from yolojax.errors import CheckpointError, ConfigError, YolojaxError
 from yolojax.eval.coco import read_both
 from yolojax.weights.darknet_cfg import read_cfg
 from yolojax.weights.foreign import read_weight_file
@@ -77,8 +83,9 @@ class Kind(NamedTuple):
     is_valid: bool = True
 
 
-def kinds(folder: Path) -> dict[str, Kind]:
-    """All kinds; ``folder`` gets what stands beside the file that is mutated."""
+def kinds(folder: Path, wanted: str | None = None) -> dict[str, Kind]:
+    """All kinds; ``folder`` gets what stands beside the file that is mutated. Of those that need JAX the contents are
+    made for the one that is wanted alone."""
     pixels = np.random.default_rng(0).integers(0, 256, (10, 20, 3), np.uint8)
     images: list[bytes] = []
     for suffix in ("png", "jpg", "bmp", "gif", "tif", "webp", "ppm", "tga"):
@@ -122,7 +129,140 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "safetensors": Kind("w.safetensors", _safetensors(folder), read_weight_file),
         "onnx": Kind("w.onnx", _onnx(), read_weight_file),
         "npz": Kind("w.npz", _npz(folder), read_yolox, is_valid=False),  # no weights of a YOLOX
+        "checkpoint": _checkpoint(folder, wanted == "checkpoint"),
+        "released": _released(folder, wanted == "released"),
+        "command_line": _command_line(folder, wanted == "command_line"),
     }
+
+
+def _checkpoint(folder: Path, is_wanted: bool) -> Kind:
+    """Files of a checkpoint behind which an older one is whole, under a manifest that agrees: there is always data."""
+    if not is_wanted:
+        return Kind("checkpoint.bin", [], lambda path: None)
+    import jax.numpy as jnp
+
+    from yolojax.training.checkpoint import MANIFEST, restore_newest, save_checkpoint, write_manifest
+    from yolojax.training.log import EpochLog
+    from yolojax.training.run_state import Best, RunState
+
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # as the command does; orbax logs what it raises
+    place = folder / "checkpoints"
+    state = {"params": {"kernel": jnp.arange(6.0).reshape(2, 3)}, "step": jnp.int32(1)}
+    run_state = RunState("a", None, {"ema": Best(0.5, 1, 1)}, EpochLog()).to_dict()
+    for step in (1, 2):
+        save_checkpoint(place, step, {**state, "step": jnp.int32(step)}, run_state)
+    newest = place / "00000002"
+    kept = {p.relative_to(newest): p.read_bytes() for p in sorted(newest.rglob("*")) if p.is_file()}
+
+    def read(path: Path) -> None:
+        content = path.read_bytes()
+        # The file that it was made from is the one with which it shares its longest beginning.
+        name = max(kept, key=lambda name: _shared(kept[name], content))
+        shutil.rmtree(place, ignore_errors=True)
+        save_again(place)
+        (newest / name).write_bytes(content)
+        if name.name != MANIFEST:
+            write_manifest(newest)
+        found = restore_newest(place, state, check_facts=RunState.from_dict)
+        assert found is not None and int(found[0]["step"]) in (1, 2)
+        if found[2]:
+            raise CheckpointError(found[2][0])
+
+    whole_copy = folder / "whole"
+    shutil.copytree(place, whole_copy)
+
+    def save_again(target: Path) -> None:
+        shutil.copytree(whole_copy, target)
+
+    return Kind("checkpoint.bin", [content for content in kept.values() if content], read, is_valid=False)
+
+
+def _shared(one: bytes, other: bytes) -> int:
+    """The length of their common beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((k for k, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _released(folder: Path, is_wanted: bool) -> Kind:
+    """The description of a released detector, and its weights with and without one inside."""
+    if not is_wanted:
+        return Kind("released.bin", [], lambda path: None)
+    import jax
+    from safetensors.numpy import save
+
+    from yolojax import zoo
+    from yolojax.inference.loading import load_detector, load_origin
+    from yolojax.weights.released import TEXT, WEIGHTS, flatten, save_released
+
+    options = {"widths": [4, 4, 4], "depths": [0, 0, 0], "head_width": 4, "reg_max": 2, "csp": False}
+    detector = zoo.build("compact", ("cat", "dog"), (32, 32), **options)
+    variables = jax.device_get(detector.init(jax.random.key(0)))
+    place = folder / "released"
+    save_released(place, variables, {"detector": zoo.describe(detector), "training": {"step": 1}})
+    bare = save({name: np.asarray(value) for name, value in flatten(variables).items()})
+    text, stated = (place / TEXT).read_bytes(), (place / WEIGHTS).read_bytes()
+
+    def read(path: Path) -> None:
+        content = path.read_bytes()
+        is_text = content[:1] == b"{"
+        (place / TEXT).write_bytes(content if is_text else text)
+        (place / WEIGHTS).write_bytes(bare if is_text else content)
+        load_detector(place)
+        load_origin(place)
+
+    return Kind("released.bin", [text, text, text, stated, bare], read)
+
+
+COMMANDS = [
+    "train nowhere --size 64 --epochs 2 --batch-size 4 --minutes 3 --option widths=[8,8,16] scale=n --seed 7",
+    "train nowhere --augment.hue 0.1 --augment.mosaic 0.5 --optimiser.learning-rate 0.01 --hyper lambda_box=2",
+    "train nowhere --fraction 0.5 --multi-scale 2 --final-share 0.1 --freeze backbone --accumulate 2 --patience 3",
+    "predict x.png --model none.npz --size 64 --confidence 0.3 --iou 0.5 --max-detections 30",
+    "val --model none.npz --data t.json --confidence 0.3 --batch-size 2",
+    "eval t.json d.json --confidence 0.3 --box-format letterbox640-xyxy --samples 10 --seed 3 --ties canonical",
+    "eval t.json d.json --category-ids less-one --image-ids names --score-format percent --unknown count --dense",
+    "data check t.json --images images --split val",
+    "data tile t.json --out tiles --tile 64 --overlap 0.2 --visible 0.4",
+    "data convert t.json --out converted --to yolo --images images",
+    "anchors t.json --levels 1 --per-level 1 --size 64 --seed 3",
+    "info compact --classes 3 --size 64 --option head_width=8",
+    "export --model none.npz --batch 1 --confidence 0.3 --iou 0.5 --max-detections 30",
+    "diagnose --precision 0.5 --recall 0.3 --ap50 0.4 --ap 0.2",
+    "models yolov8 --nothing 3",
+]
+
+
+def _command_line(folder: Path, is_wanted: bool) -> Kind:
+    """Arguments, one a line; the command ends with 0, or says in a few lines what is wrong and ends with 2."""
+    if not is_wanted:
+        return Kind("arguments", [], lambda path: None)
+    from yolojax.cli import main
+
+    place = folder / "command" / "inner"
+    (place / "images").mkdir(parents=True)
+    Image.fromarray(np.zeros((10, 20, 3), np.uint8)).save(place / "images" / "a.png")
+    (place / "t.json").write_text(json.dumps(COCO))
+    (place / "d.json").write_text(json.dumps(RESULTS))
+
+    def read(path: Path) -> None:
+        arguments = [os.fsdecode(line.replace(b"\0", b"")) for line in path.read_bytes().split(b"\n")]
+        here, said = Path.cwd(), io.StringIO()
+        os.chdir(place)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+                code = main(arguments)
+        except SystemExit as stop:  # help, or arguments of which there are none
+            code = stop.code
+        finally:
+            os.chdir(here)
+            for made in ("tiles", "converted", "runs"):
+                shutil.rmtree(place / made, ignore_errors=True)
+        assert code in (0, 2, None), code
+        if code == 2:
+            assert 0 < len(said.getvalue()) < 20_000, len(said.getvalue())
+            raise ConfigError("refused")
+
+    return Kind("arguments", ["\n".join(line.split()).encode() for line in COMMANDS], read, is_valid=False)
 
 
 def _safetensors(folder: Path) -> list[bytes]:
@@ -203,7 +343,7 @@ def _stop(signal_number: int, frame: FrameType | None) -> None:
 
 def fuzz(kind: str, count: int, seed: int, folder: Path, say: Callable[[str], None]) -> tuple[int, float]:
     """The number of cases that ended otherwise than they may, each of which is said, and the longest time of one."""
-    file, contents, read, is_valid = kinds(folder)[kind]
+    file, contents, read, is_valid = kinds(folder, kind)[kind]
     path, rng, wrong, longest = folder / file, random.Random(f"{kind} {seed}"), 0, 0.0
     ends: Counter[str] = Counter()
     for content in contents if is_valid else ():

@@ -337,6 +337,18 @@ def test_backslashes_are_separators_in_names() -> None:
         assert expected == evaluate_coco(truth, rows).AP
 
 
+def test_the_end_of_a_path_is_enough_where_one_image_has_it() -> None:
+    truth = data_set()
+    for image in truth["images"]:  # the same names in two folders
+        image["file_name"] = f"images/{'ab'[image['id'] % 2]}/{image['id'] // 2}.jpg"
+    name_of = {one["id"]: one["file_name"].removeprefix("images/") for one in truth["images"]}
+    for form in ("{}", "/data/set/images/{}", "images\\{}"):
+        rows = results(truth, lambda row, form=form: {**row, "image_id": form.format(name_of[row["image_id"]])})
+        assert evaluate_coco(truth, rows).AP == evaluate_coco(truth, results(truth)).AP
+    with pytest.raises(ResultError, match="does not list"):
+        evaluate_coco(truth, [{**results(truth)[0], "image_id": "1.jpg"}])
+
+
 def test_unlisted_ids_come_with_a_guess() -> None:
     truth = data_set()
     zero = results(truth, lambda row: {**row, "category_id": row["category_id"] - 1})
@@ -393,6 +405,18 @@ def test_repeated_objects() -> None:
     truth["annotations"] += [{**one, "id": one["id"] + 1000} for one in truth["annotations"]]
     result = evaluate_coco(truth, rows)
     assert result.mistakes[0].kind == "repeated_objects" and "90 of 180 objects" in result.mistakes[0].message
+
+
+def test_objects_that_repeat_almost() -> None:
+    truth = data_set()
+    rows = results(truth)
+    again = [
+        {**one, "id": one["id"] + 1000, "bbox": [one["bbox"][0] + 0.3, *one["bbox"][1:]]}
+        for one in truth["annotations"]
+    ]
+    truth["annotations"] += again
+    result = evaluate_coco(truth, rows)
+    assert result.mistakes[0].kind == "repeated_objects" and "90 of 180 sampled" in result.mistakes[0].message
 
 
 def test_ground_truth_in_other_formats() -> None:
