@@ -5,7 +5,8 @@ Run: python -m tests.fuzz_readers --count 1000000 --seed 1            (all kinds
 Half of the mutations are of bytes; the others exchange, repeat or remove what a text of that kind is made of (numbers,
 words, brackets), so that they come further than the parser. What is reported: how the cases ended, the longest time of
 one, and the peak of memory. A case of the kind `command_line` is a whole command in this process, one of `checkpoint`
-a run's checkpoints behind which an older one is whole. PyTorch files have a fuzzer of their own, `tests.weights.fuzz_pytorch`.
+a run's checkpoints behind which an older one is whole. PyTorch files have a fuzzer of their own,
+`tests.weights.fuzz_pytorch`.
 """
 
 import argparse

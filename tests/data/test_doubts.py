@@ -177,6 +177,20 @@ def test_images_of_few_bits_in_sixteen(tmp_path):
     assert not open_dataset(root).summary.findings
 
 
+def test_images_of_few_bits_in_thirty_two(tmp_path):
+    """A TIFF of 32-bit integers is read as one of 16 bits, unless its values are those of 8."""
+    (tmp_path / "images").mkdir()
+    for i, most in enumerate((3000, 255)):
+        pixels = RNG.integers(0, most + 1, (H, W)).astype(np.int32)
+        pixels[0, 0] = most
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.tif")
+    root = yolo(tmp_path, {f"{i}.tif": "0 .5 .5 .1 .1\n" for i in range(2)})
+    (doubt,) = open_dataset(root).summary.of("doubtful")
+    assert "up to 3000 of 65535" in doubt.detail and "they seem to hold 12 bits" in doubt.detail
+    (tmp_path / "images" / "0.tif").unlink()
+    assert not open_dataset(root, skip_bad=True).summary.of("doubtful")
+
+
 def test_colours_of_sixteen_bits(tmp_path):
     """Pillow reduces them to 8 bits by itself: what held 12 is then almost black."""
     import struct

@@ -457,3 +457,32 @@ def test_images_of_every_format_are_read_and_others_named(tmp_path):
         assert record.pixels().shape == (10, 20, 3)
     unread = {Path(f.where).name: f.detail for f in data.summary.of("unread")}
     assert set(unread) == {"x.dng", "y.psd", "w.heic"} and "yolojax[heic]" in unread["w.heic"]
+
+
+@pytest.mark.parametrize("stated", ["/content/datasets/set", "datasets/set", "../set2", "C:\\Users\\me\\set"])
+def test_yolo_a_root_of_another_machine(tmp_path, stated):
+    """The parts lie beside the file, as most archives have them."""
+    root = tmp_path / "set"
+    for part in ("train", "val"):
+        picture(root / "images" / part / "a.png")
+        (root / "labels" / part).mkdir(parents=True)
+        (root / "labels" / part / "a.txt").write_text("0 .5 .5 .4 .4\n")
+    content = {"path": stated, "train": "images/train", "val": "images\\val", "names": ["cat"]}
+    (root / "data.yaml").write_text(json.dumps(content))
+    data = open_dataset(root)
+    assert data.object_count == 2 and "are taken from the folder of this file" in notes(data)[0]
+    (root / "data.yaml").write_text(json.dumps({**content, "val": "elsewhere/val"}))
+    with pytest.raises(DataError, match="which does not exist; correct it"):
+        open_dataset(root)
+
+
+def test_the_folder_in_an_unpacked_archive_is_read(tmp_path):
+    picture(tmp_path / "a" / "b" / "JPEGImages" / "a.jpg")
+    xml(tmp_path / "a" / "b" / "Annotations" / "a.xml")
+    (tmp_path / "__MACOSX").mkdir()
+    data = open_dataset(tmp_path)
+    assert data.object_count == 1 and "the data set is taken from" in notes(data)[0]
+    assert list_splits(tmp_path) == ()
+    picture(tmp_path / "other" / "b.jpg")
+    with pytest.raises(DataError, match="no data set recognised"):
+        open_dataset(tmp_path)

@@ -442,5 +442,7 @@ def _numbers(entry: dict[str, Any], key: str, count: int, where: str, largest: f
         or len(values) != count
         or not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= largest for v in values)
     ):
-        raise DataError(f"{where}: {key} is {shown(values)}, not {count} finite numbers up to {largest:g}; correct it")
+        wanted = "a finite number" if count == 1 else f"{count} finite numbers"
+        stated = values[0] if count == 1 and isinstance(values, list) else values
+        raise DataError(f"{where}: {key} is {shown(stated)}, not {wanted} up to {largest:g}; correct it")
     return [float(v) for v in values]

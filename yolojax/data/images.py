@@ -190,20 +190,23 @@ def _pages(image: Image.Image) -> int:
 
 def _is_deep(image: Image.Image) -> bool:
     stored = str([tile[3] for tile in getattr(image, "tile", [])[:1]])
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")) or ";16" in stored
+    return image.mode.startswith("I") or ";16" in stored  # "I" holds 16 bits of a PNG or PPM, or 32 of a TIFF
 
 
 def deepest_value(path: Path) -> int | None:
-    """The largest pixel value of an image of 16 bits, in 0..65535; None where it cannot be decoded."""
+    """The largest pixel value of an image of 16 bits or more, in 0..65535; None where it cannot be decoded, or holds
+    values of 8 bits in 32."""
     try:
         with _opened(path) as image:
             image.load()
-            pixels = np.asarray(image)
+            pixels, has_32_bits = np.asarray(image), image.mode == "I" and image.format not in ("PPM", "PNG")
     except DataError:
         return None
     if pixels.dtype.kind not in "iu" or not pixels.size:
         return None
     most = int(pixels.max())
+    if has_32_bits and most <= 255:  # taken for values of 8 bits
+        return None
     return most * 257 if pixels.dtype == np.uint8 else most  # Pillow itself reduces colours of 16 bits to 8
 
 

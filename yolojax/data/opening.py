@@ -9,6 +9,7 @@ import numpy as np
 from yolojax.data.coco import find_coco, find_other_coco, open_coco_folder, read_coco
 from yolojax.data.dataset import Dataset
 from yolojax.data.objects import class_lookup, unknown_class
+from yolojax.data.paths import subfolders
 from yolojax.data.shapes import SPLITS, open_shapes
 from yolojax.data.summary import Finding, Summary
 from yolojax.data.voc import find_voc, is_mainly_xml, read_voc, voc_splits
@@ -16,6 +17,7 @@ from yolojax.data.yolo_txt import find_yolo, read_yolo, yolo_splits
 from yolojax.errors import DataError
 from yolojax.paths import user_path
 
+_DEPTH = 3  # of folders within each other that an archive may have been unpacked to
 _EXPECTED = (
     "expected a folder with Annotations/*.xml (Pascal VOC), with annotations/instances_*.json (COCO) or with data.yaml "
     "(YOLO txt), or such a .json, .yaml or .data file itself"
@@ -125,6 +127,7 @@ def _open_folder(
     skip_bad: bool,
     images_needed: bool,
 ) -> Dataset:
+    asked, place = place, _unpacked(place)
     coco, voc, yolo = _recognise(place)
     if coco:
         dataset = open_coco_folder(coco, place, split, class_names, images, skip_bad, images_needed)
@@ -139,7 +142,22 @@ def _open_folder(
         Finding("note", other, f"not read: {place} was read as {dataset.format.upper()}; name this one to read it")
         for other in others
     )
+    if place != asked:
+        notes = (*notes, Finding("note", str(asked), f"the data set is taken from {place}"))
     return replace(dataset, summary=dataset.summary + Summary(notes))
+
+
+def _unpacked(place: Path) -> Path:
+    """The folder of the data set: the only one in a folder that holds no data set itself, as archives are unpacked."""
+    inner = place
+    for _ in range(_DEPTH):
+        if any(_recognise(inner)):
+            return inner
+        below = [folder for folder in subfolders(inner) if folder.name != "__MACOSX"]
+        if len(below) != 1:
+            break
+        inner = below[0]
+    return inner if any(_recognise(inner)) else place
 
 
 def _recognise(place: Path) -> tuple[dict[str, Path], list[Path], Path | None]:
@@ -160,7 +178,7 @@ def separate_parts(path: str | Path) -> tuple[str, ...]:
     place = user_path(path)
     if not place.is_dir():
         return ()
-    coco, voc, _ = _recognise(place)
+    coco, voc, _ = _recognise(_unpacked(place))
     if coco:
         return tuple(coco) if len(coco) > 1 else ()
     return tuple(voc_splits(voc)) if len(voc) > 1 else ()
@@ -176,7 +194,7 @@ def list_splits(path: str | Path) -> tuple[str, ...]:
         return tuple(yolo_splits(place)) if place.suffix.lower() in (".yaml", ".yml", ".data") else ()
     if not place.is_dir():
         raise DataError(f"{place}: no such file or folder; {_EXPECTED}")
-    coco, voc, yolo = _recognise(place)
+    coco, voc, yolo = _recognise(_unpacked(place))
     if coco:
         return tuple(coco)
     if voc:

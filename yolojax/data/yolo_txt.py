@@ -241,6 +241,11 @@ def _root(content: dict[str, Any], path: Path, notebook: Notebook | None) -> Pat
     if stated in (None, ""):
         return path.parent
     root = Path(os.path.normpath(path.parent / _text(stated, "path", path).replace("\\", "/")))
+    if not os.path.isdir(root) and _has_parts(path.parent, content, path):
+        if notebook is not None:
+            said = f"path {shown(stated)} does not exist; its parts are taken from the folder of this file"
+            notebook.add("note", str(path), said)
+        return path.parent
     if not os.path.isdir(root):
         raise DataError(
             f"{path}: path {shown(stated)} means the folder {shortened(str(root))}, which does not exist; correct it"
@@ -248,6 +253,13 @@ def _root(content: dict[str, Any], path: Path, notebook: Notebook | None) -> Pat
     if notebook is not None and not root.resolve().is_relative_to(path.parent.resolve()):
         notebook.add("note", str(path), f"its path leads to another folder: {root}")
     return root
+
+
+def _has_parts(folder: Path, content: dict[str, Any], path: Path) -> bool:
+    """Whether the first place that each part names exists in a folder, as far as those places are relative."""
+    firsts = [entries[0].replace("\\", "/") for split in _SPLITS if (entries := _entries(content, split, path))]
+    relative = [first for first in firsts if not first.startswith("/") and not PureWindowsPath(first).drive]
+    return bool(relative) and all(_exists(folder, first) for first in relative)
 
 
 def _text(value: object, key: str, path: Path) -> str:

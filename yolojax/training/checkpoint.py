@@ -13,10 +13,12 @@ removes it.
     checkpoints/00000130/manifest.json   {"files": {name: sha256}}
 """
 
+import gc
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,7 @@ def _read_state(place: Path, like: PyTree) -> PyTree:
 
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = _by_number(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like))
+    reason, leaves = "", {}
     with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         try:
             leaves = checkpointer.restore((place / "state").absolute(), abstract)
@@ -180,11 +183,23 @@ def _read_state(place: Path, like: PyTree) -> PyTree:
         except Exception as error:  # orbax and its stores fail in many ways on what they did not write
             if "RESOURCE_EXHAUSTED" in str(error):  # the device is too small for a checkpoint that is whole
                 raise
-            raise CheckpointError(
-                f"{place}: its arrays cannot be read ({type(error).__name__}); it was written by another version of "
-                "yolojax, or by another program: resume with that version"
-            ) from error
+            reason = type(error).__name__
+    if reason:
+        _drop_unfinished_reads()
+        raise CheckpointError(
+            f"{place}: its arrays cannot be read ({reason}); it was written by another version of yolojax, or by "
+            "another program: resume with that version"
+        )
     return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in sorted(leaves)])
+
+
+def _drop_unfinished_reads() -> None:
+    """Collects the reads that orbax left unfinished when one failed; Python would print a traceback for each."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def _read_object(path: Path) -> dict[str, Any]:
