@@ -55,6 +55,8 @@ Ties = Literal["listed", "canonical"]
 Areas = Literal["given", "box"]
 
 _LARGEST_SCORE = 1e6
+_LONGEST_NAME = 500
+"""Characters of the name of a class, as in `yolojax.data`."""
 
 
 @dataclass(frozen=True)
@@ -338,6 +340,8 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
         text = record.get(field)
         if not isinstance(text, str) and (text is not None or (field == "name" and field in record)):
             raise DataError(f"{where}{kind} row {row}: '{field}' is {shown(text)}, not a text; correct it")
+        if kind == "category" and text is not None and not _is_class_name(text):
+            raise DataError(f"{where}{kind} row {row}: 'name' is {shown(text)}; give it a name of letters")
         file = text if kind == "image" else None
         if key in by_id and (file is None or by_id[key].get("file_name") != file):
             raise DataError(f"{where}{kind} id {key!r} is listed more than once")
@@ -348,6 +352,11 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
         return {key: by_id[key] for key in sorted(by_id)}
     except TypeError as reason:
         raise DataError(f"{where}{kind} ids of different types cannot be put in order: {reason}") from reason
+
+
+def _is_class_name(text: str) -> bool:
+    """Whether a name can be shown: not blank, not without end, and no half of a surrogate pair."""
+    return bool(text.strip()) and len(text) <= _LONGEST_NAME and text.encode("utf-8", "replace").decode() == text
 
 
 def _grouping_categories(category_of: Mapping[Any, Record], used: set[Any]) -> set[Any]:

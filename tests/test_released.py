@@ -1,6 +1,7 @@
 """Released weights: bit for bit what was saved, or an error that names what is wrong."""
 
 import json
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,15 @@ import pytest
 from safetensors.numpy import save_file
 
 from yolojax.errors import CheckpointError, WriteError
-from yolojax.weights.released import fit_tree, flatten, load_description, load_weights, save_released, unflatten
+from yolojax.weights.released import (
+    complete_release,
+    fit_tree,
+    flatten,
+    load_description,
+    load_weights,
+    save_released,
+    unflatten,
+)
 
 RNG = np.random.default_rng(0)
 VARIABLES = {
@@ -77,6 +86,63 @@ def test_a_flipped_byte_anywhere_is_noticed(tmp_path):
         load_weights(path)
 
 
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        (["x", "x/y"], "lies below another array"),
+        (["x/y/z", "x/y"], "lies below another array"),
+        (["/".join("a" * 20_000)], "lies below 19999 others; at most 100 levels"),
+    ],
+)
+def test_names_that_make_no_tree(tmp_path, names, match):
+    save_file({name: np.ones(2, np.float32) for name in names}, tmp_path / "weights.safetensors")
+    with pytest.raises(CheckpointError, match=rf"weights\.safetensors: .*{match}") as caught:
+        load_weights(tmp_path / "weights.safetensors")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "BF16", "I4"])
+def test_number_formats_that_numpy_lacks(tmp_path, kind):
+    """An array of 8 bytes of each; bfloat16 is one of JAX's."""
+    shape = [8] if kind.startswith("F8") else [4] if kind == "BF16" else [16]
+    header = json.dumps({"w": {"dtype": kind, "shape": shape, "data_offsets": [0, 8]}}).encode()
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
+    try:
+        assert load_weights(path)["w"].shape == tuple(shape)
+    except CheckpointError as error:
+        assert "weights.safetensors: not a readable safetensors file" in str(error)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["[" * 100_000, '{"sha256": "", "description": "\\ud800"}', '{"sha256": [], "description": {}}', "\x00", "7"],
+)
+def test_metadata_that_states_nothing(tmp_path, entry):
+    save_file({"a": np.ones(2, np.float32)}, tmp_path / "weights.safetensors", {"yolojax": entry})
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_weights(tmp_path / "weights.safetensors")
+    with pytest.raises(CheckpointError, match="detector.json"):
+        load_description(tmp_path)
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    for name in ("weights.safetensors", "detector.json"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        load_weights(tmp_path / "weights.safetensors")
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        load_description(tmp_path)
+
+
+def test_a_detector_json_that_is_no_text_is_written_again(tmp_path):
+    save_released(tmp_path, VARIABLES, DESCRIPTION)
+    whole = (tmp_path / "detector.json").read_bytes()
+    (tmp_path / "detector.json").write_bytes(b"\xff\xfe")
+    complete_release(tmp_path)
+    assert (tmp_path / "detector.json").read_bytes() == whole
+
+
 def test_files_written_elsewhere_state_no_checksum(tmp_path):
     save_file({"params/head/bias": np.ones(3, np.float32)}, tmp_path / "other.safetensors")
     np.testing.assert_array_equal(load_weights(tmp_path / "other.safetensors")["params"]["head"]["bias"], np.ones(3))
@@ -100,6 +166,8 @@ def test_what_is_no_weight_file_is_refused(tmp_path, content):
         ('{"format": 1}', "no 'detector' entry"),
         ('{"format": 2, "detector": {}}', "format 2, this version reads 1; update yolojax"),
         ('{"detector": {}}', "format None"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"format": 1, "detector": {}, "training": [1]}', r"'training' is \[1\], not named values"),
     ],
 )
 def test_descriptions_that_cannot_be_used(tmp_path, text, match):

@@ -47,10 +47,10 @@ FIELDS = [
         ("annotations", "image_id", (1.0, 1.5, "1", None, True, 7, float("nan"), [1], 2**62)),
         ("annotations", "category_id", (1.0, 1.5, "1", "cat", None, False, 7, {})),
         ("images", "id", (1.0, 1.5, "1", None, 2, True, 2**62)),
-        ("images", "file_name", (["1.png"], 1, "2.png", "./1.png", "x\\1.png")),
+        ("images", "file_name", (["1.png"], 1, "2.png", "./1.png", "x\\1.png", "")),
         ("images", "width", (None, 0, 60.0, "60", -1)),
         ("categories", "id", (1.0, 1.5, "1", None, 2, 2**62)),
-        ("categories", "name", ("dog", None, 5, ["cat"], "Cat ")),
+        ("categories", "name", ("dog", None, 5, ["cat"], "Cat ", "", " ", "x" * 500, "x" * 501, "\ud800")),
     )
     for value in values
 ]

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,14 @@ import optax
 import pytest
 
 from yolojax.errors import CheckpointError
-from yolojax.training.checkpoint import complete_checkpoints, restore_newest, save_checkpoint, verify
+from yolojax.training.checkpoint import (
+    complete_checkpoints,
+    restore_newest,
+    save_checkpoint,
+    verify,
+    write_manifest,
+)
+from yolojax.training.run_state import Best, RunState
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -151,6 +159,43 @@ def test_a_checkpoint_without_its_manifest_is_passed_over_aloud(tmp_path):
     (save_checkpoint(tmp_path, 2, make_state(2), {"step": 2}) / "manifest.json").unlink()
     _, facts, passed_over = restore_newest(tmp_path, LIKE)
     assert facts == {"step": 1} and len(passed_over) == 1 and "no readable manifest.json" in passed_over[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda place: (place / "arrays.json").unlink(),
+        lambda place: (place / "facts.json").unlink(),
+        lambda place: (place / "facts.json").write_text("[1]"),
+        lambda place: (place / "facts.json").write_text("[" * 100_000),
+        lambda place: (place / "facts.json").write_bytes(b"\xff{}"),
+        lambda place: (place / "arrays.json").write_text('{"step": [[1e400], 7]}'),
+        lambda place: (place / "arrays.json").write_text('{"step": [[], "int32"]}'),  # of another network
+        lambda place: shutil.rmtree(place / "state"),
+        lambda place: [p.write_bytes(b"{}") for p in (place / "state").rglob("*") if p.is_file()],
+        lambda place: shutil.move(place / "state", place / "nested" / "state"),
+    ],
+)
+def test_foreign_content_under_a_manifest_that_agrees_is_passed_over(tmp_path, change):
+    """And the checkpoint before it is read."""
+    save_checkpoint(tmp_path, 1, make_state(1), {"step": 1})
+    newest = save_checkpoint(tmp_path, 2, make_state(2), {"step": 2})
+    (newest / "nested").mkdir()
+    change(newest)
+    write_manifest(newest)
+    restored, facts, passed_over = restore_newest(tmp_path, LIKE)
+    assert_same(restored, make_state(1))
+    assert facts == {"step": 1} and len(passed_over) == 1 and str(newest) in passed_over[0]
+    assert len(passed_over[0]) < 1000
+
+
+def test_facts_that_a_run_cannot_use_are_passed_over(tmp_path):
+    whole = RunState("a", None, {"ema": Best(0.5, 1, 1)}).to_dict()
+    save_checkpoint(tmp_path, 1, make_state(1), whole)
+    for step, facts in enumerate(({"best": []}, {**whole, "environment": 3}, {**whole, "train_seconds": "x"}), 2):
+        save_checkpoint(tmp_path, step, make_state(step), facts, keep=9)
+    _, facts, passed_over = restore_newest(tmp_path, LIKE, check_facts=RunState.from_dict)
+    assert facts == whole and [line.count("another version of yolojax") for line in passed_over] == [1, 1, 1]
 
 
 def test_arrays_that_lay_on_several_devices_are_restored_onto_one(tmp_path):

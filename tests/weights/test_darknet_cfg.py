@@ -186,6 +186,7 @@ def test_what_is_not_understood_is_named_with_its_line(old, new, message):
         ("channels=3", "channels=3\nmax_batches=5\nmax_batches=6\nseen=0\nmax_epochs=3"),
         ("num=3", "num=3\njitter=.1\njitter=.2"),
         ("1,2, 3,4, 5,6", "1,2, 3,4, 5,6, 7,8, 9,9"),
+        ("num=3", "num=2"),  # the masks mean all of the anchors that are listed
     ],
 )
 def test_what_published_files_hold_beyond_need_changes_nothing(old, new):

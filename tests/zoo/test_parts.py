@@ -132,3 +132,34 @@ def test_options_that_came_later_take_their_defaults():
 def test_a_part_that_is_none_is_named(options, message):
     with pytest.raises(ConfigError, match=message):
         zoo.build("yolov8", NAMES, SIZE, **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": ["compact"]}, "name is"),
+        ({"input_size": [2**45, 2**45]}, "input_size is"),
+        ({"input_size": [64]}, "input_size is"),
+        ({"input_size": [64.0, 64.0]}, "input_size is"),
+        ({"options": {"widths": [10**400, 8, 8]}}, "widths"),
+        ({"options": {"widths": [[8]] * 1000}}, "widths"),
+        ({"preprocess": {"pad": 10**400}}, "pad"),
+        ({"preprocess": {"scale": 0.0}}, "out of range"),
+        ({"preprocess": {"resize": "crop"}}, "resize"),
+        ({"preprocess": [1]}, "preprocess"),
+        ({"postprocess": {"validation": {"confidence": "x", "iou": 0.5, "max_detections": 3}}}, "confidence"),
+        ({"postprocess": {"prediction": {"confidence": 0.2, "iou": 0.5, "max_detections": 10**9}}}, "out of range"),
+        ({"postprocess": 7}, "postprocess"),
+        ({"suppression": "soft"}, "suppression"),
+        ({"multi_label": "yes"}, "multi_label"),
+        ({"hyper": {"lambda_box": [1]}}, "lambda_box"),
+        ({"class_names": ["a", 5]}, "class_names"),
+    ],
+)
+def test_a_description_that_makes_no_detector_is_refused_by_name(changes, said):
+    """Descriptions come from files; whatever stands there ends in one error of a few hundred characters."""
+    options = {"widths": [8, 8, 16], "depths": [0, 0, 1], "head_width": 16, "reg_max": 8}
+    description = zoo.describe(zoo.build("compact", ("a",), (64, 64), **options))
+    with pytest.raises(CheckpointError, match=said) as caught:
+        zoo.from_description({**description, **changes})
+    assert len(str(caught.value)) < 1500

@@ -13,13 +13,14 @@ from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.input_images import Progress
 from yolojax.data.summary import Finding, Summary
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes, enlarge
-from yolojax.errors import DataError, shown
+from yolojax.errors import DataError, shortened, shown
 from yolojax.files import write_whole
 from yolojax.fonts import font_for
 
 SMALL, LARGE = 32.0**2, 96.0**2
 """Square pixels that part small from medium and medium from large objects; the bounds belong to both (COCO)."""
 
+_LONGEST_LABEL = 40  # letters of a class name in a chart
 _BAR = 40
 _SHEET_SIDE = 320
 _UNLABELLED_IMAGES = 0.2
@@ -260,7 +261,7 @@ def plot_labels(dataset: Dataset, report: DataReport, path: Path) -> None:
     bars, centres, sizes = figure.subplots(1, 3)
     bars.barh(range(len(names)), [report.per_class[n] for n in names], color="#3060a0")
     size = 7 if len(names) > 12 else 10
-    written = [font_for(name, size) for name in names]
+    written = [font_for(shortened(name, _LONGEST_LABEL), size) for name in names]  # longer ones leave no room for bars
     bars.set_yticks(range(len(names)), [text for _, text in written], parse_math=False)
     for label, (font, _) in zip(bars.get_yticklabels(), written, strict=True):
         file = font.path if isinstance(font, FreeTypeFont) and isinstance(font.path, str) else None

@@ -270,9 +270,10 @@ def _anchors(options: Options, mask: list[int] | None, high: float) -> tuple[tup
         raise options.fail("anchors", f"num={total} needs {2 * total} values, here are {len(values)}")
     if not all(0 < value <= high for value in values):
         raise options.fail("anchors", f"sides must be above 0 and at most {high:g}")
+    listed = len(values) // 2  # a published file lists more than its num, and its masks mean all of them
     for i in mask or ():
-        if not 0 <= i < total:
-            raise options.fail("mask", f"anchor {i} is not among the {total}, which count from 0")
+        if not 0 <= i < listed:
+            raise options.fail("mask", f"anchor {i} is not among the {listed}, which count from 0")
     return tuple((values[2 * i], values[2 * i + 1]) for i in (range(total) if mask is None else mask))
 
 

@@ -172,7 +172,10 @@ def load_description(folder: Path) -> dict[str, Any]:
             f"{path}: format {shown(description.get('format'))}, this version reads {FORMAT}; update yolojax"
         )
     if not isinstance(description.get("training", {}), dict):
-        raise CheckpointError(f"{path}: its entry 'training' is no object; the file is damaged")
+        training = shown(description["training"])
+        raise CheckpointError(
+            f"{path}: the description's entry 'training' is {training}, not named values; the file is damaged"
+        )
     return description
 
 
