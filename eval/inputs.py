@@ -338,7 +338,8 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
     field = "file_name" if kind == "image" else "name"
     for row, (key, record) in enumerate(zip(ids, records, strict=True)):
         text = record.get(field)
-        if not isinstance(text, str) and (text is not None or (field == "name" and field in record)):
+        is_text = isinstance(text, str) and (text != "" or kind == "category")  # names of classes are looked at below
+        if not is_text and (text is not None or (field == "name" and field in record)):
             raise DataError(f"{where}{kind} row {row}: '{field}' is {shown(text)}, not a text; correct it")
         if kind == "category" and text is not None and not _is_class_name(text):
             raise DataError(f"{where}{kind} row {row}: 'name' is {shown(text)}; give it a name of letters")
