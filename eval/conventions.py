@@ -6,8 +6,8 @@ said.
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -97,6 +97,11 @@ class _Sample:
         """Some of its images."""
         return _Sample(*(getattr(self, field.name)[which] for field in fields(self)))
 
+    def rolled(self, shift: int) -> "_Sample":
+        """Each image with the detections of another one."""
+        rows, classes = (np.roll(column, shift, axis=0) for column in (self.rows, self.row_classes))
+        return replace(self, rows=rows, row_classes=classes)
+
 
 def pick_rows(values: np.ndarray, starts: np.ndarray, ends: np.ndarray, fill: float | int) -> np.ndarray:
     """Up to `SAMPLED_BOXES` rows from each start on, padded with ``fill``."""
@@ -144,7 +149,7 @@ def iou_table(
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
-def _on_objects(sample: _Sample, box: str = "xywh") -> tuple[int, float]:
+def _on_objects(sample: _Sample, box: str) -> tuple[int, float]:
     """How many sampled objects a detection of any class lies on when the detections have this format, and how well (the
     sum of their IoU)."""
     sizes = np.broadcast_to(sample.sizes[:, None, :], (*sample.rows.shape[:2], 2))
@@ -155,9 +160,22 @@ def _on_objects(sample: _Sample, box: str = "xywh") -> tuple[int, float]:
     return len(nearest), float(nearest.sum())
 
 
+def _hits(sample: _Sample, box: str) -> int:
+    return _on_objects(sample, box)[0]
+
+
 def _better(now: int, then: int, possible: int) -> bool:
     """Whether ``then`` hits instead of ``now`` are more than chance could give."""
     return then >= max(2 * now + 2, 3, 0.2 * possible) or (possible == then <= 2 and now == 0 and then > 0)
+
+
+def _is_no_chance(sample: _Sample, hits: Callable[[_Sample, str], int], box: str, then: int) -> bool:
+    """Whether ``then`` hits in a format are more than many boxes have by chance, on the objects of other images."""
+    if np.sum(sample.row_classes >= 0) <= 3 * sample.count:  # few boxes for each object
+        return True
+    n = len(sample.images)
+    chance = [hits(sample.rolled(shift), box) for shift in range(1, min(n, 6))]
+    return n >= LEAST_IMAGES and then >= 2 * float(np.mean(chance)) + 2
 
 
 def _unusual(rows: Float64[np.ndarray, "i d 4"], layout: str, sizes: Int64[np.ndarray, "i d 2"]) -> np.ndarray:
@@ -175,21 +193,33 @@ def _unusual(rows: Float64[np.ndarray, "i d 4"], layout: str, sizes: Int64[np.nd
     return np.stack(found, axis=-1)
 
 
-def _formats(sample: _Sample) -> list[str]:
-    formats = [*FORMATS, "sides_first", "pairs"]
-    if (sample.sizes > 0).all():
-        kinds = ("letterbox", "corner", "stretch")
-        formats += [one for one in UNUSUAL if one not in formats]
-        return formats + [f"{kind}{side}{layout}" for layout in LAYOUTS for kind in kinds for side in SQUARES]
-    return [one for one in formats if not one.endswith("n")]
-
-
 def _best_format(sample: _Sample) -> tuple[str, int]:
-    """The format in which most objects have a detection, and how many; plainer formats first where several do."""
-    formats = _formats(sample)
+    """The format in which most objects have a detection, and how many.
+
+    Squares of any side and unusual layouts are hundreds of formats, one of which fits a few boxes by chance. Such a
+    format is taken only where it explains far more than a plain one, and than detections of other images do in it.
+    """
+    sized = bool((sample.sizes > 0).all())
+    plain = {box: _hits(sample, box) for box in FORMATS if sized or not box.endswith("n")}
+    best = max(plain, key=lambda box: plain[box])
+    if len(sample.images) < LEAST_IMAGES or plain[best] >= 0.6 * sample.count:
+        return best, plain[best]
+    other, then = _best_of_many(sample, sized)
+    chance = np.mean([_hits(sample.rolled(shift), other) for shift in range(1, min(len(sample.images), 6))])
+    if then >= max(5, 0.3 * sample.count, 1.2 * plain[best] + 1, 3 * float(chance) + 3):
+        return other, then
+    return best, plain[best]
+
+
+def _best_of_many(sample: _Sample, sized: bool) -> tuple[str, int]:
+    """The square or unusual layout in which most objects have a detection, and how many."""
+    formats = ["sides_first", "pairs"]
+    if sized:
+        kinds = ("letterbox", "corner", "stretch")
+        formats = [*UNUSUAL, *(f"{kind}{side}{end}" for end in LAYOUTS for kind in kinds for side in SQUARES)]
     if len(sample.images) > TRIED_FIRST:
         few = sample.part(np.linspace(0, len(sample.images) - 1, TRIED_FIRST).astype(np.int64))
-        first = {box: _on_objects(few, box)[0] for box in formats}
+        first = {box: _hits(few, box) for box in formats}
         formats = sorted(formats, key=lambda box: -first[box])[:TRIED_WHOLE]
     scores = {box: _on_objects(sample, box) for box in formats}
     best = max(scores, key=lambda box: scores[box][0])
@@ -215,14 +245,18 @@ def find_conventions(truth: GroundTruth, found: ScoredBoxes) -> Iterable[Mistake
                 "check that image ids are those of the ground truth",
             )
         return
-    now, _ = _on_objects(sample)
+    now = _hits(sample, "xywh")
     if now < 0.6 * sample.count:  # otherwise nothing could be twice as good
         best, then = _best_format(sample)
         other_truth, if_so = _best_truth_format(sample)
         relative = bool((np.abs(found.boxes) <= 1).all()) and float(np.median(truth.boxes[:, 2:])) > 2
-        if if_so > then and _better(now, if_so, sample.count):
+        if (
+            if_so > then
+            and _better(now, if_so, sample.count)
+            and _is_no_chance(sample, _truth_hits, other_truth, if_so)
+        ):
             yield _truth_mistake(other_truth, if_so, now, sample.count)
-        elif _better(now, then, sample.count):
+        elif _better(now, then, sample.count) and _is_no_chance(sample, _hits, best, then):
             box = best
             yield _format_mistake(truth, found, best, then, now, sample.count, relative)
         elif relative:
@@ -279,8 +313,8 @@ def _no_match(sample: _Sample) -> Iterable[Mistake]:
     rows, n = int(np.sum(sample.row_classes >= 0)), len(sample.images)
     if rows < LEAST_ROWS or sample.count < LEAST_OBJECTS or n < LEAST_IMAGES:
         return
-    own = _near_objects(sample.rows, sample)
-    chance = [_near_objects(np.roll(sample.rows, shift, axis=0), sample) for shift in range(1, min(n, 6))]
+    own = _near_objects(sample)
+    chance = [_near_objects(sample.rolled(shift)) for shift in range(1, min(n, 6))]
     if own < 0.2 * sample.count and own <= max(1.5 * float(np.mean(chance)), 0.02 * rows):
         yield Mistake(
             "no_match",
@@ -291,9 +325,9 @@ def _no_match(sample: _Sample) -> Iterable[Mistake]:
         )
 
 
-def _near_objects(rows: Float64[np.ndarray, "i d 4"], sample: _Sample) -> int:
-    """How many objects of the sample have one of these boxes near them."""
-    return int(np.sum(iou_table(rows, sample.objects).max(axis=1, initial=0) >= NEAR_OBJECT))
+def _near_objects(sample: _Sample) -> int:
+    """How many objects of the sample have a detection near them."""
+    return int(np.sum(iou_table(sample.rows, sample.objects).max(axis=1, initial=0) >= NEAR_OBJECT))
 
 
 def _count_beyond(truth: GroundTruth, found: ScoredBoxes, share: float) -> int:
@@ -317,16 +351,18 @@ def _beyond_image(truth: GroundTruth, found: ScoredBoxes) -> Iterable[Mistake]:
 
 def _best_truth_format(sample: _Sample) -> tuple[str, int]:
     """The format of the ground truth's boxes, if it is another one, in which most objects have a detection."""
-    sizes = np.broadcast_to(sample.sizes[:, None, :], (*sample.objects.shape[:2], 2))
-    scores: dict[str, int] = {}
-    for box in FORMATS:
-        if box.endswith("n") and not (sample.sizes > 0).all():
-            continue
-        objects = np.where((sample.object_classes >= 0)[..., None], convert_boxes(sample.objects, box, sizes), 0.0)
-        objects = np.concatenate([objects[..., :2], np.maximum(objects[..., 2:], 0)], axis=-1)
-        scores[box] = int(np.sum(iou_table(sample.rows, objects).max(axis=1, initial=0) >= ON_OBJECT))
+    sized = bool((sample.sizes > 0).all())
+    scores = {box: _truth_hits(sample, box) for box in FORMATS if sized or not box.endswith("n")}
     best = max(scores, key=lambda box: scores[box])
     return best, scores[best]
+
+
+def _truth_hits(sample: _Sample, box: str) -> int:
+    """How many sampled objects have a detection on them when the ground truth's boxes have this format."""
+    sizes = np.broadcast_to(sample.sizes[:, None, :], (*sample.objects.shape[:2], 2))
+    objects = np.where((sample.object_classes >= 0)[..., None], convert_boxes(sample.objects, box, sizes), 0.0)
+    objects = np.concatenate([objects[..., :2], np.maximum(objects[..., 2:], 0)], axis=-1)
+    return int(np.sum(iou_table(sample.rows, objects).max(axis=1, initial=0) >= ON_OBJECT))
 
 
 def _truth_mistake(box: str, then: int, now: int, possible: int) -> Mistake:
@@ -367,10 +403,14 @@ def _other_images(truth: GroundTruth, found: ScoredBoxes, now: int) -> Iterable[
         sample = _sample(truth, found, image_of)
         if not len(sample.images):
             continue
-        same, _ = _on_objects(sample)
+        same = _hits(sample, "xywh")
         box, other = _best_format(sample) if same < 0.2 * sample.count else ("xywh", 0)
         then, box = (other, box) if other > same else (same, "xywh")
-        if _better(now, then, sample.count) and (best is None or then > best[0]):
+        if (
+            _better(now, then, sample.count)
+            and _is_no_chance(sample, _hits, box, then)
+            and (best is None or then > best[0])
+        ):
             best = (then, what, mend, sample.count, box)
     if best is not None:
         then, what, mend, possible, box = best

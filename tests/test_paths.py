@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +40,10 @@ def test_what_cannot_be_written_to_is_named(tmp_path, monkeypatch):
     for place in (tmp_path, tmp_path / "new"):
         with pytest.raises(ConfigError, match=r"cannot be written to \(Permission denied\)"):
             check_writable(place, "give another")
+
+
+@pytest.mark.parametrize("path", ["https://host/a.zip", Path("https://host/a.zip"), "S3://host/a.zip"])
+def test_an_address_is_no_path(path):
+    """A `pathlib.Path` has one slash of the two; the message has both."""
+    with pytest.raises(ConfigError, match=r"://host/a\.zip is an address, not a file; download it"):
+        user_path(path)

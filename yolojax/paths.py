@@ -1,12 +1,13 @@
 """Paths as a user gives them: ``~`` is a home directory, and output folders are tested before any work is done."""
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from yolojax.errors import ConfigError
+from yolojax.errors import ConfigError, shortened
 
 PROBE = ".yolojax-probe-"
 
@@ -14,13 +15,21 @@ FOREIGN = (".pt", ".pth", ".pkl", ".ckpt", ".safetensors", ".onnx")
 """Suffixes of weight files of other programs: PyTorch, safetensors, ONNX."""
 
 
+_ADDRESS = re.compile(r"(https?|s3|gs|ftp|hf):/{1,2}", re.IGNORECASE)
+
+
 def user_path(path: str | Path) -> Path:
-    """The path with a leading ``~`` or ``~name`` resolved; raises `ConfigError` when there is no such user, or no path.
+    """The path with a leading ``~`` or ``~name`` resolved; raises `ConfigError` when there is no such user, or no path,
+    or the address of something elsewhere.
 
     Every path that a user of the library gives goes through this function first.
     """
     if not isinstance(path, str | os.PathLike):
         raise ConfigError(f"{path!r} is no path; give a text or a pathlib.Path")
+    address = _ADDRESS.match(os.fspath(path))
+    if address is not None and not Path(path).exists():
+        whole = f"{address[1]}://{os.fspath(path)[address.end() :]}"  # a path has lost one of its slashes
+        raise ConfigError(f"{shortened(whole)} is an address, not a file; download it and give the path of the file")
     try:
         return Path(path).expanduser()
     except RuntimeError:

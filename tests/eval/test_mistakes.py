@@ -191,6 +191,25 @@ def test_what_no_convention_explains_is_said_all_the_same(change) -> None:
     assert "image ids and box format" in format_result(result)
 
 
+@pytest.mark.parametrize(("images", "objects"), [(1, 1), (2, 1), (3, 2), (5, 2), (12, 3)])
+def test_random_boxes_have_no_convention(images: int, objects: int) -> None:
+    """Hundreds of formats are tried: one of them fits a few boxes of many by chance."""
+    truth, rng = data_set(objects=objects, images=images), np.random.default_rng(3)
+    for _ in range(4):
+        rows = [
+            {
+                "image_id": image["id"],
+                "category_id": int(rng.integers(1, 4)),
+                "score": float(rng.uniform()),
+                "bbox": box,
+            }
+            for image in truth["images"]
+            for box in np.column_stack([rng.uniform(0, 440, (40, 2)), rng.uniform(30, 150, (40, 2))]).tolist()
+        ]
+        kinds = {one.kind for one in evaluate_coco(truth, rows).mistakes}
+        assert not kinds & {"box_format", "truth_box_format", "image_ids"}, kinds
+
+
 def test_detections_of_images_without_objects() -> None:
     truth = data_set()
     rows = results(truth)
