@@ -287,8 +287,8 @@ def mixup(probability: float, *, alpha: float = 32.0) -> Augmentation:
 
         blended = to_uint8(share * images.astype(jnp.float32) + (1 - share) * of_other(images).astype(jnp.float32))
         others = jax.tree.map(of_other, targets)
-        rows = (jnp.concatenate(pair, 1) for pair in zip(targets[:4], others[:4], strict=True))
-        both = Targets(*rows, targets.dropped + others.dropped)
+        boxes, classes, valid, crowd = (jnp.concatenate(pair, 1) for pair in zip(targets[:4], others[:4], strict=True))
+        both = Targets(boxes, classes, valid, crowd, targets.dropped + others.dropped)
         mixed = fit_into_rows(both, count)
 
         def select(new: Array, old: Array) -> Array:
