@@ -7,6 +7,7 @@ The public names are few: ``load`` (a trained detector to a ``Predictor``), ``fi
 
 import pathlib as _pathlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 if _TYPE_CHECKING:  # editors and type checkers see the signatures without the import at run time
     from yolojax.inference.evaluate import evaluate as evaluate
@@ -23,7 +24,7 @@ if not (_root / "yolojax" / "eval").exists() and (_root / "eval" / "__init__.py"
     __path__.append(str(_root))
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> _Any:
     if name == "load":
         from yolojax.inference.predict import load
 
@@ -39,7 +40,7 @@ def __getattr__(name: str):
     raise AttributeError(f"module 'yolojax' has no attribute {name!r}{_advice(name)}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
