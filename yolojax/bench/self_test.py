@@ -115,14 +115,10 @@ def patch_detector(size: int = 32, patch: int = 8, width: int = 32) -> Detector:
     anchors, strides = jnp.full((1, 1, 2), 2.0 * patch), (patch,)
 
     def init(key: PRNGKeyArray) -> Variables:
-        first, last = jax.random.split(key)
         inputs, outputs = 3 * patch**2, 6  # tx, ty, tw, th, objectness, one class
-        return {
-            "params": {
-                "first": jax.random.normal(first, (inputs, width)) / inputs**0.5,
-                "last": jax.random.normal(last, (width, outputs)) / width**0.5,
-            }
-        }
+        # Numbers of NumPy: JAX's generator would have to be compiled.
+        first, last = _numbers((inputs, width), 8), _numbers((width, outputs), 9)
+        return {"params": {"first": jnp.asarray(first / inputs**0.5), "last": jnp.asarray(last / width**0.5)}}
 
     def forward(variables: Variables, images: Float[Array, "B H W 3"]) -> tuple[Array, ...]:
         count, side = len(images), size // patch
@@ -171,8 +167,8 @@ def check_export() -> tuple[bool, str]:
     variables = detector.init(jax.random.key(1))
     images = np.abs(_numbers((2, 32, 32, 3), 6))
 
-    def program(images: Float[Array, "B H W 3"]) -> Candidates:
-        return detector.decode(detector.forward(variables, images))
+    def program(images: Float[Array, "B H W 3"]) -> tuple[Array, ...]:
+        return tuple(detector.decode(detector.forward(variables, images)))
 
     compiled = jax.jit(for_platform(jax.default_backend(), program))
     stored = jax.export.export(compiled)(images).serialize()
