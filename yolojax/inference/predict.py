@@ -96,7 +96,7 @@ def prediction_program(
         iou: Float[Array, ""] | None,
         wanted: Bool[Array, " C"] | None,
     ) -> Detections:
-        settings: dict[str, Any] = {"max_detections": self.max_detections, "suppress": suppress}
+        settings: dict[str, Any] = {"max_detections": max_detections, "suppress": suppress}
         return found(detector, variables, images, confidence, iou, wanted, **settings)
 
     return traced_for_detection(run if split is None else by_image(run, split, shared=4), platform)
@@ -150,7 +150,12 @@ class Predictor:
         split = split_over_devices(batch_size)
         if split is not None:
             self.variables = on_all_devices(self.variables, split)
-        settings: dict[str, Any] = {"max_detections": max_detections, "suppress": suppress, "split": split, "tta": tta}
+        settings: dict[str, Any] = {
+            "max_detections": self.max_detections,
+            "suppress": suppress,
+            "split": split,
+            "tta": tta,
+        }
         # Other kinds of suppression take the best candidates only, and so count more than what exceeds a capacity.
         limited = tta is None and suppress in ("nms", "none")
         self._traced = prediction_program(detector, capacity=CAPACITY if limited else None, **settings)
