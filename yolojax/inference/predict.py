@@ -150,12 +150,8 @@ class Predictor:
         split = split_over_devices(batch_size)
         if split is not None:
             self.variables = on_all_devices(self.variables, split)
-        settings: dict[str, Any] = {
-            "max_detections": self.max_detections,
-            "suppress": suppress,
-            "split": split,
-            "tta": tta,
-        }
+        most = self.max_detections
+        settings: dict[str, Any] = {"max_detections": most, "suppress": suppress, "split": split, "tta": tta}
         # Other kinds of suppression take the best candidates only, and so count more than what exceeds a capacity.
         limited = tta is None and suppress in ("nms", "none")
         self._traced = prediction_program(detector, capacity=CAPACITY if limited else None, **settings)
