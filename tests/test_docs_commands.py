@@ -46,6 +46,7 @@ def test_every_command_of_a_block_on_any_page_is_one_that_the_parser_takes(capsy
     blocks = {name: re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE) for name, text in ALL.items()}
     lines = [(n, line) for n, own in blocks.items() for b in own for line in b.replace("\\\n", " ").splitlines()]
     found = [(name, command) for name, line in lines for command in COMMAND.findall(line) if not {*"&$"} & {*command}]
+    found = [(name, command) for name, command in found if command.count('"') % 2 == 0]  # the others are within quotes
     assert len({name for name, _ in found}) > 10
     refused = []
     for name, command in found:
@@ -96,9 +97,7 @@ def test_every_option_of_ours_exists(name, options):
             if not span.startswith(("python", "darknet", "pip"))
             for o in re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", span)
         ]
-    assert [
-        option for option in ours if option not in options and option not in ("--help", "--version", "--augment")
-    ] == []
+    assert {*ours} - {*options} - {"--help", "--version", "--augment"} == set()
 
 
 @pytest.mark.parametrize("name", PAGES)
