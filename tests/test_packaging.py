@@ -120,7 +120,7 @@ sys.exit(main(["models", "yolov8"]) or main(["eval", "truth.json", "found.json",
     used = subprocess.run(command, cwd=site, env=environment, capture_output=True, text=True)
     assert used.returncode == 0, used.stderr
     assert all(Path(line).is_relative_to(site) for line in used.stdout.splitlines()[:2])
-    assert json.loads((site / "report" / "metrics.json").read_text())["AP"] == 1
+    assert json.loads((site / "report" / "metrics.json").read_text())["AP"] > 0.999
 
 
 def test_wheel_and_sdist_hold_everything(tmp_path) -> None:

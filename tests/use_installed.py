@@ -47,7 +47,7 @@ def use(command: list[str]) -> None:
     for path in ("report/index.html", "run/report/index.html", "run/best/weights.safetensors", "measured/metrics.json"):
         if not Path(path).is_file():
             raise SystemExit(f"{path} was not written")
-    if json.loads(Path("report/metrics.json").read_text(encoding="utf-8"))["AP"] != 1:
+    if json.loads(Path("report/metrics.json").read_text(encoding="utf-8"))["AP"] < 0.999:
         raise SystemExit("a detection without fault has an AP of 1")
 
 
