@@ -63,7 +63,7 @@ class Doctor:
     """Tell versions, devices, caches and optional packages, and test that this installation computes right.
 
     Attributes:
-      no_test: leave the test out, which takes a minute or so on two processor cores, most of it to compile.
+      no_test: leave the test out, which takes ten to fifteen seconds of a processor core, most of it to compile.
       json: print JSON and nothing else.
     """
 
