@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from yolojax import zoo
+from yolojax.augment import compose
 from yolojax.config import AugmentConfig
 from yolojax.data import build_cache, shapes_dataset
 from yolojax.detect import detect
@@ -41,7 +42,8 @@ def program():
     size = (64, 64)
     data = shapes_dataset(4, size=size)
     detector = zoo.build("compact", data.class_names, size, **SMALL)
-    augmentation, _ = make_augmentations(replace(AugmentConfig(), mosaic=1.0, rotate=10.0))
+    mixing, augmentation = make_augmentations(replace(AugmentConfig(), mosaic=1.0, rotate=10.0))
+    augment = compose([mixing, augmentation])
     hyper = Hyper()._replace(**detector.spec.hyper)
     batch = build_cache(data, size, Preprocess()).batch(np.arange(4))
     with jax.default_device(CPU):
@@ -49,7 +51,7 @@ def program():
 
     def train(variables, images, targets):
         key = jax.random.key(1)
-        images, targets = augmentation(key, images, targets)
+        images, targets = augment(key, images, targets)
         prepared = prepare_images(images, detector.spec.preprocess)
         found = accumulated_gradient(2)(detector, variables, prepared, targets, key, hyper)
         return {"images": images, "boxes": targets.boxes, "gradient": found.parameters, "loss": found.parts} | {

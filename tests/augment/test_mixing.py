@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.augment.scenes import BATCH, HEIGHT, OBJECTS, WIDTH, make_scene
-from yolojax.augment import mixup, mosaic9
-from yolojax.augment._mixing import _draw_tiles, _gather_objects, _lay_tiles
+from yolojax.augment import mixup, mosaic, mosaic9
+from yolojax.augment._mixing import _draw_tiles, _gather_objects, _lay_tiles, group_size
 from yolojax.errors import ConfigError
+from yolojax.structures import Targets
 
 
 def mosaic_by_pillow(images, boxes, source, cuts, sizes):
@@ -63,11 +64,11 @@ def test_nine_tiles_equal_pillow():
     targets = targets._replace(valid=targets.valid & (jnp.arange(9 * OBJECTS) < OBJECTS)[None])  # room for all of them
     cuts = np.stack([rng.uniform(0.2, 0.46, (BATCH, 2)), rng.uniform(0.54, 0.8, (BATCH, 2))], -1).astype(np.float32)
     sizes = rng.uniform(0.3, 0.6, (BATCH, 9)).astype(np.float32)
-    source = jnp.asarray(rng.integers(0, BATCH, (BATCH, 9), np.int32))
+    source = (np.arange(BATCH)[:, None] + np.arange(9)) % BATCH
 
     def draw(images, targets):
         tiles = _lay_tiles(jnp.asarray(cuts), jnp.asarray(sizes), (HEIGHT, WIDTH))
-        return _draw_tiles(images, source, tiles, 114, halved=True), _gather_objects(targets, source, tiles)
+        return _draw_tiles(images, tiles=tiles, pad=114, halved=True), _gather_objects(targets, tiles)
 
     got, got_targets = jax.jit(draw)(scene.images, targets)
     boxes = [np.asarray(scene.targets.boxes[b])[np.asarray(scene.targets.valid[b])].astype(float) for b in range(BATCH)]
@@ -129,3 +130,32 @@ def test_mixup_counts_what_does_not_fit_and_may_do_nothing():
         jax.tree.map(np.testing.assert_array_equal, targets, alone.targets)
     with pytest.raises(ConfigError, match="alpha"):
         mixup(1.0, alpha=0.0)
+
+
+@pytest.mark.parametrize(("batch", "size"), [(1, 1), (6, 6), (8, 8), (16, 8), (18, 9), (22, 11), (13, 13), (64, 8)])
+def test_groups_part_a_batch(batch, size):
+    assert group_size(batch) == size
+
+
+def test_images_meet_those_of_their_group_alone():
+    """Of two groups of eight one is white and one black; but for grey seams, no colour enters the other."""
+    images = jnp.repeat(jnp.array([255, 0], jnp.uint8), 8)[:, None, None, None] * jnp.ones((16, 16, 16, 3), jnp.uint8)
+    none = Targets(*(jnp.zeros((16, 1, *rest), kind) for rest, kind in FIELDS), jnp.zeros(16, jnp.int32))
+    for mix in (mosaic(1.0, scale=(1.0, 1.0)), mosaic9(1.0, scale=(1.0, 1.0)), mixup(1.0)):
+        mixed, _ = jax.jit(mix)(jax.random.key(0), images, none)
+        assert (mixed[:8] >= 114).all() and (mixed[8:] <= 114).all() and (mixed == images).mean() > 0.5
+
+
+FIELDS = ((4,), jnp.float32), ((), jnp.int32), ((), jnp.bool_), ((), jnp.bool_)
+
+
+@pytest.mark.parametrize("mix", [mosaic(1.0), mosaic9(1.0), mixup(1.0)], ids=["mosaic", "mosaic9", "mixup"])
+def test_no_pixels_move_between_devices(mix):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    split, whole = jax.NamedSharding(mesh, jax.P("data")), jax.NamedSharding(mesh, jax.P())
+    images = jnp.zeros((16, 16, 16, 3), jnp.uint8)
+    none = Targets(*(jnp.zeros((16, 1, *rest), kind) for rest, kind in FIELDS), jnp.zeros(16, jnp.int32))
+    program = jax.jit(mix, in_shardings=(whole, split, split), out_shardings=split)
+    text = program.lower(jax.random.key(0), images, none).compile().as_text()
+    kinds = "all-gather", "all-to-all", "collective-permute", "all-reduce"
+    assert not [line for line in text.splitlines() if "u8[" in line and any(f" {kind}" in line for kind in kinds)]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from yolojax.augment._common import Augmentation, keep_visible, project_boxes, transform_boxes
-from yolojax.augment._resample import PAD, warp_affine, warp_perspective
+from yolojax.augment._resample import PAD, magnify_and_shift, warp_affine, warp_perspective
 from yolojax.errors import ConfigError
 from yolojax.structures import Targets
 
@@ -61,7 +61,9 @@ def random_affine(
         matrices = _affine_matrices(draw, (h, w), scale, translate, rotate, shear)
         moved = transform_boxes(targets.boxes, matrices)
         boxes, valid = keep_visible(targets, moved, jnp.array([0, 0, w, h], jnp.float32))
-        return warp_affine(images, matrices, pad), targets._replace(boxes=boxes, valid=valid)
+        turned = bool(rotate or shear)
+        moved_images = warp_affine(images, matrices, pad) if turned else magnify_and_shift(images, matrices, pad)
+        return moved_images, targets._replace(boxes=boxes, valid=valid)
 
     return affine
 

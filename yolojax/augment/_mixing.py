@@ -1,5 +1,6 @@
 """Augmentations that join several images of a batch: mosaics of four and of nine images, and MixUp."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -7,15 +8,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from yolojax.augment._common import Augmentation, fit_into_rows, keep_visible
+from yolojax.augment._products import bilinear_weights, resample
 from yolojax.augment._resample import PAD, halve, sample_bilinear, to_uint8
 from yolojax.errors import ConfigError
+from yolojax.processor.platform import by_platform
 from yolojax.structures import Targets
 
 
 def mosaic(probability: float, *, scale: tuple[float, float] = (0.5, 1.0), pad: int = PAD) -> Augmentation:
-    """Join four images into one, with this probability: the image itself and three others of the batch.
+    """Join four images into one, with this probability: the image itself and the three that follow it in its group.
 
-    The others may repeat. The four tiles meet at a random point in the middle half of the input image. Each tile shows
+    The four tiles meet at a random point in the middle half of the input image. Each tile shows
     its image magnified by a factor drawn log-uniformly from ``scale``, with one corner of the image at the meeting
     point. The image is cut at the border of the input image, and pixels that it does not cover are grey (``pad``).
 
@@ -34,13 +37,13 @@ def mosaic(probability: float, *, scale: tuple[float, float] = (0.5, 1.0), pad: 
         key: PRNGKeyArray, images: UInt8[Array, "B H W 3"], targets: Targets
     ) -> tuple[UInt8[Array, "B H W 3"], Targets]:
         batch, h, w, _ = images.shape
-        keys = jax.random.split(key, 4)
+        keys = jax.random.split(key, 3)
         chosen = jax.random.bernoulli(keys[0], probability, (batch,))
-        cuts = jax.random.uniform(keys[2], (batch, 2, 1), minval=0.25, maxval=0.75)
-        tiles = _lay_tiles(cuts, _draw_sizes(keys[3], (batch, 4), scale), (h, w))
-        source = _draw_sources(keys[1], batch, 4)
-        pixels = _draw_tiles(images, source, tiles, pad)
-        made = _gather_objects(targets, source, tiles)
+        cuts = jax.random.uniform(keys[1], (batch, 2, 1), minval=0.25, maxval=0.75)
+        tiles = _lay_tiles(cuts, _draw_sizes(keys[2], (batch, 4), scale), (h, w))
+        draw = partial(_draw_tiles, tiles=tiles, pad=pad)
+        pixels = by_platform(images, default=draw, tpu=partial(_multiply_four, tiles=tiles, pad=pad))
+        made = _gather_objects(targets, tiles)
         return _where(chosen, pixels, images), jax.tree.map(lambda new, old: _where(chosen, new, old), made, targets)
 
     return make
@@ -49,10 +52,11 @@ def mosaic(probability: float, *, scale: tuple[float, float] = (0.5, 1.0), pad: 
 def mosaic9(probability: float, *, scale: tuple[float, float] = (0.4, 0.8), pad: int = PAD) -> Augmentation:
     """Join nine images into three rows of three tiles, with this probability: the image itself and eight others.
 
-    The others may repeat. The cuts between the tiles are drawn from 20 to 46 % and from 54 to 80 % of each side. An
-    image in the middle row or column is centred on its tile along that axis; an image at the border touches the cut, as
-    in `mosaic`. Where a factor is below .5, the image is first halved by averaging, to avoid aliasing of small objects.
-    Everything else is as in `mosaic`, with ``9 M`` objects for ``M`` rows.
+    The others are those that follow it in its group, the first ones again where the group has fewer. The cuts between
+    the tiles are drawn from 20 to 46 % and from 54 to 80 % of each side. An image in the middle row or column is
+    centred on its tile along that axis; an image at the border touches the cut, as in `mosaic`. Where a factor is below
+    .5, the image is first halved by averaging, to avoid aliasing of small objects. Everything else is as in `mosaic`,
+    with ``9 M`` objects for ``M`` rows.
 
     Raises:
       ConfigError: a scale out of range, or an input image with an odd side.
@@ -65,14 +69,14 @@ def mosaic9(probability: float, *, scale: tuple[float, float] = (0.4, 0.8), pad:
         batch, h, w, _ = images.shape
         if h % 2 or w % 2:
             raise ConfigError(f"mosaic of nine on an input image of {h} x {w}: both sides must be even")
-        keys = jax.random.split(key, 4)
+        keys = jax.random.split(key, 3)
         chosen = jax.random.bernoulli(keys[0], probability, (batch,))
         low = jnp.array([0.2, 0.54])[None, None]
-        cuts = low + jax.random.uniform(keys[2], (batch, 2, 2), maxval=0.26)
-        tiles = _lay_tiles(cuts, _draw_sizes(keys[3], (batch, 9), scale), (h, w))
-        source = _draw_sources(keys[1], batch, 9)
-        pixels = _draw_tiles(images, source, tiles, pad, halved=scale[0] < 0.5)
-        made = _gather_objects(targets, source, tiles)
+        cuts = low + jax.random.uniform(keys[1], (batch, 2, 2), maxval=0.26)
+        tiles = _lay_tiles(cuts, _draw_sizes(keys[2], (batch, 9), scale), (h, w))
+        how = {"tiles": tiles, "pad": pad, "halved": scale[0] < 0.5}
+        pixels = by_platform(images, default=partial(_draw_tiles, **how), tpu=partial(_multiply_tiles, **how))
+        made = _gather_objects(targets, tiles)
         return _where(chosen, pixels, images), jax.tree.map(lambda new, old: _where(chosen, new, old), made, targets)
 
     return make
@@ -100,11 +104,25 @@ def _draw_sizes(key: PRNGKeyArray, shape: tuple[int, int], scale: tuple[float, f
     return jnp.exp(jax.random.uniform(key, shape, minval=low, maxval=high))
 
 
-def _draw_sources(key: PRNGKeyArray, batch: int, tiles: int) -> Int[Array, "B T"]:
-    """The indices of the images in each mosaic: the image itself, then others of the batch."""
-    own = jnp.arange(batch)[:, None]
-    others = (own + jax.random.randint(key, (batch, tiles - 1), 1, max(batch, 2))) % batch
-    return jnp.concatenate([own, others], 1)
+GROUP = 8
+"""Images that are mixed with each other, at least, where a batch has as many."""
+
+
+def group_size(batch: int) -> int:
+    """Into groups of how many neighbours a batch is parted: the smallest divisor from `GROUP` on.
+
+    The images of a mosaic or a blend are of one group. What a batch holds is drawn anew in each epoch, so that an image
+    meets others every time. Groups are the same on any number of devices, and where a device has whole groups no pixels
+    move between devices.
+    """
+    return next((size for size in range(GROUP, batch) if batch % size == 0), batch)
+
+
+def _following(arrays: Array, distance: int) -> Array:
+    """For each image of the batch what belongs to the one that comes so many places after it in its group."""
+    size = group_size(len(arrays))
+    grouped = arrays.reshape(-1, size, *arrays.shape[1:])
+    return jnp.roll(grouped, -distance % size, 1).reshape(arrays.shape)
 
 
 def _where(chosen: Bool[Array, " B"], new: Array, old: Array) -> Array:
@@ -130,47 +148,118 @@ def _lay_tiles(cuts: Float[Array, "B 2 cuts"], size: Float[Array, "B T"], input_
 
 
 def _draw_tiles(
-    images: UInt8[Array, "B H W 3"], source: Int[Array, "B T"], tiles: _Tiles, pad: int, *, halved: bool = False
+    images: UInt8[Array, "B H W 3"], *, tiles: _Tiles, pad: int, halved: bool = False
 ) -> UInt8[Array, "B H W 3"]:
+    """Each pixel of the mosaics is read where it comes from."""
     batch, h, w, _ = images.shape
-    x = (jnp.arange(w, dtype=jnp.float32) + 0.5)[None, None, :]
-    y = (jnp.arange(h, dtype=jnp.float32) + 0.5)[None, :, None]
-    cuts = tiles.cuts[..., None, None]
-    column = sum((x > cuts[:, 0, i] for i in range(cuts.shape[2])), start=jnp.zeros((1, 1, 1), jnp.int32))
-    line = sum((y > cuts[:, 1, i] for i in range(cuts.shape[2])), start=jnp.zeros((1, 1, 1), jnp.int32))
-    tile = column + (cuts.shape[2] + 1) * line
-    row = jnp.arange(batch)[:, None, None]
-    size = tiles.size[row, tile]
-    source_x = (x - tiles.shift[row, tile, 0]) / size
-    source_y = (y - tiles.shift[row, tile, 1]) / size
-    pixels = sample_bilinear(images, source[row, tile], source_x, source_y, pad)
-    if halved:
-        small = sample_bilinear(halve(images), source[row, tile], source_x / 2, source_y / 2, pad)
-        pixels = jnp.where((size < 0.5)[..., None], small, pixels)
-    return to_uint8(pixels)
+    size = group_size(batch)
+    x = (jnp.arange(w, dtype=jnp.float32) + 0.5)[None, :]
+    y = (jnp.arange(h, dtype=jnp.float32) + 0.5)[:, None]
+
+    # Groups are mapped over: a gather from the whole batch would first collect every image on every device.
+    def draw(group: UInt8[Array, "G H W 3"], tiles: _Tiles) -> UInt8[Array, "G H W 3"]:
+        small = halve(group) if halved else None
+
+        def one(number: Int[Array, ""], tiles: _Tiles) -> Float[Array, "H W 3"]:
+            column = sum((x > cut for cut in tiles.cuts[0]), start=jnp.zeros((1, 1), jnp.int32))
+            line = sum((y > cut for cut in tiles.cuts[1]), start=jnp.zeros((1, 1), jnp.int32))
+            tile = column + (tiles.cuts.shape[1] + 1) * line
+            source, factor = (number + tile) % size, tiles.size[tile]
+            source_x = (x - tiles.shift[tile, 0]) / factor
+            source_y = (y - tiles.shift[tile, 1]) / factor
+            pixels = sample_bilinear(group, source, source_x, source_y, pad)
+            if small is None:
+                return pixels
+            reduced = sample_bilinear(small, source, source_x / 2, source_y / 2, pad)
+            return jnp.where((factor < 0.5)[..., None], reduced, pixels)
+
+        return to_uint8(jax.vmap(one)(jnp.arange(size), tiles))
+
+    def grouped(a: Array) -> Array:
+        return a.reshape(-1, size, *a.shape[1:])
+
+    return jax.vmap(draw)(grouped(images), jax.tree.map(grouped, tiles)).reshape(images.shape)
 
 
-def _gather_objects(targets: Targets, source: Int[Array, "B T"], tiles: _Tiles) -> Targets:
+def _multiply_tiles(
+    images: UInt8[Array, "B H W 3"], *, tiles: _Tiles, pad: int, halved: bool = False
+) -> UInt8[Array, "B H W 3"]:
+    """The same by matrix products: each tile on an image of its own, of which its window is taken."""
+    _, h, w, _ = images.shape
+    x = jnp.arange(w, dtype=jnp.float32) + 0.5
+    y = jnp.arange(h, dtype=jnp.float32) + 0.5
+
+    def draw(number: int, images: Array, share: float) -> Array:
+        shift, size = tiles.shift[:, number], tiles.size[:, number, None]
+        columns = bilinear_weights((x[None] - shift[:, :1]) / size * share, images.shape[2])
+        rows = bilinear_weights((y[None] - shift[:, 1:]) / size * share, images.shape[1])
+        return jnp.moveaxis(resample(_following(images, number), rows, columns, pad), 1, -1)
+
+    mosaics = images
+    for number in range(tiles.size.shape[1]):
+        tile = draw(number, images, 1.0)
+        if halved:
+            tile = _where(tiles.size[:, number] < 0.5, draw(number, halve(images), 0.5), tile)
+        x1, y1, x2, y2 = jnp.moveaxis(tiles.window[:, number, :, None], 1, 0)
+        inside = ((y[None] > y1) & (y[None] <= y2))[:, :, None] & ((x[None] > x1) & (x[None] <= x2))[:, None, :]
+        mosaics = jnp.where(inside[..., None], tile, mosaics)
+    return mosaics
+
+
+LANES = 128
+"""Numbers that a TPU computes side by side. Arrays whose sides are multiples of it are put together without moving."""
+
+
+def _multiply_four(images: UInt8[Array, "B H W 3"], *, tiles: _Tiles, pad: int) -> UInt8[Array, "B H W 3"]:
+    """Mosaics of four by matrix products and slices, which computes less than half of what `_multiply_tiles` does.
+
+    Each tile is drawn as large as it can be, from the meeting point outwards; the four are put together around it, and
+    the mosaic is cut out. Tiles are drawn where their image is, and move to their mosaic when they are finished.
+    """
+    _, h, w, _ = images.shape
+    cuts = tiles.cuts[..., 0]
+    before = jnp.floor(cuts + 0.5)  # pixels of the first tile, along x and along y
+    rest = before + 0.5 - cuts  # how far the last tile's first centre lies from the meeting point
+
+    def weights(axis: int, extent: int, number: int, *, last: bool) -> Array:
+        length = -(-(extent * 3 // 4 + 1) // LANES) * LANES
+        distance = jnp.arange(length, dtype=jnp.float32)[None]
+        size, beyond = tiles.size[:, number, None], rest[:, axis, None]
+        at = (distance + beyond) / size if last else extent - (distance[:, ::-1] + 1 - beyond) / size
+        return bilinear_weights(_following(at, -number), extent)
+
+    drawn = []
+    for number in range(4):
+        rows = weights(1, h, number, last=number >= 2)
+        columns = weights(0, w, number, last=number % 2 == 1)
+        drawn.append(_following(resample(images, rows, columns, pad), number))
+    lines = [jnp.concatenate(drawn[:2], 3), jnp.concatenate(drawn[2:], 3)]
+    around = jnp.concatenate(lines, 2)
+    first = (jnp.array(around.shape[:1:-1])[None] // 2 - before).astype(jnp.int32)
+    cut = jax.vmap(lambda planes, x, y: jax.lax.dynamic_slice(planes, (0, y, x), (3, h, w)))(around, *first.T)
+    return jnp.moveaxis(cut, 1, -1)
+
+
+def _gather_objects(targets: Targets, tiles: _Tiles) -> Targets:
     batch, count = targets.valid.shape
-    number = source.shape[1]
+    number = tiles.size.shape[1]
+    each = jax.tree.map(lambda a: jnp.stack([_following(a, k) for k in range(number)], 1), targets)
 
     def of_tiles(a: Array) -> Array:
-        return a[source].reshape(batch, number * count, *a.shape[2:])
+        return a.reshape(batch, number * count, *a.shape[3:])
 
-    moved = targets.boxes[source] * tiles.size[..., None, None] + jnp.tile(tiles.shift, (1, 1, 2))[:, :, None]
+    moved = each.boxes * tiles.size[..., None, None] + jnp.tile(tiles.shift, (1, 1, 2))[:, :, None]
     gathered = Targets(
-        moved.reshape(batch, number * count, 4),
-        of_tiles(targets.classes),
-        of_tiles(targets.valid),
-        of_tiles(targets.crowd),
-        targets.dropped[source].sum(1),
+        of_tiles(moved), of_tiles(each.classes), of_tiles(each.valid), of_tiles(each.crowd), each.dropped.sum(1)
     )
     boxes, valid = keep_visible(gathered, gathered.boxes, jnp.repeat(tiles.window, count, axis=1))
     return fit_into_rows(gathered._replace(boxes=boxes, valid=valid), count)
 
 
 def mixup(probability: float, *, alpha: float = 32.0) -> Augmentation:
-    """Blend an image with another one of the batch, with this probability, and keep the objects of both.
+    """Blend an image with another one of its group, with this probability, and keep the objects of both.
+
+    The other is as far away in the group as can be, so that after mosaics, which take the next three, it shows others.
 
     The weight of the image itself is drawn from ``Beta(alpha, alpha)``. It is near .5 for a large ``alpha`` (32 in the
     trainers of YOLO detectors) and varies widely for a small one (1.5 in the paper). As in the paper, every object
@@ -189,13 +278,17 @@ def mixup(probability: float, *, alpha: float = 32.0) -> Augmentation:
         key: PRNGKeyArray, images: UInt8[Array, "B H W 3"], targets: Targets
     ) -> tuple[UInt8[Array, "B H W 3"], Targets]:
         batch, count = targets.valid.shape
-        keys = jax.random.split(key, 3)
+        keys = jax.random.split(key)
         chosen = jax.random.bernoulli(keys[0], probability, (batch,)) & (batch > 1)
-        other = (jnp.arange(batch) + jax.random.randint(keys[1], (batch,), 1, max(batch, 2))) % batch
-        share = jax.random.beta(keys[2], alpha, alpha, (batch, 1, 1, 1))
-        blended = to_uint8(share * images.astype(jnp.float32) + (1 - share) * images[other].astype(jnp.float32))
-        boxes, classes, valid, crowd = (jnp.concatenate([a, a[other]], 1) for a in targets[:4])
-        both = Targets(boxes, classes, valid, crowd, targets.dropped + targets.dropped[other])
+        share = jax.random.beta(keys[1], alpha, alpha, (batch, 1, 1, 1))
+
+        def of_other(a: Array) -> Array:
+            return _following(a, max(1, group_size(batch) // 2))
+
+        blended = to_uint8(share * images.astype(jnp.float32) + (1 - share) * of_other(images).astype(jnp.float32))
+        others = jax.tree.map(of_other, targets)
+        boxes, classes, valid, crowd = (jnp.concatenate(pair, 1) for pair in zip(targets[:4], others[:4], strict=True))
+        both = Targets(boxes, classes, valid, crowd, targets.dropped + others.dropped)
         mixed = fit_into_rows(both, count)
 
         def select(new: Array, old: Array) -> Array:

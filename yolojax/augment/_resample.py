@@ -6,7 +6,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from yolojax.augment._common import Augmentation
+from yolojax.augment._products import bilinear_weights, resample
 from yolojax.geometry import Preprocess, place_on_input, scale_and_offset
+from yolojax.processor.platform import by_platform
 from yolojax.structures import Targets
 
 PAD = 114
@@ -72,6 +74,28 @@ def warp_affine(
         return to_uint8(sample_bilinear(image[None], here, source_x, source_y, pad))
 
     return jax.vmap(warp)(images, invert_affine(matrices))
+
+
+def magnify_and_shift(
+    images: UInt8[Array, "B H W 3"], matrices: Float[Array, "B 2 3"], pad: int = PAD
+) -> UInt8[Array, "B H W 3"]:
+    """`warp_affine` for maps that neither turn nor shear: only the diagonal and the last column are read.
+
+    On a TPU it is two matrix products (`yolojax.augment._products`), which round positions to 1/256 of a pixel.
+    """
+
+    def by_products(images: Array, matrices: Array) -> Array:
+        def weights(axis: int, extent: int) -> Array:
+            size, shift = matrices[:, axis, axis], matrices[:, axis, 2]
+            centre = jnp.arange(extent, dtype=jnp.float32) + 0.5
+            return bilinear_weights((centre[None] - shift[:, None]) / size[:, None], extent)
+
+        _, h, w, _ = images.shape
+        return jnp.moveaxis(resample(images, weights(1, h), weights(0, w), pad), 1, -1)
+
+    return by_platform(
+        images, matrices, default=lambda images, matrices: warp_affine(images, matrices, pad), tpu=by_products
+    )
 
 
 def halve(images: UInt8[Array, "B H W 3"]) -> UInt8[Array, "B H/2 W/2 3"]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from yolojax import zoo
 from yolojax.bench.peak import bandwidth_of, peak_of, seconds_of
@@ -25,7 +26,7 @@ from yolojax.training.gradient import whole_gradient
 from yolojax.training.log import EpochLog, checked
 from yolojax.training.preparation import Preparation, prepare
 from yolojax.training.state import TrainState
-from yolojax.training.step import apply_gradient, augmentation_key
+from yolojax.training.step import apply_gradient
 
 WARM_UP = 8
 """Steps before the clock starts: the first ones touch their memory for the first time."""
@@ -181,12 +182,12 @@ def measure_parts(
     (``accumulate``) the parts of the whole batch are measured.
     """
     detector, hyper = with_loss_by_image(ready.detector, ready.devices.split), ready.hyper
-    key = augmentation_key(ready.step_seed, 0)
+    key = jax.random.fold_in(ready.step_seed, 1)
 
     @jax.jit
     def augment(batch: Batch) -> tuple[Any, Any]:
-        images, targets = ready.augmentation(key, batch.images, batch.targets)
-        return prepare_images(images, detector.spec.preprocess), targets
+        changed = ready.augment(batch, jnp.int32(0), jnp.int32(1))
+        return prepare_images(changed.images, detector.spec.preprocess), changed.targets
 
     @jax.jit
     def forward(variables: Any, images: Any, targets: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Which platform a program is for: a function may have one form for a processor and one for everything else.
+"""Which platform a program is for: a function may have a form for a processor, one for a TPU and one for the others.
 
 `by_platform` leaves the choice to the lowering of the program, so that a program for an accelerator can be made on a
-machine without one. Both forms are then traced. Where the platform is known beforehand, `traced_for` says so, and
+machine without one. All forms are then traced. Where the platform is known beforehand, `traced_for` says so, and
 only the form that will run is traced: .87 of the time for a training step of YOLOv8n, .69 for its detection.
 """
 
@@ -18,19 +18,21 @@ import jax
 Result = TypeVar("Result")
 
 _known = jax.make_user_context(None)
-"""The platform of the program that is being traced: ``cpu``, ``other``, or None where its lowering decides. Traces that
-JAX keeps are kept for each of the three."""
+"""The platform of the program that is being traced: ``cpu``, ``tpu``, ``other``, or None where its lowering decides.
+Traces that JAX keeps are kept for each of the four."""
 
 
-def by_platform(*args: Any, cpu: Callable[..., Result], default: Callable[..., Result]) -> Result:
-    """Returns ``cpu(*args)`` in a program for a processor and ``default(*args)`` in any other.
+def by_platform(*args: Any, default: Callable[..., Result], **forms: Callable[..., Result]) -> Result:
+    """Returns what the form for the program's platform makes of ``args``; ``default`` where it has none of its own.
 
-    Both take the same arrays and return arrays of the same shapes. As `jax.lax.platform_dependent`, but a choice within
-    ``cpu`` or ``default`` is made while they are traced: of choices in choices only two forms are traced, not all.
+    A form is ``cpu=function`` or ``tpu=function``. All take the same arrays and return arrays of the same shapes. As
+    `jax.lax.platform_dependent`, but a choice within a form is made while that form is traced, so that of choices in
+    choices not all with all are traced.
     """
     if _known.value is not None:
-        return (cpu if _known.value == "cpu" else default)(*args)
-    return jax.lax.platform_dependent(*args, cpu=for_platform("cpu", cpu), default=for_platform("other", default))
+        return forms.get(_known.value, default)(*args)
+    traced = {name: for_platform(name, form) for name, form in forms.items()}
+    return jax.lax.platform_dependent(*args, **traced, default=for_platform("other", default))
 
 
 def for_platform(platform: str, function: Callable[..., Result]) -> Callable[..., Result]:
@@ -49,7 +51,7 @@ def for_platform(platform: str, function: Callable[..., Result]) -> Callable[...
 
 def traced_for(platform: str | None) -> AbstractContextManager[None]:
     """Within this context programs are traced for one platform as JAX names it; None leaves it to their lowering."""
-    return _known(platform if platform in ("cpu", None) else "other")
+    return _known(platform if platform in ("cpu", "tpu", None) else "other")
 
 
 def compiler_options(platform: str) -> dict[str, str | bool]:

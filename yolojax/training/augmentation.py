@@ -27,18 +27,13 @@ from yolojax.geometry import Preprocess
 from yolojax.structures import Batch
 
 
-def make_augmentations(config: AugmentConfig) -> tuple[Augmentation, Augmentation]:
-    """Returns the augmentation of most of the run, and the same without mosaics and mixup.
+def make_augmentations(config: AugmentConfig) -> tuple[Augmentation | None, Augmentation]:
+    """Returns what makes one image of several, None where nothing does, and the augmentation that comes after it.
 
-    Only what is turned on is compiled.
+    `AugmentConfig.close_mosaic` ends the first before the run does. Only what is turned on is compiled.
     """
-    mixing, plain = _mixing(config), _plain(config)
-    return compose([*mixing, *plain]), compose(plain)
-
-
-def mixes_images(config: AugmentConfig) -> bool:
-    """Whether several images become one, which `AugmentConfig.close_mosaic` ends."""
-    return bool(_mixing(config))
+    mixing = _mixing(config)
+    return compose(mixing) if mixing else None, compose(_plain(config))
 
 
 def images_per_sample(config: AugmentConfig) -> int:

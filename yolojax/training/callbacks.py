@@ -25,7 +25,6 @@ from yolojax.sharding.processes import is_first
 from yolojax.training import plots
 from yolojax.training.preparation import Preparation
 from yolojax.training.state import TrainState
-from yolojax.training.step import augmentation_key
 
 EventKind = Literal["start", "step", "epoch", "end"]
 
@@ -121,9 +120,7 @@ class Pictures:
         if not is_first():
             return
         if event.kind == "start" and event.step == 0:
-            augmentation = run.plain if run.config.augment.close_mosaic == 1 else run.augmentation
-            key = augmentation_key(run.step_seed, 0)
-            plots.save_inputs(event.folder, run.images, augmentation, key, run.sampler(run.config.seed, 0))
+            plots.save_inputs(event.folder, run.images, run.augment, run.sampler(run.config.seed, 0))
         if event.kind == "end":
             if event.evaluation is not None and run.data.val is not None:
                 path = event.folder / "val_predictions.png"

@@ -8,15 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from yolojax import draw
 from yolojax.anchors import AnchorDesign
-from yolojax.augment import Augmentation
 from yolojax.data import Dataset, InputImages
 from yolojax.data.check import check_dataset, plot_labels
 from yolojax.structures import Targets
+from yolojax.training.step import AugmentStep
 
 READABLE = 240
 """Pictures are enlarged until their shorter side has this many pixels, so that labels on them can be read."""
@@ -83,16 +83,14 @@ def save_batch(path: Path, images: UInt8[np.ndarray, "B H W 3"], targets: Target
 def save_inputs(
     folder: Path,
     input_images: InputImages,
-    augmentation: Augmentation,
-    key: PRNGKeyArray,
+    augment: AugmentStep,
     indices: Int[np.ndarray, " B"],
 ) -> None:
-    """Draws ``labels.png`` (statistics of the labels) and the augmented batch of these images."""
+    """Draws ``labels.png`` (statistics of the labels) and the batch of these images, as the first step changes it."""
     plot_labels(input_images.dataset, check_dataset(input_images.dataset, decode=False), folder / "labels.png")
-    batch = input_images.batch(indices)
-    images, targets = jax.jit(augmentation)(key, jnp.asarray(batch.images), jax.tree.map(jnp.asarray, batch.targets))
-    names = input_images.dataset.class_names
-    save_batch(folder / "train_batch0.png", np.asarray(images), jax.device_get(targets), names)
+    batch = jax.tree.map(jnp.asarray, input_images.batch(indices))
+    seen = jax.device_get(jax.jit(augment)(batch, jnp.int32(0), jnp.int32(1)))
+    save_batch(folder / "train_batch0.png", seen.images, seen.targets, input_images.dataset.class_names)
 
 
 def save_predictions(

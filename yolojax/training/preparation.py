@@ -11,7 +11,6 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from yolojax import zoo
-from yolojax.augment import Augmentation
 from yolojax.config import TrainConfig, changed_settings
 from yolojax.data import Dataset, InputImages, Sampler, box_sizes_on_input, choose_input_size
 from yolojax.detector import Detector, check_parts
@@ -21,11 +20,19 @@ from yolojax.progress import Reporter
 from yolojax.sharding.by_image import with_loss_by_image
 from yolojax.sharding.devices import Devices, all_devices, check_batch_size
 from yolojax.structures import Hyper
-from yolojax.training.augmentation import Resize, make_augmentations, make_resize, mixes_images, sizes_around
+from yolojax.training.augmentation import Resize, make_augmentations, make_resize, sizes_around
 from yolojax.training.data import DataPair, GivenData, check_untouched, load_input_images, open_data, sampler_of
 from yolojax.training.programs import Programs, find_batch_size
 from yolojax.training.state import TrainState, make_state
-from yolojax.training.step import HyperAt, TrainStep, make_hyper, make_hyper_at, make_train_step
+from yolojax.training.step import (
+    AugmentStep,
+    HyperAt,
+    TrainStep,
+    make_augment,
+    make_hyper,
+    make_hyper_at,
+    make_train_step,
+)
 
 
 class Preparation(NamedTuple):
@@ -43,7 +50,7 @@ class Preparation(NamedTuple):
       hyper: the traced hyper-parameters, as the configuration has them.
       hyper_at: changes them with the step; None where nothing does.
       seed: of everything random; ``step_seed`` is what the step was made with.
-      augmentation, plain: what most of the run trains with, and the same without mosaics and mixup.
+      augment: the random changes that a step makes to its batch.
       sampler: which images a step sees.
       resize: to the input size of a step, where there are several.
       fresh: ``(total_steps=...)`` gives the state of a run that begins.
@@ -61,8 +68,7 @@ class Preparation(NamedTuple):
     hyper_at: HyperAt | None
     seed: PRNGKeyArray
     step_seed: PRNGKeyArray
-    augmentation: Augmentation
-    plain: Augmentation
+    augment: AugmentStep
     sampler: Sampler
     resize: Resize | None
     fresh: Callable[..., TrainState]
@@ -102,7 +108,7 @@ def prepare(
     # One step over all devices, compiled once for each input size.
     seed, hyper, hyper_at = jax.random.key(config.seed), make_hyper(config, detector), make_hyper_at(config, hyper_at)
     step_seed = jax.random.fold_in(seed, 1)
-    augmentation, plain = make_augmentations(config.augment)
+    mixing, augmentation = make_augmentations(config.augment)
     fresh = partial(make_state, detector, config.optimiser, key=jax.random.fold_in(seed, 0))
     shapes = jax.eval_shape(lambda: fresh(total_steps=1))
     check_parts(shapes.variables["params"], config.freeze)
@@ -134,8 +140,7 @@ def prepare(
         hyper_at=hyper_at,
         seed=seed,
         step_seed=step_seed,
-        augmentation=augmentation,
-        plain=plain,
+        augment=make_augment(augmentation, step_seed, mixing=mixing, close_mixing=config.augment.close_mosaic),
         sampler=sampler_of(config.data, images.dataset, batch_size),
         resize=_resize_of(config, sizes, detector, devices, reporter),
         fresh=fresh,
@@ -174,7 +179,7 @@ def step_maker(
     config: TrainConfig, detector: Detector, hyper_at: HyperAt | None = None
 ) -> Callable[[PRNGKeyArray], TrainStep]:
     """Returns the training step of a configuration, as a function of its key."""
-    augmentation, plain = make_augmentations(config.augment)
+    mixing, augmentation = make_augmentations(config.augment)
 
     def step_of(key: PRNGKeyArray) -> TrainStep:
         return make_train_step(
@@ -182,8 +187,8 @@ def step_maker(
             config.optimiser,
             augmentation,
             key,
-            plain_augmentation=plain if mixes_images(config.augment) else None,
-            plain_share=config.augment.close_mosaic,
+            mixing=mixing,
+            close_mixing=config.augment.close_mosaic,
             accumulate=config.accumulate,
             freeze=config.freeze,
             hyper_at=hyper_at,

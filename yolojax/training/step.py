@@ -54,14 +54,44 @@ class StepReport(NamedTuple):
 TrainStep = Callable[[TrainState, Batch, Hyper], tuple[TrainState, StepReport]]
 
 
+AugmentStep = Callable[[Batch, Int[Array, ""], Int[Array, ""]], Batch]
+"""``(batch, step, total_steps) -> batch``: the random changes that a step makes to its batch."""
+
+
+def make_augment(
+    augmentation: Augmentation, seed: PRNGKeyArray, *, mixing: Augmentation | None = None, close_mixing: float = 0.0
+) -> AugmentStep:
+    """Returns the random changes of a run's batches.
+
+    Args:
+      augmentation: of the whole batch, in every step.
+      seed: of the run's steps; each step derives its own key from it.
+      mixing: comes before ``augmentation``, except in the last ``close_mixing`` of the run (mosaic is closed before the
+        end). It is the only part of the one compiled program that a step may leave out.
+      close_mixing: a share, from 0 to 1.
+    """
+
+    def augment(batch: Batch, step: Int[Array, ""], total_steps: Int[Array, ""]) -> Batch:
+        key = jax.random.fold_in(jax.random.fold_in(seed, 0), step)
+        images, targets = batch.images, batch.targets
+        if mixing is not None and close_mixing < 1:
+            key, own = jax.random.split(key)
+            mixes = step < jnp.round(total_steps * (1 - jnp.float32(close_mixing))).astype(jnp.int32)
+            images, targets = jax.lax.cond(mixes, mixing, lambda _, *batch: batch, own, images, targets)
+        images, targets = augmentation(key, images, targets)
+        return batch._replace(images=images, targets=targets)
+
+    return augment
+
+
 def make_train_step(
     detector: Detector,
     config: OptimiserConfig,
     augmentation: Augmentation,
     seed: PRNGKeyArray,
     *,
-    plain_augmentation: Augmentation | None = None,
-    plain_share: float = 0.0,
+    mixing: Augmentation | None = None,
+    close_mixing: float = 0.0,
     accumulate: int = 1,
     freeze: Sequence[str] = (),
     hyper_at: HyperAt | None = None,
@@ -74,37 +104,24 @@ def make_train_step(
     Args:
       detector: what is trained.
       config: how parameters move.
-      augmentation: of the whole batch.
-      seed: of augmentation and network; each step derives its own keys from it.
-      plain_augmentation: takes the place of ``augmentation`` for the last ``plain_share`` of the run (mosaic is closed
-        before the end); both live in the one compiled program.
-      plain_share: from 0 to 1.
+      augmentation, mixing, close_mixing: the random changes of its batches (see `make_augment`).
+      seed: of these changes and of the network; each step derives its own keys from it.
       accumulate: in how many parts the batch is computed, one after another (see `accumulated_gradient`).
       freeze: parts of the detector, such as ``backbone``, whose parameters, running statistics and average do not move
         and which normalise as at inference (see `yolojax.detector.freeze_mask`).
       hyper_at: changes the hyper-parameters with the step.
     """
+    augment = make_augment(augmentation, seed, mixing=mixing, close_mixing=close_mixing)
     gradient_of = whole_gradient if accumulate == 1 else accumulated_gradient(accumulate)
     if freeze:
         detector = detector._replace(forward_train=detector.freeze(detector.forward_train, tuple(freeze)))
-
-    def augment(state: TrainState, batch: Batch) -> Batch:
-        key = augmentation_key(seed, state.step)
-        if plain_augmentation is None:
-            images, targets = augmentation(key, batch.images, batch.targets)
-        else:
-            plain_from = jnp.round(state.total_steps * (1 - jnp.float32(plain_share))).astype(jnp.int32)
-            images, targets = jax.lax.cond(
-                state.step < plain_from, augmentation, plain_augmentation, key, batch.images, batch.targets
-            )
-        return batch._replace(images=images, targets=targets)
 
     def train_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, StepReport]:
         hyper = hyper._replace(progress=progress_at(state))
         if hyper_at is not None:
             hyper = hyper_as_arrays(hyper_at(hyper, state.step, state.total_steps))
         with jax.named_scope("augmentation"):
-            batch = augment(state, batch)
+            batch = augment(batch, state.step, state.total_steps)
             images = prepare_images(batch.images, detector.spec.preprocess)
         model_key = jax.random.fold_in(jax.random.fold_in(seed, 1), state.step)
         found = gradient_of(detector, state.variables, images, batch.targets, model_key, hyper)
@@ -167,11 +184,6 @@ def apply_gradient(
 def keep_frozen(frozen: PyTree, new: PyTree, old: PyTree) -> PyTree:
     """Returns the leaves of ``new``, and those of ``old`` where ``frozen`` is True, to the byte."""
     return jax.tree.map(lambda is_frozen, a, b: b if is_frozen else a, frozen, new, old)
-
-
-def augmentation_key(seed: PRNGKeyArray, step: int | Int[Array, ""]) -> PRNGKeyArray:
-    """Returns the key of the random changes that a step makes to its batch."""
-    return jax.random.fold_in(jax.random.fold_in(seed, 0), step)
 
 
 def make_hyper(config: TrainConfig, detector: Detector) -> Hyper:
