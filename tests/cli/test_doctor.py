@@ -39,15 +39,6 @@ def test_the_whole_self_test_is_right(yolojax):
     assert [check for check in found["self_test"] if not check["right"]] == []
 
 
-def test_a_check_that_needs_an_optional_package_is_left_out_without_it(yolojax, monkeypatch):
-    """A plain installation has no flatbuffers, and computes right all the same."""
-    monkeypatch.setattr(self_test.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(self_test, "CHECKS", {"export": self_test.check_export})
-    ended = yolojax("doctor")
-    assert ended.code == 0 and "left out" in ended.out and "yolojax[export]" in ended.out
-    assert "this installation computes right" in ended.out
-
-
 def test_a_wrong_answer_is_found(yolojax, monkeypatch):
     broken = self_test.nms
     monkeypatch.setattr(self_test, "nms", lambda boxes, *rest: broken(jnp.roll(boxes, 1, 0), *rest))

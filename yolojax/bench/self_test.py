@@ -6,7 +6,6 @@ with a figure that follows by hand, or with what must hold of any training.
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -30,13 +29,10 @@ from yolojax.training.step import make_hyper, make_train_step
 
 
 class Outcome(NamedTuple):
-    """How a check ended: its name, whether the answer was right, what was compared, and seconds.
-
-    ``right`` is None where the check was left out because an optional package is not installed.
-    """
+    """How a check ended: its name, whether the answer was right, what was compared, and seconds."""
 
     name: str
-    right: bool | None
+    right: bool
     said: str
     seconds: float
 
@@ -165,10 +161,8 @@ def check_evaluation() -> tuple[bool, str]:
     return ap is not None and abs(ap - expected) < 1e-9, f"AP {ap:.4f}, {expected:.4f} by hand"
 
 
-def check_export() -> tuple[bool | None, str]:
+def check_export() -> tuple[bool, str]:
     """A detector from pixels to boxes as StableHLO bytes and back gives what the detector gives."""
-    if importlib.util.find_spec("flatbuffers") is None:
-        return None, "export needs pip install 'yolojax[export]'"
     detector = patch_detector()
     variables = detector.init(jax.random.key(1))
     images = np.abs(_numbers((2, 32, 32, 3), 6))
@@ -183,14 +177,14 @@ def check_export() -> tuple[bool | None, str]:
     return apart < 1e-3, f"{len(stored):,} bytes; boxes and scores {apart:.1e} apart"
 
 
-CHECKS: dict[str, Callable[[], tuple[bool | None, str]]] = {
+CHECKS: dict[str, Callable[[], tuple[bool, str]]] = {
     "convolution": check_convolution,
     "suppression": check_suppression,
     "training": check_training,
     "evaluation": check_evaluation,
     "export": check_export,
 }
-"""Each returns whether the answer was right, or None where it was left out, and what was compared."""
+"""Each returns whether the answer was right, and what was compared."""
 
 
 def _numbers(shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -99,9 +99,9 @@ class Doctor:
             for outcome in run_checks():
                 outcomes.append(outcome)
                 if not self.json:
-                    verdict = {True: "right", False: "WRONG", None: "left out"}[outcome.right]
-                    print(f"  {outcome.name:<12} {verdict:<8} {outcome.seconds:5.1f} s  {outcome.said}", flush=True)
-        wrong = [outcome.name for outcome in outcomes if outcome.right is False]
+                    verdict = "right" if outcome.right else "WRONG"
+                    print(f"  {outcome.name:<12} {verdict}  {outcome.seconds:5.1f} s  {outcome.said}", flush=True)
+        wrong = [outcome.name for outcome in outcomes if not outcome.right]
         if self.json:
             print(json.dumps({**found, "self_test": [outcome._asdict() for outcome in outcomes]}, indent=1))
         elif outcomes:
