@@ -91,8 +91,11 @@ def _entry(name: str, value: Any) -> list[str]:
 
 
 def _signature(name: str, value: Any) -> str:
+    if getattr(value, "_is_protocol", False) and "__call__" in vars(value):  # what a function of this kind takes
+        call = inspect.signature(vars(value)["__call__"])
+        value = call.replace(parameters=list(call.parameters.values())[1:])
     try:
-        signature = inspect.signature(value)
+        signature = value if isinstance(value, inspect.Signature) else inspect.signature(value)
     except (TypeError, ValueError):  # a type alias, or a class without one
         return ""
     line = name + _plain(signature)

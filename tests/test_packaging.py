@@ -1,5 +1,7 @@
 """`eval/` lies at the top level and is `yolojax.eval` to every import, from a checkout too."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ import pytest
 import yaml
 
 import yolojax
+from tests.use_installed import FOUND, TRUTH
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,6 +50,21 @@ def test_templates_of_the_report_are_package_data() -> None:
     shipped = {path for pattern in data["yolojax.eval"] for path in (ROOT / "eval").glob(pattern)}
     others = {path for path in (ROOT / "eval").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert others and others <= shipped
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("fti", "did you mean fit"), ("zoo_", "evaluate, fit, load"), ("tests_are_not_in_it", "evaluate")],
+)
+def test_a_name_that_is_not_there_is_explained(name, said) -> None:
+    with pytest.raises(AttributeError, match=said):
+        getattr(yolojax, name)
+
+
+def test_a_submodule_that_was_not_imported_is_explained() -> None:
+    program = "import yolojax; print(sorted({*yolojax.__all__} - {*dir(yolojax)})); yolojax.tiling"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout == "[]\n" and "from yolojax import tiling" in ended.stderr
 
 
 def test_one_version_everywhere() -> None:
@@ -85,6 +103,26 @@ def built(kind: str, source: Path, out: Path) -> set[str]:
         return {member.name.partition("/")[2] for member in sdist.getmembers() if member.isfile()}
 
 
+def use_without_checkout(wheel: Path, site: Path) -> None:
+    """Unpacks a wheel, as installing does, and evaluates and reports with it; `.ci/wheels` uses it at length."""
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(site)
+    (site / "truth.json").write_text(json.dumps(TRUTH))
+    (site / "found.json").write_text(json.dumps(FOUND))
+    program = """
+import sys, yolojax, yolojax.eval
+from yolojax.cli import main
+print(yolojax.__file__, yolojax.eval.__file__, sep="\\n")
+sys.exit(main(["models", "yolov8"]) or main(["eval", "truth.json", "found.json", "--out", "report"]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, "-c", program]
+    used = subprocess.run(command, cwd=site, env=environment, capture_output=True, text=True)
+    assert used.returncode == 0, used.stderr
+    assert all(Path(line).is_relative_to(site) for line in used.stdout.splitlines()[:2])
+    assert json.loads((site / "report" / "metrics.json").read_text())["AP"] > 0.999
+
+
 def test_wheel_and_sdist_hold_everything(tmp_path) -> None:
     """The wheel built from the sdist is the wheel built from the tree: all modules, data files and the licence."""
     setuptools = pytest.importorskip("setuptools")
@@ -106,6 +144,7 @@ def test_wheel_and_sdist_hold_everything(tmp_path) -> None:
     assert modules | data <= wheel
     assert {name.partition("/")[0] for name in wheel} == {"yolojax", f"yolojax-{yolojax.__version__}.dist-info"}
     assert [name for name in wheel if name.endswith("/LICENSE")]
+    use_without_checkout(next(out.glob("*.whl")), tmp_path / "installed")
     sdist = built("build_sdist", tree, out)
     assert {"pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md", "eval/coco.py"} <= sdist
     assert built("build_wheel", out / f"yolojax-{yolojax.__version__}", tmp_path / "again") == wheel

@@ -53,6 +53,14 @@ def test_anchors_of_few_boxes_warn_and_name_the_published_ones(yolojax):
     assert ended.code == 0 and "warning: only" in ended.err and "COCO" in told["recommendation"]
 
 
+def test_of_a_data_set_in_parts_the_training_part_is_read(yolojax):
+    """Parts that are files of their own cannot be read together."""
+    assert yolojax("data", "convert", "shapes?count=12&size=64", "--to", "coco", "--out", "parts").code == 0
+    named, found = yolojax("anchors", "parts", "--split", "train"), yolojax("anchors", "parts")
+    assert found.code == 0 and found.out == named.out
+    assert yolojax("data", "assign", "parts", "--count", "1", "--size", "64").code == 0
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -96,6 +96,12 @@ def test_wrong_arguments_are_explained(arguments, said, yolojax):
     assert said in ended.err and "Traceback" not in ended.err
 
 
+def test_a_misspelt_command_is_one_line_that_proposes_the_near_one(yolojax):
+    ended = yolojax("trian", "shapes")
+    assert ended.code == 2 and ended.out == "" and ended.err.count("\n") == 1
+    assert "unknown command 'trian': did you mean train?" in ended.err
+
+
 def test_an_error_is_one_line_and_code_2(yolojax, monkeypatch):
     def refuse(**_):
         raise DataError("labels.json: line 3\n  is cut off; write the file anew")

@@ -109,7 +109,7 @@ def test_without_options_the_configuration_is_the_default():
         (["shapes", "--augment.flip-vertical", "2"], "augment.flip_vertical = 2.0"),
         (["nowhere"], "nowhere: no such file or folder"),
         (["--resume", "nowhere"], "nowhere holds no run"),
-        ([DATA, *SMALL, "--option", "widht=3"], "compact has no option widht"),
+        ([DATA, *SMALL, "--option", "widht=3"], "compact has no option widht; did you mean widths?"),
         ([DATA, "--model", "compakt"], "did you mean compact?"),
         ([DATA, *SMALL, "--option", "reg_max=0"], "reg_max = 0: give a whole number of at least 2"),
         ([DATA, *SMALL, "--option", "k=0"], "k = 0: give a whole number of at least 1"),

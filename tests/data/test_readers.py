@@ -94,7 +94,7 @@ def test_without_a_split_all_images_are_read(name, folders):
 
 
 def test_a_coco_folder_with_several_files_asks_for_a_split(folders):
-    with pytest.raises(DataError, match="several COCO files; name one of the splits train, val"):
+    with pytest.raises(DataError, match="several COCO files; give --split with one of train, val"):
         open_dataset(folders["coco"])
     assert len(open_dataset(folders["coco"] / "annotations" / "instances_val.json")) == 5
 

@@ -7,11 +7,12 @@ its traceback.
 """
 
 import contextlib
+import difflib
 import io
 import logging
 import os
 import sys
-from typing import Annotated, Union
+from typing import Annotated, Union, get_args
 
 import tyro
 from tyro.conf import subcommand
@@ -30,7 +31,7 @@ from yolojax.cli.plan import Plan
 from yolojax.cli.predict import Predict
 from yolojax.cli.provenance import remember
 from yolojax.cli.train import Demo, Train
-from yolojax.errors import Terminated, YolojaxError
+from yolojax.errors import ConfigError, Terminated, YolojaxError
 
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143
 """128 plus the number of the signal, as a shell counts."""
@@ -95,6 +96,7 @@ def _run(arguments: list[str]) -> int:
     if arguments in (["--version"], ["-V"]):
         print(f"yolojax {__version__}")
         return 0
+    check_command(arguments)
     command = parse(arguments or ["--help"])
     remember(arguments)
     # What orbax logs, tracebacks included, reaches the user as the error that is raised from it.
@@ -117,6 +119,13 @@ def _flush_or_close() -> None:
         except OSError:
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def check_command(arguments: list[str]) -> None:
+    """Raises `ConfigError` where the first argument is nearly the name of a command, and proposes that."""
+    names = [metadata.name for member in get_args(Command) for metadata in get_args(member)[1:]]
+    if arguments and arguments[0] not in names and (near := difflib.get_close_matches(arguments[0], names, 1)):
+        raise ConfigError(f"unknown command {arguments[0]!r}: did you mean {near[0]}?")
 
 
 def parse(arguments: list[str]) -> Command:

@@ -16,6 +16,8 @@ from yolojax.paths import check_writable
 if TYPE_CHECKING:
     from yolojax.anchors import AnchorDesign
 
+TRAINING_PART = "(default: train, or all of it where there are no parts)"
+
 
 @dataclass(frozen=True)
 class Anchors:
@@ -23,7 +25,7 @@ class Anchors:
 
     Attributes:
       data: a data set, as for train.
-      split: part of the data set; anchors for training are best found on its training part.
+      split: part of the data set.
       images: the folder of the images, where they do not lie at their format's usual place.
       levels: number of prediction levels; the coarsest has stride 32, each further one half the stride.
       per_level: anchors of each level. With 1, the median box of each area quantile; else k-means on 1 - IoU.
@@ -35,7 +37,7 @@ class Anchors:
     """
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
-    split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: all of it)")] = None
+    split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=TRAINING_PART)] = None
     images: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
     levels: int = 3
     per_level: int = 3
@@ -61,10 +63,11 @@ class Anchors:
 
         from yolojax.anchors import design_anchors
         from yolojax.data import box_sizes_on_input, open_dataset
+        from yolojax.data.splits import training_split
         from yolojax.training.plots import save_anchors
 
         strides = tuple(2 ** (5 - i) for i in reversed(range(self.levels)))
-        dataset = open_dataset(self.data, self.split, images=self.images)
+        dataset = open_dataset(self.data, self.split or training_split(self.data), images=self.images)
         sizes = box_sizes_on_input(dataset, (self.size, self.size))
         design = design_anchors(sizes, strides, self.per_level, self.seed, self.evolve)
         if self.plot is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from yolojax.cli.anchors import TRAINING_PART
 from yolojax.cli.folders import choose_folder
 from yolojax.errors import ConfigError
 
@@ -41,7 +42,7 @@ class Assign:
     path: Annotated[Positional[str], arg(metavar="DATA")]
     rule: Literal["best-anchor", "ratio", "atss", "simota", "task-aligned", "one-to-one"] = "atss"
     model: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(default: none)")] = None
-    split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: all of it)")] = None
+    split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=TRAINING_PART)] = None
     images: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
     first: int = 0
     count: int = 6
@@ -63,9 +64,10 @@ class Assign:
         out = choose_folder(self.out, Path("runs/assign"))
 
         from yolojax.data import open_dataset
+        from yolojax.data.splits import training_split
         from yolojax.training.plots import save_png
 
-        dataset = open_dataset(self.path, self.split, images=self.images)
+        dataset = open_dataset(self.path, self.split or training_split(self.path), images=self.images)
         if self.first >= len(dataset):
             raise ConfigError(f"--first {self.first}: the data set has only the images 0 to {len(dataset) - 1}")
         shown = dataset.take(range(self.first, min(self.first + self.count, len(dataset))))

@@ -16,7 +16,7 @@ from yolojax import __version__
 
 REQUIRED = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "pillow", "pycocotools"),
-    *("safetensors", "tyro", "matplotlib"),
+    *("safetensors", "tyro", "matplotlib", "flatbuffers"),
 )
 
 
@@ -46,7 +46,6 @@ OPTIONAL = (
     Optional("pillow-heif", "heic", "photos in HEIC"),
     Optional("onnx", "export", "export to ONNX and prediction with exported files"),
     Optional("onnxruntime", "export", "exported files on onnxruntime, and int8"),
-    Optional("flatbuffers", "export", "export to StableHLO"),
     Optional("openvino", "openvino", "exported files on OpenVINO (--runtime openvino)"),
     Optional("tensorboardX", "tensorboard", "train --log tensorboard"),
     Optional("wandb", "wandb", "train --log wandb (Weights & Biases)"),
@@ -63,7 +62,7 @@ class Doctor:
     """Tell versions, devices, caches and optional packages, and test that this installation computes right.
 
     Attributes:
-      no_test: leave the test out, which takes a minute or so on two processor cores, most of it to compile.
+      no_test: leave the test out, which takes ten to fifteen seconds of a processor core, most of it to compile.
       json: print JSON and nothing else.
     """
 

@@ -90,7 +90,7 @@ def open_coco_folder(
 ) -> Dataset:
     """The COCO file of one split among those found in a folder; without a split the only one there is."""
     if split is None and len(found) > 1:
-        raise DataError(f"{folder}: holds several COCO files; name one of the splits {', '.join(found)}")
+        raise DataError(f"{folder}: holds several COCO files; give --split with one of {', '.join(found)}")
     split = next(iter(found)) if split is None else choose_split(split, list(found), folder)
     return read_coco(found[split], split, class_names, images, skip_bad, images_needed)
 

@@ -65,6 +65,11 @@ def take_fraction(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     return dataset.take(sorted(drawn.tolist()))
 
 
+def training_split(path: str | Path) -> str | None:
+    """The split to look at when none is named: the training split, or None where none is clearly that."""
+    return split_named("train", list_splits(path))
+
+
 def validation_split(path: str | Path) -> str | None:
     """The split to measure on when none is named: the validation split, or None where the data set has no splits.
 

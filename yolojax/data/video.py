@@ -92,7 +92,7 @@ class Video:
           DataError: when the source cannot be read as a video.
         """
         self._stream = str(source) if isinstance(source, str) and is_stream(source) else None
-        self.name = without_password(str(source))
+        self.name: str = without_password(str(source))
         if most_per_second is not None and not 0 < most_per_second < float("inf"):
             raise ConfigError(f"frames per second = {most_per_second}: give a number above 0")
         self._cv2 = cv2 = _opencv(self.name)
@@ -104,10 +104,10 @@ class Video:
         rate = float(self._capture.get(cv2.CAP_PROP_FPS))
         count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         self._rate = rate if 0 < rate < 1000 else 25.0
-        self.is_live = self._stream is not None and (self._stream.isdecimal() or not count)
+        self.is_live: bool = self._stream is not None and (self._stream.isdecimal() or not count)
         self._share = min(1.0, (most_per_second or self._rate) / self._rate)
-        self.frames_per_second = self._rate * self._share
-        self.count = math.ceil(count * self._share)
+        self.frames_per_second: float = self._rate * self._share
+        self.count: int = math.ceil(count * self._share)
 
     def _open(self, source: str | Path) -> Any:
         if self._stream is None:

@@ -155,7 +155,7 @@ def _jax_export() -> Any:
     try:
         import flatbuffers  # noqa: F401
     except ImportError:
-        raise ConfigError("StableHLO files need the package flatbuffers: pip install 'yolojax[export]'") from None
+        raise ConfigError("StableHLO files need the package flatbuffers: pip install flatbuffers") from None
     from jax import export
 
     return export

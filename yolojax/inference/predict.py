@@ -21,7 +21,7 @@ from yolojax.config import MOST_DETECTIONS
 from yolojax.data.images import read_image, to_rgb
 from yolojax.data.input_images import make_input_image
 from yolojax.detect import check_confidence, choose_iou, detect
-from yolojax.detector import Detector, Variables
+from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import ConfigError, DataError
 from yolojax.export.running import Runtime
 from yolojax.geometry import Placement, batch_to_original
@@ -136,21 +136,22 @@ class Predictor:
     ) -> None:
         self._defaults = detector.spec.postprocess.prediction
         max_detections = self._defaults.max_detections if max_detections is None else max_detections
-        max_detections = self.max_detections = _count("max_detections", max_detections, MOST_DETECTIONS)
+        self.max_detections: int = _count("max_detections", max_detections, MOST_DETECTIONS)
         batch_size = _count("batch_size", batch_size)
-        self.spec = detector.spec
-        self.layout = with_tta(detector.spec, tta)
-        self.batch_size = batch_size
-        self.detector = detector
+        self.spec: DetectorSpec = detector.spec
+        self.layout: DetectorSpec = with_tta(detector.spec, tta)
+        self.batch_size: int = batch_size
+        self.detector: Detector = detector
         suppress = union_suppression(detector.spec, tta, suppress)
         self.suppress: Suppression | BuiltIn = suppress
         # As one program: run operation by operation, it would compile something for the shape of every layer.
-        self.variables = jax.jit(detector.fold)(variables)
+        self.variables: Variables = jax.jit(detector.fold)(variables)
 
         split = split_over_devices(batch_size)
         if split is not None:
             self.variables = on_all_devices(self.variables, split)
-        settings: dict[str, Any] = {"max_detections": max_detections, "suppress": suppress, "split": split, "tta": tta}
+        most = self.max_detections
+        settings: dict[str, Any] = {"max_detections": most, "suppress": suppress, "split": split, "tta": tta}
         # Other kinds of suppression take the best candidates only, and so count more than what exceeds a capacity.
         limited = tta is None and suppress in ("nms", "none")
         self._traced = prediction_program(detector, capacity=CAPACITY if limited else None, **settings)

@@ -26,11 +26,11 @@ class EpochLog:
     """
 
     def __init__(self) -> None:
-        self.steps = 0
-        self.images = 0
-        self.programs = 0
-        self.waiting = 0.0
-        self.elapsed = 0.0
+        self.steps: int = 0
+        self.images: int = 0
+        self.programs: int = 0
+        self.waiting: float = 0.0
+        self.elapsed: float = 0.0
         self.sums: defaultdict[str, float] = defaultdict(float)
 
     @classmethod

@@ -46,8 +46,8 @@ class Programs:
     """
 
     def __init__(self, step: TrainStep, devices: Devices, *, donate: bool = True) -> None:
-        self.seconds = 0.0
-        self.donates = donate
+        self.seconds: float = 0.0
+        self.donates: bool = donate
         self._devices = devices
         self._step = jax.jit(
             for_platform(devices.platform, step),

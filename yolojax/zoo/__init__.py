@@ -188,7 +188,9 @@ def build(
     parameters = dict(inspect.signature(builder).parameters)
     known = set(parameters) - {"class_names", "input_size", "dtype"}
     if unknown := sorted(set(options) - known):
-        raise ConfigError(f"{name} has no option {unknown[0]}; it has {', '.join(sorted(known))}")
+        near = nearest(unknown[0], known)
+        hint = f"did you mean {near}?" if near else f"it has {', '.join(sorted(known))}"
+        raise ConfigError(f"{name} has no option {unknown[0]}; {hint}")
     if missing := [n for n in known - set(options) if parameters[n].default is inspect.Parameter.empty]:
         raise ConfigError(f"{name} needs the option {missing[0]}")
     check_types(builder, {key: value for key, value in options.items() if key not in PART_OPTIONS})
