@@ -132,6 +132,12 @@ def test_mixup_counts_what_does_not_fit_and_may_do_nothing():
         mixup(1.0, alpha=0.0)
 
 
+def no_objects(batch):
+    fields = ((4,), jnp.float32), ((), jnp.int32), ((), jnp.bool_), ((), jnp.bool_)
+    rows = (jnp.zeros((batch, 1, *rest), kind) for rest, kind in fields)
+    return Targets(*rows, jnp.zeros(batch, jnp.int32))
+
+
 @pytest.mark.parametrize(("batch", "size"), [(1, 1), (6, 6), (8, 8), (16, 8), (18, 9), (22, 11), (13, 13), (64, 8)])
 def test_groups_part_a_batch(batch, size):
     assert group_size(batch) == size
@@ -140,13 +146,10 @@ def test_groups_part_a_batch(batch, size):
 def test_images_meet_those_of_their_group_alone():
     """Of two groups of eight one is white and one black; but for grey seams, no colour enters the other."""
     images = jnp.repeat(jnp.array([255, 0], jnp.uint8), 8)[:, None, None, None] * jnp.ones((16, 16, 16, 3), jnp.uint8)
-    none = Targets(*(jnp.zeros((16, 1, *rest), kind) for rest, kind in FIELDS), jnp.zeros(16, jnp.int32))
+    none = no_objects(16)
     for mix in (mosaic(1.0, scale=(1.0, 1.0)), mosaic9(1.0, scale=(1.0, 1.0)), mixup(1.0)):
         mixed, _ = jax.jit(mix)(jax.random.key(0), images, none)
         assert (mixed[:8] >= 114).all() and (mixed[8:] <= 114).all() and (mixed == images).mean() > 0.5
-
-
-FIELDS = ((4,), jnp.float32), ((), jnp.int32), ((), jnp.bool_), ((), jnp.bool_)
 
 
 @pytest.mark.parametrize("mix", [mosaic(1.0), mosaic9(1.0), mixup(1.0)], ids=["mosaic", "mosaic9", "mixup"])
@@ -154,7 +157,7 @@ def test_no_pixels_move_between_devices(mix):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split, whole = jax.NamedSharding(mesh, jax.P("data")), jax.NamedSharding(mesh, jax.P())
     images = jnp.zeros((16, 16, 16, 3), jnp.uint8)
-    none = Targets(*(jnp.zeros((16, 1, *rest), kind) for rest, kind in FIELDS), jnp.zeros(16, jnp.int32))
+    none = no_objects(16)
     program = jax.jit(mix, in_shardings=(whole, split, split), out_shardings=split)
     text = program.lower(jax.random.key(0), images, none).compile().as_text()
     kinds = "all-gather", "all-to-all", "collective-permute", "all-reduce"

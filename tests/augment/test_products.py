@@ -1,5 +1,7 @@
 """Resampling by matrix products, as on a TPU, against reading each pixel where it comes from, as elsewhere."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +41,7 @@ def test_a_tpu_sees_the_same_images(scene, augmentation):
         )
         difference = np.abs(np.asarray(got).astype(int) - np.asarray(want))
         assert difference.max() <= 1 and (difference > 0).mean() < 0.05  # positions are multiples of 1/256 pixel
-        jax.tree.map(np.testing.assert_array_equal, targets, want_targets)
+        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4), targets, want_targets)  # two programs round apart
 
 
 @pytest.mark.parametrize("augmentation", [mosaic(1.0), mosaic9(1.0), random_affine(scale=(0.5, 2.0))])
