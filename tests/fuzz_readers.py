@@ -11,6 +11,7 @@ a run's checkpoints behind which an older one is whole. PyTorch files have a fuz
 
 import argparse
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -26,7 +27,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -342,6 +343,18 @@ def _stop(signal_number: int, frame: FrameType | None) -> None:
     raise _TooLongError(f"after {SLOW:g} s in {traceback.extract_stack(frame)[-1] if frame else 'native code'}")
 
 
+@contextlib.contextmanager
+def silent_leftovers() -> Iterator[None]:
+    """Reads that end in an error leave files and event loops open, which warn when they are freed, whenever that is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            yield
+        finally:
+            gc.collect()
+
+
+@silent_leftovers()
 def fuzz(kind: str, count: int, seed: int, folder: Path, say: Callable[[str], None]) -> tuple[int, float]:
     """The number of cases that ended otherwise than they may, each of which is said, and the longest time of one."""
     file, contents, read, is_valid = kinds(folder, kind)[kind]
