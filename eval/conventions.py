@@ -8,6 +8,7 @@ said.
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -93,6 +94,11 @@ class _Sample:
     def count(self) -> int:
         return int(np.sum(self.object_classes >= 0))
 
+    @property
+    def is_sized(self) -> bool:
+        """Whether the sizes of all its images are stated."""
+        return bool((self.sizes > 0).all())
+
     def part(self, which: Int64[np.ndarray, " n"]) -> "_Sample":
         """Some of its images."""
         return _Sample(*(getattr(self, field.name)[which] for field in fields(self)))
@@ -111,6 +117,11 @@ def pick_rows(values: np.ndarray, starts: np.ndarray, ends: np.ndarray, fill: fl
     return np.where(inside.reshape(*inside.shape, *(1,) * (values.ndim - 1)), picked, fill)
 
 
+def spread(count: int, most: int) -> Int64[np.ndarray, " n"]:
+    """At most ``most`` of ``count`` positions, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+
+
 def _sample(truth: GroundTruth, found: ScoredBoxes, image_of: Int64[np.ndarray, " I"] | None = None) -> _Sample:
     """Images spread over those that have detections, each with the objects of itself or of image ``image_of``."""
     order = np.flatnonzero(~truth.crowd)
@@ -120,7 +131,7 @@ def _sample(truth: GroundTruth, found: ScoredBoxes, image_of: Int64[np.ndarray, 
     target = with_rows if image_of is None else image_of[with_rows]
     has = (target >= 0) & np.isin(target, owners)
     with_rows, target = with_rows[has], target[has]
-    chosen = np.unique(np.linspace(0, len(with_rows) - 1, min(SAMPLED_IMAGES, len(with_rows))).astype(np.int64))
+    chosen = spread(len(with_rows), SAMPLED_IMAGES)
     images, target = with_rows[chosen], target[chosen]
 
     def bounds(column: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -149,13 +160,17 @@ def iou_table(
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
+def _overlaps(sample: _Sample, box: str) -> Float64[np.ndarray, "i d g"]:
+    """IoU of detections and objects of each image when the detections have this format."""
+    sizes = np.broadcast_to(sample.sizes[:, None, :], (*sample.rows.shape[:2], 2))
+    rows = _unusual(sample.rows, box, sizes) if box in UNUSUAL else convert_boxes(sample.rows, box, sizes)
+    return iou_table(np.where((sample.row_classes >= 0)[..., None], rows, 0.0), sample.objects)
+
+
 def _on_objects(sample: _Sample, box: str) -> tuple[int, float]:
     """How many sampled objects a detection of any class lies on when the detections have this format, and how well (the
     sum of their IoU)."""
-    sizes = np.broadcast_to(sample.sizes[:, None, :], (*sample.rows.shape[:2], 2))
-    rows = _unusual(sample.rows, box, sizes) if box in UNUSUAL else convert_boxes(sample.rows, box, sizes)
-    rows = np.where((sample.row_classes >= 0)[..., None], rows, 0.0)
-    nearest = iou_table(rows, sample.objects).max(axis=1, initial=0)
+    nearest = _overlaps(sample, box).max(axis=1, initial=0)
     nearest = nearest[nearest >= ON_OBJECT]
     return len(nearest), float(nearest.sum())
 
@@ -173,9 +188,12 @@ def _is_no_chance(sample: _Sample, hits: Callable[[_Sample, str], int], box: str
     """Whether ``then`` hits in a format are more than many boxes have by chance, on the objects of other images."""
     if np.sum(sample.row_classes >= 0) <= 3 * sample.count:  # few boxes for each object
         return True
-    n = len(sample.images)
-    chance = [hits(sample.rolled(shift), box) for shift in range(1, min(n, 6))]
-    return n >= LEAST_IMAGES and then >= 2 * float(np.mean(chance)) + 2
+    return len(sample.images) >= LEAST_IMAGES and then >= 2 * _by_chance(sample, partial(hits, box=box)) + 2
+
+
+def _by_chance(sample: _Sample, hits: Callable[[_Sample], int]) -> float:
+    """The mean number of hits when images have the detections of others."""
+    return float(np.mean([hits(sample.rolled(shift)) for shift in range(1, min(len(sample.images), 6))]))
 
 
 def _unusual(rows: Float64[np.ndarray, "i d 4"], layout: str, sizes: Int64[np.ndarray, "i d 2"]) -> np.ndarray:
@@ -193,32 +211,35 @@ def _unusual(rows: Float64[np.ndarray, "i d 4"], layout: str, sizes: Int64[np.nd
     return np.stack(found, axis=-1)
 
 
+def _plain_formats(sample: _Sample) -> list[str]:
+    return [box for box in FORMATS if sample.is_sized or not box.endswith("n")]
+
+
 def _best_format(sample: _Sample) -> tuple[str, int]:
     """The format in which most objects have a detection, and how many.
 
     Squares of any side and unusual layouts are hundreds of formats, one of which fits a few boxes by chance. Such a
     format is taken only where it explains far more than a plain one, and than detections of other images do in it.
     """
-    sized = bool((sample.sizes > 0).all())
-    plain = {box: _hits(sample, box) for box in FORMATS if sized or not box.endswith("n")}
+    plain = {box: _hits(sample, box) for box in _plain_formats(sample)}
     best = max(plain, key=lambda box: plain[box])
     if len(sample.images) < LEAST_IMAGES or plain[best] >= 0.6 * sample.count:
         return best, plain[best]
-    other, then = _best_of_many(sample, sized)
-    chance = np.mean([_hits(sample.rolled(shift), other) for shift in range(1, min(len(sample.images), 6))])
-    if then >= max(5, 0.3 * sample.count, 1.2 * plain[best] + 1, 3 * float(chance) + 3):
+    other, then = _best_of_many(sample)
+    chance = _by_chance(sample, partial(_hits, box=other))
+    if then >= max(5, 0.3 * sample.count, 1.2 * plain[best] + 1, 3 * chance + 3):
         return other, then
     return best, plain[best]
 
 
-def _best_of_many(sample: _Sample, sized: bool) -> tuple[str, int]:
+def _best_of_many(sample: _Sample) -> tuple[str, int]:
     """The square or unusual layout in which most objects have a detection, and how many."""
     formats = ["sides_first", "pairs"]
-    if sized:
+    if sample.is_sized:
         kinds = ("letterbox", "corner", "stretch")
         formats = [*UNUSUAL, *(f"{kind}{side}{end}" for end in LAYOUTS for kind in kinds for side in SQUARES)]
     if len(sample.images) > TRIED_FIRST:
-        few = sample.part(np.linspace(0, len(sample.images) - 1, TRIED_FIRST).astype(np.int64))
+        few = sample.part(spread(len(sample.images), TRIED_FIRST))
         first = {box: _hits(few, box) for box in formats}
         formats = sorted(formats, key=lambda box: -first[box])[:TRIED_WHOLE]
     scores = {box: _on_objects(sample, box) for box in formats}
@@ -314,12 +335,12 @@ def _no_match(sample: _Sample) -> Iterable[Mistake]:
     if rows < LEAST_ROWS or sample.count < LEAST_OBJECTS or n < LEAST_IMAGES:
         return
     own = _near_objects(sample)
-    chance = [_near_objects(sample.rolled(shift)) for shift in range(1, min(n, 6))]
-    if own < 0.2 * sample.count and own <= max(1.5 * float(np.mean(chance)), 0.02 * rows):
+    chance = _by_chance(sample, _near_objects)
+    if own < 0.2 * sample.count and own <= max(1.5 * chance, 0.02 * rows):
         yield Mistake(
             "no_match",
             f"almost nothing matches: on {own} of {sample.count} sampled objects lies a detection, and with the "
-            f"detections of another image it would be {np.mean(chance):.0f}",
+            f"detections of another image it would be {chance:.0f}",
             "check that image ids and box format are those of the ground truth; if they are, the detector has learnt "
             "nothing yet: look at its loss",
         )
@@ -351,8 +372,7 @@ def _beyond_image(truth: GroundTruth, found: ScoredBoxes) -> Iterable[Mistake]:
 
 def _best_truth_format(sample: _Sample) -> tuple[str, int]:
     """The format of the ground truth's boxes, if it is another one, in which most objects have a detection."""
-    sized = bool((sample.sizes > 0).all())
-    scores = {box: _truth_hits(sample, box) for box in FORMATS if sized or not box.endswith("n")}
+    scores = {box: _truth_hits(sample, box) for box in _plain_formats(sample)}
     best = max(scores, key=lambda box: scores[box])
     return best, scores[best]
 
@@ -427,9 +447,7 @@ def _classes(truth: GroundTruth, sample: _Sample, box: str) -> Iterable[Mistake]
     """Whether detections lie on objects of other classes in a regular way: one off, or in another order."""
     if len(truth.category_ids) < 2:
         return
-    sizes = np.broadcast_to(sample.sizes[:, None, :], (*sample.rows.shape[:2], 2))
-    rows = _unusual(sample.rows, box, sizes) if box in UNUSUAL else convert_boxes(sample.rows, box, sizes)
-    table = iou_table(np.where((sample.row_classes >= 0)[..., None], rows, 0.0), sample.objects)
+    table = _overlaps(sample, box)
     alike = sample.row_classes[:, :, None] == sample.object_classes[:, None, :]
     table = np.where(alike & (table >= ON_OBJECT), table + 1, table)  # an object of its own class goes first
     nearest = table.argmax(axis=2)

@@ -13,7 +13,15 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from yolojax.eval.conventions import SAMPLED_BOXES, SAMPLED_IMAGES, Mistake, find_conventions, iou_table, pick_rows
+from yolojax.eval.conventions import (
+    SAMPLED_BOXES,
+    SAMPLED_IMAGES,
+    Mistake,
+    find_conventions,
+    iou_table,
+    pick_rows,
+    spread,
+)
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches
 
@@ -175,7 +183,7 @@ def _near_repeats(
     order = np.argsort(images, kind="stable")
     images, categories, boxes = images[order], categories[order], boxes[order]
     chosen = np.unique(images)
-    chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(SAMPLED_IMAGES, len(chosen))).astype(np.int64))]
+    chosen = chosen[spread(len(chosen), SAMPLED_IMAGES)]
     starts, ends = (np.searchsorted(images, chosen, side=side) for side in ("left", "right"))
     rows, classes = (pick_rows(column, starts, ends, fill) for column, fill in ((boxes, 0.0), (categories, -1)))
     alike = (classes[:, :, None] == classes[:, None, :]) & (classes >= 0)[:, :, None]
