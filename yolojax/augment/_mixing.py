@@ -44,7 +44,7 @@ def mosaic(probability: float, *, scale: tuple[float, float] = (0.5, 1.0), pad: 
         draw = partial(_draw_tiles, tiles=tiles, pad=pad)
         pixels = by_platform(images, default=draw, tpu=partial(_multiply_four, tiles=tiles, pad=pad))
         made = _gather_objects(targets, tiles)
-        return _where(chosen, pixels, images), jax.tree.map(lambda new, old: _where(chosen, new, old), made, targets)
+        return _where(chosen, pixels, images), jax.tree.map(partial(_where, chosen), made, targets)
 
     return make
 
@@ -77,7 +77,7 @@ def mosaic9(probability: float, *, scale: tuple[float, float] = (0.4, 0.8), pad:
         how = {"tiles": tiles, "pad": pad, "halved": scale[0] < 0.5}
         pixels = by_platform(images, default=partial(_draw_tiles, **how), tpu=partial(_multiply_tiles, **how))
         made = _gather_objects(targets, tiles)
-        return _where(chosen, pixels, images), jax.tree.map(lambda new, old: _where(chosen, new, old), made, targets)
+        return _where(chosen, pixels, images), jax.tree.map(partial(_where, chosen), made, targets)
 
     return make
 
@@ -291,9 +291,6 @@ def mixup(probability: float, *, alpha: float = 32.0) -> Augmentation:
         both = Targets(boxes, classes, valid, crowd, targets.dropped + others.dropped)
         mixed = fit_into_rows(both, count)
 
-        def select(new: Array, old: Array) -> Array:
-            return jnp.where(chosen.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
-
-        return select(blended, images), jax.tree.map(select, mixed, targets)
+        return _where(chosen, blended, images), jax.tree.map(partial(_where, chosen), mixed, targets)
 
     return mix
