@@ -6,7 +6,6 @@ where the rows themselves give the evidence, and nothing is ever converted witho
 
 import itertools
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from jaxtyping import Float64, Int64
 
 from yolojax.errors import ConfigError, ResultError
 from yolojax.eval.columns import Record, RowName, few, id_column, lists_of
+from yolojax.paths import composed
 
 Unknown = Literal["refuse", "count"]
 CategoryIds = Literal["given", "less-one", "plus-one", "from-zero", "from-one"]
@@ -321,8 +321,7 @@ def _by_tail(name: str, tails: Mapping[str, Any]) -> Any:
 
 def plain_name(name: str) -> str:
     """A file's name with ``/`` between folders, as the readers of data sets take it, and letters composed (NFC)."""
-    plain = name.replace("\\", "/").removeprefix("./")
-    return plain if plain.isascii() else unicodedata.normalize("NFC", plain)
+    return composed(name.replace("\\", "/").removeprefix("./"))
 
 
 def base_of(name: str) -> str:

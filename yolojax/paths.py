@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def user_path(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ConfigError(f"{path}: there is no home directory {Path(path).parts[0]}; correct the path") from None
+
+
+def composed(name: str) -> str:
+    """The name with accents as parts of their letters (NFC); macOS takes them apart, and most other systems do not."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def check_writable(folder: Path, advice: str) -> None:

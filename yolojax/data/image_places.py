@@ -6,9 +6,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from yolojax.data.images import is_image
-from yolojax.data.paths import composed, images_below, inside, relocated, subfolders
+from yolojax.data.paths import images_below, inside, relocated, subfolders
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError, shown
+from yolojax.paths import composed
 
 ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "labels", "json", "jsons")
 """Folders of COCO files within that of their data set."""

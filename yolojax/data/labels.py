@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from yolojax.data.images import is_image
-from yolojax.data.paths import composed, is_apple_double
+from yolojax.data.paths import is_apple_double
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError
+from yolojax.paths import composed
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 LABEL_FOLDERS = ("labels", "label")

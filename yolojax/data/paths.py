@@ -1,7 +1,6 @@
 """File names that stand in annotation files: never followed out of the data set's folder."""
 
 import os
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
@@ -35,11 +34,6 @@ def inside(folder: Path, name: str, where: str) -> Path:
 def is_text(text: str) -> bool:
     """Whether a text can be written as UTF-8; half of a surrogate pair, which JSON and YAML can spell, cannot."""
     return text.isascii() or text.encode("utf-8", "replace").decode() == text
-
-
-def composed(name: str) -> str:
-    """The name with accents as parts of their letters (NFC); macOS takes them apart, and most other systems do not."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def images_below(folder: Path, notebook: Notebook | None = None) -> list[Path]:

@@ -24,9 +24,10 @@ from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.documents import read_text
 from yolojax.data.images import is_image
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
-from yolojax.data.paths import choose_split, composed, files_in, images_below, inside, is_apple_double, subfolders
+from yolojax.data.paths import choose_split, files_in, images_below, inside, is_apple_double, subfolders
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError, shortened, shown
+from yolojax.paths import composed
 
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "xml", "xmls", "labels", "label")
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "photos", "pictures")
