@@ -8,7 +8,6 @@ said.
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
-from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -188,7 +187,7 @@ def _is_no_chance(sample: _Sample, hits: Callable[[_Sample, str], int], box: str
     """Whether ``then`` hits in a format are more than many boxes have by chance, on the objects of other images."""
     if np.sum(sample.row_classes >= 0) <= 3 * sample.count:  # few boxes for each object
         return True
-    return len(sample.images) >= LEAST_IMAGES and then >= 2 * _by_chance(sample, partial(hits, box=box)) + 2
+    return len(sample.images) >= LEAST_IMAGES and then >= 2 * _by_chance(sample, lambda one: hits(one, box)) + 2
 
 
 def _by_chance(sample: _Sample, hits: Callable[[_Sample], int]) -> float:
@@ -226,7 +225,7 @@ def _best_format(sample: _Sample) -> tuple[str, int]:
     if len(sample.images) < LEAST_IMAGES or plain[best] >= 0.6 * sample.count:
         return best, plain[best]
     other, then = _best_of_many(sample)
-    chance = _by_chance(sample, partial(_hits, box=other))
+    chance = _by_chance(sample, lambda one: _hits(one, other))
     if then >= max(5, 0.3 * sample.count, 1.2 * plain[best] + 1, 3 * chance + 3):
         return other, then
     return best, plain[best]
