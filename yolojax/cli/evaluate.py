@@ -37,7 +37,7 @@ class Val:
         published YOLOv5, v5u, v8 to v10, 11, 12, 26, YOLOX, YOLO-NAS, RT-DETR, D-FINE, DEIMv2, Faster R-CNN or
         RetinaNet (.pth, .safetensors, a folder of Hugging Face's), or an exported .onnx or .stablehlo.
       data: a data set, as for train; its classes are matched with the detector's by name.
-      split: part of the data set.
+      split: part of the data set; without data, of the one that the run was trained on.
       images: the folder of the images, where they do not lie at their format's usual place.
       out: folder for detections.json (COCO's result format) and the report: index.html, report.md, metrics.json,
         PR_curve.png and the other curves, confusion_matrix.png.
@@ -92,7 +92,7 @@ class Val:
         if least is not None and least > Postprocess().validation.confidence:
             reporter.say(f"{self.model[0]} gives detections from the score {least:g} on; AP counts no others")
         if self.data is None:
-            data = self._own_validation_images()
+            data = self._own_images(model[0].spec.class_names)
         else:
             split = self.split or validation_split(self.data)
             if split is not None and self.split is None:
@@ -125,14 +125,14 @@ class Val:
         print(f"\n{out}: detections.json, index.html, report.md, metrics.json, curves and confusion matrix as PNG")
         return 0
 
-    def _own_validation_images(self) -> Dataset:
+    def _own_images(self, class_names: tuple[str, ...]) -> Dataset:
+        """The validation images that the run was measured on, or ``--split`` of the data that it was trained on."""
+        from yolojax.data import open_dataset
         from yolojax.inference.loading import load_origin
         from yolojax.progress import Quiet
         from yolojax.training.data import open_data
         from yolojax.training.run_directory import read_config, read_given
 
-        if self.split is not None:
-            raise ConfigError("--split is a part of --data; give both or neither")
         if self.images is not None:
             raise ConfigError("--images are those of --data; give both or neither")
         if not load_origin(*self.model):
@@ -140,6 +140,8 @@ class Val:
         if "data" in read_given(self.model[0]):
             raise ConfigError(f"{self.model[0]} was trained on images in memory; give --data to say what to measure on")
         config = read_config(self.model[0])
+        if self.split is not None:
+            return open_dataset(config.data.path, self.split, class_names=class_names, images=config.data.images)
         own = open_data(config.data, config.seed, None, Quiet()).val
         if own is None:
             raise ConfigError(f"{self.model[0]} was trained without validation images; give --data")

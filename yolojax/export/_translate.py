@@ -316,6 +316,8 @@ class Translator:
             and (starts[axis], stops[axis], steps[axis]) != (0, value.shape[axis], 1)
         ]
         nchw, place = self.axes_kept(value)
+        if not cut:
+            return self.made(aval, self.full(value, nchw), nchw)
         out = self.graph.op(
             "Slice",
             self.full(value, nchw),
