@@ -26,6 +26,7 @@ from yolojax.eval.columns import (
     finite_column,
     flag_column,
     id_column,
+    is_missing,
     lists_of,
     number_rows,
     optional_column,
@@ -157,8 +158,10 @@ def read_ground_truth(
     boxes = number_rows(optional_column(annotations, "bbox"), name, DataError)
     check_sides(boxes, name, DataError)
     raw_areas = optional_column(annotations, "area")
-    no_area = np.array([area is None for area in raw_areas], bool)
-    given = finite_column([0 if area is None else area for area in raw_areas], "'area'", name, DataError)
+    no_area = is_missing(raw_areas)
+    if no_area.any():
+        raw_areas = [0 if area is None else area for area in raw_areas]
+    given = finite_column(raw_areas, "'area'", name, DataError)
     wrong = (given < 0) | (given > LARGEST_AREA)
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -180,7 +183,7 @@ def read_ground_truth(
         crowd=(crowd | flagged if ignore_means == "crowd" else crowd)[known],
         repairs={
             # pycocotools takes id 0 for "unmatched", and of a repeated id it keeps one annotation.
-            "renumbered_ids": len(ids) - len({str(i) for i in ids if i}),
+            "renumbered_ids": len(ids) - _count_ids(ids),
             "filled_areas": int(no_area.sum()),
             "filled_iscrowd": no_flag,
             "ignore_flags": int(flagged.sum()),
@@ -358,6 +361,13 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
 def _is_class_name(text: str) -> bool:
     """Whether a name can be shown: not blank, not without end, and no half of a surrogate pair."""
     return bool(text.strip()) and len(text) <= _LONGEST_NAME and text.encode("utf-8", "replace").decode() == text
+
+
+def _count_ids(ids: Sequence[Any]) -> int:
+    """How many different ids there are that are neither missing nor 0."""
+    if set(map(type, ids)) <= {int}:
+        return len(set(ids) - {0})
+    return len({str(one) for one in ids if one})
 
 
 def _grouping_categories(category_of: Mapping[Any, Record], used: set[Any]) -> set[Any]:

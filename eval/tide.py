@@ -61,6 +61,7 @@ def tide_errors(
     foreground: float = 0.5,
     background: float = 0.1,
     matches: Matches | None = None,
+    classified: tuple[Int64[np.ndarray, " D"], Int64[np.ndarray, " D"]] | None = None,
 ) -> TideErrors:
     """The breakdown at the paper's thresholds, unless chosen otherwise.
 
@@ -68,11 +69,12 @@ def tide_errors(
     false positive gets the first kind that fits of localisation, classification, duplicate, background, both. Of the
     misclassified and misplaced detections that point at the same object, the highest score is mended and the others
     are dropped, as they are where the object has been found already; duplicates, background and both are dropped.
-    ``matches`` are those at ``foreground``, where they are at hand.
+    ``matches`` are those at ``foreground``, and ``classified`` is what `classify_errors` says of the detections that
+    count and found nothing, where they are at hand.
     """
     matches = matches or match_detections(truth, detections, foreground)
     counted, hit, category = ~matches.ignored, matches.object_of >= 0, detections.categories
-    kinds, points_at = classify_errors(truth, detections, counted & ~hit, foreground, background)
+    kinds, points_at = classified or classify_errors(truth, detections, counted & ~hit, foreground, background)
     false_positives, real, classes = int(np.sum(counted & ~hit)), ~truth.crowd, len(truth.category_ids)
     if not real.any():
         none = {kind: ErrorCost(int(np.sum(kinds == k)), 0.0) for k, kind in enumerate(KINDS)}
