@@ -48,6 +48,7 @@ from yolojax.eval.joining import (
     keys_or_names,
     named,
 )
+from yolojax.paths import is_class_name
 
 GroundTruthSource = Record | str | PathLike[str]
 DetectionSource = Sequence[Record] | Record | np.ndarray | str | PathLike[str]
@@ -56,8 +57,6 @@ Ties = Literal["listed", "canonical"]
 Areas = Literal["given", "box"]
 
 _LARGEST_SCORE = 1e6
-_LONGEST_NAME = 500
-"""Characters of the name of a class, as in `yolojax.data`."""
 
 
 @dataclass(frozen=True)
@@ -344,7 +343,7 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
         is_text = isinstance(text, str) and (text != "" or kind == "category")  # names of classes are looked at below
         if not is_text and (text is not None or (field == "name" and field in record)):
             raise DataError(f"{where}{kind} row {row}: '{field}' is {shown(text)}, not a text; correct it")
-        if kind == "category" and text is not None and not _is_class_name(text):
+        if kind == "category" and text is not None and not is_class_name(text):
             raise DataError(f"{where}{kind} row {row}: 'name' is {shown(text)}; give it a name of letters")
         file = text if kind == "image" else None
         if key in by_id and (file is None or by_id[key].get("file_name") != file):
@@ -356,11 +355,6 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
         return {key: by_id[key] for key in sorted(by_id)}
     except TypeError as reason:
         raise DataError(f"{where}{kind} ids of different types cannot be put in order: {reason}") from reason
-
-
-def _is_class_name(text: str) -> bool:
-    """Whether a name can be shown: not blank, not without end, and no half of a surrogate pair."""
-    return bool(text.strip()) and len(text) <= _LONGEST_NAME and text.encode("utf-8", "replace").decode() == text
 
 
 def _count_ids(ids: Sequence[Any]) -> int:
