@@ -13,15 +13,8 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from yolojax.eval.conventions import (
-    SAMPLED_BOXES,
-    SAMPLED_IMAGES,
-    Mistake,
-    find_conventions,
-    iou_table,
-    pick_rows,
-    spread,
-)
+from yolojax.eval.box_formats import SAMPLED_BOXES, SAMPLED_IMAGES, iou_table, pick_rows, spread
+from yolojax.eval.conventions import Mistake, find_conventions
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches
 
