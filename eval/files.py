@@ -82,7 +82,7 @@ def _write_indented(value: Any, indent: int, level: int, parts: list[str]) -> No
         text = json.dumps(value, allow_nan=False, separators=("," + inner, ": "))
         parts.append(text[0] + inner + text[1:-1] + outer + text[-1])
     else:
-        names = [json.dumps(key) + ": " for key in value] if isinstance(value, dict) else [""] * len(value)
+        names = [json.dumps({key: 0})[1:-2] for key in value] if isinstance(value, dict) else [""] * len(value)
         start = "{" if isinstance(value, dict) else "["
         for name, one in zip(names, values, strict=True):
             parts.append(start + inner + name)
