@@ -131,11 +131,11 @@ def _at_confidence(
     per_image: Float64[np.ndarray, "I 3"], weights: Float32[np.ndarray, "I S"]
 ) -> dict[str, Float64[np.ndarray, " S"]]:
     """Precision, recall and F1 of every sample from the counts of each image."""
-    true, found, objects = sum(
-        per_image[k : k + 4096].T @ weights[k : k + 4096] for k in range(0, len(weights), 4096)
-    )  # in parts, because a product with float64 makes a copy
+    exact = float(per_image.sum()) * float(weights.max(initial=0)) < 2**24  # in float32, which spares a copy
+    true, found, objects = per_image.astype(np.float32 if exact else np.float64).T @ weights
 
     def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a, b = a.astype(np.float64), b.astype(np.float64)
         return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
 
     return {"precision": ratio(true, found), "recall": ratio(true, objects), "f1": ratio(2 * true, found + objects)}

@@ -296,7 +296,7 @@ def _precision_and_recall_points(
     for start in range(0, len(hits), CACHED_ROWS):
         rows = slice(start, min(start + CACHED_ROWS, len(hits)))
         few, own, count = hits[rows], line[rows], rows.stop - start
-        exact, whole, close, other = (x[:count] for x in (exact_rows, whole_rows, close_rows, other_rows))
+        exact, whole, close, other = exact_rows[:count], whole_rows[:count], close_rows[:count], other_rows[:count]
         np.add(seen[rows], np.float32(1e-30), out=seen[rows])  # changes 0 alone, where there is no hit either
         np.divide(few, seen[rows], out=seen[rows])
         np.take(scale, own, axis=0, out=exact, mode="clip")
