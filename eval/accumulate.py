@@ -198,6 +198,11 @@ def average_precision(
     return AveragePrecision(found.precision[0], found.recall[0], found.objects[0])
 
 
+def by_class_and_score(classes: Int[np.ndarray, " D"], scores: Float64[np.ndarray, " D"]) -> Int[np.ndarray, " D"]:
+    """Positions of the detections by class and falling score; equal scores keep their order."""
+    return np.lexsort((-scores, classes))
+
+
 def class_average_precision(
     classes: Int[np.ndarray, " D"],
     scores: Float64[np.ndarray, " D"],
@@ -205,6 +210,7 @@ def class_average_precision(
     miss: Bool[np.ndarray, " D"],
     objects: Int[np.ndarray, " C"],
     interpolation: Interpolation = "coco",
+    order: Int[np.ndarray, " D"] | None = None,
 ) -> Float64[np.ndarray, " C"]:
     """Average precision of each class at one IoU, in float64, on the host; NaN for a class without an object.
 
@@ -216,9 +222,10 @@ def class_average_precision(
       hit, miss: true and false positives; a detection that is neither does not count.
       objects: that count, of each class.
       interpolation: see `accumulate`.
+      order: the detections by class and falling score, where it is at hand (`by_class_and_score`).
     """
-    kept = np.flatnonzero(hit | miss)
-    order = kept[np.lexsort((-scores[kept], classes[kept]))]
+    order = by_class_and_score(classes, scores) if order is None else order
+    order = order[(hit | miss)[order]]
     edges = np.searchsorted(classes[order], np.arange(len(objects) + 1))
     found = np.full(len(objects), np.nan)
     for c in np.flatnonzero(objects).tolist():

@@ -126,7 +126,7 @@ def analyse(
         matches=matches,
         kinds=kinds,
         points_at=points_at,
-        errors=tide_errors(truth, found, matches=matches),
+        errors=tide_errors(truth, found, matches=matches, classified=(kinds, points_at)),
         confusion=confusion,
         scores=calibration(found, matches),
         reading=diagnose_result(result, confusion) if result.AP is not None else None,

@@ -96,14 +96,14 @@ def bootstrap(
     images = len(truth.image_ids)
     if samples < 2 or not images:
         raise ConfigError(f"{samples} resamples of {images} images: intervals need two resamples and one image")
-    prepared = Prepared(truth, detections, caps[-1])
+    prepared = Prepared(truth, detections, caps)
     matches = matches or match_detections(truth, detections, 0.5)
     per_image = _counts_per_image(truth, detections, matches, confidence)
     at_once = max(min(AT_ONCE, LARGEST_WEIGHTS // images), 1)
     parts: list[tuple[WeightedNumbers, dict[str, np.ndarray]]] = []
     for first in range(0, samples, at_once):
         weights = resample_weights(seed, min(at_once, samples - first), images, first).astype(np.float32)
-        parts.append((weighted_numbers(prepared, weights, caps[:2]), _at_confidence(per_image, weights)))
+        parts.append((weighted_numbers(prepared, weights), _at_confidence(per_image, weights)))
         if progress is not None:
             progress(first + weights.shape[1])
     values = {name: np.concatenate([found.overall[name] for found, _ in parts]) for name in METRICS}
@@ -131,9 +131,11 @@ def _at_confidence(
     per_image: Float64[np.ndarray, "I 3"], weights: Float32[np.ndarray, "I S"]
 ) -> dict[str, Float64[np.ndarray, " S"]]:
     """Precision, recall and F1 of every sample from the counts of each image."""
-    true, found, objects = per_image.T @ weights
+    exact = float(per_image.sum()) * float(weights.max(initial=0)) < 2**24  # in float32, which spares a copy
+    true, found, objects = per_image.astype(np.float32 if exact else np.float64).T @ weights
 
     def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a, b = a.astype(np.float64), b.astype(np.float64)
         return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
 
     return {"precision": ratio(true, found), "recall": ratio(true, objects), "f1": ratio(2 * true, found + objects)}

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from yolojax.errors import ConfigError
+from yolojax.eval.columns import without_garbage_collection
 from yolojax.eval.confidence import OperatingPoint, best_f1, class_points, operating_point
 from yolojax.eval.counters import Counters, count_findings
 from yolojax.eval.inputs import (
@@ -198,10 +199,11 @@ def read_both(
     result_format: ResultFormat = COCO_FORMAT,
 ) -> tuple[GroundTruth, ScoredBoxes]:
     """Ground truth and detections as checked columns; the arguments are those of `evaluate_coco`."""
-    truth = read_ground_truth(ground_truth, ignore_means=ignore_means, unknown=unknown, areas=areas)
-    if ties == "canonical":
-        truth = _by_file_name(truth)
-    return truth, read_detections(detections, truth, unknown=unknown, ties=ties, result_format=result_format)
+    with without_garbage_collection():
+        truth = read_ground_truth(ground_truth, ignore_means=ignore_means, unknown=unknown, areas=areas)
+        if ties == "canonical":
+            truth = _by_file_name(truth)
+        return truth, read_detections(detections, truth, unknown=unknown, ties=ties, result_format=result_format)
 
 
 def evaluate_columns(
@@ -375,7 +377,8 @@ def _tables(
         reporter.task(f"matching with {backend}", steps) as advance,
         contextlib.redirect_stdout(io.StringIO()),
     ):
-        evaluator = (_pycocotools if backend == "pycocotools" else _hotcoco)(truth, detections)
+        with without_garbage_collection():
+            evaluator = (_pycocotools if backend == "pycocotools" else _hotcoco)(truth, detections)
         evaluator.params.maxDets = list(caps)
         if backend == "pycocotools":
             _count_calls(evaluator, advance)

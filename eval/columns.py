@@ -10,8 +10,10 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import is_, itemgetter
 from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -48,7 +50,7 @@ def read_json(path: str | PathLike[str], error: type[YolojaxError]) -> Any:
     except (OSError, ValueError) as reason:
         raise error(f"cannot read {path}: {getattr(reason, 'strerror', None) or reason}") from reason
     try:
-        with _without_garbage_collection():
+        with without_garbage_collection():
             data = _parse(content)
         _refuse_repeated_keys(content, data, name, error)
         return data
@@ -68,8 +70,8 @@ def _parse(content: bytes) -> Any:
 
 
 @contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Parsing makes millions of objects and no cycles; the collector would visit them again and again."""
+def without_garbage_collection() -> Iterator[None]:
+    """For what makes millions of objects and no cycles: the collector would visit them again and again."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -118,17 +120,37 @@ def lists_of(data: Any, keys: Sequence[str], where: str, error: type[YolojaxErro
 def column(records: Sequence[Any], key: str, name: RowName, error: type[YolojaxError]) -> list[Any]:
     """One field of every record."""
     values = optional_column(records, key)
-    missing = next((k for k, value in enumerate(values) if value is None), None)
-    if missing is not None:
-        raise error(f"{name(missing)} has no '{key}'")
+    missing = is_missing(values)
+    if missing.any():
+        raise error(f"{name(int(np.argmax(missing)))} has no '{key}'")
     return values
 
 
 def optional_column(records: Sequence[Any], key: str) -> list[Any]:
     """One field of every record, None where it is missing."""
     if set(map(type, records)) <= {dict}:
-        return [record.get(key) for record in records]
+        try:
+            return list(map(itemgetter(key), records))
+        except KeyError:
+            return [record.get(key) for record in records]
     return [record.get(key) if isinstance(record, Mapping) else None for record in records]
+
+
+def is_missing(values: Sequence[Any]) -> Bool[np.ndarray, " N"]:
+    """Which values are None."""
+    return np.fromiter(map(is_, values, itertools.repeat(None)), bool, len(values))
+
+
+def are_mappings(records: Sequence[Any]) -> bool:
+    """Whether all records are mappings; of a million dictionaries in milliseconds."""
+    return set(map(type, records)) <= {dict} or all(isinstance(record, Mapping) for record in records)
+
+
+def keys_used(records: Sequence[Any]) -> set[Any]:
+    """All keys of all records that are mappings."""
+    if set(map(type, records)) <= {dict}:
+        return set(itertools.chain.from_iterable(records))
+    return {key for record in records if isinstance(record, Mapping) for key in record}
 
 
 def id_column(records: Sequence[Any], key: str, name: RowName, error: type[YolojaxError]) -> list[Any]:
@@ -196,6 +218,9 @@ def flag_column(
 ) -> Bool[np.ndarray, " N"]:
     """One field of every record that is 0, 1, true or false; false where it is missing."""
     values = optional_column(records, key)
+    kinds = set(map(type, values))
+    if kinds <= {int, bool, NoneType} and set(values) <= {0, 1, None}:
+        return np.fromiter(map(bool, values), bool, len(values))
     for row, value in enumerate(values):
         if value is not None and (not isinstance(value, int | float) or value not in (0, 1)):
             raise error(f"{name(row)}: '{key}' is {shown(value)}, not 0 or 1")

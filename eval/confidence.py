@@ -73,14 +73,15 @@ def confidence_curves(
 ) -> ConfidenceCurves:
     """`operating_point` of every class and of all together at ``thresholds`` confidences from 0 to 1."""
     confidence = np.linspace(0.0, 1.0, thresholds)
+    counted, hits, edges, objects = _by_class(truth, detections, matches)
     rows = []
-    for k in [*range(len(truth.category_ids)), None]:
-        own, found, objects = _selection(truth, detections, matches, k)
+    for k, of_class in enumerate([*objects, sum(objects)]):
+        own = slice(*edges[k : k + 2]) if k < len(objects) else slice(None)
         # Of scores in rising order, all from this place on reach the threshold.
-        order = np.argsort(detections.scores[own])
-        first = np.searchsorted(detections.scores[own][order], confidence)
-        true = np.append(np.cumsum(found[own][order][::-1])[::-1], 0)[first]
-        rows.append((true, len(order) - first, np.full(thresholds, objects)))
+        order = np.argsort(detections.scores[counted[own]])
+        first = np.searchsorted(detections.scores[counted[own]][order], confidence)
+        true = np.append(np.cumsum(hits[own][order][::-1])[::-1], 0)[first]
+        rows.append((true, len(order) - first, np.full(thresholds, of_class)))
     true, passing, objects = (np.array(column, np.float64) for column in zip(*rows, strict=True))
 
     def share(part: Float64[np.ndarray, "L T"], whole: Float64[np.ndarray, "L T"]) -> Float64[np.ndarray, "L T"]:
@@ -104,20 +105,29 @@ def class_points(
     truth: GroundTruth, detections: ScoredBoxes, matches: Matches, confidence: float
 ) -> list[tuple[OperatingPoint, OperatingPoint | None]]:
     """`operating_point` and `best_f1` of every class, in one pass over the detections."""
-    classes = len(truth.category_ids)
-    objects = np.bincount(truth.categories[~truth.crowd], minlength=classes).tolist()
-    counted = np.flatnonzero(~matches.ignored)
-    counted = counted[np.argsort(detections.categories[counted], kind="stable")]
-    edges = np.searchsorted(detections.categories[counted], np.arange(classes + 1)).tolist()
-    scores, hits = detections.scores[counted], matches.object_of[counted] >= 0
+    counted, hits, edges, objects = _by_class(truth, detections, matches)
+    scores = detections.scores[counted]
     points = []
-    for k in range(classes):
+    for k in range(len(objects)):
         own, hit = scores[edges[k] : edges[k + 1]], hits[edges[k] : edges[k + 1]]
         above = own >= confidence
         true = int(np.sum(above & hit))
         point = OperatingPoint(confidence, true, int(np.sum(above)) - true, objects[k])
         points.append((point, _best_f1(own, hit, objects[k])))
     return points
+
+
+def _by_class(
+    truth: GroundTruth, detections: ScoredBoxes, matches: Matches
+) -> tuple[Int64[np.ndarray, " d"], Bool[np.ndarray, " d"], list[int], list[int]]:
+    """The detections that count, class by class; which of them found an object; where each class begins, and the last
+    one ends; and the number of objects of each class."""
+    classes = len(truth.category_ids)
+    counted = np.flatnonzero(~matches.ignored)
+    counted = counted[np.argsort(detections.categories[counted], kind="stable")]
+    edges = np.searchsorted(detections.categories[counted], np.arange(classes + 1)).tolist()
+    objects = np.bincount(truth.categories[~truth.crowd], minlength=classes).tolist()
+    return counted, matches.object_of[counted] >= 0, edges, objects
 
 
 def _best_f1(scores: Float64[np.ndarray, " n"], hits: Bool[np.ndarray, " n"], objects: int) -> OperatingPoint | None:

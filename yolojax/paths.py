@@ -1,4 +1,4 @@
-"""Paths as a user gives them: ``~`` is a home directory, and output folders are tested before any work is done."""
+"""Paths and names as a user gives them: ``~`` is a home directory, and output folders are tested before any work."""
 
 import os
 import re
@@ -11,6 +11,9 @@ from pathlib import Path
 from yolojax.errors import ConfigError, shortened
 
 PROBE = ".yolojax-probe-"
+
+LONGEST_CLASS_NAME = 500
+"""Characters, in data sets and result files; a name is drawn on pictures, and what is longer is no name."""
 
 FOREIGN = (".pt", ".pth", ".pkl", ".ckpt", ".safetensors", ".onnx")
 """Suffixes of weight files of other programs: PyTorch, safetensors, ONNX."""
@@ -35,6 +38,16 @@ def user_path(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ConfigError(f"{path}: there is no home directory {Path(path).parts[0]}; correct the path") from None
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be written as UTF-8; half of a surrogate pair, which JSON and YAML can spell, cannot."""
+    return text.isascii() or text.encode("utf-8", "replace").decode() == text
+
+
+def is_class_name(text: str) -> bool:
+    """Whether the name of a class can be shown: not blank, of at most `LONGEST_CLASS_NAME` characters, and UTF-8."""
+    return bool(text.strip()) and len(text) <= LONGEST_CLASS_NAME and is_text(text)
 
 
 def composed(name: str) -> str:

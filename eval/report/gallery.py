@@ -13,7 +13,7 @@ from PIL import Image
 
 from yolojax.errors import DataError
 from yolojax.eval.analysis import Analysis, found_objects
-from yolojax.eval.matching import groups
+from yolojax.eval.matching import positions_of
 from yolojax.eval.pairs import pair_overlaps
 from yolojax.eval.tide import KINDS
 
@@ -90,11 +90,10 @@ def build_gallery(analysis: Analysis, photo: Photo | None = None, limits: Limits
     if len(chosen) < limits.images:  # small data sets are shown whole
         take(np.argsort(-total, kind="stable"), limits.images)
     order = sorted(chosen, key=lambda k: (-int(total[k]), k))
-    detections, objects = groups(analysis.found.images), groups(analysis.truth.images)
-    none = np.empty(0, np.int64)
+    detections, objects = positions_of(analysis.found.images), positions_of(analysis.truth.images)
     images, cut, cut_objects, missing, unreadable = [], 0, 0, 0, None
     for k in order:
-        rows, about = detections.get(k, none), objects.get(k, none)
+        rows, about = detections(k), objects(k)
         cut += max(len(rows) - limits.boxes, 0)
         cut_objects += max(len(about) - limits.objects, 0)
         pixels = None
@@ -128,17 +127,17 @@ def build_differences(
     ]
     total = only[0] + only[1]
     order = np.argsort(-total, kind="stable")
-    objects, none = groups(truth.images), np.empty(0, np.int64)
-    rows = {"A": groups(analysis.found.images), "B": groups(other.found.images)}
+    objects = positions_of(truth.images)
+    rows = {"A": positions_of(analysis.found.images), "B": positions_of(other.found.images)}
     images = []
     for k in order[total[order] > 0][: limits.differences].tolist():
         pixels = None
         if photo is not None:
             with contextlib.suppress(DataError):
                 pixels = photo(truth.image_ids[k])
-        about = objects.get(k, none)[: limits.objects]
+        about = objects(k)[: limits.objects]
         pair = {
-            side: _image(one, k, rows[side].get(k, none), about, photo_of_side, limits)
+            side: _image(one, k, rows[side](k), about, photo_of_side, limits)
             | {"confidence": one.result.at_confidence.confidence}
             for side, one, photo_of_side in (("A", analysis, pixels), ("B", other, None))
         }
@@ -174,9 +173,10 @@ def _take_classes(
 ) -> None:
     """The worst image of each class that no chosen image has an object of."""
     truth = analysis.truth
-    for images in groups(truth.categories).values():
-        of_class = np.unique(truth.images[images])
-        if not any(int(k) in chosen for k in of_class):
+    of_category = positions_of(truth.categories)
+    for category in np.unique(truth.categories).tolist():
+        of_class = np.unique(truth.images[of_category(category)])
+        if not np.isin(of_class, list(chosen)).any():
             take(of_class[np.argsort(-total[of_class], kind="stable")], 1)
 
 

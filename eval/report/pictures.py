@@ -94,13 +94,16 @@ def _lines(
     label: str,
 ) -> None:
     """A thin line for each class that has a label, a thick one for all; only a few classes are told apart."""
-    few = len(labels) <= NAMED_CLASSES
-    for number, (k, name) in enumerate(labels.items()):
-        if few:
+    if len(labels) <= NAMED_CLASSES:
+        for k, name in labels.items():
             # Matplotlib leaves labels that begin with an underscore out of the legend.
             axes.plot(x, of_class[k], linewidth=1, color=f"C{k % 10}", label=f" {name}" if name[:1] == "_" else name)
-        else:
-            axes.plot(x, of_class[k], linewidth=1, color="0.75", label=None if number else "each class")
+    else:
+        from matplotlib.collections import LineCollection
+
+        drawn = [np.column_stack([x, of_class[k]]) for k in labels]
+        style = {"colors": "0.75", "linewidths": 1, "capstyle": "projecting", "joinstyle": "round", "zorder": 2}
+        axes.add_collection(LineCollection(drawn, label="each class", **style), autolim=False)
     axes.plot(x, together, linewidth=2.5, color="black", label=label)
     legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
     for text in legend.get_texts():

@@ -52,6 +52,22 @@ def test_samples_are_evaluations(make_case) -> None:
             )
 
 
+def test_parts_of_the_work_change_nothing(make_case, monkeypatch) -> None:
+    """Numbers are the same to the last bit however classes, rows and resamples are worked on together."""
+    truth, found = make_case(4, images=30, classes=12, objects=12)
+    columns = read_ground_truth(truth)
+    detections = read_detections(found, columns)
+    whole = bootstrap(columns, detections, samples=20)
+    monkeypatch.setattr("yolojax.eval.weighted.ROWS", 5)
+    monkeypatch.setattr("yolojax.eval.weighted.MOST_VALUES", 1)
+    monkeypatch.setattr("yolojax.eval.weighted.CACHED_ROWS", 3)
+    monkeypatch.setattr("yolojax.eval.running.PIECE", 2)
+    in_parts = bootstrap(columns, detections, samples=20)
+    for name in RESAMPLED:
+        np.testing.assert_array_equal(in_parts.values[name], whole.values[name])
+    np.testing.assert_array_equal(in_parts.class_AP, whole.class_AP)
+
+
 def test_of_nothing(make_case) -> None:
     """No detections: 0 in every sample. No objects: nothing to measure."""
     truth, found = make_case(2)

@@ -8,7 +8,7 @@ import pytest
 
 from yolojax.errors import ResultError
 from yolojax.eval.coco import METRICS, evaluate_coco
-from yolojax.eval.files import detections_to_coco, metrics, write_json
+from yolojax.eval.files import detections_to_coco, json_text, metrics, write_json
 from yolojax.eval.table import format_notes, format_number, format_result
 
 
@@ -62,6 +62,23 @@ def test_what_was_not_measured_is_null_and_not_available(tmp_path: Path) -> None
     assert json.loads((tmp_path / "metrics.json").read_text())["AP"] is None
     assert format_number(None) == "n/a" and "-1" not in format_result(result)
     assert format_result(result).count("n/a") == 14
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        {"a": {}, "b": [[], {}]},
+        {"rows": [[1, 2.5, None], [True, "a\n,{"]], "points": [{"x": 1, "y": (2, 3)}], 7: {"é": 1e-7}},
+        [(1, [2, {"deep": [3]}]), "text"],
+        "text",
+    ],
+)
+def test_indented_text_is_that_of_json(value) -> None:
+    for indent in (1, 3):
+        assert json_text(value, indent=indent) == json.dumps(value, indent=indent) + "\n"
+    with pytest.raises(ValueError, match="JSON"):
+        json_text({"a": [value, [float("nan")]]}, indent=1)
 
 
 def test_table_quotes_the_numbers(make_case) -> None:

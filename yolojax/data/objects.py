@@ -11,16 +11,13 @@ import numpy as np
 from yolojax.data.dataset import ImageRecord, Source
 from yolojax.data.doubts import Doubts, Rows
 from yolojax.data.images import Header, read_header, resolve_size
-from yolojax.data.paths import is_text
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError, shortened, shown
+from yolojax.paths import is_class_name
 
 ROUNDING = 0.05
 """Pixels by which a box may pass the edge of its image unreported: files round their coordinates."""
 
-
-LONGEST_CLASS_NAME = 500
-"""Characters; a name is drawn on pictures, and a file that holds a longer one holds no names."""
 
 _LONGEST_NUMBER = 100
 
@@ -189,7 +186,7 @@ def class_lookup(class_names: Sequence[str], where: str) -> dict[str, int]:
     if not names:
         raise DataError(f"{where}: no classes; name at least one")
     for number, name in enumerate(names):
-        if not name.strip() or len(name) > LONGEST_CLASS_NAME or not is_text(name):
+        if not is_class_name(name):
             raise DataError(f"{where}: class {number} is called {shown(name)}; give it a name of letters")
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:

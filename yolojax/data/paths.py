@@ -7,6 +7,7 @@ from pathlib import Path, PureWindowsPath
 from yolojax.data.images import UNREAD_SUFFIXES, is_image, why_unread
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError, shown
+from yolojax.paths import is_text
 
 _LONGEST_NAME = 255  # bytes of one part of a path, on every common file system
 _COMMON_FOLDERS = ("images", "image", "img", "imgs", "labels", "data", "jpegimages", "annotations")
@@ -29,11 +30,6 @@ def inside(folder: Path, name: str, where: str) -> Path:
             "to it"
         )
     return folder / relative
-
-
-def is_text(text: str) -> bool:
-    """Whether a text can be written as UTF-8; half of a surrogate pair, which JSON and YAML can spell, cannot."""
-    return text.isascii() or text.encode("utf-8", "replace").decode() == text
 
 
 def images_below(folder: Path, notebook: Notebook | None = None) -> list[Path]:

@@ -23,10 +23,10 @@ from yolojax.data.objects import (
     finite_number,
     unknown_class,
 )
-from yolojax.data.paths import choose_split, files_in, images_below, inside, is_text, relocated
+from yolojax.data.paths import choose_split, files_in, images_below, inside, relocated
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError, shortened, shown
-from yolojax.paths import composed
+from yolojax.paths import composed, is_text
 
 _SPLITS = ("train", "val", "test")
 _OTHER_KEYS = ("path", "names", "nc", "kpt_shape", "download", "backup", "classes", "eval", "results", "colors")
