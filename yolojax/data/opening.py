@@ -1,5 +1,6 @@
 """`open_dataset` recognises the format of a data set and calls its reader."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,13 @@ import numpy as np
 
 from yolojax.data.coco import find_coco, find_other_coco, open_coco_folder, read_coco
 from yolojax.data.dataset import Dataset
+from yolojax.data.index import find_key, read_index, write_index
 from yolojax.data.objects import class_lookup, unknown_class
 from yolojax.data.paths import subfolders
 from yolojax.data.shapes import SPLITS, open_shapes
 from yolojax.data.summary import Finding, Summary
 from yolojax.data.voc import find_voc, is_mainly_xml, read_voc, voc_splits
+from yolojax.data.watching import Watched
 from yolojax.data.yolo_txt import find_yolo, read_yolo, yolo_splits
 from yolojax.errors import DataError
 from yolojax.paths import user_path
@@ -77,11 +80,31 @@ def read_dataset(
     skip_bad: bool = False,
     images_needed: bool = True,
 ) -> Dataset:
-    """`open_dataset`, but a data set without a usable image is returned, with the reasons in its summary."""
+    """`open_dataset`, but a data set without a usable image is returned, with the reasons in its summary.
+
+    Where an index is kept (`yolojax.data.index.keep_index`), what was read before is taken from there as long as no
+    file has changed.
+    """
     if _is_shapes(path):
         return _with_classes(open_shapes(str(path), split), class_names)
     place = user_path(path)
     folder = None if images is None else user_path(images)
+    key = find_key(str(place), split, class_names, folder and str(folder), skip_bad) if images_needed else None
+    if key is not None and (known := read_index(key)) is not None:
+        return known
+    began = time.time()
+    dataset = _read(place, split, class_names, folder, skip_bad, images_needed)
+    return dataset if key is None else write_index(key, dataset, began)
+
+
+def _read(
+    place: Path,
+    split: str | None,
+    class_names: Sequence[str] | None,
+    folder: Path | None,
+    skip_bad: bool,
+    images_needed: bool,
+) -> Dataset:
     if folder is not None and not folder.is_dir():
         raise DataError(f"{folder}: no such folder of images; check the path")
     if not place.exists():
@@ -102,6 +125,8 @@ def read_dataset(
         raise DataError(f"{place}: not a data set; {_EXPECTED}")
     else:
         dataset = _open_folder(place, split, class_names, folder, skip_bad, images_needed)
+        given = [Watched("tree", str(one)) for one in (place, folder) if one is not None]
+        dataset = replace(dataset, watched=(*dataset.watched, *given))
     return dataset
 
 
