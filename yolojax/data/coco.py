@@ -169,9 +169,7 @@ def read_coco(
         coco=CocoSource(
             header={k: v for k, v in header.items() if k not in LISTS},
             categories=known,
-            load=(lambda: (image_entries, raw))
-            if plain is None
-            else partial(load_entries, path, state, True, skip_bad),
+            load=FileEntries(path, state, plain is not None, skip_bad, (image_entries, raw) if plain is None else None),
             with_dropped=builder.with_dropped,
             category_keys={number: c["id"] for c, number in zip(content["categories"], keys, strict=True)}
             if _text_ids(content["categories"])

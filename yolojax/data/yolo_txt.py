@@ -135,13 +135,8 @@ def read_yolo(
             f"{path}: not one image has a label file; the first would be {tried}: put the labels there{elsewhere}"
         )
     records = builder.close(str(path))
-    strange = [str(file) for file in (*found, *labels) if not file.is_relative_to(root)]
-    strange += [
-        str(place / "_")
-        for image in found
-        if not image.is_relative_to(root)
-        for place, _ in finder.places(image.parent)
-    ]
+    outside = {folder for folder in {image.parent for image in found} if not folder.is_relative_to(root)}
+    outside |= {place for folder in outside for place, _ in finder.places(folder)}
     return Dataset(
         class_names=names,
         category_ids=tuple(range(1, len(names) + 1)),
