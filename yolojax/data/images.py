@@ -222,7 +222,7 @@ def _size_of_jpeg(head: bytes) -> tuple[int, int] | None:
                 return None
             size = (h, w)
         elif marker == 0xDA:
-            return size
+            return size if place + 2 + length <= len(head) else None
         elif marker == 0xE2:
             if head[place + 4 : place + 15] != b"ICC_PROFILE":  # several pictures in one file, for one
                 return None
