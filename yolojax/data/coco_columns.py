@@ -188,6 +188,7 @@ class _Text:
             if len(self._piece) - self._place < _PIECE // 2:
                 self._more()
             batch: list[dict[str, Any]] | None = None
+            length = 0
             cut = len(self._piece) if self._ended else self._cut(len(self._piece))
             for _ in range(_MOST_CUTS):
                 if cut <= self._place:

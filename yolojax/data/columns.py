@@ -136,8 +136,8 @@ class Columns:
         rows = self.rows(chosen)
         return Columns(
             image_ids=self.image_ids[chosen],
-            file_names=[self.file_names[i] for i in chosen],
-            sources=[self.sources[i] for i in chosen],
+            file_names=[self.file_names[i] for i in chosen.tolist()],
+            sources=[self.sources[i] for i in chosen.tolist()],
             sizes=self.sizes[chosen],
             upright=self.upright[chosen],
             starts=offsets_of(self.counts[chosen]),

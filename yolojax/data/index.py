@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-import yolojax
+from yolojax import __version__
 from yolojax.compilation_cache import cache_base
 from yolojax.data.coco import FileEntries
 from yolojax.data.columns import Columns, Records
@@ -109,7 +109,7 @@ def find_key(*call: Any) -> str | None:
 
 def _versions() -> list[str]:
     """The versions of all that decides what the reader makes of a file; an edited line of it counts."""
-    found = [yolojax.__version__, np.__version__, platform.python_version()]
+    found = [__version__, np.__version__, platform.python_version()]
     for name in ("pillow", "pillow-heif"):
         try:
             found.append(version(name))
