@@ -16,7 +16,7 @@ import json
 import os
 import platform
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +30,7 @@ from yolojax.data.coco import FileEntries
 from yolojax.data.columns import Columns, Records
 from yolojax.data.dataset import CocoSource, Dataset
 from yolojax.data.summary import Finding, Summary
-from yolojax.data.watching import Watched, fingerprint, may_be_watched
+from yolojax.data.watching import Fingerprint, Watched, fingerprint, may_be_watched
 from yolojax.errors import WriteError
 from yolojax.files import write_whole
 
@@ -43,6 +43,17 @@ _ALL_ARRAYS = (*_ARRAYS, "annotation_ids")
 _ENTRY, _DECODED = ".npz", "-decoded.json"
 
 _in_use: list[Path] = []
+_looks: list[dict[Watched, Fingerprint | None]] = []
+
+
+@contextlib.contextmanager
+def looking_once() -> Iterator[None]:
+    """Within this block files that several data sets have in common are looked at once for all of them."""
+    _looks.append({})
+    try:
+        yield
+    finally:
+        _looks.pop()
 
 
 def index_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -130,7 +141,7 @@ def read_index(key: str) -> Dataset | None:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             meta = json.loads(archive.read("meta"))
             watched = [Watched(kind, str(place)) for kind, place in meta["watched"]]
-            found = fingerprint(watched)
+            found = fingerprint(watched, _looks[-1] if _looks else None)
             if meta["format"] != FORMAT or meta["key"] != key or found is None or found.digest != meta["digest"]:
                 return None
             arrays: dict[str, Any] = {}

@@ -152,8 +152,7 @@ def _open_folder(
     skip_bad: bool,
     images_needed: bool,
 ) -> Dataset:
-    asked, place = place, _unpacked(place)
-    coco, voc, yolo = _recognise(place)
+    asked, (place, (coco, voc, yolo)) = place, _unpacked(place)
     if coco:
         dataset = open_coco_folder(coco, place, split, class_names, images, skip_bad, images_needed)
     elif voc:
@@ -172,21 +171,27 @@ def _open_folder(
     return replace(dataset, summary=dataset.summary + Summary(notes))
 
 
-def _unpacked(place: Path) -> Path:
-    """The folder of the data set: the only one in a folder that holds no data set itself, as archives are unpacked."""
+_Recognised = tuple[dict[str, Path], list[Path], Path | None]
+"""What a folder holds: COCO files by split, roots of VOC, and a YOLO data file."""
+
+
+def _unpacked(place: Path) -> tuple[Path, _Recognised]:
+    """The folder of the data set and what it holds: the only folder in one that holds no data set itself, as archives
+    are unpacked."""
     inner = place
+    found = here = _recognise(place)
     for _ in range(_DEPTH):
-        if any(_recognise(inner)):
-            return inner
+        if any(found):
+            return inner, found
         below = [folder for folder in subfolders(inner) if folder.name != "__MACOSX"]
         if len(below) != 1:
             break
         inner = below[0]
-    return inner if any(_recognise(inner)) else place
+        found = _recognise(inner)
+    return (inner, found) if any(found) else (place, here)
 
 
-def _recognise(place: Path) -> tuple[dict[str, Path], list[Path], Path | None]:
-    """What a folder holds: COCO files by split, roots of VOC, and a YOLO data file."""
+def _recognise(place: Path) -> _Recognised:
     coco, voc, yolo = find_coco(place), find_voc(place), find_yolo(place)
     if yolo is not None and yolo.suffix.lower() != ".txt":  # some XML files among the labels of a YOLO set
         voc = [root for root in voc if is_mainly_xml(root)]
@@ -203,7 +208,7 @@ def separate_parts(path: str | Path) -> tuple[str, ...]:
     place = user_path(path)
     if not place.is_dir():
         return ()
-    coco, voc, _ = _recognise(_unpacked(place))
+    _, (coco, voc, _) = _unpacked(place)
     if coco:
         return tuple(coco) if len(coco) > 1 else ()
     return tuple(voc_splits(voc)) if len(voc) > 1 else ()
@@ -219,7 +224,7 @@ def list_splits(path: str | Path) -> tuple[str, ...]:
         return tuple(yolo_splits(place)) if place.suffix.lower() in (".yaml", ".yml", ".data") else ()
     if not place.is_dir():
         raise DataError(f"{place}: no such file or folder; {_EXPECTED}")
-    coco, voc, yolo = _recognise(_unpacked(place))
+    _, (coco, voc, yolo) = _unpacked(place)
     if coco:
         return tuple(coco)
     if voc:

@@ -42,61 +42,87 @@ class Fingerprint(NamedTuple):
         return self.latest < began - SETTLED and began <= time.time()
 
 
-def fingerprint(watched: Iterable[Watched]) -> Fingerprint | None:
-    """The state of files and folders, whether they exist or not; None where they hold too many."""
-    digest, latest, budget = hashlib.sha256(), 0, MOST_ENTRIES
+def fingerprint(
+    watched: Iterable[Watched], known: dict[Watched, Fingerprint | None] | None = None
+) -> Fingerprint | None:
+    """The state of files and folders, whether they exist or not; None where they hold too many.
+
+    Args:
+      watched: what to look at. What lies in a tree that is among them is looked at with that tree.
+      known: takes what was found of each, and says it where it was looked at before.
+    """
+    every = set(watched)
+    trees = [path for kind, path in every if kind == "tree"]
+    digest, latest = hashlib.sha256(), 0.0
+    for one in sorted(every):
+        if any(one != ("tree", tree) and _is_within(one.path, tree) for tree in trees):
+            continue
+        if known is None or one not in known:
+            found = _look_at(one)
+            if known is not None:
+                known[one] = found
+        else:
+            found = known[one]
+        if found is None:
+            return None
+        digest.update(found.digest.encode())
+        latest = max(latest, found.latest)
+    return Fingerprint(digest.hexdigest(), latest)
+
+
+def _look_at(watched: Watched) -> Fingerprint | None:
+    kind, path = watched
+    digest, latest, budget = hashlib.sha256(f"{kind}\0{path}\0".encode("utf-8", "surrogateescape")), 0, MOST_ENTRIES
+    if kind == "file":
+        state = _state(path)
+        digest.update(repr(state).encode())
+        latest = max(0, *state[1:])
+    folders = [] if kind == "file" else [path]
     seen: set[tuple[int, int]] = set()
-    # A folder within a tree needs no second look, so that trees come first.
-    for kind, path in sorted(set(watched), reverse=True):
-        digest.update(f"{kind}\0{path}\0".encode("utf-8", "surrogateescape"))
-        folders = [] if kind == "file" else [path]
-        if kind == "file":
-            state = _state(path)
-            digest.update(repr(state).encode())
-            latest = max(latest, *state[1:])
-        while folders:
-            folder = folders.pop()
-            try:
-                own = os.stat(folder)
-                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-            except OSError:
-                digest.update(f"{folder}\0missing\0".encode("utf-8", "surrogateescape"))
+    while folders:
+        folder = folders.pop()
+        try:
+            own = os.stat(folder)
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            digest.update(f"{folder}\0missing\0".encode("utf-8", "surrogateescape"))
+            continue
+        if (own.st_dev, own.st_ino) in seen:  # by a link to a folder above
+            continue
+        seen.add((own.st_dev, own.st_ino))
+        budget -= len(entries)
+        if budget < 0:
+            return None
+        names: list[str] = []
+        states: list[tuple[int, int, int]] = []
+        for entry in entries:
+            is_folder = _is_folder(entry)
+            if is_folder and folder == path and entry.name in _NOT_WATCHED:
                 continue
-            if (own.st_dev, own.st_ino) in seen:
-                continue
-            if kind == "tree":  # a link to a folder above would lead here again
-                seen.add((own.st_dev, own.st_ino))
-            budget -= len(entries)
-            if budget < 0:
-                return None
-            is_top = folder == path
-            names: list[str] = []
-            states: list[tuple[int, int, int]] = []
-            for entry in entries:
-                is_folder = _is_folder(entry)
-                if is_folder and is_top and entry.name in _NOT_WATCHED:
-                    continue
-                names.append(entry.name)
-                # A folder is described by what lies in it.
-                states.append((-2, 0, 0) if is_folder else _state_of(entry))
-                if is_folder and kind == "tree":
-                    folders.append(entry.path)
-            digest.update("\0".join((folder, *names)).encode("utf-8", "surrogateescape"))
-            numbers = np.array(states, np.int64).reshape(-1, 3)
-            digest.update(numbers.tobytes())
-            latest = max(latest, own.st_mtime_ns if names else 0, int(numbers[:, 1:].max(initial=0)))
+            names.append(entry.name)
+            # A folder is described by what lies in it.
+            states.append((-2, 0, 0) if is_folder else _state_of(entry))
+            if is_folder and kind == "tree":
+                folders.append(entry.path)
+        digest.update("\0".join((folder, *names)).encode("utf-8", "surrogateescape"))
+        numbers = np.array(states, np.int64).reshape(-1, 3)
+        digest.update(numbers.tobytes())
+        latest = max(latest, own.st_mtime_ns if names else 0, int(numbers[:, 1:].max(initial=0)))
     return Fingerprint(digest.hexdigest(), latest / 1e9)
+
+
+def _is_within(path: str, tree: str) -> bool:
+    """Whether a look at a tree is one at this path too."""
+    if path == tree:
+        return True
+    top = os.path.join(tree, "")
+    return path.startswith(top) and path[len(top) :].split(os.sep, 1)[0] not in _NOT_WATCHED
 
 
 def may_be_watched(root: str, files: Iterable[str]) -> bool:
     """Whether none of these files lies in a folder of ``root`` that `fingerprint` leaves out."""
     left_out = tuple(os.path.join(root, name, "") for name in _NOT_WATCHED)
     return not any(file.startswith(left_out) for file in files)
-
-
-def parents(files: Iterable[str]) -> list[str]:
-    """The folders in which files lie, each once."""
-    return sorted({os.path.dirname(file) for file in files})
 
 
 def files_in_each(folders: Iterable[str | Path]) -> list[Watched]:
