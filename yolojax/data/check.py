@@ -157,6 +157,8 @@ def bad_images(dataset: Dataset, progress: Progress | None = None) -> list[tuple
     """
     kept = dataset.kept if dataset.kept is not None and dataset.kept.columns is dataset.columns else None
     if kept is not None and (known := kept.read_bad_images()) is not None:
+        if progress is not None:
+            progress(len(dataset), len(dataset))
         return known
     findings: list[tuple[int, Finding]] = []
     for i, record in enumerate(dataset.records):

@@ -129,7 +129,8 @@ class ImageFinder:
             return frozenset()
         try:
             with os.scandir(self.folder / inner) as entries:
-                return frozenset(e.name for e in entries if e.is_file() and "\\" not in e.name and ":" not in e.name)
+                plain = (e for e in entries if e.name.isprintable() and "\\" not in e.name and ":" not in e.name)
+                return frozenset(e.name for e in plain if e.is_file())
         except OSError:
             return frozenset()
 
