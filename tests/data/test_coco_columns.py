@@ -76,9 +76,12 @@ def assert_same(a, b) -> None:
 
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("piece", [40, 300, 2**20])
-def test_columns_are_what_the_entries_are(piece, indent, root, monkeypatch):
+@pytest.mark.parametrize("has_orjson", [True, False])
+def test_columns_are_what_the_entries_are(has_orjson, piece, indent, root, monkeypatch):
     """Pieces that end anywhere, also within texts that look like the gap between two entries."""
     monkeypatch.setattr(coco_columns, "_PIECE", piece)
+    if not has_orjson:
+        monkeypatch.setattr(coco_columns, "_orjson", None)
     path = root / "instances_x.json"
     path.write_text(json.dumps(content(60), indent=indent), encoding="utf-8-sig")
     assert read_plain(path) is not None

@@ -20,9 +20,14 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from yolojax.data.columns import as_numpy
-from yolojax.data.documents import TwiceError, once
+from yolojax.data.documents import TwiceError, once, without_collector
 from yolojax.data.image_places import name_of_image
 from yolojax.errors import DataError
+
+try:
+    import orjson as _orjson  # pyright: ignore[reportMissingImports]
+except ImportError:
+    _orjson = None
 
 LISTS = ("images", "annotations", "categories")
 LARGEST = 2.0**53
@@ -75,7 +80,8 @@ class _OddError(Exception):
 def read_plain(path: Path) -> Plain | None:
     """The columns of a plain COCO file; None for every other file, also for one that cannot be read."""
     try:
-        return _read(path)
+        with without_collector():
+            return _read(path)
     except (_OddError, TwiceError, DataError, OSError, ValueError, RecursionError, OverflowError, KeyError, TypeError):
         return None
 
@@ -213,6 +219,16 @@ class _Text:
         return max(between, -1 if between >= 0 else self._piece.rfind("},", self._place, end)) + 1
 
 
+def _quickly(text: str) -> tuple[list[Any], int] | None:
+    """What the decoder would say, by ``orjson`` in a fifth of the time where that is installed and accepts the text."""
+    if _orjson is None:
+        return None
+    try:
+        return _orjson.loads(text), len(text)
+    except ValueError:  # a list that ends within the text, for one, or NaN
+        return None
+
+
 def _list_of(text: str) -> tuple[list[dict[str, Any]] | None, int, bool]:
     """The values of a part of a JSON list, how many characters they take, and whether the list ends with them.
 
@@ -222,7 +238,7 @@ def _list_of(text: str) -> tuple[list[dict[str, Any]] | None, int, bool]:
     quotation mark then tells whether a key was lost because it stands twice.
     """
     try:
-        values, end = _decode_twice(f"[{text}]")
+        values, end = _quickly(f"[{text}]") or _decode_twice(f"[{text}]")
     except json.JSONDecodeError:
         return None, 0, False
     if not all(type(value) is dict for value in values):
