@@ -8,7 +8,6 @@ from jaxtyping import UInt8
 from PIL import Image
 from PIL.ImageFont import FreeTypeFont
 
-from yolojax.data.columns import Columns
 from yolojax.data.dataset import Dataset
 from yolojax.data.input_images import Progress
 from yolojax.data.summary import Finding, Summary
@@ -24,7 +23,7 @@ _LONGEST_LABEL = 40  # letters of a class name in a chart
 _BAR = 40
 _SHEET_SIDE = 320
 _UNLABELLED_IMAGES = 0.2
-_MOST_DOTS = 50_000  # drawn boxes; more of them would only cover each other
+_MOST_DOTS = 20_000  # drawn boxes; more of them would only cover each other
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def check_dataset(dataset: Dataset, *, decode: bool = True, progress: Progress |
         per_image=_five(counts),
         sides=_five(sides),
         image_sizes=(sizes[0], sizes[-1]),
-        identical=repeated_objects(columns),
+        identical=columns.repeated,
         summary=dataset.summary + Summary(tuple(finding for _, finding in findings)),
         warnings=(),
     )
@@ -136,18 +135,6 @@ def _five(values: np.ndarray) -> tuple[float, ...]:
 
 def _quantiles(values: tuple[float, ...]) -> str:
     return "none" if not values else "min {:.3g}, quartiles {:.3g}, {:.3g}, {:.3g}, max {:.3g}".format(*values)
-
-
-def repeated_objects(columns: Columns) -> int:
-    """The number of objects that repeat another of the same class and box on their image exactly."""
-    if not len(columns.boxes):
-        return 0
-    boxes = columns.boxes + np.float32(0)  # -0 is 0
-    keys = np.empty((len(boxes), 3), np.uint64)
-    keys[:, :2] = np.ascontiguousarray(boxes).view(np.uint64)
-    keys[:, 2] = columns.image_of.astype(np.uint64) << np.uint64(32) | columns.classes.astype(np.uint64)
-    keys = keys[np.lexsort(keys.T)]
-    return int((keys[1:] == keys[:-1]).all(1).sum())
 
 
 def bad_images(dataset: Dataset, progress: Progress | None = None) -> list[tuple[int, Finding]]:

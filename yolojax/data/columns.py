@@ -4,6 +4,7 @@ A hundred thousand images with a million objects take some fifty megabytes so, a
 computed at once. `Records` shows the columns as a sequence of records.
 """
 
+import functools
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,17 @@ class Columns:
     def image_of(self) -> Int64[np.ndarray, " N"]:
         """The position of the image of each object."""
         return np.repeat(np.arange(len(self)), self.counts)
+
+    @functools.cached_property
+    def repeated(self) -> int:
+        """The number of objects that repeat another of the same class and box on their image exactly."""
+        if not len(self.boxes):
+            return 0
+        boxes = np.ascontiguousarray(self.boxes + np.float32(0))  # so that -0 is 0
+        image_and_class = self.image_of.astype(np.uint64) << np.uint64(32) | self.classes.astype(np.uint64)
+        keys = np.column_stack([boxes.view(np.uint64), image_and_class])
+        keys = keys[np.lexsort(keys.T)]
+        return int((keys[1:] == keys[:-1]).all(1).sum())
 
     def rows(self, indices: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " K"]:
         """The rows of the objects of these images, image by image."""
