@@ -146,10 +146,11 @@ class Columns:
         chosen = np.asarray(indices, np.int64).reshape(-1)
         chosen = np.where(chosen < 0, chosen + len(self), chosen)
         rows = self.rows(chosen)
+        places: list[int] = chosen.tolist()
         return Columns(
             image_ids=self.image_ids[chosen],
-            file_names=[self.file_names[i] for i in chosen.tolist()],
-            sources=[self.sources[i] for i in chosen.tolist()],
+            file_names=[self.file_names[i] for i in places],
+            sources=[self.sources[i] for i in places],
             sizes=self.sizes[chosen],
             upright=self.upright[chosen],
             starts=offsets_of(self.counts[chosen]),
