@@ -389,6 +389,9 @@ def fuzz(kind: str, count: int, seed: int, folder: Path, say: Callable[[str], No
     finally:
         signal.signal(signal.SIGPROF, before)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    if not ends:
+        say(f"{kind}: not run; its package is not installed")
+        return wrong, longest
     say(f"{kind}: {dict(ends)}, {wrong} wrong; the longest {longest:.3f} s; peak of the process {peak} MiB")
     return wrong, longest
 

@@ -29,7 +29,13 @@ ANCHORS = {"anchors": [[[10.0, 12.0], [20.0, 16.0], [30.0, 40.0]], [[60.0, 50.0]
 
 BUILDS = {
     "compact": {},
+    "deimv2-atto": {},
+    "dfine-n": {},
+    "fasterrcnn": {"depth": 18, "proposals": 50},
     "lesson": ANCHORS,
+    "retinanet": {"depth": 18},
+    "rtdetr-r18": {},
+    "rtdetrv2-r18": {},
     "yolo11": {},
     "yolo12": {},
     "yolo26": {},

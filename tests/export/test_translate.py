@@ -11,6 +11,7 @@ from jax import export, lax
 from yolojax.errors import ConfigError
 from yolojax.models.blocks import space_to_depth, upsample_nearest
 from yolojax.models.layers import ACTIVATIONS
+from yolojax.nms import batched_nms
 from yolojax.processor.platform import traced_for
 
 pytest.importorskip("onnx")
@@ -24,7 +25,8 @@ def translated(function, x: np.ndarray, *, open_batch: bool) -> np.ndarray:
     from onnx import TensorProto, helper
 
     from yolojax.export._graph import GraphBuilder
-    from yolojax.export._translate import Translator, Value
+    from yolojax.export._translate import Translator
+    from yolojax.export._values import Value
 
     graph = GraphBuilder()
     batch: Any = x.shape[0]
@@ -71,6 +73,26 @@ def attention(x):
     return jnp.einsum("bhqk,bkhd->bqhd", weights, flat).reshape(x.shape)
 
 
+def looked_up_rows(x):
+    """Indices that have two axes in common with the array, as deformable attention has them."""
+    rows = x.reshape(x.shape[0], H, W * C)
+    return jnp.take_along_axis(rows, lax.top_k(rows, 5)[1][:, :, ::-1], 2)
+
+
+def suppressed(x, classes=None):
+    """What is left of an image's boxes, some of them not considered, and more places than boxes."""
+
+    def one(x):
+        corner = 4 * x[:, :2]
+        boxes = jnp.concatenate([corner, corner + 1 + jnp.abs(x[:, 2:])], -1)
+        kept = batched_nms(
+            boxes, x[:, 0], jnp.zeros(H * W, int) if classes is None else classes, 0.2, 60, valid=x[:, 1] < 2
+        )
+        return jnp.where(kept.valid[:, None], boxes[kept.indices], -1.0)
+
+    return jax.vmap(one)(x.reshape(x.shape[0], H * W, C))
+
+
 CASES = {
     "strided": lambda x: conv(x, KERNEL, 2),
     "lopsided": lambda x: conv(x, KERNEL, 1, padding=((0, 2), (1, 0))),
@@ -101,6 +123,20 @@ CASES = {
     "broadcast": lambda x: jnp.broadcast_to(x[:, :1], x.shape) + jnp.arange(8.0)[None, None, :, None],
     "taken": lambda x: jnp.take(x, jnp.array([3, 0, 0]), axis=-1) + x[..., 1][..., None],
     "transpose": lambda x: conv(x, KERNEL).transpose(0, 3, 1, 2).reshape(x.shape[0], 5, H * W).swapaxes(1, 2),
+    "best": lambda x: jnp.concatenate([lax.top_k(x, 3)[0], lax.top_k(x, 2)[1].astype(jnp.float32)], -1),
+    "looked_up": lambda x: jnp.take_along_axis(x, lax.top_k(x[..., :1].reshape(-1, H * W), 3)[1][:, :, None, None], 1),
+    "looked_up_rows": looked_up_rows,
+    "from_a_table": lambda x: jnp.asarray(MATRIX)[lax.top_k(x, 2)[1]],
+    "from_a_tables_columns": lambda x: jnp.take(MATRIX, lax.top_k(x, 2)[1], axis=1, mode="clip"),
+    "beyond_the_table": lambda x: jnp.take(MATRIX, lax.top_k(x, 2)[1] * 2, axis=0, mode="fill", fill_value=7),
+    "every_other_pixel": lambda x: conv(x, KERNEL)[:, ::2, ::2],
+    "stacked": lambda x: jnp.stack([x, x * 2], 1).reshape(x.shape[0], -1, W, C),
+    "tiled": lambda x: jnp.tile(x, (1, 2, 1, 1)),
+    "all_and_any": lambda x: jnp.where((x > 0).all(-1, keepdims=True), x, 2 * x) + (x > 1).any((1, 2), keepdims=True),
+    "remainder": lambda x: (lax.top_k(x, 2)[1] % 3 - lax.rem(lax.top_k(x, 2)[1] - 2, 3)).astype(jnp.float32),
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "suppressed": suppressed,
+    "suppressed_by_class": lambda x: suppressed(x, jnp.arange(H * W) % 3),
     "filled": lambda x: jnp.concatenate([x, jnp.ones((x.shape[0], H, W, 1))], -1),
     **{name: ACTIVATIONS[name] for name in ACTIVATIONS},
 }

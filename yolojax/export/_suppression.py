@@ -99,6 +99,65 @@ def add_detections(
     return out_boxes, out_scores, out_classes, count
 
 
+def add_greedy(
+    graph: GraphBuilder,
+    boxes: str,
+    scores: str,
+    classes: np.ndarray | None,
+    threshold: float,
+    valid: str,
+    count: int,
+    n: int,
+) -> tuple[str, str]:
+    """Adds the nodes of `yolojax.nms.batched_nms` of each image: equal scores go by position.
+
+    Args:
+      graph: to add to.
+      boxes: name of ``[B, N, 4]`` float32, xyxy.
+      scores: name of ``[B, N]`` float32, any real numbers.
+      classes: ``[1, N]`` integers, the same for all images; None where boxes of any class suppress each other.
+      threshold: IoU above which a box is suppressed.
+      valid: name of ``[B, N]`` bool, the rows to consider.
+      count: ``K``, how many rows are kept at most.
+      n: ``N``.
+
+    Returns:
+      Names of indices ``[B, K]`` (int32, 0 where there is none) and of which of them exist ``[B, K]``.
+    """
+    g, lowest, limit = graph, np.finfo(np.float32).min, graph.const(np.float32(np.inf))
+    sums = g.op("ReduceSum", g.op("Abs", boxes), g.ints(2), keepdims=0)
+    finite = g.op("And", g.op("Less", sums, limit), g.op("Less", g.op("Abs", scores), limit))
+    usable = g.op("And", valid, finite)
+    scores = g.op("Where", usable, scores, g.const(lowest))
+    labels = np.zeros((1, n), np.int64) if classes is None else classes
+    own = labels[:, None, :] == np.unique(labels)[None, :, None]
+    rows = g.op(
+        "NonMaxSuppression",
+        boxes,
+        g.op("Where", g.const(own), g.op("Unsqueeze", scores, g.ints(1)), g.const(lowest)),
+        g.ints(count),
+        g.const(np.array([threshold], np.float32)),
+        g.const(np.array([lowest], np.float32)),
+    )
+    # One row more, of a column that is cut off, because some runtimes stumble over arrays without any.
+    places = g.op("Gather", rows, g.ints(0, 2), axis=1)
+    places = g.op("Concat", places, g.const(np.array([[0, n]], np.int64)), axis=0)
+    batch = g.op("Slice", g.op("Shape", boxes), g.ints(0), g.ints(1))
+    empty = g.op("Expand", g.const(np.zeros(1, np.float32)), g.op("Concat", batch, g.ints(n + 1), axis=0))
+    ones = g.op("Expand", g.const(np.ones(1, np.float32)), g.op("Slice", g.op("Shape", places), g.ints(0), g.ints(1)))
+    kept = g.op("Slice", g.op("ScatterND", empty, places, ones), g.ints(0), g.ints(n), g.ints(1))
+    kept = g.op("Where", g.op("Greater", kept, g.const(np.float32(0))), scores, g.const(lowest))
+    best, at = g.op("TopK", kept, g.ints(min(count, n)), outputs=2, axis=1)
+    exists = g.op("Greater", best, g.const(lowest))
+    indices = g.op("Where", exists, g.cast(at, np.int32), g.const(np.int32(0)))
+    if count > n:
+        pads = g.ints(0, 0, 0, count - n)
+        indices = g.op("Pad", indices, pads, g.const(np.int32(0)), mode="constant")
+        numbers = g.op("Pad", g.cast(exists, np.int32), pads, g.const(np.int32(0)), mode="constant")
+        exists = g.cast(numbers, np.bool_)
+    return indices, exists
+
+
 def _usable(g: GraphBuilder, boxes: str, scores: str, n_classes: int, multi_label: bool) -> str:
     """The scores that count: finite, of finite boxes, and without ``multi_label`` of the best class of a box."""
     limit = g.const(np.float32(np.inf))

@@ -1,9 +1,9 @@
 """From a traced JAX program to nodes of an ONNX graph: `translate`.
 
-Only the primitives of detectors are known: convolutions, pooling, matrix products, element-wise arithmetic and moves of
-data, all of static shape but for the first axis. Images are NHWC in JAX and NCHW in ONNX: a value is kept in the layout
-in which it was made, and is transposed where something needs the other. What depends on constants alone is computed
-beforehand.
+Only the primitives of detectors are known: convolutions, pooling, matrix products, element-wise arithmetic, moves of
+data, the best k of an axis and what is read at computed places, all of static shape but for the first axis. Images are
+NHWC in JAX and NCHW in ONNX: a value is kept in the layout in which it was made, and is transposed where something
+needs the other. What depends on constants alone is computed beforehand.
 
 This is a translator of our own because `jax2onnx` cannot be installed beside the library: see docs/export.md.
 """
@@ -19,42 +19,13 @@ from jax.extend import core
 
 from yolojax.errors import ConfigError
 from yolojax.export._graph import GraphBuilder
+from yolojax.export._lookups import gather, suppress, top_k
+from yolojax.export._values import Shape, Value, broadcast_shapes, constant, join_constants
 
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 NCHW_AXIS = {0: 0, 1: 2, 2: 3, 3: 1}
 """Where an axis of NHWC lies in NCHW."""
-
-Shape = tuple[Any, ...]
-"""Sides are numbers, or the symbol of the open batch."""
-
-
-class Value:
-    """A value of the program: a constant array, or names of the same tensor in one or both layouts.
-
-    ``shape`` is the one that JAX gives it. ``actual`` is the one that the tensor has: sides that JAX broadcast may
-    still be 1, because ONNX broadcasts as it computes.
-    """
-
-    def __init__(
-        self,
-        shape: Shape,
-        dtype: Any,
-        *,
-        plain: str | None = None,
-        nchw: str | None = None,
-        const: np.ndarray | None = None,
-        actual: Shape | None = None,
-        origin: Value | None = None,
-    ) -> None:
-        self.shape, self.dtype = tuple(shape), np.dtype(dtype)
-        self.plain, self.nchw, self.const, self.origin = plain, nchw, const, origin
-        self.actual = self.shape if actual is None else tuple(actual)
-        self.scaled: tuple[Value, float] | None = None  # the value that this one is a multiple of, and the factor
-
-    @property
-    def is_nchw(self) -> bool:
-        return self.const is None and self.plain is None and self.nchw is not None
 
 
 class Translator:
@@ -121,13 +92,13 @@ class Translator:
         """Adds a traced program; returns its outputs."""
         known: dict[Any, Value] = {}
         for variable, const in zip(jaxpr.constvars, consts, strict=True):
-            known[variable] = const if isinstance(const, Value) else _constant(const)
+            known[variable] = const if isinstance(const, Value) else constant(const)
         known |= dict(zip(jaxpr.invars, arguments, strict=True))
 
         def look_up(atom: Any) -> Value:
             if isinstance(atom, core.Literal):
                 aval: Any = atom.aval
-                return _constant(np.asarray(atom.val, aval.dtype))
+                return constant(np.asarray(atom.val, aval.dtype))
             return known[atom]
 
         for equation in jaxpr.eqns:
@@ -138,6 +109,8 @@ class Translator:
     def equation(self, equation: Any, inputs: list[Value]) -> list[Value]:
         """Adds one operation of a program."""
         params, name = equation.params, equation.primitive.name
+        if name == "jit" and (form := _FUNCTIONS.get(params["name"])) is not None:
+            return form(self, inputs, [variable.aval for variable in equation.outvars])
         inner = next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
         if inner is not None and name not in _CONTROL:
             closed = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
@@ -148,7 +121,7 @@ class Translator:
             with jax.ensure_compile_time_eval():
                 found = equation.primitive.bind(*(value.const for value in inputs), **params)
             found = found if equation.primitive.multiple_results else [found]
-            return [_constant(np.asarray(one)) for one in found]
+            return [constant(np.asarray(one)) for one in found]
         method: Callable[..., Any] | None = getattr(self, f"_{name}", None)
         if method is not None:
             made = method(inputs, avals, params)
@@ -162,7 +135,7 @@ class Translator:
         nchw = any(value.is_nchw for value in inputs) and len(aval.shape) == 4
         names = [self.read(value, nchw) for value in inputs]
         out = self.graph.op(kind, *names) if isinstance(kind, str) else kind(self.graph, *names)
-        actual = _broadcast([value.actual for value in inputs])
+        actual = broadcast_shapes([value.actual for value in inputs])
         return Value(aval.shape, aval.dtype, actual=actual, plain=None if nchw else out, nchw=out if nchw else None)
 
     def axes_kept(self, value: Value) -> tuple[bool, Callable[[int], int]]:
@@ -307,7 +280,25 @@ class Translator:
             return self.made(avals[0], self.full(value, nchw=True))
         return self.made(avals[0], self.graph.op("Transpose", self.full(value), perm=list(order)))
 
+    def _tile(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
+        out = self.graph.op("Tile", self.full(inputs[0]), self.graph.ints(*params["reps"]))
+        return self.made(avals[0], out)
+
+    def _gather(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
+        return gather(self, inputs, avals, params)
+
+    def _top_k(self, inputs: list[Value], avals: list[Any], params: Any) -> list[Value]:
+        return top_k(self, inputs, avals, params)
+
+    def _stack(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
+        at = self.graph.ints(params["axis"])
+        parts = [self.graph.op("Unsqueeze", self.full(value), at) for value in inputs]
+        return self.made(avals[0], self.graph.op("Concat", *parts, axis=params["axis"]))
+
     def _concatenate(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
+        joined = join_constants(inputs, avals[0], params["dimension"])
+        if joined is not None:
+            return joined
         nchw = len(avals[0].shape) == 4 and any(value.is_nchw for value in inputs)
         axis = NCHW_AXIS[params["dimension"]] if nchw else params["dimension"]
         return self.made(avals[0], self.graph.op("Concat", *(self.full(v, nchw) for v in inputs), axis=axis), nchw)
@@ -384,26 +375,6 @@ class Translator:
         out = self.graph.op("Pad", self.full(value, nchw), self.graph.ints(*pads), self.read(fill), mode="constant")
         return self.made(avals[0], out, nchw)
 
-    def _gather(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
-        value, indices = inputs
-        numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
-        if indices.const is not None and indices.const.ndim == 1 and not numbers.operand_batching_dims:
-            starts = dict(zip(numbers.start_index_map, indices.const.tolist(), strict=True))
-            return self.cut_out(value, avals[0], [starts.get(axis, 0) for axis in range(len(value.shape))], sizes)
-        axes = numbers.start_index_map
-        whole = (
-            len(axes) == 1 and tuple(numbers.collapsed_slice_dims) == tuple(axes) and not numbers.operand_batching_dims
-        )
-        axis = axes[0] if axes else 0
-        rest = [a for a in range(len(value.shape)) if a != axis]
-        whole = whole and all(str(sizes[a]) == str(value.shape[a]) for a in rest) and indices.const is not None
-        taken = [a for a in range(len(avals[0].shape)) if a not in numbers.offset_dims]
-        if not whole or taken != list(range(axis, axis + len(taken))):
-            raise ConfigError("a gather over several axes has no translation to ONNX; export to StableHLO")
-        assert indices.const is not None
-        at = np.clip(indices.const[..., 0].astype(np.int64), 0, value.shape[axis] - 1)
-        return self.made(avals[0], self.graph.op("Gather", self.full(value), self.graph.const(at), axis=axis))
-
     # Reductions.
 
     def reduce(self, kind: str, value: Value, aval: Any, axes: Sequence[int]) -> Value:
@@ -424,6 +395,18 @@ class Translator:
 
     def _reduce_min(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
         return self.reduce("ReduceMin", inputs[0], avals[0], params["axes"])
+
+    def _reduce_and(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
+        return self.truth("ReduceMin", inputs[0], avals[0], params["axes"])
+
+    def _reduce_or(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
+        return self.truth("ReduceMax", inputs[0], avals[0], params["axes"])
+
+    def truth(self, kind: str, value: Value, aval: Any, axes: Sequence[int]) -> Value:
+        """A reduction of truth values, as numbers, since ONNX reduces those alone."""
+        numbers = Value(value.shape, np.int32, plain=self.graph.cast(self.full(value), np.int32))
+        reduced = self.reduce(kind, numbers, jax.ShapeDtypeStruct(aval.shape, np.int32), axes)
+        return self.made(aval, self.graph.cast(self.full(reduced), np.bool_))
 
     def _argmax(self, inputs: list[Value], avals: list[Any], params: Any) -> Value:
         found = self.graph.op("ArgMax", self.full(inputs[0]), axis=params["axes"][0], keepdims=0, select_last_index=0)
@@ -493,6 +476,9 @@ class Translator:
         return inputs
 
 
+_FUNCTIONS: dict[str, Callable[[Translator, list[Value], list[Any]], list[Value]]] = {"suppress_by_iou": suppress}
+"""Compiled functions of ours, by name, that ONNX has a node for."""
+
 _CONTROL = ("while", "cond", "scan", "reduce", "sort", "custom_vmap_call")
 """Operations with programs inside that are no plain calls."""
 
@@ -541,6 +527,8 @@ _ELEMENTWISE: dict[str, str | Callable[..., str]] = {
     "sin": "Sin",
     "cos": "Cos",
     "erf": "Erf",
+    "erfc": lambda graph, x: graph.op("Sub", graph.const(np.float32(1)), graph.op("Erf", x)),
+    "rem": lambda graph, x, y: graph.op("Mod", x, y, fmod=1),
     "logistic": "Sigmoid",
     "eq": "Equal",
     "ne": _through("Equal", "Not"),
@@ -553,19 +541,3 @@ _ELEMENTWISE: dict[str, str | Callable[..., str]] = {
     "not": "Not",
     "is_finite": lambda graph, x: graph.op("Not", graph.op("Or", graph.op("IsInf", x), graph.op("IsNaN", x))),
 }
-
-
-def _constant(value: Any) -> Value:
-    array = np.asarray(value)
-    return Value(array.shape, array.dtype, const=array)
-
-
-def _broadcast(shapes: list[Shape]) -> Shape:
-    """The shape that ONNX gives operands of these shapes; scalars count as any."""
-    rank = max(len(shape) for shape in shapes)
-    out: list[Any] = [1] * rank
-    for shape in shapes:
-        for place, side in enumerate(shape, rank - len(shape)):
-            if not (isinstance(side, int) and side == 1):
-                out[place] = side
-    return tuple(out)

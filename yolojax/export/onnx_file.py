@@ -141,7 +141,8 @@ def add_candidates(
     graph: Any, images: str, detector: Detector, folded: Variables, description: Description
 ) -> tuple[str, str, int]:
     """Adds the nodes from uint8 images to all candidates; returns the names of boxes and scores, and their number."""
-    from yolojax.export._translate import Translator, Value
+    from yolojax.export._translate import Translator
+    from yolojax.export._values import Value
 
     height, width = description.input_size
     batch_size: Any = description.batch
