@@ -1,9 +1,10 @@
 """What was read of a data set is kept, and read again as soon as anything differs."""
 
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -262,26 +263,47 @@ def test_old_entries_make_room(tmp_path, cache, monkeypatch):
     assert {path.stem for path in cache.glob("*.npz")} == {keys[1], keys[3]}
 
 
-def _read_in_a_process(root, results):
-    watching.SETTLED = -1000.0
-    keep_index()
-    results.put([read_dataset(root).fingerprint() for _ in range(5)])
+PROCESS = """
+import sys
+from yolojax.data import watching
+from yolojax.data.index import keep_index
+from yolojax.data.opening import read_dataset
+watching.SETTLED = -1000.0
+keep_index()
+input()  # so that both begin together
+for _ in range(8):
+    print(read_dataset(sys.argv[1]).fingerprint())
+    for entry in keep_index().glob("*.npz"):
+        entry.unlink(missing_ok=True)
+read_dataset(sys.argv[1])
+"""
 
 
 def test_two_processes_write_at_once(tmp_path, cache):
+    """Each removes the entry again and again, so that both write and read what the other is writing."""
     root = make_coco(tmp_path / "set")
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # threads and fork: the children read files alone
-        processes = [context.Process(target=_read_in_a_process, args=(root, results)) for _ in range(2)]
-        for process in processes:
-            process.start()
-    found = [results.get(timeout=60) for _ in processes]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(root)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for _ in range(2)
+    ]
     for process in processes:
-        process.join(60)
-    assert {one for row in found for one in row} == {opening._read(root, None, None, None, False, True).fingerprint()}
-    assert len(list(cache.iterdir())) == 1 and read_dataset(root).kept is not None
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    expected = opening._read(root, None, None, None, False, True).fingerprint()
+    assert {line for out, _ in said for line in out.split()} == {expected}
+    assert all(err == "" for _, err in said)
+    assert {path.suffix for path in cache.iterdir()} == {".npz"}  # no draft is left
 
 
 def test_images_are_decoded_once(tmp_path, cache, monkeypatch, capsys):
