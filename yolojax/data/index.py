@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 
-from yolojax import __version__
 from yolojax.compilation_cache import cache_base
 from yolojax.data.coco import FileEntries
 from yolojax.data.columns import Columns, Records
@@ -119,8 +118,9 @@ def find_key(*call: Any) -> str | None:
 
 
 def _versions() -> list[str]:
-    """The versions of all that decides what the reader makes of a file; an edited line of it counts."""
-    found = [__version__, np.__version__, platform.python_version()]
+    """The versions of all that decides what the reader makes of a file. An edited line of it counts, and so does another
+    version of this package, whose files have other sizes and times."""
+    found = [np.__version__, platform.python_version()]
     for name in ("pillow", "pillow-heif"):
         try:
             found.append(version(name))
