@@ -168,6 +168,17 @@ def test_another_call_is_another_entry(tmp_path, cache, readings):
     assert len(readings) == 5
 
 
+def test_the_working_folder_counts_for_relative_paths_alone(tmp_path, cache, readings, monkeypatch):
+    """Findings and sources are named as the path was given."""
+    for name in ("one", "two"):
+        make_yolo(tmp_path / name / "set")
+    for name in ("one", "two", "one"):
+        monkeypatch.chdir(tmp_path / name)
+        read_dataset("set")
+        read_dataset(tmp_path / "one" / "set")
+    assert len(readings) == 3
+
+
 def test_what_changed_just_now_is_not_kept(tmp_path, cache, readings, monkeypatch):
     """It could change again within one tick of the file system's clock."""
     monkeypatch.setattr(watching, "SETTLED", 2.0)

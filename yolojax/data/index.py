@@ -109,17 +109,24 @@ class Kept:
             )
 
 
-def find_key(*call: Any) -> str | None:
-    """The name of the entry of a call of the reader, by its arguments; None where no index is kept."""
+def find_key(paths: Sequence[Path | None], *settings: Any) -> str | None:
+    """The name of the entry of a call of the reader, by its paths and settings; None where no index is kept.
+
+    Paths count as they were given, since findings name files so, and by the place that they mean.
+    """
     if not _in_use:
         return None
-    what = json.dumps([FORMAT, call, os.getcwd(), _versions()], sort_keys=True, default=str)
+    try:
+        places = [None if path is None else (str(path), os.path.abspath(path)) for path in paths]
+        what = json.dumps([FORMAT, places, settings, _versions()], sort_keys=True)
+    except (OSError, TypeError, ValueError):  # the working folder is gone, or a setting is none that can be written
+        return None
     return hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
 def _versions() -> list[str]:
-    """The versions of all that decides what the reader makes of a file. An edited line of it counts, and so does another
-    version of this package, whose files have other sizes and times."""
+    """The versions of all that decides what the reader makes of a file. An edited line of it counts, and so does
+    another version of this package, whose files have other sizes and times."""
     found = [np.__version__, platform.python_version()]
     for name in ("pillow", "pillow-heif"):
         try:

@@ -89,7 +89,7 @@ def read_dataset(
         return _with_classes(open_shapes(str(path), split), class_names)
     place = user_path(path)
     folder = None if images is None else user_path(images)
-    key = find_key(str(place), split, class_names, folder and str(folder), skip_bad) if images_needed else None
+    key = find_key((place, folder), split, class_names, skip_bad) if images_needed else None
     if key is not None and (known := read_index(key)) is not None:
         return known
     began = time.time()
