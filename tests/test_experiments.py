@@ -134,6 +134,17 @@ def test_eval_speed_quick_compares_the_programs():
     assert len(apart) >= 4 and max(apart) <= 1e-4
 
 
+@pytest.mark.slow  # four processes that import JAX
+def test_data_start_quick_measures_both_starts(tmp_path):
+    command = [sys.executable, "-m", "experiments.benchmarks.data_start", "--quick", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=300)
+    made = json.loads((tmp_path / "results.json").read_text())
+    assert [(row["what"], row["run"]) for row in made["rows"]] == [
+        (what, run) for what in ("data check", "start of training") for run in ("first", "second")
+    ]
+    assert made["images"] == 300 and all(row["processor_seconds"] > 0 for row in made["rows"])
+
+
 def test_eval_speed_names_what_a_case_lacks():
     command = [sys.executable, "-m", "experiments.benchmarks.eval_speed", "--case", str(ROOT)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

@@ -48,8 +48,17 @@ _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
     """Returns where this user's programs for this processor are kept; None where the cache is turned off.
 
-    ``$YOLOJAX_COMPILATION_CACHE`` if it is set, otherwise `yolojax.paths.user_cache_folder`. In it each kind of
-    processor has a folder of its own, because a home directory may be shared by machines of several kinds.
+    In `cache_base` each kind of processor has a folder of its own, because a home directory may be shared by machines
+    of several kinds. Raises `ConfigError` as `cache_base` does.
+    """
+    base = cache_base(environment)
+    return None if base is None else base / f"programs-{_processor()}"
+
+
+def cache_base(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Returns the folder of what this library keeps between processes; None where nothing is to be kept.
+
+    It is ``$YOLOJAX_COMPILATION_CACHE`` if that is set, otherwise `yolojax.paths.user_cache_folder`.
 
     Raises:
       ConfigError: ``$YOLOJAX_COMPILATION_CACHE`` is no absolute path.
@@ -57,13 +66,12 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
     given = environment.get(FOLDER_VARIABLE, "")
     if given.lower() in ("off", "0", "no", "none", "false"):
         return None
-    if given:
-        base = user_path(given)
-        if not base.is_absolute():
-            raise ConfigError(f"{FOLDER_VARIABLE}={given}: give an absolute path, or off for no cache")
-    else:
-        base = user_cache_folder(environment)
-    return None if base is None else base / f"programs-{_processor()}"
+    if not given:
+        return user_cache_folder(environment)
+    base = user_path(given)
+    if not base.is_absolute():
+        raise ConfigError(f"{FOLDER_VARIABLE}={given}: give an absolute path, or off for no cache")
+    return base
 
 
 def cache_limit(environment: Mapping[str, str] = os.environ) -> int:

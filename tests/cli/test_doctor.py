@@ -14,7 +14,9 @@ from yolojax.cli import doctor
 def test_it_tells_versions_devices_caches_and_packages(yolojax, monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     (tmp_path / "program").write_bytes(bytes(1_500_000))
+    monkeypatch.setenv("YOLOJAX_COMPILATION_CACHE", str(tmp_path / "kept"))
     ended = yolojax("doctor", "--no-test")
+    assert f"index of data sets: {tmp_path / 'kept' / 'data-index'} (empty)" in ended.out
     assert ended.code == 0 and ended.err == "" and "self-test" not in ended.out
     for said in ("yolojax ", "jaxlib ", "cpu 0: cpu", f"{tmp_path} (1 files, 1.5 MB)", "train --log tensorboard"):
         assert said in ended.out

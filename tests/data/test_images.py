@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from yolojax.data.images import read_header, read_image, resolve_size, to_rgb
+from yolojax.data.images import decoded_size, quick_header, read_header, read_image, resolve_size, to_rgb
 from yolojax.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -161,3 +161,69 @@ def test_unreadable_exif_counts_as_upright(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.webp", lossless=True, exif=b"Exif\0\0nonsense")
     assert read_header(tmp_path / "a.webp").orientation == 1
     np.testing.assert_array_equal(read_image(tmp_path / "a.webp"), RGB)
+
+
+def _with_exif(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return {"exif": exif}
+
+
+WAYS = {
+    "baseline.jpg": ("RGB", {}),
+    "progressive.jpg": ("RGB", {"progressive": True}),
+    "optimised.jpg": ("RGB", {"optimize": True, "quality": 30}),
+    "restarts.jpg": ("RGB", {"restart_marker_blocks": 1}),
+    "grey.jpg": ("L", {}),
+    "comment.jpg": ("RGB", {"comment": b"ff d8"}),
+    "profile.jpg": ("RGB", {"icc_profile": bytes(900)}),
+    "turned.jpg": ("RGB", _with_exif(6)),
+    "cmyk.jpg": ("CMYK", {}),
+    "rgb.png": ("RGB", {"dpi": (72, 72)}),
+    "alpha.png": ("RGBA", {}),
+    "turned.png": ("RGB", _with_exif(6)),
+    "palette.png": ("P", {}),
+    "bits.png": ("1", {}),
+    "a.bmp": ("RGB", {}),
+    "a.webp": ("RGB", {}),
+}
+PLAIN = ("baseline.jpg", "progressive.jpg", "optimised.jpg", "restarts.jpg", "grey.jpg", "comment.jpg", "profile.jpg")
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_quick_look_at_the_head_says_what_pillow_says(name, tmp_path):
+    mode, settings = WAYS[name]
+    path = tmp_path / name
+    Image.fromarray(RGB).convert(mode).save(path, **settings)
+    quick = quick_header(path)
+    assert quick in (None, read_header(path))
+    assert (quick is not None) == (name in PLAIN or name in ("rgb.png", "alpha.png"))
+    for upright in (True, False):
+        assert decoded_size(path, upright=upright) == read_image(path, upright=upright).shape[:2]
+
+
+@pytest.mark.parametrize("name", ["baseline.jpg", "rgb.png"])
+def test_a_quick_look_at_a_damaged_head(name, tmp_path):
+    """Cut anywhere, or with a byte changed, a head is one that Pillow reads alike, or it is left to Pillow."""
+    mode, settings = WAYS[name]
+    path = tmp_path / name
+    Image.fromarray(RGB).convert(mode).save(path, **settings)
+    whole = path.read_bytes()
+    random = np.random.default_rng(1)
+    damaged = [whole[:end] for end in range(0, 700, 7)]
+    for place in random.integers(0, min(len(whole), 640), 300).tolist():
+        damaged.append(whole[:place] + bytes([int(random.integers(256))]) + whole[place + 1 :])
+    taken = 0
+    for content in damaged:
+        path.write_bytes(content)
+        quick = quick_header(path)
+        if quick is None:
+            continue
+        taken += 1
+        assert quick == read_header(path)
+    assert taken > 10
+
+
+def test_a_quick_look_at_what_is_no_file(tmp_path):
+    for path in (tmp_path, tmp_path / "missing.jpg", "a\0b", ""):
+        assert quick_header(path) is None

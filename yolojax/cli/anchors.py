@@ -63,10 +63,12 @@ class Anchors:
 
         from yolojax.anchors import design_anchors
         from yolojax.data import box_sizes_on_input, open_dataset
+        from yolojax.data.index import keep_index
         from yolojax.data.splits import training_split
         from yolojax.training.plots import save_anchors
 
         strides = tuple(2 ** (5 - i) for i in reversed(range(self.levels)))
+        keep_index()
         dataset = open_dataset(self.data, self.split or training_split(self.data), images=self.images)
         sizes = box_sizes_on_input(dataset, (self.size, self.size))
         design = design_anchors(sizes, strides, self.per_level, self.seed, self.evolve)

@@ -64,9 +64,11 @@ class Assign:
         out = choose_folder(self.out, Path("runs/assign"))
 
         from yolojax.data import open_dataset
+        from yolojax.data.index import keep_index
         from yolojax.data.splits import training_split
         from yolojax.training.plots import save_png
 
+        keep_index()
         dataset = open_dataset(self.path, self.split or training_split(self.path), images=self.images)
         if self.first >= len(dataset):
             raise ConfigError(f"--first {self.first}: the data set has only the images 0 to {len(dataset) - 1}")

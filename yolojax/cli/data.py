@@ -36,8 +36,10 @@ class Check:
         """Check; prints the report, and the exit code is 2 when something could not be used."""
         out = choose_folder(self.out, Path("runs/check"))
 
+        from yolojax.data.index import keep_index
         from yolojax.data.opening import separate_parts
 
+        keep_index()
         parts = separate_parts(self.path) if self.split is None else ()
         if not parts:
             return self._check(self.split, out)

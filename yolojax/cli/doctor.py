@@ -135,11 +135,14 @@ def caches() -> dict[str, str]:
     """Where compiled programs and decoded images are kept, and how much there is."""
     from yolojax.compilation_cache import cache_folder
     from yolojax.data import default_cache_folder
+    from yolojax.data.index import index_folder
 
     given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     programs = Path(given) if given else cache_folder()
+    index = index_folder()
     return {
         "compiled programs": "turned off" if programs is None else told_folder(programs),
+        "index of data sets": "turned off" if index is None else told_folder(index),
         "images on disk": told_folder(Path(default_cache_folder())),
     }
 

@@ -74,6 +74,7 @@ class Val:
         from yolojax.cli.progress import make_reporter
         from yolojax.compilation_cache import keep_programs
         from yolojax.data import open_dataset, validation_split
+        from yolojax.data.index import keep_index
         from yolojax.detector import FILE_CONFIDENCE, Postprocess
         from yolojax.eval.files import write_json
         from yolojax.eval.table import format_result
@@ -85,6 +86,7 @@ class Val:
         check(TrainConfig(validation=self.validation))
         tta, tiling = self.tta.settings(), self.tiling.settings()
         keep_programs()
+        keep_index()
         prepare_processor(self.validation.batch_size)
         model = load_detector(*self.model, dtype=self.dtype, runtime=self.runtime)
         reporter = make_reporter()

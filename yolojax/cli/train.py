@@ -256,6 +256,7 @@ def _fit(
 ) -> int:
     from yolojax.cli.progress import make_reporter
     from yolojax.compilation_cache import keep_programs
+    from yolojax.data.index import keep_index
     from yolojax.eval.table import format_result
     from yolojax.processor.memory import prepare_processor
     from yolojax.sharding.processes import is_first, join, noticing_lost_processes
@@ -264,6 +265,7 @@ def _fit(
     from yolojax.training.loggers import LOGGERS
 
     keep_programs()
+    keep_index()
     loggers = [LOGGERS[name]() for name in dict.fromkeys(log)]
     prepare_processor(config.batch_size, config.accumulate)
     join(distributed)

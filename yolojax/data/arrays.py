@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from yolojax.data.dataset import Dataset, ImageRecord, Source
+from yolojax.data.dataset import Dataset, Source
 from yolojax.data.images import as_rgb
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, unknown_class
 from yolojax.data.summary import Notebook
@@ -60,21 +60,19 @@ def dataset_from_records(
     index = class_lookup(class_names, "class_names")
     notebook = Notebook(skip_bad=False)
     builder = RecordBuilder(notebook)
-    made: list[ImageRecord] = []
     position_of: dict[Any, int] = {}
     for position, record in enumerate(records):
-        one = _read_record(record, position, tuple(class_names), index, builder)
-        for what, key in (("file_name", one.file_name), ("image_id", one.image_id)):
+        name, image_id = _read_record(record, position, tuple(class_names), index, builder)
+        for what, key in (("file_name", name), ("image_id", image_id)):
             if (other := position_of.setdefault((what, key), position)) != position:
                 raise DataError(f"images {other} and {position} have the same {what} {key!r}; give each its own")
-        made.append(one)
-    if not made:
+    if not len(builder):
         raise DataError("no image was given; a data set needs at least one")
-    builder.close("the arrays")
+    made = builder.close("the arrays")
     return Dataset(
         class_names=tuple(class_names),
         category_ids=tuple(range(1, len(index) + 1)),
-        records=tuple(made),
+        records=made,
         summary=notebook.summary(),
         split=split,
         format="arrays",
@@ -87,7 +85,8 @@ def _read_record(
     class_names: tuple[str, ...],
     index: Mapping[str, int],
     builder: RecordBuilder,
-) -> ImageRecord:
+) -> tuple[str, int]:
+    """Adds one record to the builder; returns its file name and id."""
     where = f"image {position}"
     if not isinstance(record, Mapping):
         raise DataError(f"{where}: a record is a dict with the keys {', '.join(KEYS)}, not {type(record).__name__}")
@@ -108,7 +107,8 @@ def _read_record(
     if isinstance(image_id, bool) or not isinstance(image_id, int | np.integer) or not 0 <= image_id < 2**53:
         raise DataError(f"{where}: image_id is {image_id!r}, not an integer of at least 0")
     objects = _read_objects(record, where, class_names, index)
-    return builder.build(int(image_id), name, source, size, upright, where, objects)
+    builder.add(int(image_id), name, source, size, upright, where, objects)
+    return name, int(image_id)
 
 
 def _read_source(
@@ -174,7 +174,7 @@ def _read_objects(
                 "not (x, y, width, height)"
             )
         number = _class_index(kind, spoken, class_names, index)
-        objects.append(RawObject(f"object {i}", (x1, y1, x2, y2), number, crowd=bool(crowd[i])))
+        objects.append(RawObject(i, (x1, y1, x2, y2), number, crowd=bool(crowd[i])))
     return objects
 
 

@@ -1,6 +1,5 @@
 """Checks a data set before training: counts, sizes, every repair by name, and pictures of the labels."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from PIL.ImageFont import FreeTypeFont
 
-from yolojax.data.dataset import Dataset, ImageRecord
+from yolojax.data.dataset import Dataset
 from yolojax.data.input_images import Progress
 from yolojax.data.summary import Finding, Summary
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes, enlarge
@@ -24,6 +23,7 @@ _LONGEST_LABEL = 40  # letters of a class name in a chart
 _BAR = 40
 _SHEET_SIDE = 320
 _UNLABELLED_IMAGES = 0.2
+_MOST_DOTS = 20_000  # drawn boxes; more of them would only cover each other
 
 
 @dataclass(frozen=True)
@@ -100,27 +100,18 @@ def check_dataset(dataset: Dataset, *, decode: bool = True, progress: Progress |
       decode: decode every image, which finds files that break off after their header; they are named as errors.
       progress: called after each decoded image.
     """
-    findings: list[Finding] = []
-    usable: list[ImageRecord] = []
-    for i, record in enumerate(dataset.records):
-        try:
-            if decode:
-                record.pixels()
-            usable.append(record)
-        except DataError as error:
-            findings.append(Finding("skipped", record.file_name, str(error)))
-        if decode and progress is not None:
-            progress(i + 1, len(dataset.records))
-    boxes = np.concatenate([np.zeros((0, 4)), *(r.boxes for r in usable)])
-    crowd = np.concatenate([np.zeros(0, bool), *(r.crowd for r in usable)])
-    classes = np.concatenate([np.zeros(0, np.int32), *(r.classes for r in usable)])
-    areas = np.concatenate([np.zeros(0), *(r.areas for r in usable)])[~crowd]
-    counts = np.array([len(r.boxes) for r in usable])
+    findings = bad_images(dataset, progress) if decode else []
+    columns = dataset.columns
+    if findings:
+        bad = {name for name, _ in findings}
+        columns = columns.take([i for i in range(len(columns)) if i not in bad])
+    crowd, boxes = columns.crowd, columns.boxes.astype(np.float64)
+    areas, counts = columns.areas[~crowd], columns.counts
     sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
-    of_class = np.bincount(classes[~crowd], minlength=len(dataset.class_names))
-    sizes = sorted({r.size for r in usable}, key=lambda s: (s[0] * s[1], s)) or [(0, 0)]
+    of_class = np.bincount(columns.classes[~crowd], minlength=len(dataset.class_names))
+    sizes = sorted(map(tuple, np.unique(columns.sizes, axis=0).tolist()), key=lambda s: (s[0] * s[1], s)) or [(0, 0)]
     report = DataReport(
-        images=len(usable),
+        images=len(columns),
         background=int((counts == 0).sum()),
         objects=len(boxes),
         crowd=int(crowd.sum()),
@@ -131,8 +122,8 @@ def check_dataset(dataset: Dataset, *, decode: bool = True, progress: Progress |
         per_image=_five(counts),
         sides=_five(sides),
         image_sizes=(sizes[0], sizes[-1]),
-        identical=repeated_objects(usable),
-        summary=dataset.summary + Summary(tuple(findings)),
+        identical=columns.repeated,
+        summary=dataset.summary + Summary(tuple(finding for _, finding in findings)),
         warnings=(),
     )
     return replace(report, warnings=tuple(_warnings(report)))
@@ -146,17 +137,27 @@ def _quantiles(values: tuple[float, ...]) -> str:
     return "none" if not values else "min {:.3g}, quartiles {:.3g}, {:.3g}, {:.3g}, max {:.3g}".format(*values)
 
 
-def repeated_objects(records: Sequence[ImageRecord]) -> int:
-    """The number of objects that repeat another of the same class and box on their image exactly."""
-    counts = [len(record.boxes) for record in records]
-    if not sum(counts):
-        return 0
-    image = np.repeat(np.arange(len(records)), counts)
-    boxes = np.concatenate([record.boxes for record in records])
-    classes = np.concatenate([record.classes for record in records])
-    rows = np.stack([image, classes, *boxes.T.astype(np.float64)])
-    ordered = rows[:, np.lexsort(rows)]
-    return int((ordered[:, 1:] == ordered[:, :-1]).all(0).sum())
+def bad_images(dataset: Dataset, progress: Progress | None = None) -> list[tuple[int, Finding]]:
+    """The images that cannot be decoded, by their positions, with what is wrong with them.
+
+    Where the index knows it of an earlier run, no image is decoded.
+    """
+    kept = dataset.kept if dataset.kept is not None and dataset.kept.columns is dataset.columns else None
+    if kept is not None and (known := kept.read_bad_images()) is not None:
+        if progress is not None:
+            progress(len(dataset), len(dataset))
+        return known
+    findings: list[tuple[int, Finding]] = []
+    for i, record in enumerate(dataset.records):
+        try:
+            record.check_pixels()
+        except DataError as error:
+            findings.append((i, Finding("skipped", record.file_name, str(error))))
+        if progress is not None:
+            progress(i + 1, len(dataset.records))
+    if kept is not None:
+        kept.write_bad_images(findings)
+    return findings
 
 
 def _warnings(report: DataReport) -> list[str]:
@@ -253,8 +254,9 @@ def plot_labels(dataset: Dataset, report: DataReport, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
 
-    with_size = [(r.boxes[~r.crowd], r.size) for r in dataset.records]
-    relative = np.concatenate([np.zeros((0, 4)), *(b / np.array([s[1], s[0]] * 2) for b, s in with_size)])
+    columns = dataset.columns
+    sizes_of_images = columns.sizes[columns.image_of[~columns.crowd]].astype(np.float64)
+    relative = columns.boxes[~columns.crowd] / sizes_of_images[:, [1, 0, 1, 0]]
     names = sorted(report.per_class, key=lambda n: -report.per_class[n])[:30]
     figure = Figure(figsize=(14, 4.5), layout="constrained", dpi=100)
     FigureCanvasAgg(figure)
@@ -272,7 +274,7 @@ def plot_labels(dataset: Dataset, report: DataReport, path: Path) -> None:
     if len(relative):
         centre = (relative[:, :2] + relative[:, 2:]) / 2
         centres.hist2d(centre[:, 0], centre[:, 1], bins=40, range=[[0, 1], [0, 1]], cmap="viridis", cmin=1)
-        extent = relative[:, 2:] - relative[:, :2]
+        extent = (relative[:, 2:] - relative[:, :2])[:: -(-len(relative) // _MOST_DOTS)]
         sizes.scatter(extent[:, 0], extent[:, 1], s=4, alpha=0.35, color="#a04030", linewidths=0)
     for axes, title in ((centres, "box centres"), (sizes, "box sizes")):
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=title)

@@ -8,20 +8,23 @@ have texts as ids; images are then numbered in the order of the ids, categories 
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yolojax.data.dataset import CocoSource, Dataset, ImageRecord
+import numpy as np
+from jaxtyping import Int32
+
+from yolojax.data.coco_columns import LARGEST, LARGEST_COORDINATE, LARGEST_ID, LISTS, Plain, read_plain
+from yolojax.data.dataset import CocoSource, Dataset
 from yolojax.data.documents import load_json
 from yolojax.data.image_places import ANNOTATION_FOLDERS, ImageFinder, find_image_folder, name_of_image, root_of
-from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
+from yolojax.data.objects import ObjectColumns, RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
 from yolojax.data.paths import choose_split, files_in, subfolders
 from yolojax.data.summary import Notebook
+from yolojax.data.watching import Watched, files_in_each
 from yolojax.errors import DataError, shortened, shown
 
-_LARGEST = 2.0**53  # up to here every integer is a float too, as some writers of JSON have it
-_LARGEST_ID = 2**63  # some tools number by hashes of 64 bits
-_LARGEST_COORDINATE = 1e9  # the areas of larger boxes lose their digits; the evaluation has the same bound
 _OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
 _LISTS = (b'"images"', b'"annotations"', b'"categories"')
 _SNIFFED = 65536
@@ -104,8 +107,12 @@ def read_coco(
     images_needed: bool = True,
 ) -> Dataset:
     """A COCO JSON file. ``split`` is only a name to look for among the image folders."""
-    content = _load(path)
+    state = file_state(path)
+    plain = read_plain(path)
+    content = _load(path) if plain is None else {"images": [], "annotations": [], "categories": plain.categories}
     notebook = Notebook(skip_bad)
+    if plain is not None and not _fits(plain, class_names):
+        plain, content = None, _load(path)
     categories, keys = _categories(content, path, notebook)
     names = tuple(class_names) if class_names is not None else tuple(categories[i] for i in sorted(categories))
     index = class_lookup(names, str(path))
@@ -124,50 +131,173 @@ def read_coco(
         if i in categories
     ]
     known += [{"id": i, "name": n} for i, n in zip(category_ids, names, strict=True) if i not in categories]
-    image_entries, id_of_image = _images(content, path, notebook)
-    id_of_category = {c["id"]: i for c, i in zip(content["categories"], keys, strict=True)}
-    by_image, raw = _annotations(content, path, image_entries, id_of_image, id_of_category, notebook)
+    if plain is None:
+        image_entries, by_image, raw = _entries(content, path, keys, notebook)
+        names_of_images = [str(e["file_name"]) for e in image_entries.values()]
+    else:
+        image_entries, by_image, raw = {}, {}, {}
+        names_of_images = plain.file_names
     root = root_of(path)
-    names_of_images = [str(e["file_name"]) for e in image_entries.values()]
     folder = find_image_folder(path, split, images, names_of_images)
     if names_of_images and images is None and not folder.is_relative_to(root):
         notebook.add("note", str(path), f"its images are taken from {folder}, beside the folder of the file")
     finder = ImageFinder(folder, root if images is None else images, notebook)
     if images_needed:
         finder.refuse_where_all_are_missing(names_of_images, path)
-    builder = RecordBuilder(notebook, "xywh", images_needed=images_needed)
-    records: list[ImageRecord] = []
-    with_dropped: dict[int, list[int]] = {}
-    for image_id, entry in image_entries.items():
-        with notebook.guard(f"{path} image {image_id}"):
-            record, ids = _read_one(
-                path, image_id, entry, by_image.get(image_id, []), finder, categories, index, builder
-            )
-            records.append(record)
-            if len(ids) > len(record.annotation_ids):
-                with_dropped[image_id] = ids
+    builder = RecordBuilder(notebook, "xywh", images_needed=images_needed, word="annotation")
+    if plain is None:
+        for image_id, entry in image_entries.items():
+            with notebook.guard(f"{path} image {image_id}"):
+                _read_one(path, image_id, entry, by_image.get(image_id, []), finder, categories, index, builder)
+    else:
+        to_class = np.array([index.get(categories[i], -1) for i in sorted(categories)], np.int32)
+        _read_plain_images(
+            path, plain, to_class[np.searchsorted(sorted(categories), plain.category_ids)], finder, builder
+        )
     finder.close(str(path))
-    builder.close(str(path))
+    records = builder.close(str(path))
+    header = content if plain is None else plain.header
     return Dataset(
         class_names=names,
         category_ids=tuple(category_ids),
-        records=tuple(records),
+        records=records,
         summary=notebook.summary(),
         root=root,
         split=split,
         format="coco",
         skip_bad=skip_bad,
         coco=CocoSource(
-            header={k: v for k, v in content.items() if k not in ("images", "annotations", "categories")},
+            header={k: v for k, v in header.items() if k not in LISTS},
             categories=known,
-            images=image_entries,
-            annotations=raw,
-            with_dropped=with_dropped,
+            load=FileEntries(path, state, plain is not None, skip_bad, (image_entries, raw) if plain is None else None),
+            with_dropped=builder.with_dropped,
             category_keys={number: c["id"] for c, number in zip(content["categories"], keys, strict=True)}
             if _text_ids(content["categories"])
             else {},
         ),
+        watched=(
+            Watched("file", str(path)),
+            *files_in_each((path.parent, root, folder)),
+            *(finder.watched if images_needed else ()),
+        ),
     )
+
+
+def _fits(plain: Plain, class_names: Sequence[str] | None) -> bool:
+    """Whether the categories of a plain file and their use are plain too: ids and names are unique, none is unknown."""
+    ids, names = [c.get("id") for c in plain.categories], [c.get("name") for c in plain.categories]
+    if not (set(map(type, ids)) <= {int} and set(map(type, names)) <= {str}):
+        return False
+    if len(set(ids)) < len(ids) or len(set(names)) < len(names) or not all(abs(i or 0) < LARGEST_ID for i in ids):
+        return False
+    name_of = dict(zip(ids, names, strict=True))
+    used = [name_of.get(i) for i in np.unique(plain.category_ids).tolist()]
+    return None not in used and (class_names is None or set(used) <= set(class_names))
+
+
+def _read_plain_images(
+    path: Path, plain: Plain, classes: Int32[np.ndarray, " N"], finder: ImageFinder, builder: RecordBuilder
+) -> None:
+    """Adds the images of a plain file to the builder."""
+    order = np.argsort(plain.image_of, kind="stable")
+    counts = np.bincount(plain.image_of, minlength=len(plain.image_ids)).tolist()
+    boxes = plain.boxes[order]
+    boxes[:, 2:] += boxes[:, :2]
+    notebook = builder.notebook
+    kept: list[int] = []
+    sources: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    upright: list[bool] = []
+    marks: list[int] = []
+    start = 0
+    for i, (image_id, name, stated) in enumerate(zip(plain.image_ids, plain.file_names, plain.sizes, strict=True)):
+        end = start + counts[i]
+        where = f"{path} image {image_id}"
+        stated = stated if stated[0] else None
+        try:
+            source = finder.find_listed(name)
+            if source is None:
+                source = str(finder.find(name, where, needed=builder.images_needed or stated is None))
+            size, is_upright = builder.open_image(source, stated, where, boxes[start:end])
+        except DataError as error:
+            notebook.skip(where, error)
+        else:
+            kept.append(i)
+            sources.append(source)
+            sizes.append(size)
+            upright.append(is_upright)
+            marks.append(notebook.count)
+        start = end
+    if len(kept) < len(counts):
+        is_kept = np.zeros(len(counts), bool)
+        is_kept[kept] = True
+        of = np.repeat(is_kept, counts)
+        order, boxes = order[of], boxes[of]
+    crowd, ignore = plain.crowd[order], plain.ignore[order]
+    ids = plain.ids[order]
+    builder.add_images(
+        [plain.image_ids[i] for i in kept],
+        [plain.file_names[i] for i in kept],
+        sources,
+        sizes,
+        upright,
+        str(path),
+        marks,
+        [counts[i] for i in kept],
+        ObjectColumns(ids, boxes, classes[order], crowd | ignore, ignore & ~crowd, plain.areas[order], ids),
+    )
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file; ``(-1, -1)`` where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+@dataclass(frozen=True, eq=False)
+class FileEntries:
+    """Gives the entries of images and of annotations of a COCO file by their numbers, read again where need be.
+
+    Attributes:
+      path, state: the file, and its `file_state` when it was read.
+      is_plain: whether the file is plain (`yolojax.data.coco_columns`): its ids are the numbers.
+      skip_bad: as it was read.
+      known: the entries, where they are at hand.
+    """
+
+    path: Path
+    state: tuple[int, int]
+    is_plain: bool
+    skip_bad: bool
+    known: tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]] | None = field(default=None, repr=False)
+
+    def __call__(self) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
+        """The entries; raises `DataError` where the file is no longer in the state in which it was read."""
+        if self.known is not None:
+            return self.known
+        if file_state(self.path) != self.state:
+            raise DataError(f"{self.path}: has changed since the data set was opened; open the data set again")
+        content = _load(self.path)
+        if self.is_plain:
+            named = (e if "file_name" in e else {**e, "file_name": name_of_image(e, "")} for e in content["images"])
+            return {e["id"]: e for e in named}, {e["id"]: e for e in content["annotations"]}
+        notebook = Notebook(self.skip_bad)
+        _, keys = _categories(content, self.path, notebook)
+        images, _, annotations = _entries(content, self.path, keys, notebook)
+        return images, annotations
+
+
+def _entries(
+    content: dict[str, Any], path: Path, keys: list[int], notebook: Notebook
+) -> tuple[dict[int, dict[str, Any]], dict[int, list[tuple[int, dict[str, Any]]]], dict[int, dict[str, Any]]]:
+    """The entries of images by number, those of annotations by image, and by number."""
+    images, id_of_image = _images(content, path, notebook)
+    id_of_category = {c["id"]: i for c, i in zip(content["categories"], keys, strict=True)}
+    by_image, annotations = _annotations(content, path, images, id_of_image, id_of_category, notebook)
+    return images, by_image, annotations
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -182,7 +312,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _integer(entry: dict[str, Any], key: str, where: str) -> int:
     value = entry.get(key)
-    largest = _LARGEST_ID if isinstance(value, int) else _LARGEST
+    largest = LARGEST_ID if isinstance(value, int) else LARGEST
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < largest or value % 1:
         raise DataError(f"{where}: {key} is {shown(value)}, not an integer (below 2^63); correct it")
     return int(value)
@@ -376,15 +506,15 @@ def _read_one(
     categories: dict[int, str],
     index: dict[str, int],
     builder: RecordBuilder,
-) -> tuple[ImageRecord, list[int]]:
-    """The record of an image, and the ids of all its objects, those without extent included."""
+) -> None:
+    """Adds an image to the builder."""
     where = f"{path} image {number}"
     stated = _stated_size(entry, where)
     source = finder.find(entry["file_name"], where, needed=builder.images_needed or stated is None)
     objects: list[RawObject] = []
     for annotation_id, annotation in annotations:
         spoken = f"{path} annotation {annotation_id}"
-        x, y, w, h = _numbers(annotation, "bbox", 4, spoken, _LARGEST_COORDINATE)
+        x, y, w, h = _numbers(annotation, "bbox", 4, spoken, LARGEST_COORDINATE)
         if w < 0 or h < 0:
             raise DataError(
                 f"{spoken}: bbox {shown(annotation['bbox'])} has a negative width or height; is it x1, y1, x2, y2 "
@@ -400,7 +530,7 @@ def _read_one(
             continue
         objects.append(
             RawObject(
-                where=f"annotation {annotation_id}",
+                number=annotation_id,
                 box=(x, y, x + w, y + h),
                 class_index=index[name],
                 crowd=crowd,
@@ -410,8 +540,7 @@ def _read_one(
             )
         )
     size, upright = builder.open_image(source, stated, where, [o.box for o in objects])
-    record = builder.build(number, entry["file_name"], source, size, upright, str(path), objects)
-    return record, [o.annotation_id for o in objects if o.annotation_id is not None]
+    builder.add(number, entry["file_name"], source, size, upright, str(path), objects)
 
 
 def _stated_size(entry: dict[str, Any], where: str) -> tuple[int, int] | None:
@@ -429,7 +558,7 @@ def _stated_size(entry: dict[str, Any], where: str) -> tuple[int, int] | None:
 def _area(annotation: dict[str, Any], where: str) -> float | None:
     if annotation.get("area") is None:
         return None
-    (area,) = _numbers({"area": [annotation["area"]]}, "area", 1, where, _LARGEST)
+    (area,) = _numbers({"area": [annotation["area"]]}, "area", 1, where, LARGEST)
     if area < 0:
         raise DataError(f"{where}: area is {area:g}; correct it, or leave it out for the box's own")
     return area

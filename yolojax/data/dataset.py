@@ -1,5 +1,6 @@
 """A data set on the host: images by name or in memory, objects in original pixels, and what was repaired on reading."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,80 +8,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import UInt8
 
-from yolojax.data.images import as_rgb, read_image
+from yolojax.data.columns import Columns, ImageRecord, Records, Source
 from yolojax.data.summary import Summary
-from yolojax.errors import DataError
+from yolojax.data.watching import Watched
 
 Format = Literal["voc", "coco", "yolo", "shapes", "arrays"]
 
-Source = Path | UInt8[np.ndarray, "h w 3"] | Callable[[], Any]
-"""An image file, the pixels themselves, or a function that gives the pixels."""
+__all__ = ["CocoSource", "Dataset", "Format", "ImageRecord", "Source"]
 
 
 @dataclass(frozen=True, eq=False)
-class ImageRecord:
-    """One image and its ``n`` objects.
-
-    Attributes:
-      image_id: at least 0 and unique; the file's own for COCO JSON, else 1, 2, ... in the order of the data set.
-      file_name: relative to the folder of the images.
-      source: the file, the pixels themselves, or a function that gives them each time they are needed.
-      size: ``(height, width)`` that the boxes refer to, in pixels.
-      boxes: ``(x1, y1, x2, y2)`` in original pixels, inside the image, each with a positive width and height.
-      classes: index into the data set's ``class_names``.
-      crowd: in training neither object nor background: COCO's ``iscrowd``, or a difficult object.
-      difficult: VOC's ``difficult`` (COCO: ``ignore``); ordinary objects of the COCO metric.
-      areas: in square pixels, COCO's mask area where the file has one; decides small, medium and large.
-      annotation_ids: unique in the data set and at least 1.
-      upright: whether an EXIF orientation is to be applied on decoding (see `yolojax.data.images`).
-    """
-
-    image_id: int
-    file_name: str
-    source: Source
-    size: tuple[int, int]
-    boxes: Float32[np.ndarray, "n 4"]
-    classes: Int32[np.ndarray, " n"]
-    crowd: Bool[np.ndarray, " n"]
-    difficult: Bool[np.ndarray, " n"]
-    areas: Float64[np.ndarray, " n"]
-    annotation_ids: Int64[np.ndarray, " n"]
-    upright: bool = True
-
-    def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
-        """The image as RGB uint8.
-
-        Raises `DataError` when the file cannot be decoded, the function that gives the image raises or gives something
-        else, or the size is not that of the record.
-        """
-        if isinstance(self.source, np.ndarray):
-            return self.source
-        if isinstance(self.source, Path):
-            name, image = str(self.source), read_image(self.source, upright=self.upright)
-        else:
-            name = self.file_name
-            try:
-                given = self.source()
-            except Exception as error:
-                raise DataError(f"{name}: the function that gives this image raised {error!r}") from error
-            image = as_rgb(given, name)
-        if image.shape[:2] != self.size:
-            raise DataError(
-                f"{name}: decodes to {image.shape[1]} x {image.shape[0]} pixels, but was "
-                f"{self.size[1]} x {self.size[0]} when the data set was opened; open the data set again"
-            )
-        return image
-
-
-@dataclass(frozen=True)
 class CocoSource:
     """The parts of a COCO JSON file that `Dataset.to_coco` gives back untouched, by image and annotation id.
 
     Attributes:
       header: what the file says beside images, annotations and categories.
-      categories, images, annotations: its entries.
+      categories: its entries.
+      load: gives the entries of ``images`` and ``annotations``; called once, when they are needed.
       with_dropped: for the images of which objects without extent, or outside of them, were dropped: the ids of all
         annotations, in the order of the file. COCO's metric counts such an object as missed.
       category_keys: the categories' own ids by number, where they are texts; those of images stand in ``images``.
@@ -88,10 +34,23 @@ class CocoSource:
 
     header: Mapping[str, Any]
     categories: Sequence[Mapping[str, Any]]
-    images: Mapping[int, Mapping[str, Any]]
-    annotations: Mapping[int, Mapping[str, Any]]
+    load: Callable[[], tuple[Mapping[int, Mapping[str, Any]], Mapping[int, Mapping[str, Any]]]] = field(repr=False)
     with_dropped: Mapping[int, Sequence[int]] = field(default_factory=dict)
     category_keys: Mapping[int, str] = field(default_factory=dict)
+
+    @functools.cached_property
+    def _entries(self) -> tuple[Mapping[int, Mapping[str, Any]], Mapping[int, Mapping[str, Any]]]:
+        return self.load()
+
+    @property
+    def images(self) -> Mapping[int, Mapping[str, Any]]:
+        """The file's entries of images; raises `DataError` where the file has changed since the data set was opened."""
+        return self._entries[0]
+
+    @property
+    def annotations(self) -> Mapping[int, Mapping[str, Any]]:
+        """The file's entries of annotations; raises `DataError` as `images` does."""
+        return self._entries[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,17 +67,21 @@ class Dataset:
       format: what it was read from.
       skip_bad: whether unusable images are to be left out, and named, when they fail to decode.
       coco: the raw COCO entries, when that is where the data came from.
+      watched: the files and folders that decide what was read.
+      kept: the place of these images in the index (see `yolojax.data.index`), where they have one.
     """
 
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    records: tuple[ImageRecord, ...]
+    records: Sequence[ImageRecord]
     summary: Summary = field(default_factory=Summary)
     root: Path | None = None
     split: str | None = None
     format: Format = "shapes"
     skip_bad: bool = False
     coco: CocoSource | None = field(default=None, repr=False)
+    watched: tuple[Watched, ...] = field(default=(), repr=False)
+    kept: Any = field(default=None, repr=False)
 
     @classmethod
     def from_arrays(
@@ -197,14 +160,19 @@ class Dataset:
         """The number of images."""
         return len(self.records)
 
+    @functools.cached_property
+    def columns(self) -> Columns:
+        """The records as columns, for what is computed of all of them."""
+        return self.records.columns if isinstance(self.records, Records) else Columns.of(self.records)
+
     @property
     def object_count(self) -> int:
         """The number of annotated objects, crowd regions included."""
-        return sum(len(r.boxes) for r in self.records)
+        return len(self.columns.boxes)
 
     def take(self, indices: Sequence[int]) -> "Dataset":
         """The data set of only these images, in this order; classes, ids and summary stay."""
-        return replace(self, records=tuple(self.records[i] for i in indices))
+        return replace(self, records=Records(self.columns.take(indices)))
 
     def fingerprint(self) -> str:
         """A SHA-256 of class names, image ids, names, sizes, objects, and the pixels of arrays in memory.
@@ -212,13 +180,22 @@ class Dataset:
         Images in files and images given by functions count by their name: a run is resumed after its data were copied
         elsewhere, and who changes the pixels behind a name gives another name.
         """
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr((self.class_names, self.category_ids)).encode())
-        for r in self.records:
-            digest.update(repr((r.image_id, r.file_name, r.size)).encode())
-            for array in (r.boxes, r.classes, r.crowd, r.difficult):
-                digest.update(array.tobytes())
-            if isinstance(r.source, np.ndarray):
-                digest.update(r.source.tobytes())
+        columns, starts = self.columns, self.columns.starts.tolist()
+        arrays = (columns.boxes, columns.classes, columns.crowd, columns.difficult)
+        rows = [(memoryview(a.tobytes()), a.itemsize * (4 if a.ndim == 2 else 1)) for a in arrays]
+        described = zip(columns.image_ids.tolist(), columns.file_names, map(tuple, columns.sizes.tolist()), strict=True)
+        for i, described_image in enumerate(described):
+            digest.update(repr(described_image).encode())
+            for content, width in rows:
+                digest.update(content[starts[i] * width : starts[i + 1] * width])
+            source = columns.sources[i]
+            if isinstance(source, np.ndarray):
+                digest.update(source.tobytes())
         return digest.hexdigest()
 
     def to_coco(self) -> dict[str, Any]:

@@ -4,8 +4,11 @@ Whatever is wrong with a file is one `DataError`. Keys given twice are refused, 
 of the two they take.
 """
 
+import gc
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +42,11 @@ def load_json(path: Path) -> Any:
     """The content of a JSON file; raises `DataError` when it is malformed, nested too deeply, or has a key twice."""
     text = read_text(path)
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        with without_collector():
+            return json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise DataError(f"{path} line {error.lineno}: malformed JSON ({error.msg}); correct the file") from None
-    except _TwiceError as error:
+    except TwiceError as error:
         raise DataError(f"{path}: the key {error} stands twice in one object; leave one of the two") from None
     except ValueError as error:  # a number of thousands of digits
         raise DataError(f"{path}: malformed JSON ({shortened(str(error))}); correct the file") from None
@@ -50,15 +54,27 @@ def load_json(path: Path) -> Any:
         raise DataError(f"{path}: JSON nested too deeply to be COCO; give another file") from None
 
 
-class _TwiceError(Exception):
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Parsing makes millions of objects and no cycles; Python's collector would visit them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+class TwiceError(Exception):
     pass
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         seen: set[str] = set()
-        raise _TwiceError(shown(next(key for key, _ in pairs if key in seen or seen.add(key))))
+        raise TwiceError(shown(next(key for key, _ in pairs if key in seen or seen.add(key))))
     return made
 
 

@@ -4,8 +4,6 @@ No single box tells that corners were written as centre and size, but all of the
 with its evidence. Nothing is changed: what a file says counts until its owner corrects it.
 """
 
-from array import array
-from math import nan
 from pathlib import Path
 from typing import Literal
 
@@ -44,9 +42,7 @@ class Doubts:
 
     def __init__(self, rows: Rows = "xyxy") -> None:
         self.rows: Rows = rows
-        self._boxes = array("d")
-        self._sizes = array("d")
-        self._areas = array("d")
+        self._objects = np.zeros((0, 4)), np.zeros((0, 2)), np.zeros(0)
         self._pages: list[tuple[Path, int]] = []
         self._deep: list[Path] = []
 
@@ -57,22 +53,23 @@ class Doubts:
         if header.is_deep:
             self._deep.append(path)
 
-    def add_object(
-        self, box: tuple[float, float, float, float], size: tuple[int, int], area: float | None = None
+    def add_objects(
+        self,
+        boxes: Float64[np.ndarray, "n 4"],
+        sizes: Float64[np.ndarray, "n 2"],
+        areas: Float64[np.ndarray, " n"],
     ) -> None:
-        """An object: its box ``(x1, y1, x2, y2)`` in pixels, the ``(height, width)`` of its image, and the area that
-        its file states, if any."""
-        self._boxes.extend(box)
-        self._sizes.extend(size)
-        self._areas.append(nan if area is None else area)
+        """All objects: their boxes ``(x1, y1, x2, y2)`` in pixels, the ``(height, width)`` of the image of each, and
+        the areas that their file states, NaN where it states none."""
+        self._objects = boxes, sizes, areas
 
     def sentences(self) -> list[str]:
         """Everything that looks wrong."""
         found = [*self._of_pages(), *self._of_depth()]
-        boxes, sizes = np.array(self._boxes).reshape(-1, 4), np.array(self._sizes).reshape(-1, 2)
+        boxes, sizes, areas = self._objects
         if len(boxes):
             found += doubts_of_boxes(boxes, sizes, self.rows)
-            found += doubts_of_areas(boxes, np.array(self._areas))
+            found += doubts_of_areas(boxes, areas)
         return found
 
     def _of_pages(self) -> list[str]:

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 from yolojax.data.images import is_image
 from yolojax.data.paths import images_below, inside, relocated, subfolders
 from yolojax.data.summary import Notebook
+from yolojax.data.watching import Watched, files_in_each
 from yolojax.errors import DataError, shown
 from yolojax.paths import composed
 
@@ -111,12 +112,42 @@ class ImageFinder:
         self._notebook = notebook
         self._by_base: dict[str, list[Path]] | None = None
         self._moved: list[tuple[str, Path]] = []
+        self._listings: dict[str, frozenset[str]] = {}
+        self._sought = False
+
+    def find_listed(self, name: str) -> str | None:
+        """The file of an image whose name is that of a file exactly, by a listing of its folder; None for others."""
+        inner, _, base = name.rpartition("/")
+        if inner not in self._listings:
+            self._listings[inner] = self._list(inner)
+        return os.path.join(self.folder, name) if base in self._listings[inner] else None
+
+    def _list(self, inner: str) -> frozenset[str]:
+        if inner and (inner.startswith("/") or ".." in inner or not inner.isprintable() or set(inner) & set("\\:")):
+            return frozenset()
+        if os.path.normpath(inner or ".") != (inner or "."):
+            return frozenset()
+        try:
+            with os.scandir(self.folder / inner) as entries:
+                plain = (e for e in entries if e.name.isprintable() and "\\" not in e.name and ":" not in e.name)
+                return frozenset(e.name for e in plain if e.is_file())
+        except OSError:
+            return frozenset()
+
+    @property
+    def watched(self) -> list[Watched]:
+        """What decided where the images are: the folders that were listed, or all of them where a name was sought."""
+        listed = files_in_each(self.folder / inner for inner in self._listings)
+        return (
+            [*listed, Watched("tree", str(self._root)), Watched("tree", str(self.folder))] if self._sought else listed
+        )
 
     def find(self, name: str, where: str, *, needed: bool = True) -> Path:
         """The file of an image; where it is missing, and ``needed`` or not, the place at which it should be.
 
         Raises `DataError` where the name leads out of the folder and nothing of its last part lies inside.
         """
+        self._sought = True
         plain = name.replace("\\", "/")
         leads_out = ".." in plain.split("/") or plain.startswith("/") or ":" in plain
         if not leads_out:

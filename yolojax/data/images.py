@@ -16,10 +16,12 @@ import contextlib
 import functools
 import io
 import os
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -48,6 +50,8 @@ _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF", "J
 _MORE_FORMATS = ("TGA", "PCX", "QOI", "SGI")
 
 _ORIENTATION_TAG = 0x0112
+_SMALL_FILE = 2**20
+_HEAD = 4096  # bytes that `quick_header` reads
 _SUBFILE_TAG = 254  # bit 0: a reduced copy of another page (TIFF 6.0, NewSubfileType)
 
 
@@ -128,8 +132,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(
             f"{path}: image file is missing; restore it, remove its annotation, or give the folder with --images"
         )
-    with _decoding(str(path)), Image.open(path, formats=_formats()) as image:
-        yield image
+    with _decoding(str(path)):
+        source: Any = path
+        with open(path, "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size <= _SMALL_FILE:  # Pillow would read it in several pieces
+                source = io.BytesIO(file.read())
+        with Image.open(source, formats=_formats()) as image:
+            yield image
 
 
 @contextmanager
@@ -152,9 +161,15 @@ def _decoding(name: str) -> Iterator[None]:
         raise DataError(f"{name}: damaged image ({error}); replace the file") from error
 
 
+_EXIF_KEYS = ("exif", "xmp", "Raw profile type exif")
+"""Where Pillow looks for an orientation."""
+
+
 def _orientation(image: Image.Image) -> int:
     # Pillow turns TIFF by itself. For PNG, getexif() would decode the whole image when the header holds no EXIF.
     if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    if image.format == "JPEG" and not any(key in image.info for key in _EXIF_KEYS):
         return 1
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -167,6 +182,84 @@ def read_header(path: Path) -> Header:
     """Size and orientation without decoding pixels. Raises `DataError` when the file is missing or no image."""
     with _opened(path) as image:
         return Header((image.height, image.width), _orientation(image), _pages(image), _is_deep(image))
+
+
+def quick_header(path: Path | str) -> Header | None:
+    """`read_header` of a plain JPEG or PNG in a fifth of the time; None for every other file, whatever it is.
+
+    Plain is a file of 8 bits in one or three colours, without EXIF or XMP, all of whose parts up to the pixels are well
+    formed and of the kinds that every program writes (ITU-T T.81, B.1; PNG 1.2, 4).
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    except (OSError, ValueError):
+        return None
+    try:
+        head = os.read(file, _HEAD)
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    try:
+        size = _size_of_jpeg(head) if head[:3] == b"\xff\xd8\xff" else _size_of_png(head)
+    except (IndexError, struct.error):  # the head ends before the pixels begin
+        return None
+    if size is None or not 0 < size[0] * size[1] <= (Image.MAX_IMAGE_PIXELS or 0):
+        return None
+    return Header(size, 1)
+
+
+def _size_of_jpeg(head: bytes) -> tuple[int, int] | None:
+    place, size = 2, None
+    while head[place] == 0xFF:
+        marker = head[place + 1]
+        length = head[place + 2] << 8 | head[place + 3]
+        if length < 2:
+            return None
+        if marker in _JPEG_FRAMES:
+            bits, h, w, colours = struct.unpack_from(">BHHB", head, place + 4)
+            if bits != 8 or colours not in (1, 3) or length != 8 + 3 * colours or size is not None:
+                return None
+            size = (h, w)
+        elif marker == 0xDA:
+            return size if place + 2 + length <= len(head) else None
+        elif marker == 0xE2:
+            if head[place + 4 : place + 15] != b"ICC_PROFILE":  # several pictures in one file, for one
+                return None
+        elif marker == 0xDB:
+            if length % 65 != 2 or any(head[table] > 3 for table in range(place + 4, place + 2 + length, 65)):
+                return None
+        elif marker not in _JPEG_PLAIN:
+            return None
+        place += 2 + length
+    return None
+
+
+_JPEG_FRAMES = (0xC0, 0xC1, 0xC2)
+_JPEG_PLAIN = (0xC4, 0xDD, 0xE0, 0xFE)
+"""Tables of Huffman codes, restart interval, JFIF, comment."""
+
+
+def _size_of_png(head: bytes) -> tuple[int, int] | None:
+    if head[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR":
+        return None
+    w, h, bits, kind, compression, filters, interlace = struct.unpack_from(">IIBBBBB", head, 16)
+    if bits != 8 or kind not in (0, 2, 6) or compression or filters or interlace > 1 or not w or not h:
+        return None
+    place = 8
+    while (name := head[place + 4 : place + 8]) != b"IDAT":
+        (length,) = struct.unpack_from(">I", head, place)
+        end = place + 8 + length
+        if (name, length) not in _PNG_PLAIN or (zlib.crc32(head[place + 4 : end]),) != struct.unpack_from(
+            ">I", head, end
+        ):
+            return None
+        place = end + 4
+    return h, w
+
+
+_PNG_PLAIN = frozenset([(b"IHDR", 13), (b"gAMA", 4), (b"sRGB", 1), (b"pHYs", 9), (b"cHRM", 32), (b"tIME", 7)])
+"""Parts of a PNG before its pixels that say nothing of their number or place, and their lengths."""
 
 
 def _pages(image: Image.Image) -> int:
@@ -220,6 +313,20 @@ def read_image(path: Path, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"
         return to_rgb(image, str(path), upright=upright)
 
 
+def decoded_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
+    """The ``(height, width)`` of what `read_image` gives; decodes the image and makes no array of it.
+
+    Raises `DataError` where `read_image` does.
+    """
+    with _opened(path) as image:
+        if image.mode not in ("RGB", "L", "P", "RGBA", "CMYK", "1") or 0 in image.size:
+            h, w, _ = to_rgb(image, str(path), upright=upright).shape
+            return h, w
+        orientation = _orientation(image) if upright else 1
+        image.load()
+        return Header((image.height, image.width), orientation).upright
+
+
 def read_image_bytes(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """`read_image` of the content of a file that came some other way; ``name`` is what errors call it."""
     with _decoding(name), Image.open(io.BytesIO(data), formats=_formats()) as image:
@@ -241,7 +348,8 @@ def to_rgb(image: Image.Image, name: str, *, upright: bool = True) -> UInt8[np.n
             picture = image.convert("RGBA")  # straight to RGB warns when the palette holds transparency
         else:
             picture = image
-        picture = picture.convert("RGB")
+        if picture.mode != "RGB":
+            picture = picture.convert("RGB")
         if orientation != 1:
             picture.getexif()[_ORIENTATION_TAG] = orientation
             picture = ImageOps.exif_transpose(picture)

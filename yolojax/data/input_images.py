@@ -5,6 +5,7 @@
 `yolojax.data.storage.open_input_images` chooses among them.
 """
 
+import functools
 import itertools
 import os
 from abc import ABC, abstractmethod
@@ -17,11 +18,12 @@ import numpy as np
 from jaxtyping import Array, Float32, Int, Int32, UInt8
 from PIL import Image
 
+from yolojax.data.columns import Columns
 from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.images import resize_bilinear
 from yolojax.data.summary import Finding, Summary
 from yolojax.errors import ConfigError, DataError
-from yolojax.geometry import Placement, Preprocess, place_on_input, scale_and_offset, to_input
+from yolojax.geometry import Placement, Preprocess, place_on_input, scale_and_offset
 from yolojax.structures import Batch, Targets
 
 Progress = Callable[[int, int], None]
@@ -73,7 +75,7 @@ def padded_objects(dataset: Dataset, cap: int | None = None) -> int:
     """
     if cap is not None and cap < 1:
         raise ConfigError(f"the cap on objects per image is {cap}; it must be at least 1")
-    most = max((len(r.boxes) for r in dataset.records), default=0)
+    most = int(dataset.columns.counts.max(initial=0))
     padded = SMALLEST_PADDING
     while padded < most:
         padded *= 2
@@ -90,7 +92,7 @@ class InputImages(ABC):
       dataset: exactly these images, in this order.
       input_size: ``(H, W)`` in pixels.
       preprocess: how photos were resized and padded.
-      targets: all objects, padded to ``M``; boxes in input pixels.
+      max_objects: ``M``, to which the objects of each image are padded.
       sizes: ``(height, width)`` of the originals.
       content: the box ``(x1, y1, x2, y2)`` of the input image that each photo covers, in input pixels.
       image_ids: the data set's own, int32 where they fit and int64 otherwise; they stay on the host.
@@ -99,7 +101,7 @@ class InputImages(ABC):
     dataset: Dataset
     input_size: tuple[int, int]
     preprocess: Preprocess
-    targets: Targets = field(repr=False)
+    max_objects: int
     sizes: Int32[np.ndarray, "n 2"] = field(repr=False)
     content: Float32[np.ndarray, "n 4"] = field(repr=False)
     image_ids: Int[np.ndarray, " n"] = field(repr=False)
@@ -107,6 +109,20 @@ class InputImages(ABC):
     def __len__(self) -> int:
         """The number of images."""
         return len(self.image_ids)
+
+    @functools.cached_property
+    def targets(self) -> Targets:
+        """All objects, padded to ``M`` for each image; boxes in input pixels. Batches are made without it."""
+        return self.targets_of(np.arange(len(self)))
+
+    def targets_of(self, indices: Int[np.ndarray, " B"]) -> Targets:
+        """The objects of these images, padded to ``M`` for each image; boxes in input pixels. NumPy arrays."""
+        return pad_targets(self.dataset.columns, self.content, self.max_objects, indices)
+
+    @property
+    def dropped(self) -> int:
+        """How many objects of all images do not fit the padding."""
+        return int(np.maximum(self.dataset.columns.counts - self.max_objects, 0).sum())
 
     @abstractmethod
     def load(self, indices: Int[np.ndarray, " B"]) -> tuple[Pixels, Int[np.ndarray, " B"]]:
@@ -130,7 +146,7 @@ class InputImages(ABC):
     def assemble(self, pixels: Pixels, indices: Int[np.ndarray, " B"]) -> Batch:
         """A batch of pixels that are loaded; the targets are NumPy arrays."""
         images: Any = pixels  # on the host the pytrees hold NumPy arrays; their annotations speak of the device
-        return Batch(images, Targets(*(a[indices] for a in self.targets)))
+        return Batch(images, self.targets_of(indices))
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,19 +164,26 @@ def input_image_fields(
     dataset: Dataset, input_size: tuple[int, int], preprocess: Preprocess, max_objects: int | None = None
 ) -> dict[str, Any]:
     """All fields of `InputImages` for a data set; no image is decoded."""
-    placements = [place_on_input(r.size, input_size, preprocess) for r in dataset.records]
-    ids = np.array([r.image_id for r in dataset.records], np.int64)
+    columns = dataset.columns
+    ids = columns.image_ids
     return {
         "dataset": dataset,
         "input_size": input_size,
         "preprocess": preprocess,
-        "targets": pad_targets(
-            dataset.records, placements, padded_objects(dataset) if max_objects is None else max_objects
-        ),
-        "sizes": np.array([r.size for r in dataset.records], np.int32),
-        "content": np.array([p.content for p in placements], np.float32),
+        "max_objects": padded_objects(dataset) if max_objects is None else max_objects,
+        "sizes": columns.sizes,
+        "content": contents_of(columns.sizes, input_size, preprocess),
         "image_ids": ids.astype(np.int32) if ids.max() <= np.iinfo(np.int32).max else ids,
     }
+
+
+def contents_of(
+    sizes: Int32[np.ndarray, "n 2"], input_size: tuple[int, int], preprocess: Preprocess
+) -> Float32[np.ndarray, "n 4"]:
+    """`Placement.content` of photos of these sizes ``(h, w)``; each size is computed once."""
+    different, which = np.unique(sizes, axis=0, return_inverse=True)
+    placed = [place_on_input((h, w), input_size, preprocess).content for h, w in different.tolist()]
+    return np.array(placed, np.float32).reshape(-1, 4)[which.reshape(-1)]
 
 
 def build_cache(
@@ -236,37 +259,50 @@ def default_threads() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def pad_targets(records: tuple[ImageRecord, ...], placements: list[Placement], max_objects: int) -> Targets:
-    """The objects of ``n`` images in input pixels, padded to ``M = max_objects`` for each image; NumPy arrays.
+def pad_targets(
+    columns: Columns, content: Float32[np.ndarray, "n 4"], max_objects: int, indices: Int[np.ndarray, " B"]
+) -> Targets:
+    """The objects of some of ``n`` images in input pixels, padded to ``M = max_objects`` for each image; NumPy arrays.
 
     Padding rows hold the box (0, 0, 1, 1), for which every loss is finite, so that no masked gradient is NaN.
+
+    Args:
+      columns: the images.
+      content: the box of the input image that each photo covers.
+      max_objects: ``M``; of an image with more objects the crowd regions are dropped first, then the smallest objects.
+      indices: which of the images.
     """
-    n, m = len(records), max_objects
+    n, m = len(indices), max_objects
     boxes: Any = np.tile(np.array([0, 0, 1, 1], np.float32), (n, m, 1))
     classes: Any = np.zeros((n, m), np.int32)
     valid: Any = np.zeros((n, m), bool)
     crowd: Any = np.zeros((n, m), bool)
-    dropped: Any = np.zeros(n, np.int32)
-    for i, (record, placement) in enumerate(zip(records, placements, strict=True)):
-        keep = _kept_objects(record, m)
-        k = len(keep)
-        boxes[i, :k] = to_input(record.boxes[keep], record.size, placement)
-        classes[i, :k] = record.classes[keep]
-        valid[i, :k] = True
-        crowd[i, :k] = record.crowd[keep]
-        dropped[i] = len(record.boxes) - k
+    counts = columns.counts[indices]
+    rows = columns.rows(indices)
+    if (counts > m).any():
+        ends = np.cumsum(counts)
+        kept = [_kept_objects(columns, rows[end - count : end], m) for end, count in zip(ends, counts, strict=True)]
+        rows, counts = np.concatenate(kept), np.minimum(counts, m)
+    image = np.repeat(np.arange(n), counts)
+    row = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    scale, offset = scale_and_offset(columns.sizes[indices], content[indices])
+    boxes[image, row] = (columns.boxes[rows].astype(np.float64) * scale[image] + offset[image]).astype(np.float32)
+    classes[image, row] = columns.classes[rows]
+    valid[image, row] = True
+    crowd[image, row] = columns.crowd[rows]
+    dropped: Any = (columns.counts[indices] - counts).astype(np.int32)
     return Targets(boxes, classes, valid, crowd, dropped)
 
 
-def _kept_objects(record: ImageRecord, m: int) -> Int[np.ndarray, " k"]:
+def _kept_objects(columns: Columns, rows: Int[np.ndarray, " k"], m: int) -> Int[np.ndarray, " k2"]:
     """The objects to keep when only ``m`` fit, in the order of the file; content decides ties, never order."""
-    n = len(record.boxes)
-    if n <= m:
-        return np.arange(n)
-    x1, y1, x2, y2 = record.boxes.T
+    if len(rows) <= m:
+        return rows
+    x1, y1, x2, y2 = columns.boxes[rows].T
     extent = (x2 - x1) * (y2 - y1)
-    order = np.lexsort((record.classes, y2, x2, y1, x1, -extent, record.crowd))  # the last key counts first
-    return np.sort(order[:m])
+    # The last key counts first.
+    order = np.lexsort((columns.classes[rows], y2, x2, y1, x1, -extent, columns.crowd[rows]))
+    return np.sort(rows[order[:m]])
 
 
 def choose_input_size(dataset: Dataset, size: int, *, rectangular: bool = True) -> tuple[int, int]:
@@ -277,7 +313,7 @@ def choose_input_size(dataset: Dataset, size: int, *, rectangular: bool = True) 
     """
     if size < 32 or size % 32:
         raise ConfigError(f"model.size = {size}: give a multiple of 32, the largest stride")
-    ratios = {round(r.size[0] / r.size[1], 2) for r in dataset.records}
+    ratios = {round(h / w, 2) for h, w in np.unique(dataset.columns.sizes, axis=0).tolist()}
     if not rectangular or len(ratios) != 1:
         return size, size
     height, width = dataset.records[0].size
@@ -287,9 +323,8 @@ def choose_input_size(dataset: Dataset, size: int, *, rectangular: bool = True) 
 
 def box_sizes_on_input(dataset: Dataset, input_size: tuple[int, int]) -> Float32[np.ndarray, "n 2"]:
     """Widths and heights ``[n, 2]`` of all objects in input pixels, crowd regions left out."""
-    sizes = [np.zeros((0, 2), np.float32)]
-    for record in dataset.records:
-        placement = place_on_input(record.size, input_size, Preprocess())
-        scale, _ = scale_and_offset(np.array(record.size), np.array(placement.content))
-        sizes.append((record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd] * scale[:2].astype(np.float32))
-    return np.concatenate(sizes)
+    columns = dataset.columns
+    scale, _ = scale_and_offset(columns.sizes, contents_of(columns.sizes, input_size, Preprocess()))
+    ordinary = ~columns.crowd
+    sides = (columns.boxes[:, 2:] - columns.boxes[:, :2])[ordinary]
+    return sides * scale[columns.image_of[ordinary], :2].astype(np.float32)

@@ -1,17 +1,20 @@
-"""From the objects of an annotation file or of arrays to a checked `ImageRecord`: clip, drop, count and name."""
+"""From the objects of annotation files or of arrays to checked records: clip, drop, count and name."""
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64
 
-from yolojax.data.dataset import ImageRecord, Source
+from yolojax.data.columns import Columns, Records, Source, as_numpy, offsets_of
 from yolojax.data.doubts import Doubts, Rows
-from yolojax.data.images import Header, read_header, resolve_size
-from yolojax.data.summary import Notebook
+from yolojax.data.images import Header, quick_header, read_header, resolve_size
+from yolojax.data.summary import Finding, Notebook
 from yolojax.errors import DataError, shortened, shown
 from yolojax.paths import is_class_name
 
@@ -23,12 +26,12 @@ _LONGEST_NUMBER = 100
 
 
 class RawObject(NamedTuple):
-    """An object as its file has it: where it stands there, and its box ``(x1, y1, x2, y2)`` in original pixels.
+    """An object as its file has it: its number there, and its box ``(x1, y1, x2, y2)`` in original pixels.
 
     ``area`` and ``annotation_id`` are None when the file has none.
     """
 
-    where: str
+    number: int
     box: tuple[float, float, float, float]
     class_index: int
     crowd: bool = False
@@ -37,28 +40,68 @@ class RawObject(NamedTuple):
     annotation_id: int | None = None
 
 
+class ObjectColumns(NamedTuple):
+    """What `RawObject` says of each of ``N`` objects; an area that is not given is NaN, an annotation id 0."""
+
+    numbers: Int64[np.ndarray, " N"]
+    boxes: Float64[np.ndarray, "N 4"]
+    classes: Int32[np.ndarray, " N"]
+    crowd: Bool[np.ndarray, " N"]
+    difficult: Bool[np.ndarray, " N"]
+    areas: Float64[np.ndarray, " N"]
+    annotation_ids: Int64[np.ndarray, " N"]
+
+
 class RecordBuilder:
-    """Builds records one after the other, numbering annotations from 1 where the file does not.
+    """Collects images with their objects, and makes records of all of them together.
+
+    Annotations are numbered from 1 where the file does not.
 
     Attributes:
       notebook: what was repaired or noticed.
       images_needed: whether a missing image is an error also where its annotation states its size.
       doubts: what looks wrong in all objects together.
+      with_dropped: after `close`, for the images of which boxes were dropped: the ids of all their annotations.
     """
 
-    def __init__(self, notebook: Notebook, rows: Rows = "xyxy", *, images_needed: bool = True) -> None:
+    def __init__(
+        self, notebook: Notebook, rows: Rows = "xyxy", *, images_needed: bool = True, word: str = "object"
+    ) -> None:
+        """Begins without an image.
+
+        Args:
+          notebook: takes what is repaired.
+          rows: how the format writes a box, for the words of a doubt.
+          images_needed: as the attribute.
+          word: what the number of an object counts in its file: ``line``, ``annotation``.
+        """
         self.notebook = notebook
         self.images_needed = images_needed
         self.doubts = Doubts(rows)
-        self._next_id = 1
+        self.with_dropped: dict[int, list[int]] = {}
+        self._word = word
         self._missing = 0
+        self._images = array("q")  # id, height, width, upright, number of objects, findings before it
+        self._file_names: list[str] = []
+        self._sources: list[str | Source] = []
+        self._places: list[str] = []
+        self._rows = (array("q"), array("d"), array("i"), array("b"), array("b"), array("d"), array("q"))
+
+    def __len__(self) -> int:
+        """The number of images so far."""
+        return len(self._file_names)
+
+    @property
+    def files(self) -> set[str]:
+        """The image files so far."""
+        return {source for source in self._sources if isinstance(source, str)}
 
     def open_image(
         self,
-        path: Path,
+        path: Path | str,
         stated: tuple[int, int] | None,
         where: str,
-        boxes: Sequence[tuple[float, float, float, float]] = (),
+        boxes: Sequence[tuple[float, float, float, float]] | Float64[np.ndarray, "n 4"] = (),
     ) -> tuple[tuple[int, int], bool]:
         """Size and orientation of an image from its header, against the size that ``where`` states, if any.
 
@@ -67,15 +110,19 @@ class RecordBuilder:
 
         Raises `DataError` when the file is missing or no image, or when the sizes contradict each other.
         """
-        if not self.images_needed and stated is not None and not path.is_file():
+        if not self.images_needed and stated is not None and not isfile(path):
             self._missing += 1
             return stated, True
-        header = read_header(path)
+        header = quick_header(path)
+        if header is not None and stated in (None, header.stored):
+            return header.stored, True
+        path = Path(path)
+        header = header or read_header(path)
         self.doubts.add_image(path, header)
         size, upright = resolve_size(header, stated, where, path)
         if header.orientation != 1:
             how = "turned upright" if upright else "read as stored: that is the size its annotation states"
-            if not upright and boxes:
+            if not upright and len(boxes):
                 upright, how = _orientation_of_boxes(header, boxes, how)
                 size = header.upright if upright else header.stored
                 if "neither" in how or "both" in how:
@@ -83,60 +130,127 @@ class RecordBuilder:
             self.notebook.add("orientation", str(path), f"EXIF orientation {header.orientation}, {how}")
         return size, upright
 
-    def close(self, where: str) -> None:
-        """Notes what looks wrong in all objects together; call it after the last record."""
+    def add(
+        self,
+        image_id: int,
+        file_name: str,
+        source: str | Source,
+        size: tuple[int, int],
+        upright: bool,
+        where: str,
+        objects: Sequence[RawObject],
+    ) -> None:
+        """Adds an image with its objects."""
+        self._add_image(image_id, file_name, source, size, upright, where, len(objects))
+        numbers, boxes, classes, crowd, difficult, areas, ids = self._rows
+        for o in objects:
+            numbers.append(o.number)
+            boxes.extend(o.box)
+            classes.append(o.class_index)
+            crowd.append(o.crowd or o.difficult)
+            difficult.append(o.difficult)
+            areas.append(math.nan if o.area is None else o.area)
+            ids.append(o.annotation_id or 0)
+
+    def add_images(
+        self,
+        image_ids: Sequence[int],
+        file_names: Sequence[str],
+        sources: Sequence[str],
+        sizes: Sequence[tuple[int, int]],
+        upright: Sequence[bool],
+        where: str,
+        marks: Sequence[int],
+        counts: Sequence[int],
+        objects: ObjectColumns,
+    ) -> None:
+        """Adds many images, whose objects are columns already.
+
+        ``counts`` are the numbers of objects of the images, and ``marks`` the numbers of findings when each was opened.
+        """
+        if len(objects.numbers) != sum(counts):
+            raise ValueError(f"{len(objects.numbers)} objects, but the images have {sum(counts)}")
+        self._file_names += file_names
+        self._sources += sources
+        self._places += [where] * len(file_names)
+        for image_id, (h, w), is_upright, count, mark in zip(image_ids, sizes, upright, counts, marks, strict=True):
+            self._images.extend((image_id, h, w, is_upright, count, mark))
+        for column, values in zip(self._rows, objects, strict=True):
+            kind = np.dtype(column.typecode)
+            column.frombytes(np.ascontiguousarray(values, kind).tobytes())
+
+    def _add_image(
+        self,
+        image_id: int,
+        file_name: str,
+        source: str | Source,
+        size: tuple[int, int],
+        upright: bool,
+        where: str,
+        count: int,
+    ) -> None:
+        self._images.extend((image_id, *size, upright, count, self.notebook.count))
+        self._file_names.append(file_name)
+        self._sources.append(str(source) if isinstance(source, Path) else source)
+        self._places.append(where)
+
+    def close(self, where: str) -> Records:
+        """The records: boxes clipped to their image, boxes that then have no extent dropped, both noted.
+
+        Notes under ``where`` what looks wrong in all objects together.
+        """
+        image_ids, heights, widths, upright, counts, marks = as_numpy(self._images).reshape(-1, 6).T
+        numbers, raw, classes, crowd, difficult, stated, ids = (as_numpy(column) for column in self._rows)
+        raw = raw.reshape(-1, 4)
+        image_of = np.repeat(np.arange(len(counts)), counts)
+        corner = np.stack([widths, heights], 1).astype(np.float64)[image_of]
+        clipped = np.empty(raw.shape, np.float32)
+        for half in (slice(0, 2), slice(2, 4)):
+            clipped[:, half] = np.clip(raw[:, half], 0, corner)
+        has_extent = np.all(clipped[:, 2:] > clipped[:, :2], axis=1)
+        beyond = np.maximum(-raw[:, :2], raw[:, 2:] - corner).max(axis=1) > ROUNDING
+        found: list[tuple[int, Finding]] = []
+        for i in np.flatnonzero(beyond | ~has_extent).tolist():
+            kind, image = "clipped" if has_extent[i] else "dropped", int(image_of[i])
+            spoken = f"{self._places[image]} {self._word} {numbers[i]}"
+            said = _why_changed(raw[i].tolist(), int(widths[image]), int(heights[image]), kind)
+            found.append((int(marks[image]), Finding(kind, spoken, said)))
+        self.notebook.insert(found)
+        self.doubts.add_objects(raw, corner[:, ::-1], stated)
+        boxes = clipped[has_extent]
+        extent = boxes.astype(np.float64)
+        own_areas = (extent[:, 2] - extent[:, 0]) * (extent[:, 3] - extent[:, 1])
+        del raw, clipped, corner, extent
+        first = offsets_of(counts)
+        for image in np.unique(image_of[~has_extent]).tolist():
+            self.with_dropped[int(image_ids[image])] = ids[first[image] : first[image + 1]].tolist()
+        stated, ids = stated[has_extent], ids[has_extent]
+        records = Records(
+            Columns(
+                image_ids=image_ids.copy(),
+                file_names=self._file_names,
+                sources=self._sources,
+                sizes=np.stack([heights, widths], 1).astype(np.int32),
+                upright=upright.astype(bool),
+                starts=offsets_of(np.bincount(image_of[has_extent], minlength=len(counts))),
+                boxes=boxes,
+                classes=classes[has_extent],
+                crowd=crowd[has_extent].astype(bool),
+                difficult=difficult[has_extent].astype(bool),
+                areas=np.where(np.isnan(stated), own_areas, stated),
+                annotation_ids=np.where(ids == 0, np.arange(1, len(ids) + 1), ids),
+            )
+        )
         for sentence in self.doubts.sentences():
             self.notebook.add("doubtful", where, sentence)
         if self._missing:
             self.notebook.add(
                 "note", where, f"{self._missing} images are not there; their sizes are those that are stated"
             )
-
-    def build(
-        self,
-        image_id: int,
-        file_name: str,
-        source: Source,
-        size: tuple[int, int],
-        upright: bool,
-        where: str,
-        objects: list[RawObject],
-    ) -> ImageRecord:
-        """The record of one image: boxes clipped to it; boxes that then have no extent dropped; both noted."""
-        h, w = size
-        for o in objects:
-            self.doubts.add_object(o.box, size, o.area)
-        raw = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
-        clipped = np.clip(raw, 0, np.array([w, h, w, h])[None, :]).astype(np.float32)
-        has_extent = np.all(clipped[:, 2:] > clipped[:, :2], axis=1)
-        beyond = np.maximum(-raw[:, :2], raw[:, 2:] - np.array([w, h])[None, :]).max(axis=1) > ROUNDING
-        for i in np.flatnonzero(beyond | ~has_extent).tolist():
-            kind = "clipped" if has_extent[i] else "dropped"
-            self.notebook.add(kind, f"{where} {objects[i].where}", _why_changed(objects[i].box, w, h, kind))
-        kept = [o for o, is_kept in zip(objects, has_extent.tolist(), strict=True) if is_kept]
-        boxes = clipped[has_extent]
-        extent = boxes.astype(np.float64)
-        box_areas = (extent[:, 2] - extent[:, 0]) * (extent[:, 3] - extent[:, 1])
-        first = self._next_id
-        self._next_id += len(kept)
-        return ImageRecord(
-            image_id=image_id,
-            file_name=file_name,
-            source=source,
-            size=size,
-            boxes=boxes,
-            classes=np.array([o.class_index for o in kept], np.int32),
-            crowd=np.array([o.crowd or o.difficult for o in kept], bool),
-            difficult=np.array([o.difficult for o in kept], bool),
-            areas=np.array([b if o.area is None else o.area for o, b in zip(kept, box_areas, strict=True)], np.float64),
-            annotation_ids=np.array(
-                [first + i if o.annotation_id is None else o.annotation_id for i, o in enumerate(kept)], np.int64
-            ),
-            upright=upright,
-        )
+        return records
 
 
-def _why_changed(box: tuple[float, float, float, float], w: int, h: int, kind: str) -> str:
+def _why_changed(box: Sequence[float], w: int, h: int, kind: str) -> str:
     """What is said of a box that was clipped or dropped."""
     x1, y1, x2, y2 = box
     spoken = f"box ({', '.join(f'{v:g}' for v in box)})"
@@ -148,7 +262,9 @@ def _why_changed(box: tuple[float, float, float, float], w: int, h: int, kind: s
 
 
 def _orientation_of_boxes(
-    header: Header, boxes: Sequence[tuple[float, float, float, float]], as_stated: str
+    header: Header,
+    boxes: Sequence[tuple[float, float, float, float]] | Float64[np.ndarray, "n 4"],
+    as_stated: str,
 ) -> tuple[bool, str]:
     """Whether boxes were drawn on the upright photo, as the only one into which they fit, and how that is said."""
 

@@ -1,5 +1,6 @@
 """`open_dataset` recognises the format of a data set and calls its reader."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,13 @@ import numpy as np
 
 from yolojax.data.coco import find_coco, find_other_coco, open_coco_folder, read_coco
 from yolojax.data.dataset import Dataset
+from yolojax.data.index import find_key, read_index, write_index
 from yolojax.data.objects import class_lookup, unknown_class
 from yolojax.data.paths import subfolders
 from yolojax.data.shapes import SPLITS, open_shapes
 from yolojax.data.summary import Finding, Summary
 from yolojax.data.voc import find_voc, is_mainly_xml, read_voc, voc_splits
+from yolojax.data.watching import Watched
 from yolojax.data.yolo_txt import find_yolo, read_yolo, yolo_splits
 from yolojax.errors import DataError
 from yolojax.paths import user_path
@@ -77,11 +80,31 @@ def read_dataset(
     skip_bad: bool = False,
     images_needed: bool = True,
 ) -> Dataset:
-    """`open_dataset`, but a data set without a usable image is returned, with the reasons in its summary."""
+    """`open_dataset`, but a data set without a usable image is returned, with the reasons in its summary.
+
+    Where an index is kept (`yolojax.data.index.keep_index`), what was read before is taken from there as long as no
+    file has changed.
+    """
     if _is_shapes(path):
         return _with_classes(open_shapes(str(path), split), class_names)
     place = user_path(path)
     folder = None if images is None else user_path(images)
+    key = find_key((place, folder), split, class_names, skip_bad) if images_needed else None
+    if key is not None and (known := read_index(key)) is not None:
+        return known
+    began = time.time()
+    dataset = _read(place, split, class_names, folder, skip_bad, images_needed)
+    return dataset if key is None else write_index(key, dataset, began)
+
+
+def _read(
+    place: Path,
+    split: str | None,
+    class_names: Sequence[str] | None,
+    folder: Path | None,
+    skip_bad: bool,
+    images_needed: bool,
+) -> Dataset:
     if folder is not None and not folder.is_dir():
         raise DataError(f"{folder}: no such folder of images; check the path")
     if not place.exists():
@@ -102,6 +125,8 @@ def read_dataset(
         raise DataError(f"{place}: not a data set; {_EXPECTED}")
     else:
         dataset = _open_folder(place, split, class_names, folder, skip_bad, images_needed)
+        given = [Watched("tree", str(one)) for one in (place, folder) if one is not None]
+        dataset = replace(dataset, watched=(*dataset.watched, *given))
     return dataset
 
 
@@ -127,8 +152,7 @@ def _open_folder(
     skip_bad: bool,
     images_needed: bool,
 ) -> Dataset:
-    asked, place = place, _unpacked(place)
-    coco, voc, yolo = _recognise(place)
+    asked, (place, (coco, voc, yolo)) = place, _unpacked(place)
     if coco:
         dataset = open_coco_folder(coco, place, split, class_names, images, skip_bad, images_needed)
     elif voc:
@@ -147,21 +171,27 @@ def _open_folder(
     return replace(dataset, summary=dataset.summary + Summary(notes))
 
 
-def _unpacked(place: Path) -> Path:
-    """The folder of the data set: the only one in a folder that holds no data set itself, as archives are unpacked."""
+_Recognised = tuple[dict[str, Path], list[Path], Path | None]
+"""What a folder holds: COCO files by split, roots of VOC, and a YOLO data file."""
+
+
+def _unpacked(place: Path) -> tuple[Path, _Recognised]:
+    """The folder of the data set and what it holds: the only folder in one that holds no data set itself, as archives
+    are unpacked."""
     inner = place
+    found = here = _recognise(place)
     for _ in range(_DEPTH):
-        if any(_recognise(inner)):
-            return inner
+        if any(found):
+            return inner, found
         below = [folder for folder in subfolders(inner) if folder.name != "__MACOSX"]
         if len(below) != 1:
             break
         inner = below[0]
-    return inner if any(_recognise(inner)) else place
+        found = _recognise(inner)
+    return (inner, found) if any(found) else (place, here)
 
 
-def _recognise(place: Path) -> tuple[dict[str, Path], list[Path], Path | None]:
-    """What a folder holds: COCO files by split, roots of VOC, and a YOLO data file."""
+def _recognise(place: Path) -> _Recognised:
     coco, voc, yolo = find_coco(place), find_voc(place), find_yolo(place)
     if yolo is not None and yolo.suffix.lower() != ".txt":  # some XML files among the labels of a YOLO set
         voc = [root for root in voc if is_mainly_xml(root)]
@@ -178,7 +208,7 @@ def separate_parts(path: str | Path) -> tuple[str, ...]:
     place = user_path(path)
     if not place.is_dir():
         return ()
-    coco, voc, _ = _recognise(_unpacked(place))
+    _, (coco, voc, _) = _unpacked(place)
     if coco:
         return tuple(coco) if len(coco) > 1 else ()
     return tuple(voc_splits(voc)) if len(voc) > 1 else ()
@@ -194,7 +224,7 @@ def list_splits(path: str | Path) -> tuple[str, ...]:
         return tuple(yolo_splits(place)) if place.suffix.lower() in (".yaml", ".yml", ".data") else ()
     if not place.is_dir():
         raise DataError(f"{place}: no such file or folder; {_EXPECTED}")
-    coco, voc, yolo = _recognise(_unpacked(place))
+    _, (coco, voc, yolo) = _unpacked(place)
     if coco:
         return tuple(coco)
     if voc:

@@ -71,10 +71,10 @@ def is_apple_double(path: Path) -> bool:
 def files_in(folder: Path, *suffixes: str) -> list[Path]:
     """The files in a folder with one of these suffixes, in any case, sorted; without those of macOS."""
     try:
-        names = sorted(os.listdir(folder))
+        names = [name for name in os.listdir(folder) if name.lower().endswith(suffixes)]
     except OSError:
         return []
-    found = [folder / name for name in names if os.path.splitext(name)[1].lower() in suffixes]
+    found = [folder / name for name in sorted(names) if os.path.splitext(name)[1].lower() in suffixes]
     return [path for path in found if not is_apple_double(path)]
 
 

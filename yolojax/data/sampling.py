@@ -116,8 +116,8 @@ def repeat_factor_weights(dataset: Dataset, threshold: float) -> Float[np.ndarra
 
 def _classes_present(dataset: Dataset) -> np.ndarray:
     present = np.zeros((len(dataset), len(dataset.class_names)), bool)
-    for i, record in enumerate(dataset.records):
-        present[i, record.classes[~record.crowd]] = True
+    columns = dataset.columns
+    present[columns.image_of[~columns.crowd], columns.classes[~columns.crowd]] = True
     return present
 
 

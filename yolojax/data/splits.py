@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from yolojax.data.dataset import Dataset
+from yolojax.data.index import looking_once
 from yolojax.data.opening import list_splits, open_dataset
 from yolojax.data.paths import split_named
 from yolojax.data.sampling import sample_indices
@@ -50,10 +51,11 @@ def open_splits(
         )
     if val_split is not None and val_name == train_name:
         raise ConfigError(f"{path}: training and validation would both be on {train_name!r}; give another --val-split")
-    train = take_fraction(open_dataset(path, train_name, images=images, skip_bad=skip_bad), fraction, seed)
-    if val_name is None or val_name == train_name:
-        return train, None
-    return train, open_dataset(path, val_name, class_names=train.class_names, images=images)
+    with looking_once():
+        train = take_fraction(open_dataset(path, train_name, images=images, skip_bad=skip_bad), fraction, seed)
+        if val_name is None or val_name == train_name:
+            return train, None
+        return train, open_dataset(path, val_name, class_names=train.class_names, images=images)
 
 
 def take_fraction(dataset: Dataset, fraction: float, seed: int) -> Dataset:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import NamedSharding
 
 from yolojax.data.cache import build_disk_cache, to_devices
@@ -147,7 +146,7 @@ def open_input_images(
     late = input_images.dataset.summary.findings[len(dataset.summary.findings) :]
     if late:
         reporter.say(Summary(late).text(limit=3))
-    if dropped := int(np.sum(input_images.targets.dropped)):
+    if dropped := input_images.dropped:
         reporter.say(f"{dropped} objects did not fit the padding of {padding}; raise data.max_objects to keep them")
     return input_images
 

@@ -4,7 +4,7 @@ Every repair is listed in a `Summary`, whose text is shown to the user.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -86,6 +86,21 @@ class Notebook:
         self.skip_bad = skip_bad
         self._findings: list[Finding] = []
 
+    @property
+    def count(self) -> int:
+        """The number of findings so far."""
+        return len(self._findings)
+
+    def insert(self, found: Sequence[tuple[int, Finding]]) -> None:
+        """Inserts findings, each after as many of those that are there already; equal ones stay in their order."""
+        made: list[Finding] = []
+        done = 0
+        for after, finding in sorted(found, key=lambda one: one[0]):
+            made += self._findings[done:after]
+            made.append(finding)
+            done = max(done, after)
+        self._findings = made + self._findings[done:]
+
     def add(self, kind: Kind, where: str, detail: str) -> None:
         """Adds one finding."""
         self._findings.append(Finding(kind, where, detail))
@@ -96,9 +111,13 @@ class Notebook:
         try:
             yield
         except DataError as error:
-            if not self.skip_bad:
-                raise
-            self.add("skipped", where, str(error).removeprefix(f"{where}: "))
+            self.skip(where, error)
+
+    def skip(self, where: str, error: DataError) -> None:
+        """Lists an error as skipped under ``where``, or raises it where nothing is to be skipped."""
+        if not self.skip_bad:
+            raise error
+        self.add("skipped", where, str(error).removeprefix(f"{where}: "))
 
     def summary(self) -> Summary:
         """The findings so far."""

@@ -12,7 +12,7 @@ folders side by side (``train``, ``valid``) are splits.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -20,12 +20,13 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring as parse_xml_text
 from defusedxml.ElementTree import parse as parse_xml
 
-from yolojax.data.dataset import Dataset, ImageRecord
+from yolojax.data.dataset import Dataset
 from yolojax.data.documents import read_text
 from yolojax.data.images import is_image
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
 from yolojax.data.paths import choose_split, files_in, images_below, inside, is_apple_double, subfolders
 from yolojax.data.summary import Notebook
+from yolojax.data.watching import Watched
 from yolojax.errors import DataError, shortened, shown
 from yolojax.paths import composed
 
@@ -109,32 +110,29 @@ def read_voc(
     index = class_lookup(names_of_classes, str(root))
     builder = RecordBuilder(notebook, "xyxy", images_needed=images_needed)
     pictures = _Pictures(root, annotations, images, notebook)
-    records: list[ImageRecord] = []
     for xml in chosen:
         with notebook.guard(str(xml)):
-            records.append(_read_one(xml, len(records) + 1, pictures, index, builder))
+            _read_one(xml, pictures, index, builder)
     if split is None or len(roots) > 1:
-        _name_unlabelled(records, annotations, pictures, notebook)
-    builder.close(str(annotations))
+        _name_unlabelled(builder.files, annotations, pictures, notebook)
+    records = builder.close(str(annotations))
     return Dataset(
         class_names=names_of_classes,
         category_ids=tuple(range(1, len(names_of_classes) + 1)),
-        records=tuple(records),
+        records=records,
         summary=notebook.summary(),
         root=root,
         split=split,
         format="voc",
         skip_bad=skip_bad,
+        watched=tuple(Watched("tree", str(place)) for place in (*roots, images) if place is not None),
     )
 
 
-def _name_unlabelled(
-    records: Sequence[ImageRecord], annotations: Path, pictures: "_Pictures", notebook: Notebook
-) -> None:
-    used = {r.source for r in records if isinstance(r.source, Path)}
+def _name_unlabelled(used: Collection[str], annotations: Path, pictures: "_Pictures", notebook: Notebook) -> None:
     stems = {composed(xml.stem) for xml in _xml_below(annotations)}
     for path in images_below(pictures.folder, notebook):
-        if path not in used and composed(path.stem) not in stems:
+        if str(path) not in used and composed(path.stem) not in stems:
             notebook.add("unlabelled", str(path), f"no {path.stem}.xml in {annotations}")
 
 
@@ -269,9 +267,8 @@ def _parse_encoded(path: Path) -> Element:
     return parse_xml_text(body.decode(stated).strip())
 
 
-def _read_one(
-    xml: Path, image_id: int, pictures: "_Pictures", index: dict[str, int], builder: RecordBuilder
-) -> ImageRecord:
+def _read_one(xml: Path, pictures: "_Pictures", index: dict[str, int], builder: RecordBuilder) -> None:
+    """Adds the image of an XML file to the builder."""
     root = _parse(xml)
     stated = _stated_size(xml, root, builder.notebook)
     path = pictures.find(xml, root, builder.images_needed or stated is None)
@@ -285,9 +282,9 @@ def _read_one(
             with builder.notebook.guard(f"{xml} {where}"):
                 raise unknown_class(name, f"{xml} {where}", list(index))
             continue
-        objects.append(RawObject(where, box, index[name], difficult=_flag(element, "difficult", f"{xml} {where}")))
+        objects.append(RawObject(number, box, index[name], difficult=_flag(element, "difficult", f"{xml} {where}")))
     size, upright = builder.open_image(path, stated, str(xml), [o.box for o in objects])
-    return builder.build(image_id, pictures.name(path), path, size, upright, str(xml), objects)
+    builder.add(len(builder) + 1, pictures.name(path), path, size, upright, str(xml), objects)
 
 
 def _flag(element: Element, key: str, where: str) -> bool:

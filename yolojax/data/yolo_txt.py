@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from yolojax.data.dataset import Dataset, ImageRecord
+from yolojax.data.dataset import Dataset
 from yolojax.data.documents import load_yaml, read_text
 from yolojax.data.images import is_image
 from yolojax.data.labels import LabelFinder, name_orphans, name_other_formats
@@ -25,6 +25,7 @@ from yolojax.data.objects import (
 )
 from yolojax.data.paths import choose_split, files_in, images_below, inside, relocated
 from yolojax.data.summary import Notebook
+from yolojax.data.watching import Watched, files_in_each
 from yolojax.errors import DataError, shortened, shown
 from yolojax.paths import composed, is_text
 
@@ -106,10 +107,9 @@ def read_yolo(
     found, lists = _list_images(content, path, root, split, images, notebook)
     base = images or (root if all(image.is_relative_to(root) for image in found) else _common(found))
     keypoints = _keypoint_columns(content, path)
-    builder = RecordBuilder(notebook, "cxcywh")
+    builder = RecordBuilder(notebook, "cxcywh", word="line")
     finder = LabelFinder(root)
     anywhere = finder.labels_by_stem() if images is not None else {}
-    records: list[ImageRecord] = []
     labels: set[Path] = set()
     unlabelled: list[Path] = []
     for image in found:
@@ -125,7 +125,7 @@ def read_yolo(
             objects = [] if label is None else _read_label(label, size, file_names, index, keypoints, notebook)
             name = image.relative_to(base).as_posix()
             where = str(label or finder.expected(image))
-            records.append(builder.build(len(records) + 1, name, image, size, upright, where, objects))
+            builder.add(len(builder) + 1, name, image, size, upright, where, objects)
     orphans = name_orphans(finder, found, labels, lists, split is None, notebook)
     name_other_formats(finder, unlabelled, notebook)
     if not labels:
@@ -134,16 +134,23 @@ def read_yolo(
         raise DataError(
             f"{path}: not one image has a label file; the first would be {tried}: put the labels there{elsewhere}"
         )
-    builder.close(str(path))
+    records = builder.close(str(path))
+    outside = {folder for folder in {image.parent for image in found} if not folder.is_relative_to(root)}
+    outside |= {place for folder in outside for place, _ in finder.places(folder)}
     return Dataset(
         class_names=names,
         category_ids=tuple(range(1, len(names) + 1)),
-        records=tuple(records),
+        records=records,
         summary=notebook.summary(),
         root=root,
         split=split,
         format="yolo",
         skip_bad=skip_bad,
+        watched=(
+            Watched("file", str(path)),
+            Watched("tree", str(root)),
+            *files_in_each(outside),
+        ),
     )
 
 
@@ -450,7 +457,7 @@ def _read_label(
         else:
             cx, cy, bw, bh = numbers
             box = ((cx - bw / 2) * w, (cy - bh / 2) * h, (cx + bw / 2) * w, (cy + bh / 2) * h)
-        objects.append(RawObject(f"line {number}", box, index[name]))
+        objects.append(RawObject(number, box, index[name]))
     if polygons:
         notebook.add("polygon", str(path), f"{polygons} of {len(objects)} rows are polygons")
     return objects

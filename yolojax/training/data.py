@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from yolojax.config import DataConfig, ModelConfig, TrainConfig, changed_settings
 from yolojax.data import Dataset, InputImages, Sampler, make_sampler, open_input_images, open_splits, take_fraction
-from yolojax.data.check import repeated_objects
 from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError, DataError
 from yolojax.eval.inputs import read_ground_truth
@@ -64,7 +63,7 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
     for dataset in (train, val):
         if dataset is not None and dataset.summary.findings:
             reporter.say(f"{dataset.split or 'data'}: {dataset.summary.text(limit=3)}")
-    crowd = sum(int(record.crowd.sum()) for record in train.records)
+    crowd = int(train.columns.crowd.sum())
     if not train.object_count:
         raise DataError("the training images hold no object at all; there is nothing to learn from")
     if crowd == train.object_count:
@@ -73,7 +72,7 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
             "difficult), which training leaves out; there is nothing to learn from. Exports of masks mark every object "
             "so: set iscrowd to 0"
         )
-    if (repeated := repeated_objects(train.records)) > 0.05 * train.object_count:
+    if (repeated := train.columns.repeated) > 0.05 * train.object_count:
         reporter.say(
             f"{repeated} of {train.object_count} training objects repeat another of the same class and box exactly"
         )
