@@ -9,9 +9,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import jax
@@ -126,12 +126,18 @@ def _open_openvino(path: Path) -> OnnxModel:
         shape = tuple(side.get_length() if side.is_static else None for side in node.get_partial_shape())
         return Port(node.get_any_name(), shape, np.dtype(node.get_element_type().to_dtype()))
 
-    busy = Lock()  # a compiled model has one request, which takes one call at a time
+    def infer(arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+        found = compiled(list(arrays))
+        return [np.array(found[index]) for index in range(len(compiled.outputs))]
+
+    # OpenVINO prepares its kernels in the thread of the first call. In XLA's threads, which call it, denormal numbers
+    # count as zero, and so do then the whole numbers among its constants: a network with attention gives other boxes.
+    # A thread that begins here does not inherit that. One thread, since a compiled model takes one call at a time.
+    worker = ThreadPoolExecutor(1, "openvino")
+    worker.submit(int).result()
 
     def run(*arrays: np.ndarray) -> list[np.ndarray]:
-        with busy:
-            found = compiled(list(arrays))
-            return [np.array(found[index]) for index in range(len(compiled.outputs))]
+        return worker.submit(infer, arrays).result()
 
     # Names of the graph as it was read: compilation joins values.
     inputs, outputs = (tuple(map(port, ports)) for ports in (model.inputs, model.outputs))
