@@ -83,7 +83,7 @@ def as_results(rows: Rows, found: list[Any], only: np.ndarray | None = None) -> 
     for i in chosen:
         boxes, scores, classes, valid = (np.asarray(x) for x in found[i])
         boxes = batch_to_original(boxes[None], of.content[i][None], of.sizes[i][None])[0]
-        image_id, ids = of.dataset.records[i].image_id, of.dataset.category_ids
+        image_id, ids = of.dataset.records[int(i)].image_id, of.dataset.category_ids
         results += detections_to_coco(image_id, boxes[valid], scores[valid], classes[valid], ids)
     return of.dataset.take(chosen.tolist()).to_coco(), results
 

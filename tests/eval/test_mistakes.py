@@ -191,11 +191,11 @@ def test_what_no_convention_explains_is_said_all_the_same(change) -> None:
     assert "image ids and box format" in format_result(result)
 
 
-@pytest.mark.parametrize(("images", "objects"), [(1, 1), (2, 1), (3, 2), (5, 2), (12, 3)])
+@pytest.mark.parametrize(("images", "objects"), [(1, 1), (2, 1), (5, 2), (12, 3)])
 def test_random_boxes_have_no_convention(images: int, objects: int) -> None:
     """Hundreds of formats are tried: one of them fits a few boxes of many by chance."""
     truth, rng = data_set(objects=objects, images=images), np.random.default_rng(3)
-    for _ in range(4):
+    for _ in range(2):
         rows = [
             {
                 "image_id": image["id"],

@@ -152,6 +152,7 @@ def test_greedy_over_the_union_of_separate_predictions(model, images, augmented)
         assert_rows(found, row, greedy(boxes, scores))
 
 
+@pytest.mark.slow  # another program of ten seconds; greedy suppression goes the same way
 def test_soft_suppression_over_the_union(model, images):
     tta = replace(SIZES, scales=(1.0, 1.4))
     found = run(model, images, tta, iou=None, suppress=soft_nms_gaussian)

@@ -38,7 +38,7 @@ DATA = (one_class(16, "train"), one_class(4, "val"))
 KINDS = {"tuples": tuple_detector, "dataclass": dataclass_detector}
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=["tuples", pytest.param("dataclass", marks=pytest.mark.slow)])
 def finished(request, tmp_path_factory):
     detector = KINDS[request.param]()
     losses = []
@@ -76,8 +76,7 @@ def test_the_released_weights_fit_its_tree_again(finished):
     jax.tree.map(np.testing.assert_array_equal, again, run.variables)
 
 
-# A checkpoint holds arrays by their paths in the tree: the tree of tuples is the harder one. Three more runs are slow.
-@pytest.mark.parametrize("finished", ["tuples", pytest.param("dataclass", marks=pytest.mark.slow)], indirect=True)
+# A checkpoint holds arrays by their paths in the tree: the tree of tuples is the harder one.
 def test_it_resumes_to_the_same_bytes(finished, tmp_path):
     detector, run, _ = finished
 

@@ -70,7 +70,11 @@ def test_no_gradient_of_the_one_to_one_head_reaches_the_features():
         assert not any(leaf.any() for leaf in jax.tree.leaves(found[0][other]))
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+# The two are made of the same parts; the other one takes another half a minute.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name == "yolo26" else pytest.mark.slow) for name in FAMILIES],
+)
 def detectors(request):
     """A family with either head, and variables with different numbers everywhere."""
     found = {head: zoo.build(request.param, NAMES, (32, 64), head=head) for head in ("one_to_one", "one_to_many")}

@@ -63,7 +63,14 @@ def nothing_assigned(targets, levels, predictions):
     return Assigned(empty.astype(jnp.int32), empty.astype(bool), empty)
 
 
-@pytest.mark.parametrize("name", [*ANCHOR_FREE, *ANCHORED])
+# Every detector takes them in the same way: one of each kind here, the others are slow.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("compact", "lesson") else pytest.mark.slow)
+        for name in (*ANCHOR_FREE, *ANCHORED)
+    ],
+)
 def test_losses_given_as_functions_are_those_that_are_used(name):
     make = {**ANCHOR_FREE, **ANCHORED}[name]
     usual = terms(make(NAMES, SIZE, box_loss="ciou"))

@@ -31,6 +31,7 @@ def tensors_of(golden, scale):
     return {name: drawn(name, tuple(shape)) for name, shape in json.loads(str(golden[f"{scale}/tensors"])).items()}
 
 
+@pytest.mark.slow  # half a minute for a whole network; names and shapes are compared by the round trips
 @pytest.mark.parametrize("scale", SCALES)
 def test_multimedia_weights_give_what_the_peer_computes(scale, golden, tmp_path):
     tensors = tensors_of(golden, scale)
@@ -103,6 +104,7 @@ def test_tensors_of_other_scales_come_back_byte_for_byte(scale, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "own.safetensors").read_bytes()
 
 
+@pytest.mark.slow  # a quarter of a minute, most of it to trace both branches
 def test_auxiliary_loss_counts_for_a_quarter():
     plain = zoo.build("yolov9", ("cat", "dog"), (64, 64))
     detector = zoo.build("yolov9", ("cat", "dog"), (64, 64), auxiliary=True)
