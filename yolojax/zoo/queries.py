@@ -38,6 +38,7 @@ from yolojax.weights.ultralytics import give_tensors, take_tensors
 from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import flax_detector
+from yolojax.zoo.options import check_counts
 
 PREPROCESS = Preprocess(resize="stretch")
 """Theirs: Pillow's bilinear filter to the input size, whatever the photo's shape; RGB, 0..1."""
@@ -112,10 +113,11 @@ def query_detector(spec: DetectorSpec, network: Module, loss: Loss, pairs: int, 
 def query_options(scale: str, queries: int, pairs: int, backbone_rate: float) -> dict[str, Any]:
     """The options that all these detectors have, as their description holds them.
 
-    Raises `ConfigError` unless there is a query, and neither pairs nor the rate of the backbone are negative.
+    Raises `ConfigError` unless there is a query, neither pairs nor the rate of the backbone are negative, and neither
+    number is above that of `yolojax.zoo.options.check_counts`.
     """
-    if pairs < 0 or queries < 1:
-        raise ConfigError(f"denoising = {pairs}, queries = {queries}: give at least 0 pairs and 1 query")
+    check_counts(1, queries=queries)
+    check_counts(0, denoising=pairs)
     if not backbone_rate >= 0:
         raise ConfigError(f"backbone_rate = {backbone_rate}: give a number of at least 0")
     return {"scale": scale, "queries": queries, "denoising": pairs, "backbone_rate": backbone_rate}
