@@ -193,6 +193,9 @@ def test_an_interrupted_process_says_so(tmp_path, interruptible):
     found.write_text("[]")
     process = start("eval", str(truth), str(found), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with writer_of(truth, process):
+        # A signal that comes between Python's look for one and the system call waits until the call ends, which it
+        # does not here: it must find the process waiting.
+        time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (130, "", "yolojax: interrupted\n")
