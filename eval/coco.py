@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float64
 
 from yolojax.errors import ConfigError
-from yolojax.eval.columns import without_garbage_collection
 from yolojax.eval.confidence import OperatingPoint, best_f1, class_points, operating_point
 from yolojax.eval.counters import Counters, count_findings
 from yolojax.eval.inputs import (
@@ -31,6 +30,7 @@ from yolojax.eval.inputs import (
 from yolojax.eval.joining import COCO_FORMAT, ResultFormat, Unknown
 from yolojax.eval.matching import Matches, match_detections
 from yolojax.eval.mistakes import Mistake, find_mistakes
+from yolojax.processor.memory import without_garbage_collection
 from yolojax.progress import Quiet, Reporter, Task
 
 Backend = Literal["auto", "pycocotools", "hotcoco"]

@@ -4,12 +4,10 @@ Every check names the row that fails. The checks look at all values at once and 
 because a list of results has up to millions of rows.
 """
 
-import gc
 import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from operator import is_, itemgetter
 from os import PathLike
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from yolojax.errors import YolojaxError, shortened, shown
+from yolojax.processor.memory import without_garbage_collection
 
 Record = Mapping[str, Any]
 RowName = Callable[[int], str]
@@ -67,18 +66,6 @@ def _parse(content: bytes) -> Any:
         return orjson.loads(content)
     except (ImportError, ValueError):  # NaN, a byte order mark, integers of more than 64 bits, or no JSON at all
         return json.loads(content.decode("utf-8-sig"))
-
-
-@contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """For what makes millions of objects and no cycles: the collector would visit them again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _refuse_repeated_keys(content: bytes, data: Any, name: str, error: type[YolojaxError]) -> None:

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tests.darknet_cases import random_weights, yolov4_tiny
-from tests.weights import pytorch_files
+from tests.weights.test_yolox import pth
 from yolojax import zoo
 from yolojax.data.shapes import open_shapes
 from yolojax.data.writing import write_coco
@@ -58,21 +58,21 @@ PACKAGES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino",)}
 """Words of commands that optional packages serve."""
 
 
-def commands() -> list[tuple[str, str]]:
-    """The name of the page and the line, for every line of every block of shell commands, without its remark."""
+def commands() -> list[str]:
+    """Every line of every block of shell commands, without its remark."""
     found = []
     for page in PAGES:
         for block in re.findall(
             r"^```(?:bash|sh)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
         ):
             lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in block.replace("\\\n", " ").splitlines())
-            found += [(str(page.relative_to(ROOT)), line) for line in lines if line]
+            found += filter(None, lines)
     return found
 
 
 def runnable() -> list:
     """The commands that `ELSEWHERE` does not name, each once, as cases."""
-    lines = dict.fromkeys(line for _, line in commands() if not any(piece in line for piece in ELSEWHERE))
+    lines = dict.fromkeys(line for line in commands() if not any(piece in line for piece in ELSEWHERE))
     return [pytest.param(line, id=line.replace("/", "-")) for line in lines]
 
 
@@ -89,10 +89,7 @@ def write_pt(path: Path, name: str) -> None:
     """A state dict with random parameters, as PyTorch writes it, by the names of the detector's own authors."""
     detector = zoo.build(name, zoo.COCO_CLASSES, (64, 64))
     variables = jax.device_get(jax.jit(detector.init)(jax.random.key(0)))
-    arrays = zoo.to_state_dict(detector, variables)
-    tensors = {key: pytorch_files.whole(array, str(i)) for i, (key, array) in enumerate(arrays.items())}
-    content = pytorch_files.dictionary({"model": pytorch_files.dictionary(tensors, pytorch_files.EMPTY_ORDERED)})
-    path.write_bytes(pytorch_files.zip_file(content, {str(i): a.tobytes() for i, a in enumerate(arrays.values())}))
+    path.write_bytes(pth(zoo.to_state_dict(detector, variables)))
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +159,6 @@ def test_a_command_of_the_pages_runs(line: str, place: Path) -> None:
 
 
 def test_what_is_not_run_is_on_a_page():
-    lines = [line for _, line in commands()]
+    lines = commands()
     assert len(runnable()) > 40
     assert [piece for piece in ELSEWHERE if not any(piece in line for line in lines)] == []

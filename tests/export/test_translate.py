@@ -11,7 +11,7 @@ from jax import export, lax
 from yolojax.errors import ConfigError
 from yolojax.models.blocks import space_to_depth, upsample_nearest
 from yolojax.models.layers import ACTIVATIONS
-from yolojax.nms import batched_nms
+from yolojax.nms import batched_nms, nms
 from yolojax.processor.platform import traced_for
 
 pytest.importorskip("onnx")
@@ -79,18 +79,25 @@ def looked_up_rows(x):
     return jnp.take_along_axis(rows, lax.top_k(rows, 5)[1][:, :, ::-1], 2)
 
 
-def suppressed(x, classes=None):
+def boxes_of(x):
+    corner = 4 * x[..., :2]
+    return jnp.concatenate([corner, corner + 1 + jnp.abs(x[..., 2:])], -1)
+
+
+def suppressed(x, classes):
     """What is left of an image's boxes, some of them not considered, and more places than boxes."""
 
     def one(x):
-        corner = 4 * x[:, :2]
-        boxes = jnp.concatenate([corner, corner + 1 + jnp.abs(x[:, 2:])], -1)
-        kept = batched_nms(
-            boxes, x[:, 0], jnp.zeros(H * W, int) if classes is None else classes, 0.2, 60, valid=x[:, 1] < 2
-        )
-        return jnp.where(kept.valid[:, None], boxes[kept.indices], -1.0)
+        kept = batched_nms(boxes_of(x), x[:, 0], classes, 0.2, 60, valid=x[:, 1] < 2)
+        return jnp.where(kept.valid[:, None], boxes_of(x)[kept.indices], -1.0)
 
     return jax.vmap(one)(x.reshape(x.shape[0], H * W, C))
+
+
+def suppressed_all(x):
+    """Boxes of any class, all of them considered, and fewer places than boxes."""
+    rows = x.reshape(x.shape[0], H * W, C)
+    return jax.vmap(lambda x: nms(boxes_of(x), x[:, 0], 0.2, 5).indices)(rows).astype(jnp.float32)
 
 
 CASES = {
@@ -135,8 +142,9 @@ CASES = {
     "all_and_any": lambda x: jnp.where((x > 0).all(-1, keepdims=True), x, 2 * x) + (x > 1).any((1, 2), keepdims=True),
     "remainder": lambda x: (lax.top_k(x, 2)[1] % 3 - lax.rem(lax.top_k(x, 2)[1] - 2, 3)).astype(jnp.float32),
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "suppressed": suppressed,
+    "suppressed": lambda x: suppressed(x, jnp.zeros(H * W, int)),
     "suppressed_by_class": lambda x: suppressed(x, jnp.arange(H * W) % 3),
+    "suppressed_all": suppressed_all,
     "filled": lambda x: jnp.concatenate([x, jnp.ones((x.shape[0], H, W, 1))], -1),
     **{name: ACTIVATIONS[name] for name in ACTIVATIONS},
 }

@@ -20,9 +20,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from yolojax.data.columns import as_numpy
-from yolojax.data.documents import TwiceError, once, without_collector
+from yolojax.data.documents import TwiceError, once
 from yolojax.data.image_places import name_of_image
 from yolojax.errors import DataError
+from yolojax.processor.memory import without_garbage_collection
 
 try:
     import orjson as _orjson  # pyright: ignore[reportMissingImports]
@@ -80,7 +81,7 @@ class _OddError(Exception):
 def read_plain(path: Path) -> Plain | None:
     """The columns of a plain COCO file; None for every other file, also for one that cannot be read."""
     try:
-        with without_collector():
+        with without_garbage_collection():
             return _read(path)
     except (_OddError, TwiceError, DataError, OSError, ValueError, RecursionError, OverflowError, KeyError, TypeError):
         return None

@@ -4,17 +4,15 @@ Whatever is wrong with a file is one `DataError`. Keys given twice are refused, 
 of the two they take.
 """
 
-import gc
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from yolojax.errors import DataError, shortened, shown
+from yolojax.processor.memory import without_garbage_collection
 
 LARGEST_YAML = 16 * 2**20
 """Bytes; a list of twenty thousand classes takes half of one mebibyte."""
@@ -42,7 +40,7 @@ def load_json(path: Path) -> Any:
     """The content of a JSON file; raises `DataError` when it is malformed, nested too deeply, or has a key twice."""
     text = read_text(path)
     try:
-        with without_collector():
+        with without_garbage_collection():
             return json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise DataError(f"{path} line {error.lineno}: malformed JSON ({error.msg}); correct the file") from None
@@ -52,18 +50,6 @@ def load_json(path: Path) -> Any:
         raise DataError(f"{path}: malformed JSON ({shortened(str(error))}); correct the file") from None
     except RecursionError:
         raise DataError(f"{path}: JSON nested too deeply to be COCO; give another file") from None
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Parsing makes millions of objects and no cycles; Python's collector would visit them again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class TwiceError(Exception):

@@ -86,8 +86,9 @@ def top_k(translator: Translator, inputs: list[Value], avals: list[Any], params:
 
 def suppress(translator: Translator, inputs: list[Value], avals: list[Any]) -> list[Value]:
     """`yolojax.nms.greedy.suppress_by_iou` by the node that ONNX has for it."""
-    boxes, scores, *given, threshold, valid = inputs
-    classes = given[0] if given else None
+    boxes, scores, *rest = inputs  # classes if any, the threshold, which rows are valid if not all
+    classes = rest.pop(0) if rest[0].shape else None
+    threshold, valid = rest if len(rest) == 2 else (*rest, None)
     if len(boxes.shape) != 3 or (classes is not None and classes.const is None) or threshold.const is None:
         raise ConfigError("a suppression with computed classes or thresholds is not exported")
     labels = None if classes is None else classes.const
@@ -97,7 +98,7 @@ def suppress(translator: Translator, inputs: list[Value], avals: list[Any]) -> l
         translator.full(scores),
         None if labels is None else np.broadcast_to(labels, (1, scores.shape[1])),
         float(threshold.const),
-        translator.full(valid),
+        None if valid is None else translator.full(valid),
         avals[0].shape[1],
         scores.shape[1],
     )

@@ -105,7 +105,7 @@ def add_greedy(
     scores: str,
     classes: np.ndarray | None,
     threshold: float,
-    valid: str,
+    valid: str | None,
     count: int,
     n: int,
 ) -> tuple[str, str]:
@@ -117,7 +117,7 @@ def add_greedy(
       scores: name of ``[B, N]`` float32, any real numbers.
       classes: ``[1, N]`` integers, the same for all images; None where boxes of any class suppress each other.
       threshold: IoU above which a box is suppressed.
-      valid: name of ``[B, N]`` bool, the rows to consider.
+      valid: name of ``[B, N]`` bool, the rows to consider; None for all of them.
       count: ``K``, how many rows are kept at most.
       n: ``N``.
 
@@ -127,7 +127,7 @@ def add_greedy(
     g, lowest, limit = graph, np.finfo(np.float32).min, graph.const(np.float32(np.inf))
     sums = g.op("ReduceSum", g.op("Abs", boxes), g.ints(2), keepdims=0)
     finite = g.op("And", g.op("Less", sums, limit), g.op("Less", g.op("Abs", scores), limit))
-    usable = g.op("And", valid, finite)
+    usable = finite if valid is None else g.op("And", valid, finite)
     scores = g.op("Where", usable, scores, g.const(lowest))
     labels = np.zeros((1, n), np.int64) if classes is None else classes
     own = labels[:, None, :] == np.unique(labels)[None, :, None]

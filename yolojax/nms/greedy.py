@@ -68,7 +68,7 @@ def nms(
     Raises:
       ConfigError: if ``max_detections`` is below 1.
     """
-    return _by_iou(boxes, scores, None, iou_threshold, max_detections, valid)
+    return suppress_by_iou(boxes, scores, None, iou_threshold, max_detections, valid)
 
 
 def batched_nms(
@@ -85,7 +85,7 @@ def batched_nms(
     It differs from `nms` in that boxes of different ``classes`` (any integers) never suppress each other. The classes
     are compared, and the boxes are not moved apart by class, so that no coordinate loses precision.
     """
-    return _by_iou(boxes, scores, classes, iou_threshold, max_detections, valid)
+    return suppress_by_iou(boxes, scores, classes, iou_threshold, max_detections, valid)
 
 
 def greedy_nms(
@@ -98,7 +98,7 @@ def greedy_nms(
     valid: Bool[Array, " N"] | None = None,
 ) -> Rescored:
     """`nms` or `batched_nms` with the interface that all kinds share, `yolojax.nms.Suppression`."""
-    kept = _by_iou(boxes, scores, classes, iou_threshold, max_detections, valid)
+    kept = suppress_by_iou(boxes, scores, classes, iou_threshold, max_detections, valid)
     return _with_scores(kept, scores)
 
 
@@ -195,19 +195,6 @@ def _larger(a: Float[Array, "*_b"], b: Float[Array, "*_b"]) -> Float[Array, "*_b
     return jnp.where(a > b, a, b)
 
 
-def _by_iou(
-    boxes: Float[Array, "N 4"],
-    scores: Float[Array, " N"],
-    classes: Int[Array, " N"] | None,
-    threshold: float | Float[Array, ""],
-    max_detections: int,
-    valid: Bool[Array, " N"] | None,
-) -> Kept:
-    if valid is None:
-        valid = jnp.ones_like(scores, bool)
-    return suppress_by_iou(boxes, scores, classes, threshold, max_detections, valid)
-
-
 @partial(jax.jit, static_argnames="max_detections")
 def suppress_by_iou(
     boxes: Float[Array, "N 4"],
@@ -215,7 +202,7 @@ def suppress_by_iou(
     classes: Int[Array, " N"] | None,
     threshold: float | Float[Array, ""],
     max_detections: int,
-    valid: Bool[Array, " N"],
+    valid: Bool[Array, " N"] | None,
 ) -> Kept:
     """`batched_nms` as a function with a name in a traced program, by which the export to ONNX finds it."""
     return _greedy(boxes, scores, classes, threshold, max_detections, valid)

@@ -7,8 +7,11 @@ Every core is a device of its own: the ordinary program for several devices then
 which keeps cores busier than the threads inside single operations do.
 """
 
+import contextlib
 import functools
+import gc
 import os
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from yolojax.processor.heap import keep_freed_memory, set_holes_aside
@@ -51,3 +54,15 @@ def _set_holes_aside_after_compilations() -> None:
             set_holes_aside()
 
     jax.monitoring.register_event_duration_secs_listener(after)
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """For what makes millions of objects and no cycles: Python's collector would visit them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
