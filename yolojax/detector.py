@@ -181,7 +181,8 @@ class Detector(NamedTuple):
       loss: ``(outputs, targets, hyper) -> LossTerms``.
       decode: ``(outputs) -> Candidates``.
       fold: ``(variables) -> variables`` for inference: BatchNorm folded into the kernels before it. ``forward`` of the
-        same detector reads the result, and gives the same outputs up to rounding. Folding twice changes nothing.
+        same detector reads the result, and gives the same outputs up to rounding. Folding twice changes nothing. It is
+        given JAX's arrays inside of compiled functions, and NumPy's outside (`fold_on_host`).
       decay_mask: ``(params) -> tree of bool``: which parameters weight decay moves.
       freeze: ``(forward_train, parts) -> forward_train``: how the network trains while these parts are frozen.
       learning_rates: ``(params) -> tree of numbers`` by which the run's learning rate is multiplied, such as .1 for a
@@ -198,6 +199,15 @@ class Detector(NamedTuple):
     decay_mask: Callable[[PyTree], PyTree] = decay_matrices
     freeze: Freeze = same_forward_train
     learning_rates: Callable[[PyTree], PyTree] = equal_rates
+
+
+def fold_on_host(detector: Detector, variables: Variables) -> Variables:
+    """What `Detector.fold` makes of these variables as arrays of NumPy.
+
+    Compiled as one program, the few operations of a fold took longer than the network does to be traced; by NumPy the
+    library's own folds compile nothing. A fold that is written for JAX alone runs operation by operation.
+    """
+    return detector.fold(jax.device_get(variables))
 
 
 def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:

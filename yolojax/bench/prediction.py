@@ -31,7 +31,7 @@ from yolojax.data import open_dataset
 from yolojax.data.images import read_image_bytes
 from yolojax.data.input_images import make_input_image
 from yolojax.detect import choose_iou, network_outputs, postprocess_outputs
-from yolojax.detector import Detector, Outputs, Variables
+from yolojax.detector import Detector, Outputs, Variables, fold_on_host
 from yolojax.errors import ConfigError
 from yolojax.export import ExportSettings, load_exported, to_onnx
 from yolojax.export.onnx_running import choose_runtime
@@ -101,7 +101,7 @@ class JaxRuntime:
         self.name, self.version, self.device = name, version, jax.devices()[0].device_kind
         self.input_size, self.preprocess, self.batch_size = spec.input_size, spec.preprocess, batch_size
         self._thresholds = jnp.float32(own.confidence), None if iou is None else jnp.float32(iou)
-        self._variables = jax.jit(detector.fold)(variables)
+        self._variables = jax.device_put(fold_on_host(detector, variables))
         split = split_over_devices(batch_size)
         if split is not None:
             self._variables = on_all_devices(self._variables, split)

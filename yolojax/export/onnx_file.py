@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from yolojax.detector import Detector, Variables
+from yolojax.detector import Detector, Variables, fold_on_host
 from yolojax.errors import ConfigError
 from yolojax.export.program import candidates_of, narrowed
 from yolojax.export.settings import ENTRY, Description, ExportSettings, describe_export, to_json
@@ -53,7 +53,7 @@ def onnx_model(
     import_onnx()
     description = describe_export(detector, variables, settings, dtype)
     description.facts.update(facts or {})
-    folded = jax.jit(detector.fold)(variables)
+    folded = fold_on_host(detector, variables)
     if settings.half:
         folded = narrowed(folded, dtype)
     return build_model(detector, jax.device_get(folded), description)

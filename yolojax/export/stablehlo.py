@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from yolojax.detector import Detector, Variables
+from yolojax.detector import Detector, Variables, fold_on_host
 from yolojax.errors import CheckpointError, ConfigError, shortened
 from yolojax.export.program import make_program, narrowed
 from yolojax.export.settings import Description, ExportSettings, describe_export, from_json, to_json
@@ -69,7 +69,7 @@ def to_stablehlo(
     export = _jax_export()
     description = describe_export(detector, variables, settings, dtype)
     description.facts["platforms"] = list(platforms)
-    folded = jax.jit(detector.fold)(variables)
+    folded = fold_on_host(detector, variables)
     if settings.half:
         folded = narrowed(folded, dtype)
     program = make_program(detector, folded, description)

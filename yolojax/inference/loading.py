@@ -211,7 +211,7 @@ def _load_released(
         raise CheckpointError(f"{folder}: {error}") from error
     weights = folder / "weights.safetensors"
     variables = fit_tree(load_weights(weights), jax.eval_shape(detector.init, jax.random.key(0)), str(weights))
-    return detector, jax.tree.map(jnp.asarray, variables)
+    return detector, jax.device_put(variables)
 
 
 def _load_exported(

@@ -21,7 +21,7 @@ from yolojax.config import MOST_DETECTIONS
 from yolojax.data.images import read_image, to_rgb
 from yolojax.data.input_images import make_input_image
 from yolojax.detect import check_confidence, choose_iou, detect
-from yolojax.detector import Detector, DetectorSpec, Variables
+from yolojax.detector import Detector, DetectorSpec, Variables, fold_on_host
 from yolojax.errors import ConfigError, DataError
 from yolojax.export.running import Runtime
 from yolojax.geometry import Placement, batch_to_original
@@ -144,8 +144,7 @@ class Predictor:
         self.detector: Detector = detector
         suppress = union_suppression(detector.spec, tta, suppress)
         self.suppress: Suppression | BuiltIn = suppress
-        # As one program: run operation by operation, it would compile something for the shape of every layer.
-        self.variables: Variables = jax.jit(detector.fold)(variables)
+        self.variables: Variables = jax.device_put(fold_on_host(detector, variables))
 
         split = split_over_devices(batch_size)
         if split is not None:

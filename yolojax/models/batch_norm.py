@@ -16,13 +16,12 @@ from yolojax.models.layers import BatchNorm
 Path = tuple[str, ...]
 
 
-def find_folds(forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int]) -> dict[Path, float]:
-    """Finds what `fold_batch_norm` can fold: the path of every normalised convolution, with its norm's epsilon.
+@contextmanager
+def noting_folds(found: dict[Path, float]) -> Iterator[None]:
+    """Notes what `fold_batch_norm` can fold, while a network is traced: paths of normalised convolutions, and epsilons.
 
     Those are modules such as `yolojax.models.layers.ConvBNAct`, whose ``norm`` follows their ``conv`` directly.
-    ``forward`` runs the network, or initialises it, on an image of ``input_size = (h, w)``; nothing is computed.
     """
-    found: dict[Path, float] = {}
 
     def note(next_call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
@@ -35,9 +34,25 @@ def find_folds(forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tu
         return next_call(*args, **kwargs)
 
     with nn.intercept_methods(note):
+        yield
+
+
+def find_folds(forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int]) -> dict[Path, float]:
+    """Finds what `fold_batch_norm` can fold in a network, see `noting_folds`.
+
+    ``forward`` runs the network, or initialises it, on an image of ``input_size = (h, w)``; nothing is computed.
+    """
+    found: dict[Path, float] = {}
+    with noting_folds(found):
         # A function of its own each time: one that had been traced before would not be run again.
         jax.eval_shape(lambda image: forward(image), jax.ShapeDtypeStruct((1, *input_size, 3), jnp.float32))
     return found
+
+
+def norm_gain(norm: Mapping[str, Any], running: Mapping[str, Any], epsilon: float) -> Any:
+    """What folding multiplies each channel by, ``scale / sqrt(var + epsilon)``; NumPy's arrays stay NumPy's."""
+    variance = running["var"] + np.float32(epsilon)
+    return norm["scale"] / (np.sqrt(variance) if isinstance(variance, np.ndarray) else jnp.sqrt(variance))
 
 
 def fold_batch_norm(variables: dict[str, Any], folds: Mapping[Path, float]) -> dict[str, Any]:
@@ -45,7 +60,8 @@ def fold_batch_norm(variables: dict[str, Any], folds: Mapping[Path, float]) -> d
 
     ``{"conv", "norm"}`` at each path of ``folds`` becomes ``{"conv": {"kernel", "bias"}}`` with
     ``kernel' = kernel * scale / sqrt(var + epsilon)`` and ``bias' = bias - mean * scale / sqrt(var + epsilon)``, and
-    its running statistics go. Everything else stays, including variables that are folded already.
+    its running statistics go. Everything else stays, including variables that are folded already. Arrays of NumPy are
+    folded by NumPy, so that nothing is compiled.
 
     Args:
       variables: nested dicts with ``params`` and ``batch_stats``.
@@ -60,7 +76,7 @@ def _fold(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     if path in folds and "norm" in params:
         norm, running = params["norm"], stats["norm"]
-        gain = norm["scale"] * lax.rsqrt(running["var"] + jnp.float32(folds[path]))
+        gain = norm_gain(norm, running, folds[path])
         kernel = params["conv"]["kernel"] * gain.reshape(1, 1, 1, -1)
         return {"conv": {"kernel": kernel, "bias": norm["bias"] - running["mean"] * gain}}, {}
     new_params, new_stats = dict(params), dict(stats)

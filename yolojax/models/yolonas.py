@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
-from jax import lax
 from jaxtyping import Array, DTypeLike, Float
 
+from yolojax.models.batch_norm import norm_gain
 from yolojax.models.blocks import Features, max_pool_same
 from yolojax.models.heads import LevelPrediction
 from yolojax.models.layers import ACTIVATIONS, BatchNorm, Conv, ConvBNAct, Style, kernel_init
@@ -55,7 +56,7 @@ class QARepVGG(nn.Module):
         return ACTIVATIONS[style.activation](BatchNorm(style.momentum, style.epsilon, name="post")(y, train))
 
 
-def merged_kernel(params: Mapping[str, Any], stats: Mapping[str, Any], epsilon: float) -> tuple[Array, Array]:
+def merged_kernel(params: Mapping[str, Any], stats: Mapping[str, Any], epsilon: float) -> tuple[Any, Any]:
     """Kernel and bias of the 3x3 convolution that the three branches of a `QARepVGG` add up to, before ``post``.
 
     ``params`` and ``stats`` are the block's own variables; its 3x3 convolution may be folded already.
@@ -63,15 +64,15 @@ def merged_kernel(params: Mapping[str, Any], stats: Mapping[str, Any], epsilon: 
     spatial = params["spatial"]
     if "norm" in spatial:
         norm, running = spatial["norm"], stats["spatial"]["norm"]
-        gain = norm["scale"] * lax.rsqrt(running["var"] + jnp.float32(epsilon))
+        gain = norm_gain(norm, running, epsilon)
         kernel, bias = spatial["conv"]["kernel"] * gain.reshape(1, 1, 1, -1), norm["bias"] - running["mean"] * gain
     else:
         kernel, bias = spatial["conv"]["kernel"], spatial["conv"]["bias"]
     centre = params["pointwise"]["kernel"][0, 0]
     if centre.shape[0] == centre.shape[1]:  # Only blocks that keep their channels add the input; no other keeps them.
-        centre = centre + jnp.eye(centre.shape[0], dtype=centre.dtype)
-    padded = jnp.pad(centre[None, None], ((1, 1), (1, 1), (0, 0), (0, 0)))
-    return kernel + padded, bias + params["pointwise"]["bias"]
+        centre = centre + np.eye(centre.shape[0], dtype=centre.dtype)
+    at_centre = np.pad(np.ones((1, 1, 1, 1), centre.dtype), ((1, 1), (1, 1), (0, 0), (0, 0)))
+    return kernel + centre[None, None] * at_centre, bias + params["pointwise"]["bias"]
 
 
 def fold_branches(variables: dict[str, Any], epsilon: float) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def fold_branches(variables: dict[str, Any], epsilon: float) -> dict[str, Any]:
 def _fold(params: Mapping[str, Any], stats: Mapping[str, Any], epsilon: float) -> tuple[dict[str, Any], dict[str, Any]]:
     if params.keys() == BRANCHES:
         kernel, bias = merged_kernel(params, stats, epsilon)
-        gain = params["post"]["scale"] * lax.rsqrt(stats["post"]["var"] + jnp.float32(epsilon))
+        gain = norm_gain(params["post"], stats["post"], epsilon)
         bias = (bias - stats["post"]["mean"]) * gain + params["post"]["bias"]
         return {"merged": {"kernel": kernel * gain.reshape(1, 1, 1, -1), "bias": bias}}, {}
     new_params, new_stats = dict(params), dict(stats)

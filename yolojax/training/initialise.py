@@ -121,8 +121,8 @@ def take_matching(
     taken = {}
     for name in mine:
         if name in theirs and mine[name].shape == theirs[name].shape:
-            taken[name] = jnp.asarray(theirs[name], mine[name].dtype)
-            if not bool(jnp.isfinite(taken[name]).all()):
+            taken[name] = np.asarray(theirs[name]).astype(mine[name].dtype)
+            if not np.isfinite(taken[name]).all():
                 raise CheckpointError(f"{source}: {name} holds values that are not finite; give other weights")
     if not taken:
         raise CheckpointError(
@@ -148,7 +148,7 @@ def take_matching(
             f"its classes were {', '.join(given_spec.class_names)}, here they are {', '.join(spec.class_names)}, "
             "and the scores start as they were there"
         )
-    return unflatten_like(own, {**mine, **taken}), "; ".join(said)
+    return unflatten_like(own, {**mine, **jax.device_put(taken)}), "; ".join(said)
 
 
 def lacks_statistics(given: dict[str, Any]) -> bool:

@@ -88,7 +88,7 @@ def save_inputs(
 ) -> None:
     """Draws ``labels.png`` (statistics of the labels) and the batch of these images, as the first step changes it."""
     plot_labels(input_images.dataset, check_dataset(input_images.dataset, decode=False), folder / "labels.png")
-    batch = jax.tree.map(jnp.asarray, input_images.batch(indices))
+    batch = jax.device_put(input_images.batch(indices))
     seen = jax.device_get(jax.jit(augment)(batch, jnp.int32(0), jnp.int32(1)))
     save_batch(folder / "train_batch0.png", seen.images, seen.targets, input_images.dataset.class_names)
 

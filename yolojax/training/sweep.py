@@ -372,8 +372,7 @@ class GroupRunner:
             self._runs, shared = NamedSharding(mesh, PartitionSpec("run")), NamedSharding(mesh, PartitionSpec())
         if not isinstance(images, ImageCache):
             raise ConfigError("a sweep needs all images in memory")
-        targets = jax.tree.map(jnp.asarray, images.targets)
-        self._shared = jax.device_put((jnp.asarray(images.images), targets), shared)
+        self._shared = jax.device_put((images.images, images.targets), shared)
 
     def __call__(self, group: Group, progress: Callable[[int], None]) -> tuple[TrainState, Float[np.ndarray, "R T"]]:
         """Returns the final states, stacked, and the loss of every step; ``progress`` gets the number of steps done."""

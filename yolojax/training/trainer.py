@@ -426,7 +426,7 @@ class Trainer:
     def _released_variables(self, detector: Detector) -> Variables:
         path = self.directory.folder / FOLDERS["ema"] / WEIGHTS
         shapes = jax.eval_shape(detector.init, jax.random.key(0))
-        return jax.tree.map(jnp.asarray, fit_tree(load_weights(path), shapes, str(path)))
+        return jax.device_put(fit_tree(load_weights(path), shapes, str(path)))
 
     # ---- Small parts
 

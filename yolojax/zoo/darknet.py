@@ -170,7 +170,7 @@ def from_darknet(
     arrays = read_weights(weights, network).layers
     given = variables_from_arrays(split_parts(network, length), arrays)
     wanted = jax.eval_shape(detector.init, jax.random.key(0))
-    return detector, jax.tree.map(jnp.asarray, fit_tree(given, wanted, str(weights)))
+    return detector, jax.device_put(fit_tree(given, wanted, str(weights)))
 
 
 def to_darknet(
@@ -214,13 +214,13 @@ def load_darknet(detector: Detector, weights: str | Path) -> Variables:
     if detector.spec.name in GRIDS:
         network, length = _network_of(detector.spec)
         given = variables_from_arrays(split_parts(network, length), read_weights(weights, network).layers)
-        return jax.tree.map(jnp.asarray, fit_tree(given, wanted, str(weights)))
+        return jax.device_put(fit_tree(given, wanted, str(weights)))
     paths = _paths(detector)
     found = read_stored(weights, _stored(wanted, paths), lambda i: _title(paths, i))
     variables: Variables = {"params": {}, "batch_stats": {}}
     for i, path in enumerate(paths):
         put_arrays(variables, path, found.layers[i])
-    return jax.tree.map(jnp.asarray, fit_tree(variables, wanted, str(weights)))
+    return jax.device_put(fit_tree(variables, wanted, str(weights)))
 
 
 def save_darknet(

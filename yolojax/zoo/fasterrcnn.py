@@ -365,7 +365,7 @@ def take_torchvision(tensors: Mapping[str, np.ndarray], detector: Detector, sour
     variables = take_tensors(
         dense_as_convolutions(tensors, expected, name_of), expected, name_of, rf".*\.{COUNTER}", source
     )
-    return jax.tree.map(jnp.asarray, {name: variables[name] for name in expected})
+    return jax.device_put({name: variables[name] for name in expected})
 
 
 def fasterrcnn_tensors(detector: Detector, variables: Variables) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ from yolojax.detector import (
 )
 from yolojax.errors import ConfigError
 from yolojax.models import Module
-from yolojax.models.batch_norm import find_folds, fold_batch_norm, frozen_statistics, measure_batch_norm
+from yolojax.models.batch_norm import fold_batch_norm, frozen_statistics, measure_batch_norm, noting_folds
 from yolojax.models.heads import PairPrediction
 from yolojax.models.network import convolution_flops, init_variables
 from yolojax.structures import Targets
@@ -52,9 +51,12 @@ def flax_detector(spec: DetectorSpec, network: Module, loss: Loss, decode: Decod
       of the library's BatchNorm and of ``flax.linen.BatchNorm``.
     """
 
+    folds: dict[tuple[str, ...], float] = {}
+
     @jax.jit
     def init(key: PRNGKeyArray) -> Variables:
-        return init_variables(network, key, spec.input_size)
+        with noting_folds(folds):
+            return init_variables(network, key, spec.input_size)
 
     def forward(variables: Variables, images: Float[Array, "B H W 3"]) -> Outputs:
         return network.apply(variables, images, train=False)
@@ -67,12 +69,9 @@ def flax_detector(spec: DetectorSpec, network: Module, loss: Loss, decode: Decod
         outputs, new_state = network.apply(variables, images, train=True, mutable=state, rngs={"dropout": key})
         return outputs, dict(new_state)
 
-    @cache
-    def folds() -> dict[tuple[str, ...], float]:
-        return find_folds(lambda image: init_variables(network, jax.random.key(0), spec.input_size), spec.input_size)
-
     def fold(variables: Variables) -> Variables:
-        return fold_batch_norm(variables, folds())
+        jax.eval_shape(lambda: init(jax.random.key(0)))  # notes the folds, unless it was traced before
+        return fold_batch_norm(variables, folds)
 
     return Detector(spec, init, forward, forward_train, loss, decode, fold, freeze=freeze_flax)
 

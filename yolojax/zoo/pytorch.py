@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
 
@@ -393,7 +392,7 @@ def from_pytorch(
     variables = take_tensors(tensors, shapes, family.names, ignored, str(file.path))
     if folded:
         variables = unfold_batch_norm(variables, EPSILON)
-    return detector, jax.tree.map(jnp.asarray, {name: variables.get(name, {}) for name in expected})
+    return detector, jax.device_put({name: variables.get(name, {}) for name in expected})
 
 
 def backbone_variables(file: WeightFile) -> Variables | None:

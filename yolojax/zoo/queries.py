@@ -265,7 +265,7 @@ def build_weights(
     if "boxes" in expected["params"]["head"]:
         tensors = merge_shared(tensors)
     variables = take_tensors(tensors, expected, partial(plain_name_in, expected), CONSTANTS, str(weights.source))
-    return detector, jax.tree.map(jnp.asarray, {name: variables.get(name, {}) for name in expected})
+    return detector, jax.device_put({name: variables.get(name, {}) for name in expected})
 
 
 def plain_name_in(variables: Variables, name: str) -> str:

@@ -26,7 +26,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
 
@@ -268,7 +267,7 @@ def build_yolonas(
     ignored = r".*\.(num_batches_tracked|rbr_reparam\.weight|rbr_reparam\.bias|id_tensor)"
     ignored += r"|heads\.(proj_conv|anchor_points|stride_tensor)"
     variables = take_tensors(weights.tensors, expected, PUBLISHED_NAMES, ignored, weights.source)
-    return detector, jax.tree.map(jnp.asarray, variables)
+    return detector, jax.device_put(variables)
 
 
 def yolonas_tensors(detector: Detector, variables: Variables) -> dict[str, np.ndarray]:

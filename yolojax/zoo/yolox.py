@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
 from yolojax.assign import AnchorFreeAssign
@@ -208,4 +207,4 @@ def build_yolox(
     )
     if weights.folded:
         variables = unfold_batch_norm(variables, EPSILON)
-    return detector, jax.tree.map(jnp.asarray, {name: variables[name] for name in expected})
+    return detector, jax.device_put({name: variables[name] for name in expected})
