@@ -234,6 +234,22 @@ def test_weights_of_eight_bits(small, tmp_path, file, expected):
         to_int8_onnx(small[0], small[1], ExportSettings(half=True), "weights")
 
 
+def test_last_convolutions_are_those_that_no_other_reads():
+    from yolojax.export.quantise import last_convolutions
+
+    node = onnx.helper.make_node
+    nodes = [
+        node("Conv", ["image", "w"], ["a"], name="stem"),
+        node("Relu", ["a"], ["b"]),
+        node("Conv", ["b", "w"], ["boxes"], name="boxes"),
+        node("Conv", ["b", "w"], ["c"], name="middle"),
+        node("Sigmoid", ["c"], ["d"]),
+        node("Conv", ["d", "w"], ["e"], name="scores"),
+        node("Concat", ["boxes", "e"], ["out"], axis=1),
+    ]
+    assert set(last_convolutions(onnx.helper.make_graph(nodes, "g", [], []))) == {"boxes", "scores"}
+
+
 def test_what_is_wrong_is_said(file, small, tmp_path):
     content = file.read_bytes()
     for name, damaged in (("short", content[: len(content) // 2]), ("other", b"no graph")):

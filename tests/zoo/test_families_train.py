@@ -46,7 +46,7 @@ FAMILIES = {
 IMAGES = {"yolov1-tiny": {"size": (192, 192), "objects": 1}}
 """Other images than those of 96 x 96 pixels: a cell of YOLOv1 has 64 pixels and learns one object."""
 
-EPOCHS, MINUTES = {"yolonas": 40}, 60
+EPOCHS, MINUTES = {"yolonas": 40, "yolov5": 120}, 60
 """Epochs where they are not 80, and the time that one core may take."""
 
 

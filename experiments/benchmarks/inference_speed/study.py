@@ -5,7 +5,9 @@ runtimes that people deploy with, at batch 1 and 8, and where does its time go?
 
 Method: YOLOX-Nano at 416 x 416 (published weights, BatchNorm folded) in our compiled program, PyTorch channels-last
 (eager, and traced and frozen), onnxruntime and OpenCV DNN, both on the ONNX file that PyTorch exports;
-Yolo-Fastest-1.1-xl at 320 x 320 in our compiled program and in OpenCV DNN, which reads the same Darknet files. Every
+YOLOv8n at 640 x 640 (drawn parameters, BatchNorm folded, the score thresholds of all leave nothing to suppress) in the
+same runtimes but OpenCV; Yolo-Fastest-1.1-xl at 320 x 320 in our compiled program and in OpenCV DNN, which reads the
+same Darknet files. Our programs are compiled as `yolojax predict` compiles them. Every
 runtime has a process of its own, so that no thread pool spins beside another, and the processes take turns: ROUNDS
 rounds, each a warm-up, then repeated calls for a fixed time. A figure is the median over rounds of a round's median
 call, in milliseconds of the clock. `network` is from the prepared image (float32) to the raw predictions; `image` is
@@ -16,7 +18,7 @@ torchvision's NMS there. Before any timing, the raw predictions are compared wit
 Command:   python -m experiments.benchmarks.inference_speed --weights FOLDER [--peers PYTHON]
            FOLDER holds yolox-nano/ and yolo-fastest-1.1_coco/; PYTHON is an interpreter with torch, torchvision,
            onnxruntime, onnx and opencv-python-headless 4 (by default this one).
-Expected:  about five minutes on two idle cores; see experiments/benchmarks/inference_speed/README.md.
+Expected:  about eight minutes on two idle cores; see experiments/benchmarks/inference_speed/README.md.
 """
 
 # pyright: reportMissingImports=false
@@ -43,12 +45,14 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parent
-NANO, FASTEST = "YOLOX-Nano 416", "Yolo-Fastest-1.1-xl 320"
+NANO, V8N, FASTEST = "YOLOX-Nano 416", "YOLOv8n 640", "Yolo-Fastest-1.1-xl 320"
 RUNTIMES = {
     NANO: ("yolojax", "torch", "torch frozen", "onnxruntime", "opencv"),
+    V8N: ("yolojax", "torch", "torch frozen", "onnxruntime"),
     FASTEST: ("yolojax", "opencv"),
 }
-SIDES = {NANO: 416, FASTEST: 320}
+SIDES = {NANO: 416, V8N: 640, FASTEST: 320}
+CLASSES = 80
 PEERS = ("torch", "torch frozen", "onnxruntime", "opencv")
 THREADS, ROUNDS, SECONDS = 2, 6, 1.0
 
@@ -76,18 +80,20 @@ def ours(model: str, batch: int, weights: Path) -> dict[str, Call]:
 
     from yolojax import zoo
     from yolojax.detect import detect
-    from yolojax.detector import prepare_images
+    from yolojax.detector import fold_on_host, prepare_images
+    from yolojax.processor.inference import inference_options, traced_for_detection
     from yolojax.processor.memory import prepare_processor
     from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
 
     prepare_processor(batch)
     where = files(weights)
-    detector, variables = (
-        zoo.from_yolox(where["npz"])
-        if model == NANO
-        else zoo.from_darknet(where["cfg"], where["weights"], size=320, epsilon=1e-6)  # OpenCV's
-    )
-    variables = detector.fold(variables)
+    if model == NANO:
+        detector, variables = zoo.from_yolox(where["npz"])
+    elif model == V8N:
+        detector, variables = drawn_yolov8n()
+    else:
+        detector, variables = zoo.from_darknet(where["cfg"], where["weights"], size=320, epsilon=1e-6)  # OpenCV's
+    variables = jax.device_put(fold_on_host(detector, variables))
     inputs = images(batch, SIDES[model])
     prepared = jax.jit(lambda x: prepare_images(x, detector.spec.preprocess))(jnp.asarray(inputs))
 
@@ -101,12 +107,17 @@ def ours(model: str, batch: int, weights: Path) -> dict[str, Call]:
     if split is not None:
         variables, prepared = on_all_devices(variables, split), jax.device_put(prepared, split)
         from_input, network = by_image(from_input, split, shared=3), by_image(network, split, shared=1)
-    whole, forward = jax.jit(from_input), jax.jit(network)
+    whole, forward = (
+        jax.jit(traced_for_detection(call), compiler_options=inference_options()) for call in (from_input, network)
+    )
 
     def raw() -> np.ndarray:
         outputs = forward(prepared, variables)
         if model == FASTEST:
             return np.concatenate([np.asarray(x).reshape(batch, -1) for x in outputs], 1)
+        if model == V8N:
+            levels = [np.concatenate([x.reshape(*x.shape[:3], -1) for x in level], -1) for level in outputs]
+            return np.concatenate([level.reshape(batch, -1, level.shape[-1]) for level in levels], 1)
         parts = []
         for box, objectness, cls in outputs:
             level = np.concatenate([box, jax.nn.sigmoid(objectness), jax.nn.sigmoid(cls)], -1)
@@ -119,6 +130,26 @@ def ours(model: str, batch: int, weights: Path) -> dict[str, Call]:
         "raw": raw,
         "profile": lambda: profile(lambda: jax.block_until_ready(forward(prepared, variables))),
     }
+
+
+def drawn_yolov8n() -> tuple[Any, Any]:
+    """YOLOv8n with parameters and statistics of its normalisation drawn from a seed."""
+    import jax
+
+    from yolojax import zoo
+
+    detector = zoo.build("yolov8", tuple(map(str, range(CLASSES))), (SIDES[V8N],) * 2)
+    variables = detector.init(jax.random.key(0))
+    random = np.random.default_rng(0)
+    stats = jax.tree.map(lambda x: random.uniform(0.5, 1.5, x.shape).astype(np.float32), variables["batch_stats"])
+    return detector, {**variables, "batch_stats": stats}
+
+
+def write_yolov8n(path: Path) -> None:
+    """Those parameters by their published names, for the runtimes that load them."""
+    from yolojax import zoo
+
+    np.savez(path, **zoo.to_state_dict(*drawn_yolov8n()))
 
 
 def profile(call: Call, repeats: int = 10) -> dict[str, float]:
@@ -140,13 +171,17 @@ def profile(call: Call, repeats: int = 10) -> dict[str, float]:
     return {name: round(value, 3) for name, value in spent.most_common(12)}
 
 
-def torch_network(weights: Path) -> Any:
+def torch_network(model: str, weights: Path, drawn: Path) -> Any:
     import torch
 
+    from experiments.benchmarks.inference_speed.torch_yolov8n import load
     from experiments.benchmarks.inference_speed.torch_yolox import TorchYOLOX
 
     torch.set_num_threads(THREADS)
     torch.set_grad_enabled(False)
+    if model == V8N:
+        with np.load(drawn) as arrays:
+            return load(dict(arrays), CLASSES)
     with np.load(files(weights)["npz"]) as arrays:
         state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     network = TorchYOLOX(80, width=16, n=1, depthwise=True, folded=True).eval()
@@ -154,11 +189,15 @@ def torch_network(weights: Path) -> Any:
     return network
 
 
-def torch_detections(raw: Any) -> list[Any]:
+def torch_detections(model: str, raw: Any) -> list[Any]:
     """The usual decoding and post-processing of YOLOX in PyTorch."""
     import torch
     import torchvision
 
+    from experiments.benchmarks.inference_speed.torch_yolov8n import detections
+
+    if model == V8N:
+        return detections(raw, SIDES[V8N])
     cells, strides = [], []
     for stride in (8, 16, 32):
         n = SIDES[NANO] // stride
@@ -186,14 +225,15 @@ def theirs(runtime: str, model: str, batch: int, weights: Path, onnx: Path) -> d
     if runtime.startswith("torch"):
         import torch
 
-        network = torch_network(weights).to(memory_format=torch.channels_last)
+        network = torch_network(model, weights, drawn_file(onnx)).to(memory_format=torch.channels_last)
         tensor = torch.from_numpy(blob).contiguous(memory_format=torch.channels_last)
         if runtime == "torch frozen":
             network = torch.jit.optimize_for_inference(torch.jit.trace(network, tensor))
         pixels = torch.from_numpy(inputs)
 
         def image() -> list[Any]:
-            return torch_detections(network(pixels.permute(0, 3, 1, 2).flip(1).float()))
+            planes = pixels.permute(0, 3, 1, 2)
+            return torch_detections(model, network(planes.flip(1).float() if model == NANO else planes.float() / 255))
 
         return {"network": lambda: network(tensor), "image": image, "raw": lambda: network(tensor).numpy()}
     if runtime == "onnxruntime":
@@ -231,13 +271,18 @@ def theirs(runtime: str, model: str, batch: int, weights: Path, onnx: Path) -> d
     return {"network": run_opencv, "raw": raw_opencv}
 
 
-def export_onnx(weights: Path, batch: int, path: Path) -> None:
+def drawn_file(onnx: Path) -> Path:
+    """Where the drawn parameters of YOLOv8n lie, beside the ONNX file."""
+    return onnx.with_name("yolov8n.npz")
+
+
+def export_onnx(model: str, weights: Path, batch: int, path: Path) -> None:
     """For one batch size: OpenCV takes a file of any batch size to be one of 1."""
     import torch
 
     torch.onnx.export(
-        torch_network(weights),
-        (torch.zeros(batch, 3, 416, 416),),
+        torch_network(model, weights, drawn_file(path)),
+        (torch.zeros(batch, 3, SIDES[model], SIDES[model]),),
         str(path),
         input_names=["images"],
         output_names=["outputs"],
@@ -249,7 +294,7 @@ def export_onnx(weights: Path, batch: int, path: Path) -> None:
 def work(args: argparse.Namespace) -> None:
     """What a process of one runtime does: answer each line of standard input with one line of JSON."""
     if args.runtime == "export":
-        export_onnx(args.weights, args.batch, args.onnx)
+        export_onnx(args.model, args.weights, args.batch, args.onnx)
         return
     if args.runtime == "yolojax":
         calls = ours(args.model, args.batch, args.weights)
@@ -313,7 +358,8 @@ def measure(args: argparse.Namespace, onnx: Path) -> list[dict[str, Any]]:
     rows = []
     for model in args.models:
         for batch in args.batches:
-            Worker("export", NANO, batch, args, onnx).end()
+            if "onnxruntime" in RUNTIMES[model]:
+                Worker("export", model, batch, args, onnx).end()
             workers = {runtime: Worker(runtime, model, batch, args, onnx) for runtime in RUNTIMES[model]}
             reference = workers["yolojax"].raw()
             rounds: dict[str, list[dict[str, float]]] = {runtime: [] for runtime in workers}
@@ -390,7 +436,9 @@ def main() -> None:
         work(args)
         return
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(args, Path(folder) / "nano.onnx")
+        onnx = Path(folder) / "network.onnx"
+        write_yolov8n(drawn_file(onnx))
+        rows = measure(args, onnx)
     names = ("jax", "torch", "onnxruntime", "cv2")
     asked = (
         f"import json, importlib as i; print(json.dumps({{n: i.import_module(n).__version__ for n in {names[1:]}}}))"

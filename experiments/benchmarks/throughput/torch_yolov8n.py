@@ -76,7 +76,7 @@ class Network(nn.Module):
             return nn.Sequential(Block(cin, width, 3), Block(width, width, 3), nn.Conv2d(width, out, 1))
 
         self.boxes = nn.ModuleList(branch(c, 64, 64) for c in (64, 128, 256))
-        self.scores = nn.ModuleList(branch(c, 64, classes) for c in (64, 128, 256))
+        self.scores = nn.ModuleList(branch(c, max(64, min(classes, 100)), classes) for c in (64, 128, 256))
         self.larger = nn.Upsample(scale_factor=2)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
