@@ -34,6 +34,7 @@ from yolojax.models.hybrid_encoder import HybridEncoder, LiteEncoder
 from yolojax.models.queries import DecoderSize, DFineHead, QueryNetwork
 from yolojax.weights.foreign import WeightFile
 from yolojax.zoo.flax_detector import check_input_size
+from yolojax.zoo.options import find_scale
 from yolojax.zoo.queries import (
     QueryWeights,
     build_weights,
@@ -103,10 +104,8 @@ def deimv2(
     """
     if scale in MISSING:
         raise ConfigError(f"deimv2 scale = {scale!r}: its DINOv3 backbone is not built here; give {', '.join(SCALES)}")
-    if scale not in SCALES:
-        raise ConfigError(f"deimv2 has no scale {scale!r}: give {', '.join(SCALES)}")
+    size = find_scale("deimv2", scale, SCALES)
     check_input_size(input_size, STRIDES[-1])
-    size = SCALES[scale]
     queries = size.queries if queries is None else queries
     rate = BACKBONE_RATE if backbone_rate is None else backbone_rate
     lite = scale != "n"

@@ -26,13 +26,13 @@ from typing import Any, NamedTuple
 from jaxtyping import DTypeLike
 
 from yolojax.detector import Detector, Variables
-from yolojax.errors import ConfigError
 from yolojax.losses import dfine_loss
 from yolojax.models.hgnet import HGNET_SIZES, HGNetv2
 from yolojax.models.hybrid_encoder import HybridEncoder
 from yolojax.models.queries import DecoderSize, DFineHead, QueryNetwork
 from yolojax.weights.foreign import WeightFile
 from yolojax.zoo.flax_detector import check_input_size
+from yolojax.zoo.options import find_scale
 from yolojax.zoo.queries import (
     QueryWeights,
     build_weights,
@@ -118,11 +118,9 @@ def dfine(
     Raises:
       ConfigError: an option out of range, or an input size that the strides do not divide.
     """
-    if scale not in SCALES:
-        raise ConfigError(f"dfine has no scale {scale!r}: give {', '.join(SCALES)}")
+    size = find_scale("dfine", scale, SCALES)
     check_input_size(input_size, STRIDES[-1])
     rate = BACKBONE_RATES[scale] if backbone_rate is None else backbone_rate
-    size = SCALES[scale]
     options = query_options(scale, queries, denoising, rate)
     stored = stored_shapes(stored_anchors, STRIDES[-size.levels :], options)
     spec = query_spec("dfine", class_names, input_size, STRIDES[-size.levels :], **options)

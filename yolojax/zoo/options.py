@@ -1,12 +1,14 @@
 """Options of the builders: checked before a network is made of them, where their names are still known."""
 
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from yolojax.errors import ConfigError
 from yolojax.settings import converted, is_number, shown
+
+Scale = TypeVar("Scale")
 
 MOST = 65_536
 """The largest count, width or depth that an option can have."""
@@ -44,3 +46,10 @@ def check_types(builder: Callable[..., Any], options: dict[str, Any]) -> None:
     hints = typing.get_type_hints(builder.func if isinstance(builder, partial) else builder)
     for name, value in options.items():
         converted(hints[name], value, name)
+
+
+def find_scale(name: str, scale: str, scales: Mapping[str, Scale]) -> Scale:
+    """What the table of an architecture holds for a scale; raises `ConfigError` for a scale that it does not have."""
+    if scale not in scales:
+        raise ConfigError(f"{name} has no scale {scale!r}; it has {', '.join(scales)}")
+    return scales[scale]

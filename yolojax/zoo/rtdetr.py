@@ -35,6 +35,7 @@ from yolojax.models.queries import DecoderSize, QueryNetwork, RTDETRHead
 from yolojax.models.resnet_vd import ResNetVD
 from yolojax.weights.foreign import WeightFile
 from yolojax.zoo.flax_detector import check_input_size
+from yolojax.zoo.options import find_scale
 from yolojax.zoo.queries import (
     QueryWeights,
     build_weights,
@@ -149,13 +150,11 @@ def _build(
     stored_anchors: Sequence[int] | None,
     dtype: DTypeLike,
 ) -> Detector:
-    if scale not in SCALES:
-        raise ConfigError(f"{name} has no scale {scale!r}: give {', '.join(SCALES)}")
+    size = find_scale(name, scale, SCALES)
     if len(points) != len(STRIDES) or min(points) < 1:
         raise ConfigError(f"points = {points}: give a positive number for each of {len(STRIDES)} levels")
     check_input_size(input_size, STRIDES[-1])
     rate = BACKBONE_RATES[scale] if backbone_rate is None else backbone_rate
-    size = SCALES[scale]
     options = query_options(scale, queries, denoising, rate)
     options |= {"points": list(points)} if name == "rtdetrv2" else {}
     stored = stored_shapes(stored_anchors, STRIDES, options)

@@ -25,7 +25,8 @@ from yolojax.losses import BoxLoss, ClassLoss
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolo11 import YOLO11Backbone, YOLO11Neck
-from yolojax.zoo.yolov8 import distance_detector, distance_head, find_scale, scaled_depths, scaled_widths
+from yolojax.zoo.options import find_scale
+from yolojax.zoo.yolov8 import distance_detector, distance_head, scaled_depths, scaled_widths
 
 SCALES: dict[str, tuple[float, float, int, bool]] = {
     "n": (0.5, 0.25, 1024, False),

@@ -27,7 +27,8 @@ from yolojax.losses import BoxLoss, ClassLoss
 from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolo12 import YOLO12Backbone, YOLO12Neck
-from yolojax.zoo.yolov8 import distance_detector, distance_head, find_scale, scaled_depths, scaled_widths
+from yolojax.zoo.options import find_scale
+from yolojax.zoo.yolov8 import distance_detector, distance_head, scaled_depths, scaled_widths
 
 
 class YOLO12Scale(NamedTuple):

@@ -40,7 +40,7 @@ from yolojax.models.yolo26 import YOLO26Neck
 from yolojax.structures import Candidates
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
-from yolojax.zoo.options import check_counts
+from yolojax.zoo.options import check_counts, find_scale
 from yolojax.zoo.parts import LossParts, find_loss_parts
 from yolojax.zoo.yolo11 import DEPTH, SCALES, WIDTHS
 from yolojax.zoo.yolov8 import (
@@ -48,7 +48,6 @@ from yolojax.zoo.yolov8 import (
     POSTPROCESS,
     STRIDES,
     distance_head,
-    find_scale,
     scaled_depths,
     scaled_widths,
 )

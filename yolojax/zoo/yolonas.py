@@ -43,8 +43,9 @@ from yolojax.weights.ultralytics import Names, give_tensors, published_name, tak
 from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
+from yolojax.zoo.options import find_scale
 from yolojax.zoo.parts import find_loss_parts
-from yolojax.zoo.yolov8 import check_distribution, distribution_decoder, distribution_loss, find_scale
+from yolojax.zoo.yolov8 import check_distribution, distribution_decoder, distribution_loss
 
 STRIDES = (8, 16, 32)
 WIDTHS, NECK_WIDTHS, HEAD_WIDTHS = (48, 96, 192, 384, 768), (96, 192, 384), (128, 256, 512)

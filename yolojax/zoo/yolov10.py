@@ -40,6 +40,7 @@ from yolojax.models.yolov10 import YOLOv10Backbone, YOLOv10Neck
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
+from yolojax.zoo.options import find_scale
 from yolojax.zoo.parts import find_loss_parts
 from yolojax.zoo.yolov8 import (
     HYPER,
@@ -48,7 +49,6 @@ from yolojax.zoo.yolov8 import (
     check_distribution,
     distance_head,
     distribution_decoder,
-    find_scale,
     scaled_depths,
     scaled_widths,
 )

@@ -24,7 +24,8 @@ from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolov5 import YOLOv5Backbone
 from yolojax.models.yolox import PAFPN
-from yolojax.zoo.yolov8 import distance_detector, distance_head, find_scale, scaled_depths, scaled_widths
+from yolojax.zoo.options import find_scale
+from yolojax.zoo.yolov8 import distance_detector, distance_head, scaled_depths, scaled_widths
 
 SCALES: dict[str, tuple[float, float]] = {
     "n": (1 / 3, 0.25),

@@ -19,8 +19,7 @@ their authors was read.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import jax
 from jaxtyping import DTypeLike
@@ -28,7 +27,6 @@ from jaxtyping import DTypeLike
 from yolojax.assign import AnchorFreeAssign
 from yolojax.coding import cell_centres, decode_distributions, flatten_levels, levels_of
 from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Outputs, Postprocess, Thresholds
-from yolojax.errors import ConfigError
 from yolojax.losses import BoxLoss, ClassLoss, yolov8_loss
 from yolojax.models.backbones import DarknetTiny
 from yolojax.models.heads import AnchorFreeHead
@@ -38,7 +36,7 @@ from yolojax.models.network import Network
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
-from yolojax.zoo.options import check_counts
+from yolojax.zoo.options import check_counts, find_scale
 from yolojax.zoo.parts import LossParts, find_loss_parts
 
 SCALES: dict[str, tuple[float, float, int]] = {
@@ -172,16 +170,6 @@ def distribution_loss_and_decode(
     """
     parts = find_loss_parts(assign, k, box_loss, class_loss)
     return distribution_loss(strides, parts), distribution_decoder(strides), parts.names
-
-
-_Scale = TypeVar("_Scale")
-
-
-def find_scale(name: str, scale: str, scales: Mapping[str, _Scale]) -> _Scale:
-    """What the table of an architecture holds for a scale; raises `ConfigError` for a scale that it does not have."""
-    if scale not in scales:
-        raise ConfigError(f"{name} has no scale {scale!r}; it has {', '.join(scales)}")
-    return scales[scale]
 
 
 def distance_detector(

@@ -47,7 +47,7 @@ from yolojax.models.yolov9 import (
 from yolojax.structures import Hyper, LossTerms, Targets
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
-from yolojax.zoo.options import check_counts
+from yolojax.zoo.options import check_counts, find_scale
 from yolojax.zoo.yolov8 import (
     HYPER,
     POSTPROCESS,
@@ -55,7 +55,6 @@ from yolojax.zoo.yolov8 import (
     check_distribution,
     distance_head,
     distribution_loss_and_decode,
-    find_scale,
 )
 
 
