@@ -33,6 +33,7 @@ class Plan:
       size: longest side of the images as the detector sees them, in pixels; a multiple of 32.
       batch_size: images per step, over all chips.
       accumulate: parts in which a batch is computed, one after another; the same step in less memory.
+      remat: keep fewer activations and compute them again in the backward pass.
       compute: number format of the network's computation.
       classes: number of classes, where there is no data set.
       objects: most objects of an image, where there is no data set.
@@ -52,6 +53,7 @@ class Plan:
     )
     batch_size: int = 16
     accumulate: int = 1
+    remat: bool = False
     compute: Literal["float32", "bfloat16"] = "bfloat16"
     classes: int = 80
     objects: int = 128
@@ -99,6 +101,7 @@ class Plan:
             validation=ValidationConfig(batch_size=self.val_batch_size),
             batch_size=self.batch_size,
             accumulate=self.accumulate,
+            remat=self.remat,
             compute=self.compute,
         )
 

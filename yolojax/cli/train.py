@@ -70,6 +70,8 @@ class Train:
       minutes: time for training and measuring; the run is shortened to what still fits as it goes on.
       batch_size: images per step, over all devices, or auto for what fits the memory.
       accumulate: parts in which a batch is computed, one after another; the same step in less memory.
+      remat: keep fewer activations and compute them again in the backward pass; the same step in some .6 of the memory
+        of an accelerator, and in more time.
       seed: of everything random; the same seed gives the same run.
       compute: number format of the network's computation; bfloat16 is faster on a GPU or TPU.
       validate_every: epochs between measurements on the validation images; 0 measures only at the end.
@@ -132,6 +134,7 @@ class Train:
     minutes: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: as long as it takes)")] = None
     batch_size: Annotated[int | Literal["auto"], arg(metavar="INT|auto")] = _DEFAULT.batch_size
     accumulate: int = _DEFAULT.accumulate
+    remat: bool = _DEFAULT.remat
     seed: int = _DEFAULT.seed
     compute: Literal["float32", "bfloat16"] = _DEFAULT.compute
     validate_every: int = _DEFAULT.validate_every
@@ -186,7 +189,16 @@ class Train:
                 name: getattr(self, name)
                 for name in (
                     *("augment", "optimiser", "validation", "epochs", "batch_size", "seed", "compute"),
-                    *("minutes", "accumulate", "validate_every", "checkpoint_every", "select", "select_by", "patience"),
+                    *(
+                        "minutes",
+                        "accumulate",
+                        "remat",
+                        "validate_every",
+                        "checkpoint_every",
+                        "select",
+                        "select_by",
+                        "patience",
+                    ),
                     *("validate_raw", "final_share"),
                 )
             },

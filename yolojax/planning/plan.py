@@ -95,7 +95,7 @@ class Plan:
       device: one chip, in words.
       chips: their number.
       compiler: its package and version.
-      detector, options, input_size, classes, objects, compute, accumulate: what was compiled.
+      detector, options, input_size, classes, objects, compute, accumulate, remat: what was compiled.
       batch_size: images a step, on all chips.
       programs: what was compiled, in the order of `PROGRAMS`.
       largest_batch: the largest that fits, on the line through two compiled batches; None where it was not asked for.
@@ -113,6 +113,7 @@ class Plan:
     objects: int
     compute: str
     accumulate: int
+    remat: bool
     batch_size: int
     programs: list[ProgramPlan]
     largest_batch: int | None
@@ -185,6 +186,7 @@ def make_plan(
         objects=work.max_objects,
         compute=config.compute,
         accumulate=config.accumulate,
+        remat=config.remat,
         batch_size=config.batch_size,
         programs=found,
         largest_batch=largest_fitting,

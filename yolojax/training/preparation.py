@@ -190,6 +190,7 @@ def step_maker(
             mixing=mixing,
             close_mixing=config.augment.close_mosaic,
             accumulate=config.accumulate,
+            remat=config.remat,
             freeze=config.freeze,
             hyper_at=hyper_at,
         )
