@@ -38,13 +38,14 @@ PARTS = ("augmentation", "forward", "loss", "backward", "optimiser")
 Record = dict[str, Any]
 
 
-def compiled(target: str, model: str, images: int, size: int, options: Record) -> Record:
+def compiled(target: str, model: str, images: int, remat: bool, size: int, options: Record) -> Record:
     """What the compiler says of one training step, with this many images on each chip."""
     chips = parse_target(target)
     config = TrainConfig(
         model=ModelConfig(name=model, size=size, options=options),
         augment=AugmentConfig(mosaic=1.0),
         batch_size=images * chips.chips,
+        remat=remat,
         compute="bfloat16",
     )
     plan = make_plan(config, chips, make_reporter(), programs=["train"], largest=False)
@@ -55,6 +56,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", nargs="+", default=list(TARGETS), help=f"default {' '.join(TARGETS)}")
     parser.add_argument("--model", nargs="+", default=list(MODELS), help=f"default {' '.join(MODELS)}")
     parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES), help="images on each chip")
+    parser.add_argument("--remat", action="store_true", help="with activations computed again (`train --remat`)")
 
 
 def measure(args: argparse.Namespace) -> Record:
@@ -67,9 +69,14 @@ def measure(args: argparse.Namespace) -> Record:
             continue
         for model in ["compact"] if args.quick else args.model:
             for images in [2] if args.quick else args.batch:
-                key = {"target": target, "model": model, "images": images}
-                runs(key, partial(compiled, target, model, images, **scale))
-    return {"scale": scale, "runs": sorted(runs.all, key=lambda run: (run["target"], run["model"], run["images"]))}
+                key = {"target": target, "model": model, "images": images} | ({"remat": True} if args.remat else {})
+                runs(key, partial(compiled, target, model, images, args.remat, **scale))
+    return {"scale": scale, "runs": sorted(runs.all, key=lambda run: (run["target"], name_of(run), run["images"]))}
+
+
+def name_of(run: Record) -> str:
+    """The model, and whether its activations are computed again."""
+    return run["model"] + (", remat" if run.get("remat") else "")
 
 
 def conclude(record: Record) -> str:
@@ -77,7 +84,7 @@ def conclude(record: Record) -> str:
         return "Nothing was compiled: no compiler is installed."
     told = []
     for run in record["runs"]:
-        name = f"{run['model']}, {run['images']} images on {run['target']}"
+        name = f"{name_of(run)}, {run['images']} images on {run['target']}"
         if not run["fits"]:
             told.append(f"{name}: does not fit ({run['needs'] / 1e9:.1f} GB)")
         elif run["utilisation"] is not None:
@@ -98,7 +105,7 @@ def page(record: Record) -> str:
         rows.append(
             [
                 run["target"],
-                run["model"],
+                name_of(run),
                 run["images"],
                 f"{run['needs'] / 1e9:.2f}" + ("" if run["fits"] else ", does not fit"),
                 f"{1e3 * spent['seconds']:.1f}" if fits else "",
@@ -112,12 +119,12 @@ def page(record: Record) -> str:
         )
         for operation in spent["operations"][:5]:
             place, share = operation["place"], f"{operation['share']:.1%}"
-            dear.append([run["target"], run["model"], run["images"], place, share, operation["count"]])
+            dear.append([run["target"], name_of(run), run["images"], place, share, operation["count"]])
     head = ["target", "model", "images", "GB", "ms", "ms at the peak", "of the peak", *PARTS]
     head += ["without an estimate", "launches", "compiled in s"]
     compilers = ", ".join(sorted({run["compiler"] for run in record["runs"]}))
     limits = [
-        f"- {run['model']}, {run['images']} images on {run['target']}: {run['limits']}." for run in record["runs"]
+        f"- {name_of(run)}, {run['images']} images on {run['target']}: {run['limits']}." for run in record["runs"]
     ]
     return "\n".join(
         [
@@ -139,8 +146,8 @@ def page(record: Record) -> str:
 
 
 def draw(record: Record) -> Any:
-    made, (axes,) = figure(8, 4)
-    labels = [f"{run['model']}, {run['images']}\n{run['target']}" for run in record["runs"]]
+    made, (axes,) = figure(8, 2 + 0.5 * len(record["runs"]))
+    labels = [f"{name_of(run)}, {run['images']}\n{run['target']}" for run in record["runs"]]
     left = [0.0] * len(labels)
     for part in (*PARTS, "unnamed", "other"):
         shares = [(run["time"] or {"phases": {}})["phases"].get(part, 0.0) for run in record["runs"]]
