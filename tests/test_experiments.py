@@ -25,7 +25,7 @@ LONG = (
     *("assigners", "bccd", "ciou_vs_mse", "compiled_for", "data_scaling", "ensemble", "fine_tuning"),
     *("hypergradients", "label_errors", "label_suspects"),
     *("loss_weights", "multi_scale", "scale_out", "seeds", "suppression", "tiling"),
-    *("benchmarks.sweep_speed", "benchmarks.throughput", "benchmarks.what_pays"),
+    *("benchmarks.first_call", "benchmarks.sweep_speed", "benchmarks.throughput", "benchmarks.what_pays"),
 )
 QUICK_RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in QUICK]
 

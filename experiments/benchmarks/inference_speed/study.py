@@ -138,7 +138,7 @@ def drawn_yolov8n() -> tuple[Any, Any]:
 
     from yolojax import zoo
 
-    detector = zoo.build("yolov8", tuple(map(str, range(CLASSES))), (SIDES[V8N],) * 2)
+    detector = zoo.build("yolov8", tuple(map(str, range(CLASSES))), (SIDES[V8N], SIDES[V8N]))
     variables = detector.init(jax.random.key(0))
     random = np.random.default_rng(0)
     stats = jax.tree.map(lambda x: random.uniform(0.5, 1.5, x.shape).astype(np.float32), variables["batch_stats"])
@@ -149,7 +149,7 @@ def write_yolov8n(path: Path) -> None:
     """Those parameters by their published names, for the runtimes that load them."""
     from yolojax import zoo
 
-    np.savez(path, **zoo.to_state_dict(*drawn_yolov8n()))
+    np.savez(path, allow_pickle=False, **zoo.to_state_dict(*drawn_yolov8n()))
 
 
 def profile(call: Call, repeats: int = 10) -> dict[str, float]:
