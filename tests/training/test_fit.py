@@ -147,7 +147,7 @@ def test_an_existing_run_is_not_overwritten(finished):
 
 
 @pytest.fixture(scope="module")
-def tuned(finished, tmp_path_factory):
+def tuned(finished, blank_plots, tmp_path_factory):
     """Everything else at once: another head on the finished run's frozen backbone, in parts, until it stops early."""
     config = dataclasses.replace(
         CONFIG,
