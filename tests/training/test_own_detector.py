@@ -16,7 +16,7 @@ from yolojax.training.fit import fit
 from yolojax.training.run_directory import read_config, read_given
 from yolojax.weights.released import fit_tree, flatten, load_weights
 
-pytestmark = pytest.mark.usefixtures("blank_plots")
+pytestmark = pytest.mark.usefixtures("blank_plots", "compiled_once")
 
 OFF = {"scale_min": 1.0, "scale_max": 1.0, "translate": 0.0, "hue": 0.0, "saturation": 0.0, "value": 0.0}
 CONFIG = TrainConfig(

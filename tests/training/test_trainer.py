@@ -19,7 +19,7 @@ from yolojax.training.checkpoint import complete_checkpoints
 from yolojax.training.fit import fit, open_trainer
 from yolojax.training.preparation import prepare
 
-pytestmark = pytest.mark.usefixtures("blank_plots")
+pytestmark = pytest.mark.usefixtures("blank_plots", "compiled_once")
 
 
 @pytest.fixture

@@ -280,10 +280,11 @@ def yolonas_tensors(detector: Detector, variables: Variables) -> dict[str, np.nd
     del detector
     tensors = give_tensors(_unmerged(variables), PUBLISHED_NAMES)
     stats = variables.get("batch_stats", {})
+    merge = jax.jit(merged_kernel, static_argnums=2)  # a program for each shape of a block, not for each operation
 
     def add(params: Mapping[str, Any], running: Mapping[str, Any], path: str) -> None:
         if params.keys() == BRANCHES:
-            kernel, bias = (np.asarray(x) for x in merged_kernel(params, running, EPSILON))
+            kernel, bias = (np.asarray(x) for x in merge(params, running, EPSILON))
             name = published_name(f"{path}/pointwise/kernel", PUBLISHED_NAMES).removesuffix("branch_1x1.weight")
             tensors[f"{name}rbr_reparam.weight"] = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
             tensors[f"{name}rbr_reparam.bias"] = bias
