@@ -10,6 +10,8 @@ from yolojax.eval.coco import METRICS
 from yolojax.eval.report.pictures import PICTURE_FILES
 from yolojax.eval.report.write import REPORT_FILES
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory):

@@ -24,6 +24,8 @@ from yolojax.training.initialise import Weights
 from yolojax.training.state import wrap_variables
 from yolojax.weights.released import flatten
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 SMALL = {"widths": (4, 4, 8), "depths": (0, 0, 0), "head_width": 8, "reg_max": 4, "shared_head": True}
 CONFIG = TrainConfig(
     data=DataConfig(path="shapes:?count=24&size=64"),
@@ -62,26 +64,6 @@ class Heard:
 
     def say(self, line):
         self.lines.append(line)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Runs that differ in length only share their programs."""
-    from jax.experimental.compilation_cache import compilation_cache
-
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0.5,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +129,7 @@ def test_an_existing_run_is_not_overwritten(finished):
 
 
 @pytest.fixture(scope="module")
-def tuned(finished, tmp_path_factory):
+def tuned(finished, blank_plots, tmp_path_factory):
     """Everything else at once: another head on the finished run's frozen backbone, in parts, until it stops early."""
     config = dataclasses.replace(
         CONFIG,

@@ -19,6 +19,8 @@ from yolojax.training.checkpoint import complete_checkpoints
 from yolojax.training.fit import fit, open_trainer
 from yolojax.training.preparation import prepare
 
+pytestmark = pytest.mark.usefixtures("blank_plots", "compiled_once")
+
 
 @pytest.fixture
 def make(tmp_path):
