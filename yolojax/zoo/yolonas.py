@@ -271,10 +271,6 @@ def build_yolonas(
     return detector, jax.device_put(variables)
 
 
-_merged_kernel = jax.jit(merged_kernel, static_argnums=2)
-"""A program for each shape of a block, not for each operation."""
-
-
 def yolonas_tensors(detector: Detector, variables: Variables) -> dict[str, np.ndarray]:
     """Tensors by the published names. ``rbr_reparam`` holds what the branches of a block add up to.
 
@@ -282,12 +278,13 @@ def yolonas_tensors(detector: Detector, variables: Variables) -> dict[str, np.nd
     merged, since the branches cannot be recovered.
     """
     del detector
+    variables = jax.device_get(variables)  # NumPy's arrays, so that adding up the branches compiles nothing
     tensors = give_tensors(_unmerged(variables), PUBLISHED_NAMES)
     stats = variables.get("batch_stats", {})
 
     def add(params: Mapping[str, Any], running: Mapping[str, Any], path: str) -> None:
         if params.keys() == BRANCHES:
-            kernel, bias = (np.asarray(x) for x in _merged_kernel(params, running, EPSILON))
+            kernel, bias = merged_kernel(params, running, EPSILON)
             name = published_name(f"{path}/pointwise/kernel", PUBLISHED_NAMES).removesuffix("branch_1x1.weight")
             tensors[f"{name}rbr_reparam.weight"] = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
             tensors[f"{name}rbr_reparam.bias"] = bias
