@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 from jaxtyping import Float, Float32, Float64
 
 from yolojax.errors import ConfigError
@@ -132,7 +133,8 @@ def _at_confidence(
 ) -> dict[str, Float64[np.ndarray, " S"]]:
     """Precision, recall and F1 of every sample from the counts of each image."""
     exact = float(per_image.sum()) * float(weights.max(initial=0)) < 2**24  # in float32, which spares a copy
-    true, found, objects = per_image.astype(np.float32 if exact else np.float64).T @ weights
+    # BLAS takes ten times as long for three rows.
+    true, found, objects = scipy.sparse.csr_array(per_image.astype(np.float32 if exact else np.float64).T) @ weights
 
     def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         a, b = a.astype(np.float64), b.astype(np.float64)
