@@ -103,7 +103,7 @@ def bootstrap(
     at_once = max(min(AT_ONCE, LARGEST_WEIGHTS // images), 1)
     parts: list[tuple[WeightedNumbers, dict[str, np.ndarray]]] = []
     for first in range(0, samples, at_once):
-        weights = resample_weights(seed, min(at_once, samples - first), images, first).astype(np.float32)
+        weights = resample_weights(seed, min(at_once, samples - first), images, first)
         parts.append((weighted_numbers(prepared, weights), _at_confidence(per_image, weights)))
         if progress is not None:
             progress(first + weights.shape[1])
