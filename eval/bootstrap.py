@@ -22,7 +22,7 @@ from yolojax.eval.weighted import Prepared, WeightedNumbers, resample_weights, w
 AT_ONCE = 250
 """Resamples that are computed together, between two words of progress."""
 
-LARGEST_WEIGHTS = 25_000_000
+LARGEST_WEIGHTS = 50_000_000
 """Weights (images times resamples) that are kept at once."""
 
 RESAMPLED = (*METRICS, "precision", "recall", "f1")

@@ -73,8 +73,8 @@ class _Block:
       at: where each row stands among them.
       corrections: for each row, sums the candidates that count although outside the area range, less those that do not
         although inside, since the row before; None without any.
-      capped: for each line and each of the lower caps, sums the true positives within the cap; none but in the first
-        area range.
+      beyond: for each line and each of the lower caps, sums the true positives beyond the cap, which are few; none but
+        in the first area range.
     """
 
     classes: Int64[np.ndarray, " l"]
@@ -85,7 +85,7 @@ class _Block:
     union: Lines
     at: Int64[np.ndarray, " n"]
     corrections: scipy.sparse.csr_array | None
-    capped: tuple[scipy.sparse.csr_array, ...]
+    beyond: tuple[scipy.sparse.csr_array, ...]
 
 
 class _Ordered(NamedTuple):
@@ -193,7 +193,7 @@ def _blocks(ordered: _Ordered, a: int, images: int, caps: tuple[int, ...]) -> It
                 if mine.stop > mine.start
                 else None,
                 tuple(
-                    _sum_matrix(row_lines[row_places < cap], row_images[row_places < cap], len(lengths), images)
+                    _sum_matrix(row_lines[row_places >= cap], row_images[row_places >= cap], len(lengths), images)
                     for cap in caps
                 ),
             )
@@ -280,13 +280,13 @@ def _lines(
     seen = block.union.running_sum(block.before @ weights)[block.at]
     if block.corrections is not None:
         seen += lines.running_sum(block.corrections @ weights)
-    found = hits[lines.last] / total
+    at_end = hits[lines.last]
     _precision_and_recall_points(hits, seen, total, lines.line)
     best = lines.greatest_below(seen)
     best *= lines.differences(hits)
     value = np.where(objects > 0, lines.sums(best) / len(RECALLS), 0.0)
-    low = [(one @ weights) / total for one in block.capped]
-    return value, found, np.array(low, np.float32).reshape(len(low), *total.shape)
+    low = [(at_end - one @ weights) / total for one in block.beyond]
+    return value, at_end / total, np.array(low, np.float32).reshape(len(low), *total.shape)
 
 
 def _precision_and_recall_points(
