@@ -73,9 +73,10 @@ def _refuse_repeated_keys(content: bytes, data: Any, name: str, error: type[Yolo
     records, found = data, {}
     if isinstance(data, dict):
         records, found = data.get("annotations"), {key: int(key in data) for key in _LIST_KEYS}
-    plain = isinstance(records, list) and set(map(type, records)) <= {dict}
+    if not isinstance(records, list) or not set(map(type, records)) <= {dict}:
+        records = []
     for key in _ROW_KEYS:
-        found[key] = sum(map(dict.__contains__, records, itertools.repeat(key))) if plain else 0
+        found[key] = sum(map(dict.__contains__, records, itertools.repeat(key)))
     if all(content.count(f'"{key}"'.encode()) == count for key, count in found.items()):
         return
 
