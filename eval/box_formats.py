@@ -90,8 +90,8 @@ class Sample:
 
 
 def pick_rows(values: np.ndarray, starts: np.ndarray, ends: np.ndarray, fill: float | int) -> np.ndarray:
-    """Up to `SAMPLED_BOXES` rows from each start on, padded with ``fill``."""
-    at = starts[:, None] + np.arange(SAMPLED_BOXES)[None, :]
+    """Up to `SAMPLED_BOXES` rows from each start on, padded with ``fill`` to the most that there are."""
+    at = starts[:, None] + np.arange(min((ends - starts).max(initial=1), SAMPLED_BOXES))[None, :]
     inside = at < ends[:, None]
     picked = values[np.where(inside, at, 0)] if len(values) else np.zeros((*at.shape, *values.shape[1:]), values.dtype)
     return np.where(inside.reshape(*inside.shape, *(1,) * (values.ndim - 1)), picked, fill)
@@ -132,11 +132,13 @@ def iou_table(
     rows: Float64[np.ndarray, "i d 4"], objects: Float64[np.ndarray, "i g 4"]
 ) -> Float64[np.ndarray, "i d g"]:
     """IoU of xywh boxes of each image; 0 with what has no area."""
-    a, b = rows[:, :, None, :], objects[:, None, :, :]
-    low = np.maximum(a[..., :2], b[..., :2])
-    side = np.maximum(np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - low, 0)
-    common = side[..., 0] * side[..., 1]
-    union = np.maximum(a[..., 2], 0) * np.maximum(a[..., 3], 0) + b[..., 2] * b[..., 3] - common
+    # Coordinate by coordinate: an axis of length two or four is slow to loop over.
+    x, y, w, h = np.ascontiguousarray(np.moveaxis(rows, -1, 0))[..., :, None]
+    gx, gy, gw, gh = np.ascontiguousarray(np.moveaxis(objects, -1, 0))[..., None, :]
+    width = np.maximum(np.minimum(x + w, gx + gw) - np.maximum(x, gx), 0)
+    height = np.maximum(np.minimum(y + h, gy + gh) - np.maximum(y, gy), 0)
+    common = width * height
+    union = np.maximum(w, 0) * np.maximum(h, 0) + gw * gh - common
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 

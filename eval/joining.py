@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from yolojax.errors import ConfigError, ResultError
-from yolojax.eval.columns import Record, RowName, are_mappings, few, id_column, keys_used, lists_of
+from yolojax.eval.columns import Record, RowName, are_mappings, few, id_column, lists_of
 from yolojax.paths import composed
 
 Unknown = Literal["refuse", "count"]
@@ -129,11 +129,13 @@ CATEGORY_NAMES = ("category_name", "class_name", "category", "label")
 """Keys under which writers of result lists put a name beside the id."""
 
 
-def names_beside(records: Sequence[Any] | None, keys: Sequence[str]) -> list[str | None] | None:
-    """The name that stands in each row beside its id, None where none does; None where no row has one."""
+def names_beside(records: Sequence[Any] | None, used: set[Any], keys: Sequence[str]) -> list[str | None] | None:
+    """The name that stands in each row beside its id, None where none does; None where no row has one.
+
+    ``used`` are all keys of the rows.
+    """
     if records is None:
         return None
-    used = keys_used(records)
     for key in keys:
         if key in used:
             texts = [name if isinstance(name := record.get(key), str) and name else None for record in records]
@@ -142,10 +144,12 @@ def names_beside(records: Sequence[Any] | None, keys: Sequence[str]) -> list[str
     return None
 
 
-def keys_or_names(records: Sequence[Any], key: str, names: Sequence[str], row_name: RowName) -> list[Any]:
+def keys_or_names(
+    records: Sequence[Any], used: set[Any], key: str, names: Sequence[str], row_name: RowName
+) -> list[Any]:
     """The ids of rows; their names where no row has an id and each has a name. Raises `ResultError` as `id_column`."""
-    if records and are_mappings(records) and key not in keys_used(records):
-        beside = names_beside(records, names)
+    if records and key not in used and are_mappings(records):
+        beside = names_beside(records, used, names)
         if beside is not None and None not in beside:
             return beside
     return id_column(records, key, row_name, ResultError)
@@ -153,6 +157,7 @@ def keys_or_names(records: Sequence[Any], key: str, names: Sequence[str], row_na
 
 def join_images(
     records: Sequence[Any] | None,
+    used: set[Any],
     keys: list[Any],
     names: Sequence[str],
     ids: Sequence[Any],
@@ -169,7 +174,7 @@ def join_images(
     Raises:
       ResultError: on a row whose file name contradicts its id, or whose number is in no file name, or in several.
     """
-    files = names_beside(records, IMAGE_NAMES)
+    files = names_beside(records, used, IMAGE_NAMES)
     if how == "names":
         mixed = keys if files is None else [k if f is None else f for k, f in zip(keys, files, strict=True)]
         return by_name(mixed, names, ids, where, name)
@@ -202,10 +207,15 @@ def join_images(
 
 
 def check_category_names(
-    records: Sequence[Any] | None, keys: list[Any], names: Sequence[str], ids: Sequence[Any], name: RowName
+    records: Sequence[Any] | None,
+    used: set[Any],
+    keys: list[Any],
+    names: Sequence[str],
+    ids: Sequence[Any],
+    name: RowName,
 ) -> None:
     """Raises `ResultError` where a row's category id and the name beside it are those of two categories."""
-    beside = names_beside(records, CATEGORY_NAMES)
+    beside = names_beside(records, used, CATEGORY_NAMES)
     if beside is None:
         return
     name_of, known = dict(zip(ids, names, strict=True)), set(names)
