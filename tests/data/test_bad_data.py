@@ -142,6 +142,13 @@ def voc_case(voc, old, new, says):
         ("<width>40</width>", "", "<size> without a width and height"),
         ("<width>40</width>", "<width>4</width>", "states an image of 4 x 40"),
         ("<difficult>0</difficult>", "<difficult>2</difficult>", "object 1: <difficult> is '2', not 0 or 1"),
+        ("<difficult>", "<difficult>1</difficult><difficult>", "object 1: <difficult> stands there 2 times"),
+        ("<name>", "<name>other</name><name>", "object 1: <name> stands there 2 times"),
+        ("<xmin>", "<xmin>1</xmin><xmin>", "object 1: <xmin> stands there 2 times"),
+        ("<bndbox>", "<bndbox><xmin>1</xmin></bndbox><bndbox>", "object 1: <bndbox> stands there 2 times"),
+        ("<size>", "<size><width>9</width><height>9</height></size><size>", "<size> stands there 2 times"),
+        ("<object>", "<object><objects><object></object></objects>", "1 of 2 <object> elements do not stand directly"),
+        ("</annotation>", "<Object></Object></annotation>", "1 of 2 <object> elements do not stand directly"),
     ],
 )
 def test_voc_malformed(voc, old, new, says):

@@ -133,7 +133,7 @@ def test_every_object_twice_is_said_by_training(tmp_path):
     assert not told
     yolo(tmp_path, {"a.png": "0 .5 .5 .1 .1\n" * 2 + "0 .3 .3 .1 .1\n" * 2})
     open_data(DataConfig(path=root), 0, None, Listening())
-    assert told == ["2 of 4 training objects repeat another of the same class and box exactly"]
+    assert told == ["train: 2 of 4 objects repeat another of the same class and box exactly"]
 
 
 @pytest.mark.parametrize("flag", ["iscrowd", "ignore"])

@@ -166,6 +166,27 @@ def test_voc_numbers_are_plain(tmp_path, number):
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("prefix", ["", "v:"])
+def test_voc_namespaces_change_nothing(tmp_path, prefix):
+    picture(tmp_path / "a.png")
+    text = xml(tmp_path / "a.xml").read_text()
+    text = text.replace("</", "</v:").replace("<", "<v:").replace("<v:/v:", "</v:").replace("v:", prefix)
+    name = f"{prefix}annotation"
+    (tmp_path / "a.xml").write_text(text.replace(f"<{name}", f'<{name} xmlns{":v" if prefix else ""}="urn:x"', 1))
+    data = open_dataset(tmp_path)
+    assert data.class_names == ("cat",) and data.records[0].boxes.tolist() == [[2, 2, 9, 8]]
+
+
+def test_voc_objects_within_another_element_are_named(tmp_path):
+    picture(tmp_path / "a.png")
+    file = xml(tmp_path / "a.xml")
+    file.write_text(
+        file.read_text().replace("<object>", "<objects><object>").replace("</object>", "</object></objects>")
+    )
+    with pytest.raises(DataError, match=r"a\.xml: 1 of 1 <object> elements do not stand directly within <annotation>"):
+        open_dataset(tmp_path)
+
+
 def test_voc_encodings(tmp_path):
     for name, encoding in (("a", "gb2312"), ("b", "shift_jis"), ("c", "utf-16"), ("d", "latin-1"), ("e", "nonsense")):
         picture(tmp_path / f"{name}.png")
