@@ -367,10 +367,20 @@ def test_yolo_without_one_label_is_refused(yolo):
 
 
 def test_writers_refuse_what_would_collide(splits, tmp_path):
-    twice = {"a": splits["train"], "b": splits["train"]}
-    for writer in (write_voc, write_coco, write_yolo):
+    train = splits["train"]
+    once = {"train": train, "val": train}
+    for writer, part in (
+        (write_voc, once),
+        (write_coco, {"a": train.take([0, 0])}),
+        (write_yolo, {"a": train.take([0, 0])}),
+    ):
         with pytest.raises(DataError, match=f"several images would be written as {FIRST}"):
-            writer(twice, tmp_path)
+            writer(part, tmp_path)
+    for writer in (write_coco, write_yolo):  # every split has a folder of its own
+        writer(once, tmp_path / writer.__name__)
+        for split in once:
+            data = open_dataset(tmp_path / writer.__name__, split)
+            assert len(data) == len(train) and all(split in str(r.source).split("/") for r in data.records)
     other = shapes_dataset(1, size=(40, 40), split="val")
     object.__setattr__(other, "class_names", (*other.class_names[:-1], "dog"))
     with pytest.raises(DataError, match="other classes"):

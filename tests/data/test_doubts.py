@@ -136,6 +136,22 @@ def test_every_object_twice_is_said_by_training(tmp_path):
     assert told == ["train: 2 of 4 objects repeat another of the same class and box exactly"]
 
 
+def test_images_of_two_parts_are_said(tmp_path):
+    root = yolo(tmp_path, {"a.png": "0 .5 .5 .1 .1\n", "b.png": "0 .5 .5 .1 .1\n"})
+    (root / "data.yaml").write_text("names: [cat]\ntrain: images\nval: list.txt\n")
+    (root / "list.txt").write_text("images/b.png\n")
+    (note,) = open_dataset(root).summary.of("note")
+    assert note.detail.startswith("1 images stand under train and under val, e.g. ")
+    told: list[str] = []
+
+    class Listening(Quiet):
+        def say(self, text: str) -> None:
+            told.append(text)
+
+    open_data(DataConfig(path=root), 0, None, Listening())
+    assert told == ["1 of 1 validation images are trained on as well: what is measured on them flatters"]
+
+
 @pytest.mark.parametrize("flag", ["iscrowd", "ignore"])
 def test_a_set_of_crowd_regions_alone_is_not_trained_on(tmp_path, flag):
     Image.fromarray(np.zeros((H, W, 3), np.uint8)).save(tmp_path / "a.png")

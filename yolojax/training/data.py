@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from yolojax.config import DataConfig, ModelConfig, TrainConfig, changed_settings
@@ -64,6 +65,10 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
     for dataset in (train, val):
         if dataset is not None:
             say_findings(dataset, reporter, dataset.split or "data")
+    if val is not None and (shared := _shared_images(train, val)):
+        reporter.say(
+            f"{shared} of {len(val)} validation images are trained on as well: what is measured on them flatters"
+        )
     crowd = int(train.columns.crowd.sum())
     if not train.object_count:
         raise DataError("the training images hold no object at all; there is nothing to learn from")
@@ -76,6 +81,12 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
     if val is not None:
         read_ground_truth(val.to_coco())
     return DataPair(train, val)
+
+
+def _shared_images(train: Dataset, val: Dataset) -> int:
+    """How many files of the validation set belong to the training set too."""
+    known = {str(source) for source in train.columns.sources if isinstance(source, str | Path)}
+    return sum(isinstance(source, str | Path) and str(source) in known for source in val.columns.sources)
 
 
 def check_untouched(config: DataConfig | ModelConfig, names: tuple[str, ...], argument: str) -> None:
