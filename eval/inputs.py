@@ -335,6 +335,9 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
     An image that is listed twice under one id and one file name counts once.
     """
     ids = id_column(records, "id", lambda row: f"{where}{kind} row {row}", DataError)
+    for row, key in enumerate(ids):
+        if isinstance(key, int) and abs(key) >= 2**63:
+            raise DataError(f"{where}{kind} row {row}: 'id' is {shown(key)}; give an integer below 2^63, or a string")
     by_id: dict[Any, Record] = {}
     id_of_file: dict[str, Any] = {}
     field = "file_name" if kind == "image" else "name"

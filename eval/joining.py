@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from yolojax.errors import ConfigError, ResultError
+from yolojax.errors import ConfigError, ResultError, shown
 from yolojax.eval.columns import Record, RowName, are_mappings, few, id_column, keys_used, lists_of
 from yolojax.paths import composed
 
@@ -172,7 +172,10 @@ def join_images(
     files = names_beside(records, IMAGE_NAMES)
     if how == "names":
         mixed = keys if files is None else [k if f is None else f for k, f in zip(keys, files, strict=True)]
-        return by_name(mixed, names, ids, where, name)
+        found = by_name(mixed, names, ids, where, name)
+        if files is not None and _has_text(keys):
+            _check_both_names(keys, files, found, names, ids, name)
+        return found
     keys = named(keys, names, ids, (stem_of, base_of, plain_name))
     if files is None:
         return keys
@@ -199,6 +202,27 @@ def join_images(
             "themselves); give --image-ids names to join by file name, or correct the ids"
         )
     return keys
+
+
+def _check_both_names(
+    keys: list[Any],
+    files: list[str | None],
+    found: list[Any],
+    names: Sequence[str],
+    ids: Sequence[Any],
+    name: RowName,
+) -> None:
+    """Raises `ResultError` where a text as image id and the file name beside it are the names of two images."""
+    # Digits alone are an id of the writer's own, as a number is.
+    texts = [key if isinstance(key, str) and not key.isdigit() else None for key in keys]
+    meant = named(texts, names, ids, (stem_of, base_of, plain_name), True)
+    known = set(ids)
+    for row, (text, one, file) in enumerate(zip(texts, meant, files, strict=True)):
+        if text is not None and file is not None and one in known and one != found[row]:
+            raise ResultError(
+                f"{name(row)} says image_id {shown(text)} and file_name {shown(file)}, which are two images of the "
+                "ground truth; leave one of them out"
+            )
 
 
 def check_category_names(

@@ -1,5 +1,6 @@
 """Each mistake in a result file or its ground truth is named with its evidence; right files stay without a word."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,28 @@ def test_a_file_name_that_contradicts_its_id_is_refused() -> None:
         evaluate_coco(truth, rows)
     joined = evaluate_coco(truth, rows, result_format=ResultFormat(image_ids="names"))
     assert joined.AP == evaluate_coco(truth, results(truth)).AP
+    digits = [{**row, "image_id": str(row["image_id"])} for row in rows]
+    assert evaluate_coco(truth, digits, result_format=ResultFormat(image_ids="names")).AP == joined.AP
+    for row in rows:
+        row["image_id"] = name_of[row["image_id"]]
+    for options in ({}, {"result_format": ResultFormat(image_ids="names")}):
+        with pytest.raises(ResultError, match=r"row 0 .*says image_id .* and file_name '1.jpg'"):
+            evaluate_coco(truth, rows, **options)
+
+
+@pytest.mark.parametrize("as_number", [int, float])
+def test_ids_beyond_what_numbers_hold_are_refused(as_number, tmp_path) -> None:
+    """Readers of JSON make floats of them, of which many are the same."""
+    truth = data_set()
+    rows = results(truth, lambda row: {**row, "image_id": as_number(2**70 + row["image_id"])})
+    for image in truth["images"]:
+        image["id"] = as_number(2**70 + image["id"])
+    with pytest.raises(DataError, match=r"'id' is .*; give an integer below 2\^63, or a string"):
+        evaluate_coco(truth, rows)
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(rows))
+    with pytest.raises(ResultError, match=r"'image_id' is .*give an integer below|does not list"):
+        evaluate_coco(data_set(), file)
 
 
 @pytest.mark.parametrize("key", ["file_name", "filename", "image_name"])

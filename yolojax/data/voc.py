@@ -25,7 +25,7 @@ from yolojax.data.dataset import Dataset
 from yolojax.data.documents import read_text
 from yolojax.data.images import is_image
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
-from yolojax.data.paths import choose_split, files_in, images_below, inside, is_apple_double, subfolders
+from yolojax.data.paths import choose_split, files_in, images_below, inside, is_apple_double, subfolders, walk
 from yolojax.data.summary import Notebook
 from yolojax.data.watching import Watched
 from yolojax.errors import DataError, shortened, shown
@@ -50,7 +50,7 @@ def find_voc(folder: Path) -> list[Path]:
 def is_mainly_xml(root: Path) -> bool:
     """Whether the annotations of a VOC root are XML files, and not label files of YOLO with some XML among them, or
     images of which some have an XML file."""
-    files = [file for _, _, names in os.walk(_required_folder(root)) for file in names]
+    files = [file for _, _, names in walk(_required_folder(root)) for file in names]
     suffixes = Counter(os.path.splitext(file)[1].lower() for file in files)
     return suffixes[".xml"] >= max(suffixes[".txt"], sum(map(is_image, files)) / 2)
 
@@ -178,9 +178,8 @@ def _is_voc(folder: Path, *, below: bool) -> bool:
 
 def _xml_below(folder: Path) -> Iterable[Path]:
     """The XML files in a folder and its subfolders, those of macOS (``._a.xml``) left out."""
-    for name, folders, files in os.walk(folder):
-        folders.sort()
-        for file in sorted(files):
+    for name, _, files in walk(folder):
+        for file in files:
             if file.lower().endswith(".xml") and not is_apple_double(path := Path(name, file)):
                 yield path
 
