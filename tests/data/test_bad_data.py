@@ -320,7 +320,7 @@ def test_coco_malformed_images_and_categories(coco, edit, says):
         ("6 .5 .5 .1 .1", "class 6 is not an index from 0 to 5"),
         ("-1 .5 .5 .1 .1", "class -1 is not an index"),
         ("0.5 .5 .5 .1 .1", "class 0.5 is not an index"),
-        ("0 20 20 5 5", "seems to be in pixels"),
+        ("0 20 20 5 5", "seems to be in pixels; divide by the image's width and height, or by 100"),
     ],
 )
 def test_yolo_malformed_rows(yolo, row, says):

@@ -449,6 +449,7 @@ def _read_label(
         if max(map(abs, numbers)) > _LARGEST_FRACTION:
             raise DataError(
                 f"{where}: {shown(line.strip())} seems to be in pixels; divide by the image's width and height"
+                + (", or by 100 if it is in percent" if max(map(abs, numbers)) <= 100 else "")
             )
         if number_of_class % 1 or not 0 <= number_of_class < len(file_names):
             raise DataError(
