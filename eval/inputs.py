@@ -356,8 +356,11 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
         by_id.setdefault(key, record)
     try:
         return {key: by_id[key] for key in sorted(by_id)}
-    except TypeError as reason:
-        raise DataError(f"{where}{kind} ids of different types cannot be put in order: {reason}") from reason
+    except TypeError:
+        text = next(key for key in by_id if isinstance(key, str))
+        raise DataError(
+            f"{where}{kind} ids are numbers in some entries and texts in others, e.g. {shown(text)}; write all alike"
+        ) from None
 
 
 def _count_ids(ids: Sequence[Any]) -> int:

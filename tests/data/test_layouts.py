@@ -225,6 +225,7 @@ def test_voc_where_no_xml_file_can_be_read_the_cause_is_named(tmp_path):
         ("train/train.json", "train/a.png", "a.png"),
         ("annotations/instances_train.json", "images/a.png", "/home/me/set/images/a.png"),
         ("annotations/instances_train.json", "images/a.png", "C:\\set\\a.png"),
+        ("annotations/instances_train.json", "images/a.png", "/a.png"),
         ("annotations/instances_train.json", "images/a.png", "http://host/set/a.png?d=1"),
         ("annotations/instances_train.json", "images/a b.png", "a%20b.png"),
         ("annotations/instances_train.json", "images/A.PNG", "a.png"),

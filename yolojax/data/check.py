@@ -143,7 +143,7 @@ def _near_identical(columns: Columns) -> tuple[int, int]:
     """How many ordinary objects of a sample of the images were compared, and how many of them lie on an earlier one."""
     compared = near = 0
     for image in np.unique(np.linspace(0, len(columns) - 1, min(len(columns), _COMPARED_IMAGES)).astype(np.int64)):
-        rows = np.arange(columns.starts[image], columns.starts[image + 1])
+        rows = np.arange(int(columns.starts[image]), int(columns.starts[image + 1]))
         rows = rows[~columns.crowd[rows]][:_COMPARED_BOXES]
         boxes, classes = columns.boxes[rows].astype(np.float64), columns.classes[rows]
         low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
