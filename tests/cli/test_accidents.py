@@ -90,6 +90,7 @@ def test_help_for_a_reader_that_goes_away_ends_quietly(arguments):
 def test_a_stream_that_is_closed_is_done_without(closed, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, closed, None)
     assert main(["data", "tile", "shapes:?count=1&size=64", "--tile", "32", "--out", str(tmp_path / "tiles")]) == 0
+    getattr(sys, closed).close()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")

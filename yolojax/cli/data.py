@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Union
 from tyro.conf import Positional, arg, subcommand
 
 from yolojax.cli.assign import Assign
-from yolojax.cli.folders import choose_folder
+from yolojax.cli.folders import choose_folder, whole_folder
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,9 @@ class Tile:
             known[name] = len(whole.summary.findings)
             parts[name] = tile_dataset(whole, tiling, visible=self.visible, backgrounds=not self.without_background)
         write = {"coco": write_coco, "yolo": write_yolo, "voc": write_voc}[self.layout]
-        with reporter.task("writing tiles", sum(len(part) for part in parts.values())) as advance:
-            write(parts, out, progress=advance)
+        total = sum(len(part) for part in parts.values())
+        with whole_folder(out) as folder, reporter.task("writing tiles", total) as advance:
+            write(parts, folder, progress=advance)
         for split, part in parts.items():
             print(f"{split}: {len(part)} tiles with {part.object_count} objects")
             for finding in part.summary.findings[known[split] :]:
@@ -162,8 +163,9 @@ class Convert:
         for name, part in parts.items():
             say_findings(part, reporter, name)
         write = {"coco": write_coco, "yolo": write_yolo, "voc": write_voc}[self.to]
-        with reporter.task("writing images", sum(len(part) for part in parts.values())) as advance:
-            write(parts, out, progress=advance, copy=not self.png)
+        total = sum(len(part) for part in parts.values())
+        with whole_folder(out) as folder, reporter.task("writing images", total) as advance:
+            write(parts, folder, progress=advance, copy=not self.png)
         for split, part in parts.items():
             print(f"{split}: {len(part)} images with {part.object_count} objects")
             for finding in part.summary.of("skipped"):
