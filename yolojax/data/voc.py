@@ -190,15 +190,31 @@ def _listed(path: Path, annotations: Path, notebook: Notebook) -> list[Path]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
-        name, where = line.split()[0], f"{path} line {number}"
+        where = f"{path} line {number}"
         with notebook.guard(where):
-            if is_image(name):
-                name = os.path.splitext(name)[0]
+            whole = _listed_name(line.strip(), annotations)
+            name = whole if _is_there(whole, annotations) else _listed_name(line.split()[0], annotations)
             plain = inside(annotations, f"{name}.xml", where).relative_to(annotations).as_posix()
             if plain in names:
                 notebook.add("duplicate", where, f"{shortened(name, 100)} stands in line {names[plain]} already")
             names.setdefault(plain, number)
     return [_xml_of(annotations / name) for name in names]
+
+
+def _listed_name(name: str, annotations: Path) -> str:
+    """A name of a list without the suffix of an image or of its XML file; without its folders, where it has its XML
+    file only so."""
+    stem, suffix = os.path.splitext(name)
+    plain = stem if is_image(name) or suffix.casefold() == ".xml" else name
+    base = plain.replace("\\", "/").rsplit("/", 1)[-1]
+    return base if not _is_there(plain, annotations) and _is_there(base, annotations) else plain
+
+
+def _is_there(name: str, annotations: Path) -> bool:
+    try:
+        return _xml_of(annotations / f"{name}.xml").is_file()
+    except (OSError, ValueError):  # too long for a file name, or no text
+        return False
 
 
 def _xml_of(path: Path) -> Path:
