@@ -242,6 +242,42 @@ def _best_of_many(sample: Sample) -> tuple[str, int]:
     return best, scores[best][0]
 
 
+def best_shift(sample: Sample) -> tuple[float, tuple[float, float], int]:
+    """The factor and the shift in pixels that put most detections on objects, and how many objects those are.
+
+    Detections and objects of each image are paired in all ways. The factor is the most frequent ratio of their sizes,
+    the shift the most frequent distance of centres among the pairs that have this ratio.
+    """
+    pairs = (sample.row_classes[:, :, None] >= 0) & (sample.object_classes[:, None, :] >= 0)
+    image, row, one = np.nonzero(pairs & (sample.rows[:, :, None, 2:] > 0).all(-1))
+    rows, objects = sample.rows[image, row], sample.objects[image, one]
+    if not len(rows):
+        return 1.0, (0.0, 0.0), 0
+    ratios = np.log(np.maximum(objects[:, 2:], 1e-9) / rows[:, 2:])
+    alike = np.abs(ratios[:, 0] - ratios[:, 1]) < 0.1  # the shape stays as it is
+    if not alike.any():
+        return 1.0, (0.0, 0.0), 0
+    middle = _most_frequent(ratios[alike].mean(axis=1), 0.1)
+    factor = float(np.exp(middle))
+    factor = 1.0 if abs(factor - 1) < 0.03 else factor
+    near = alike & (np.abs(ratios.mean(axis=1) - np.log(factor)) < 0.1)
+    if not near.any():
+        return 1.0, (0.0, 0.0), 0
+    apart = (objects[:, :2] + objects[:, 2:] / 2) - factor * (rows[:, :2] + rows[:, 2:] / 2)
+    width = max(2.0, 0.1 * float(np.median(objects[:, 2:])))
+    x, y = (_most_frequent(column, width) for column in apart[near].T)
+    moved = replace(sample, rows=sample.rows * factor + np.array([x, y, 0, 0]))
+    return factor, (x, y), count_hits(moved, "xywh")
+
+
+def _most_frequent(values: Float64[np.ndarray, " n"], width: float) -> float:
+    """The median of the values in the interval of this width that holds most of them."""
+    ordered = np.sort(values)
+    ends = np.searchsorted(ordered, ordered + width, side="right")
+    start = int(np.argmax(ends - np.arange(len(ordered))))
+    return float(np.median(ordered[start : ends[start]]))
+
+
 def best_truth_format(sample: Sample) -> tuple[str, int]:
     """The format of the ground truth's boxes, if it is another one, in which most objects have a detection."""
     scores = {box: count_truth_hits(sample, box) for box in _plain_formats(sample)}

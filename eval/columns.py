@@ -147,6 +147,8 @@ def id_column(records: Sequence[Any], key: str, name: RowName, error: type[Yoloj
             raise error(f"{name(row)}: '{key}' must be an integer or a string, not {shown(value)}")
         if isinstance(value, float) and (not math.isfinite(value) or value % 1):
             raise error(f"{name(row)}: '{key}' is {value}; an id is an integer or a string")
+        if isinstance(value, float) and abs(value) >= 2**63:  # an integer that the reader of JSON rounded
+            raise error(f"{name(row)}: '{key}' is {value:.17g}; give an integer below 2^63, or a string")
     return values
 
 

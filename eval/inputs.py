@@ -338,6 +338,9 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
     An image that is listed twice under one id and one file name counts once.
     """
     ids = id_column(records, "id", lambda row: f"{where}{kind} row {row}", DataError)
+    for row, key in enumerate(ids):
+        if isinstance(key, int) and abs(key) >= 2**63:
+            raise DataError(f"{where}{kind} row {row}: 'id' is {shown(key)}; give an integer below 2^63, or a string")
     by_id: dict[Any, Record] = {}
     id_of_file: dict[str, Any] = {}
     field = "file_name" if kind == "image" else "name"
@@ -356,8 +359,11 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
         by_id.setdefault(key, record)
     try:
         return {key: by_id[key] for key in sorted(by_id)}
-    except TypeError as reason:
-        raise DataError(f"{where}{kind} ids of different types cannot be put in order: {reason}") from reason
+    except TypeError:
+        text = next(key for key in by_id if isinstance(key, str))
+        raise DataError(
+            f"{where}{kind} ids are numbers in some entries and texts in others, e.g. {shown(text)}; write all alike"
+        ) from None
 
 
 def _count_ids(ids: Sequence[Any]) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from yolojax.errors import ConfigError, ResultError
+from yolojax.errors import ConfigError, ResultError, shown
 from yolojax.eval.columns import Record, RowName, are_mappings, few, id_column, lists_of
 from yolojax.paths import composed
 
@@ -177,7 +177,10 @@ def join_images(
     files = names_beside(records, used, IMAGE_NAMES)
     if how == "names":
         mixed = keys if files is None else [k if f is None else f for k, f in zip(keys, files, strict=True)]
-        return by_name(mixed, names, ids, where, name)
+        found = by_name(mixed, names, ids, where, name)
+        if files is not None and _has_text(keys):
+            _check_both_names(keys, files, found, names, ids, name)
+        return found
     keys = named(keys, names, ids, (stem_of, base_of, plain_name))
     if files is None:
         return keys
@@ -204,6 +207,27 @@ def join_images(
             "themselves); give --image-ids names to join by file name, or correct the ids"
         )
     return keys
+
+
+def _check_both_names(
+    keys: list[Any],
+    files: list[str | None],
+    found: list[Any],
+    names: Sequence[str],
+    ids: Sequence[Any],
+    name: RowName,
+) -> None:
+    """Raises `ResultError` where a text as image id and the file name beside it are the names of two images."""
+    # Digits alone are an id of the writer's own, as a number is.
+    texts = [key if isinstance(key, str) and not key.isdigit() else None for key in keys]
+    meant = named(texts, names, ids, (stem_of, base_of, plain_name), True)
+    known = set(ids)
+    for row, (text, one, file) in enumerate(zip(texts, meant, files, strict=True)):
+        if text is not None and file is not None and one in known and one != found[row]:
+            raise ResultError(
+                f"{name(row)} says image_id {shown(text)} and file_name {shown(file)}, which are two images of the "
+                "ground truth; leave one of them out"
+            )
 
 
 def check_category_names(
@@ -302,7 +326,9 @@ def named(
     known = set(ids)
     if len(forms) > 1 and any(isinstance(key, str) and key not in known for key in found):
         tails = _tails(names, ids)
-        found = [_by_tail(key, tails) if isinstance(key, str) and key not in known else key for key in found]
+        joined = {key: _by_tail(key, tails) for key in set(found) if isinstance(key, str) and key not in known}
+        times = Counter([*joined.values(), *set(found)])  # files of one name in two folders: which of them is meant?
+        found = [joined[key] if key in joined and times[joined[key]] == 1 else key for key in found]
     return found
 
 
@@ -311,11 +337,12 @@ def _has_text(values: Sequence[Any]) -> bool:
 
 
 def _tails(names: Sequence[str], ids: Sequence[Any]) -> dict[str, Any]:
-    """The id for each end of two parts or more that one name alone has, as ``a/1.jpg`` of ``images/a/1.jpg``."""
+    """The id for each end that one name alone has: of two parts or more, as ``a/1.jpg`` of ``images/a/1.jpg``, or a
+    whole name without folders."""
     found: dict[str, Any] = {}
     for name, one in zip(names, ids, strict=True):
         parts = plain_name(name).split("/")
-        for start in range(max(0, len(parts) - 8), len(parts) - 1):
+        for start in range(max(0, len(parts) - 8), max(1, len(parts) - 1)):
             tail = "/".join(parts[start:])
             found[tail] = one if tail not in found else None
     return found
@@ -324,7 +351,7 @@ def _tails(names: Sequence[str], ids: Sequence[Any]) -> dict[str, Any]:
 def _by_tail(name: str, tails: Mapping[str, Any]) -> Any:
     """The id of the image whose name has the longest end in common with this one; the name itself where none has."""
     parts = plain_name(name).split("/")
-    ends = ("/".join(parts[start:]) for start in range(max(0, len(parts) - 8), len(parts) - 1))
+    ends = ("/".join(parts[start:]) for start in range(max(0, len(parts) - 8), len(parts)))
     return next((one for end in ends if (one := tails.get(end)) is not None), name)
 
 
@@ -392,12 +419,22 @@ class _Absent(NamedTuple):
         return self.name
 
 
+def _without_capitals(text: str) -> str:
+    return "".join(text.split()).casefold()
+
+
 def guess_ids(kind: str, keys: set[Any], names: Sequence[str], ids: Sequence[Any]) -> str:
     """A proposal for ids that the ground truth does not list, empty where there is none."""
     numbers = [key for key in keys if isinstance(key, int) and not isinstance(key, bool)]
     texts = {str(one): one for one in ids}
     if keys and all(str(key) in texts for key in keys):
         return "; they are texts in one list and numbers in the other: write them alike"
+    if keys and all(isinstance(key, str) for key in keys) and names:
+        plain = (lambda text: stem_of(text).casefold()) if kind == "image" else _without_capitals
+        known = {plain(one) for one in names}
+        if all(plain(key) in known for key in keys):
+            what = "in folder, suffix or capitals" if kind == "image" else "in capitals or blanks"
+            return f"; they differ from the ground truth's only {what}: write them alike"
     if len(numbers) < len(keys) or not numbers:
         return ""
     if kind == "image":
@@ -406,6 +443,8 @@ def guess_ids(kind: str, keys: set[Any], names: Sequence[str], ids: Sequence[Any
             return "; all of them are the numbers in file names: --image-ids names joins them so"
         if min(numbers) == 0 and max(numbers) < len(ids) and 0 not in ids:
             return "; they look like positions counted from 0: write the ground truth's ids, or each row's file_name"
+        if min(numbers) >= 1 and max(numbers) == len(ids):
+            return "; they look like positions counted from 1: write the ground truth's ids, or each row's file_name"
         return ""
     integers = [one for one in ids if isinstance(one, int)]
     if min(numbers) == 0 and max(numbers) < len(ids) and 0 not in ids:
