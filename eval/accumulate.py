@@ -1,25 +1,24 @@
 """From matched detections to average precision and recall, for every weighting of the images.
 
-`accumulate` is the average precision of this package on devices: COCO's 101 recall points, VOC's area
-under the curve and VOC's 11 points differ in one term. Compiled evaluation on devices (`average_precision`), VOC's
-metric and the breakdown of errors (`class_average_precision`) read it. Many weightings of the same images at once are
-computed on the host (`yolojax.eval.weighted`).
+`accumulate` is the average precision of this package on devices, which the compiled evaluation (`average_precision`)
+reads: COCO's 101 recall points, VOC's area under the curve and VOC's 11 points differ in one term. On the host one list
+is counted by `yolojax.eval.host_accumulate`, and many weightings of the same images at once by `yolojax.eval.weighted`.
 
 The rules are those of pycocotools' `accumulate`. A detection that overlaps no object of its class is a false positive
 at every IoU threshold. What a report calls COCO's numbers comes from `evaluate_coco`.
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int
 
-from yolojax.eval.matching import (
-    ANY_AREA,
-    IOU_THRESHOLDS,
+from yolojax.eval.host_accumulate import RECALL_POINTS, Interpolation
+from yolojax.eval.matching import ANY_AREA, IOU_THRESHOLDS
+from yolojax.eval.padded import (
     AreaRange,
     PaddedDetections,
     PaddedMatches,
@@ -27,11 +26,6 @@ from yolojax.eval.matching import (
     match_padded,
     object_counts,
 )
-
-Interpolation = Literal["coco", "all_points", "eleven_points"]
-"""How precision is averaged over recall: at 101 recalls, as the area under the curve, or at 11 recalls."""
-
-RECALL_POINTS = {"coco": np.linspace(0.0, 1.0, 101), "eleven_points": np.linspace(0.0, 1.0, 11)}
 
 
 class Ranked(NamedTuple):
@@ -196,47 +190,3 @@ def average_precision(
     weights = jnp.ones(truth.boxes.shape[0], jnp.int32)
     found = accumulate(rank(matches), object_counts(truth, classes=classes, area_ranges=areas), weights)
     return AveragePrecision(found.precision[0], found.recall[0], found.objects[0])
-
-
-def by_class_and_score(classes: Int[np.ndarray, " D"], scores: Float64[np.ndarray, " D"]) -> Int[np.ndarray, " D"]:
-    """Positions of the detections by class and falling score; equal scores keep their order."""
-    return np.lexsort((-scores, classes))
-
-
-def class_average_precision(
-    classes: Int[np.ndarray, " D"],
-    scores: Float64[np.ndarray, " D"],
-    hit: Bool[np.ndarray, " D"],
-    miss: Bool[np.ndarray, " D"],
-    objects: Int[np.ndarray, " C"],
-    interpolation: Interpolation = "coco",
-    order: Int[np.ndarray, " D"] | None = None,
-) -> Float64[np.ndarray, " C"]:
-    """Average precision of each class at one IoU, in float64, on the host; NaN for a class without an object.
-
-    Nothing is compiled, so that lists of any length take only the time of their rows.
-
-    Args:
-      classes: of the detections, in 0..C-1.
-      scores: of the detections; equal scores keep their order.
-      hit, miss: true and false positives; a detection that is neither does not count.
-      objects: that count, of each class.
-      interpolation: see `accumulate`.
-      order: the detections by class and falling score, where it is at hand (`by_class_and_score`).
-    """
-    order = by_class_and_score(classes, scores) if order is None else order
-    order = order[(hit | miss)[order]]
-    edges = np.searchsorted(classes[order], np.arange(len(objects) + 1))
-    found = np.full(len(objects), np.nan)
-    for c in np.flatnonzero(objects).tolist():
-        own = hit[order[edges[c] : edges[c + 1]]]
-        at = np.flatnonzero(own)
-        true = np.arange(1, len(at) + 1)
-        best = np.maximum.accumulate((true / (at + 1))[::-1])[::-1]
-        if interpolation == "all_points":
-            found[c] = best.sum() / objects[c]
-        else:
-            grid = RECALL_POINTS[interpolation]
-            reached = np.searchsorted(grid, true / objects[c], side="right")
-            found[c] = best @ np.diff(reached, prepend=0) / len(grid)
-    return found

@@ -90,8 +90,8 @@ class Sample:
 
 
 def pick_rows(values: np.ndarray, starts: np.ndarray, ends: np.ndarray, fill: float | int) -> np.ndarray:
-    """Up to `SAMPLED_BOXES` rows from each start on, padded with ``fill``."""
-    at = starts[:, None] + np.arange(SAMPLED_BOXES)[None, :]
+    """Up to `SAMPLED_BOXES` rows from each start on, padded with ``fill`` to the most that there are."""
+    at = starts[:, None] + np.arange(min((ends - starts).max(initial=1), SAMPLED_BOXES))[None, :]
     inside = at < ends[:, None]
     picked = values[np.where(inside, at, 0)] if len(values) else np.zeros((*at.shape, *values.shape[1:]), values.dtype)
     return np.where(inside.reshape(*inside.shape, *(1,) * (values.ndim - 1)), picked, fill)
@@ -132,11 +132,13 @@ def iou_table(
     rows: Float64[np.ndarray, "i d 4"], objects: Float64[np.ndarray, "i g 4"]
 ) -> Float64[np.ndarray, "i d g"]:
     """IoU of xywh boxes of each image; 0 with what has no area."""
-    a, b = rows[:, :, None, :], objects[:, None, :, :]
-    low = np.maximum(a[..., :2], b[..., :2])
-    side = np.maximum(np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - low, 0)
-    common = side[..., 0] * side[..., 1]
-    union = np.maximum(a[..., 2], 0) * np.maximum(a[..., 3], 0) + b[..., 2] * b[..., 3] - common
+    # Coordinate by coordinate: an axis of length two or four is slow to loop over.
+    x, y, w, h = np.ascontiguousarray(np.moveaxis(rows, -1, 0))[..., :, None]
+    gx, gy, gw, gh = np.ascontiguousarray(np.moveaxis(objects, -1, 0))[..., None, :]
+    width = np.maximum(np.minimum(x + w, gx + gw) - np.maximum(x, gx), 0)
+    height = np.maximum(np.minimum(y + h, gy + gh) - np.maximum(y, gy), 0)
+    common = width * height
+    union = np.maximum(w, 0) * np.maximum(h, 0) + gw * gh - common
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
@@ -238,6 +240,42 @@ def _best_of_many(sample: Sample) -> tuple[str, int]:
         scores |= {box: _on_objects(sample, box) for box in near}
         best = max(scores, key=lambda box: (scores[box], box == best))
     return best, scores[best][0]
+
+
+def best_shift(sample: Sample) -> tuple[float, tuple[float, float], int]:
+    """The factor and the shift in pixels that put most detections on objects, and how many objects those are.
+
+    Detections and objects of each image are paired in all ways. The factor is the most frequent ratio of their sizes,
+    the shift the most frequent distance of centres among the pairs that have this ratio.
+    """
+    pairs = (sample.row_classes[:, :, None] >= 0) & (sample.object_classes[:, None, :] >= 0)
+    image, row, one = np.nonzero(pairs & (sample.rows[:, :, None, 2:] > 0).all(-1))
+    rows, objects = sample.rows[image, row], sample.objects[image, one]
+    if not len(rows):
+        return 1.0, (0.0, 0.0), 0
+    ratios = np.log(np.maximum(objects[:, 2:], 1e-9) / rows[:, 2:])
+    alike = np.abs(ratios[:, 0] - ratios[:, 1]) < 0.1  # the shape stays as it is
+    if not alike.any():
+        return 1.0, (0.0, 0.0), 0
+    middle = _most_frequent(ratios[alike].mean(axis=1), 0.1)
+    factor = float(np.exp(middle))
+    factor = 1.0 if abs(factor - 1) < 0.03 else factor
+    near = alike & (np.abs(ratios.mean(axis=1) - np.log(factor)) < 0.1)
+    if not near.any():
+        return 1.0, (0.0, 0.0), 0
+    apart = (objects[:, :2] + objects[:, 2:] / 2) - factor * (rows[:, :2] + rows[:, 2:] / 2)
+    width = max(2.0, 0.1 * float(np.median(objects[:, 2:])))
+    x, y = (_most_frequent(column, width) for column in apart[near].T)
+    moved = replace(sample, rows=sample.rows * factor + np.array([x, y, 0, 0]))
+    return factor, (x, y), count_hits(moved, "xywh")
+
+
+def _most_frequent(values: Float64[np.ndarray, " n"], width: float) -> float:
+    """The median of the values in the interval of this width that holds most of them."""
+    ordered = np.sort(values)
+    ends = np.searchsorted(ordered, ordered + width, side="right")
+    start = int(np.argmax(ends - np.arange(len(ordered))))
+    return float(np.median(ordered[start : ends[start]]))
 
 
 def best_truth_format(sample: Sample) -> tuple[str, int]:

@@ -30,7 +30,7 @@ LARGEST = 1e9
 LARGEST_AREA = 2.0**53
 """Square pixels; what is larger is a placeholder and no area."""
 
-_COUNTED_KEYS = ("images", "annotations", "categories", "image_id", "category_id", "bbox", "score")
+_LIST_KEYS, _ROW_KEYS = ("images", "annotations", "categories"), ("image_id", "category_id", "bbox", "score")
 """Keys that `read_json` looks for twice in one object."""
 
 
@@ -70,17 +70,14 @@ def _parse(content: bytes) -> Any:
 
 def _refuse_repeated_keys(content: bytes, data: Any, name: str, error: type[YolojaxError]) -> None:
     """Counts the keys in the text and in what was read; only where they differ does a slower reader look for them."""
-    lists: list[Sequence[Any]] = [data] if isinstance(data, list) else []
-    found: dict[str, int] = dict.fromkeys(_COUNTED_KEYS, 0)
+    records, found = data, {}
     if isinstance(data, dict):
-        found |= {key: int(key in data) for key in _COUNTED_KEYS[:3]}
-        lists = [data[key] for key in ("annotations",) if isinstance(data.get(key), list)]
-    for records in lists:
-        if set(map(type, records)) - {dict}:
-            continue
-        for key in _COUNTED_KEYS[3:]:
-            found[key] += sum(map(dict.__contains__, records, itertools.repeat(key)))
-    if all(content.count(f'"{key}"'.encode()) == found[key] for key in _COUNTED_KEYS):
+        records, found = data.get("annotations"), {key: int(key in data) for key in _LIST_KEYS}
+    if not isinstance(records, list) or not set(map(type, records)) <= {dict}:
+        records = []
+    for key in _ROW_KEYS:
+        found[key] = sum(map(dict.__contains__, records, itertools.repeat(key)))
+    if all(content.count(f'"{key}"'.encode()) == count for key, count in found.items()):
         return
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -150,6 +147,8 @@ def id_column(records: Sequence[Any], key: str, name: RowName, error: type[Yoloj
             raise error(f"{name(row)}: '{key}' must be an integer or a string, not {shown(value)}")
         if isinstance(value, float) and (not math.isfinite(value) or value % 1):
             raise error(f"{name(row)}: '{key}' is {value}; an id is an integer or a string")
+        if isinstance(value, float) and abs(value) >= 2**63:  # an integer that the reader of JSON rounded
+            raise error(f"{name(row)}: '{key}' is {value:.17g}; give an integer below 2^63, or a string")
     return values
 
 

@@ -18,6 +18,7 @@ from yolojax.eval.box_formats import (
     WORDS,
     Sample,
     best_format,
+    best_shift,
     best_truth_format,
     count_hits,
     count_truth_hits,
@@ -93,6 +94,7 @@ def find_conventions(truth: GroundTruth, found: ScoredBoxes) -> Iterable[Mistake
             )
         elif now < 0.2 * sample.count:
             others = list(_other_images(truth, found, now))
+            others += [] if others else _moved(sample, now)
             others += [] if others else _beyond_image(truth, found)
             yield from others or _no_match(sample)
     yield from _classes(truth, sample, box)
@@ -113,6 +115,24 @@ def _format_mistake(
         f"the detections' boxes look like {what}, not like left, top, width, height in pixels of the photo: "
         + "; ".join(evidence),
         f"--box-format {box} reads them so" if box not in UNUSUAL else "write left, top, width, height in pixels",
+    )
+
+
+def _moved(sample: Sample, now: int) -> Iterable[Mistake]:
+    """Whether one factor and one shift for all images put the detections onto the objects."""
+    factor, (x, y), then = best_shift(sample)
+    if then < max(5, 0.3 * sample.count) or not is_better(now, then, sample.count) or len(sample.images) < LEAST_IMAGES:
+        return
+    if then < 3 * hits_by_chance(sample, lambda other: best_shift(other)[2]) + 3:
+        return
+    how = [f"multiplied by {factor:.3g}"] if factor != 1 else []
+    how += [f"moved by {x:.3g} and {y:.3g} pixels"] if max(abs(x), abs(y)) >= 1 else []
+    yield Mistake(
+        "moved_boxes",
+        f"the detections' boxes lie on objects once they are {' and '.join(how)}: on {then} of {sample.count} sampled "
+        f"objects then, on {now} as they are",
+        "write them in pixels of the images of the ground truth; the detector may have seen smaller or larger ones, a "
+        "part of them, or a border around them",
     )
 
 

@@ -27,6 +27,7 @@ from yolojax.eval.columns import (
     flag_column,
     id_column,
     is_missing,
+    keys_used,
     lists_of,
     number_rows,
     optional_column,
@@ -230,6 +231,7 @@ def read_detections(
         return f"{where} row {row}"
 
     records: Sequence[Any] | None = None
+    used: set[Any] = set()
     if isinstance(data, np.ndarray):
         if data.ndim != 2 or data.shape[1] != 7 or data.dtype.kind not in "fiu":
             raise ResultError(
@@ -249,8 +251,9 @@ def read_detections(
             image_keys = id_column(records, "image_id", bare_name, ResultError)
             category_keys = id_column(records, "category_id", bare_name, ResultError)
         else:
-            image_keys = keys_or_names(records, "image_id", IMAGE_NAMES, bare_name)
-            category_keys = keys_or_names(records, "category_id", CATEGORY_NAMES, bare_name)
+            used = keys_used(records)
+            image_keys = keys_or_names(records, used, "image_id", IMAGE_NAMES, bare_name)
+            category_keys = keys_or_names(records, used, "category_id", CATEGORY_NAMES, bare_name)
         raw_boxes = optional_column(records, "bbox")
         raw_scores = column(records, "score", bare_name, ResultError)
 
@@ -265,11 +268,11 @@ def read_detections(
         )
     else:
         image_keys = join_images(
-            records, image_keys, truth.file_names, truth.image_ids, result_format.image_ids, where, name
+            records, used, image_keys, truth.file_names, truth.image_ids, result_format.image_ids, where, name
         )
         category_keys = named(category_keys, truth.category_names, truth.category_ids, (str,))
         category_keys = convert_category_ids(category_keys, result_format.category_ids, truth.category_ids)
-        check_category_names(records, category_keys, truth.category_names, truth.category_ids, name)
+        check_category_names(records, used, category_keys, truth.category_names, truth.category_ids, name)
 
     scores = finite_column(raw_scores, "'score'", name, ResultError)
     if (np.abs(scores) > _LARGEST_SCORE).any():
@@ -335,6 +338,9 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
     An image that is listed twice under one id and one file name counts once.
     """
     ids = id_column(records, "id", lambda row: f"{where}{kind} row {row}", DataError)
+    for row, key in enumerate(ids):
+        if isinstance(key, int) and abs(key) >= 2**63:
+            raise DataError(f"{where}{kind} row {row}: 'id' is {shown(key)}; give an integer below 2^63, or a string")
     by_id: dict[Any, Record] = {}
     id_of_file: dict[str, Any] = {}
     field = "file_name" if kind == "image" else "name"
@@ -353,8 +359,11 @@ def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, 
         by_id.setdefault(key, record)
     try:
         return {key: by_id[key] for key in sorted(by_id)}
-    except TypeError as reason:
-        raise DataError(f"{where}{kind} ids of different types cannot be put in order: {reason}") from reason
+    except TypeError:
+        text = next(key for key in by_id if isinstance(key, str))
+        raise DataError(
+            f"{where}{kind} ids are numbers in some entries and texts in others, e.g. {shown(text)}; write all alike"
+        ) from None
 
 
 def _count_ids(ids: Sequence[Any]) -> int:

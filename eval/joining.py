@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from yolojax.errors import ConfigError, ResultError
-from yolojax.eval.columns import Record, RowName, are_mappings, few, id_column, keys_used, lists_of
+from yolojax.errors import ConfigError, ResultError, shown
+from yolojax.eval.columns import Record, RowName, are_mappings, few, id_column, lists_of
 from yolojax.paths import composed
 
 Unknown = Literal["refuse", "count"]
@@ -129,11 +129,13 @@ CATEGORY_NAMES = ("category_name", "class_name", "category", "label")
 """Keys under which writers of result lists put a name beside the id."""
 
 
-def names_beside(records: Sequence[Any] | None, keys: Sequence[str]) -> list[str | None] | None:
-    """The name that stands in each row beside its id, None where none does; None where no row has one."""
+def names_beside(records: Sequence[Any] | None, used: set[Any], keys: Sequence[str]) -> list[str | None] | None:
+    """The name that stands in each row beside its id, None where none does; None where no row has one.
+
+    ``used`` are all keys of the rows.
+    """
     if records is None:
         return None
-    used = keys_used(records)
     for key in keys:
         if key in used:
             texts = [name if isinstance(name := record.get(key), str) and name else None for record in records]
@@ -142,10 +144,12 @@ def names_beside(records: Sequence[Any] | None, keys: Sequence[str]) -> list[str
     return None
 
 
-def keys_or_names(records: Sequence[Any], key: str, names: Sequence[str], row_name: RowName) -> list[Any]:
+def keys_or_names(
+    records: Sequence[Any], used: set[Any], key: str, names: Sequence[str], row_name: RowName
+) -> list[Any]:
     """The ids of rows; their names where no row has an id and each has a name. Raises `ResultError` as `id_column`."""
-    if records and are_mappings(records) and key not in keys_used(records):
-        beside = names_beside(records, names)
+    if records and key not in used and are_mappings(records):
+        beside = names_beside(records, used, names)
         if beside is not None and None not in beside:
             return beside
     return id_column(records, key, row_name, ResultError)
@@ -153,6 +157,7 @@ def keys_or_names(records: Sequence[Any], key: str, names: Sequence[str], row_na
 
 def join_images(
     records: Sequence[Any] | None,
+    used: set[Any],
     keys: list[Any],
     names: Sequence[str],
     ids: Sequence[Any],
@@ -169,10 +174,13 @@ def join_images(
     Raises:
       ResultError: on a row whose file name contradicts its id, or whose number is in no file name, or in several.
     """
-    files = names_beside(records, IMAGE_NAMES)
+    files = names_beside(records, used, IMAGE_NAMES)
     if how == "names":
         mixed = keys if files is None else [k if f is None else f for k, f in zip(keys, files, strict=True)]
-        return by_name(mixed, names, ids, where, name)
+        found = by_name(mixed, names, ids, where, name)
+        if files is not None and _has_text(keys):
+            _check_both_names(keys, files, found, names, ids, name)
+        return found
     keys = named(keys, names, ids, (stem_of, base_of, plain_name))
     if files is None:
         return keys
@@ -201,11 +209,37 @@ def join_images(
     return keys
 
 
+def _check_both_names(
+    keys: list[Any],
+    files: list[str | None],
+    found: list[Any],
+    names: Sequence[str],
+    ids: Sequence[Any],
+    name: RowName,
+) -> None:
+    """Raises `ResultError` where a text as image id and the file name beside it are the names of two images."""
+    # Digits alone are an id of the writer's own, as a number is.
+    texts = [key if isinstance(key, str) and not key.isdigit() else None for key in keys]
+    meant = named(texts, names, ids, (stem_of, base_of, plain_name), True)
+    known = set(ids)
+    for row, (text, one, file) in enumerate(zip(texts, meant, files, strict=True)):
+        if text is not None and file is not None and one in known and one != found[row]:
+            raise ResultError(
+                f"{name(row)} says image_id {shown(text)} and file_name {shown(file)}, which are two images of the "
+                "ground truth; leave one of them out"
+            )
+
+
 def check_category_names(
-    records: Sequence[Any] | None, keys: list[Any], names: Sequence[str], ids: Sequence[Any], name: RowName
+    records: Sequence[Any] | None,
+    used: set[Any],
+    keys: list[Any],
+    names: Sequence[str],
+    ids: Sequence[Any],
+    name: RowName,
 ) -> None:
     """Raises `ResultError` where a row's category id and the name beside it are those of two categories."""
-    beside = names_beside(records, CATEGORY_NAMES)
+    beside = names_beside(records, used, CATEGORY_NAMES)
     if beside is None:
         return
     name_of, known = dict(zip(ids, names, strict=True)), set(names)
@@ -292,7 +326,9 @@ def named(
     known = set(ids)
     if len(forms) > 1 and any(isinstance(key, str) and key not in known for key in found):
         tails = _tails(names, ids)
-        found = [_by_tail(key, tails) if isinstance(key, str) and key not in known else key for key in found]
+        joined = {key: _by_tail(key, tails) for key in set(found) if isinstance(key, str) and key not in known}
+        times = Counter([*joined.values(), *set(found)])  # files of one name in two folders: which of them is meant?
+        found = [joined[key] if key in joined and times[joined[key]] == 1 else key for key in found]
     return found
 
 
@@ -301,11 +337,12 @@ def _has_text(values: Sequence[Any]) -> bool:
 
 
 def _tails(names: Sequence[str], ids: Sequence[Any]) -> dict[str, Any]:
-    """The id for each end of two parts or more that one name alone has, as ``a/1.jpg`` of ``images/a/1.jpg``."""
+    """The id for each end that one name alone has: of two parts or more, as ``a/1.jpg`` of ``images/a/1.jpg``, or a
+    whole name without folders."""
     found: dict[str, Any] = {}
     for name, one in zip(names, ids, strict=True):
         parts = plain_name(name).split("/")
-        for start in range(max(0, len(parts) - 8), len(parts) - 1):
+        for start in range(max(0, len(parts) - 8), max(1, len(parts) - 1)):
             tail = "/".join(parts[start:])
             found[tail] = one if tail not in found else None
     return found
@@ -314,7 +351,7 @@ def _tails(names: Sequence[str], ids: Sequence[Any]) -> dict[str, Any]:
 def _by_tail(name: str, tails: Mapping[str, Any]) -> Any:
     """The id of the image whose name has the longest end in common with this one; the name itself where none has."""
     parts = plain_name(name).split("/")
-    ends = ("/".join(parts[start:]) for start in range(max(0, len(parts) - 8), len(parts) - 1))
+    ends = ("/".join(parts[start:]) for start in range(max(0, len(parts) - 8), len(parts)))
     return next((one for end in ends if (one := tails.get(end)) is not None), name)
 
 
@@ -382,12 +419,22 @@ class _Absent(NamedTuple):
         return self.name
 
 
+def _without_capitals(text: str) -> str:
+    return "".join(text.split()).casefold()
+
+
 def guess_ids(kind: str, keys: set[Any], names: Sequence[str], ids: Sequence[Any]) -> str:
     """A proposal for ids that the ground truth does not list, empty where there is none."""
     numbers = [key for key in keys if isinstance(key, int) and not isinstance(key, bool)]
     texts = {str(one): one for one in ids}
     if keys and all(str(key) in texts for key in keys):
         return "; they are texts in one list and numbers in the other: write them alike"
+    if keys and all(isinstance(key, str) for key in keys) and names:
+        plain = (lambda text: stem_of(text).casefold()) if kind == "image" else _without_capitals
+        known = {plain(one) for one in names}
+        if all(plain(key) in known for key in keys):
+            what = "in folder, suffix or capitals" if kind == "image" else "in capitals or blanks"
+            return f"; they differ from the ground truth's only {what}: write them alike"
     if len(numbers) < len(keys) or not numbers:
         return ""
     if kind == "image":
@@ -396,6 +443,8 @@ def guess_ids(kind: str, keys: set[Any], names: Sequence[str], ids: Sequence[Any
             return "; all of them are the numbers in file names: --image-ids names joins them so"
         if min(numbers) == 0 and max(numbers) < len(ids) and 0 not in ids:
             return "; they look like positions counted from 0: write the ground truth's ids, or each row's file_name"
+        if min(numbers) >= 1 and max(numbers) == len(ids):
+            return "; they look like positions counted from 1: write the ground truth's ids, or each row's file_name"
         return ""
     integers = [one for one in ids if isinstance(one, int)]
     if min(numbers) == 0 and max(numbers) < len(ids) and 0 not in ids:

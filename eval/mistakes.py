@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from yolojax.eval.box_formats import SAMPLED_BOXES, SAMPLED_IMAGES, iou_table, pick_rows, spread
+from yolojax.eval.box_formats import SAMPLED_IMAGES, iou_table, pick_rows, spread
 from yolojax.eval.conventions import Mistake, find_conventions
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches
@@ -181,7 +181,7 @@ def _near_repeats(
     starts, ends = (np.searchsorted(images, chosen, side=side) for side in ("left", "right"))
     rows, classes = (pick_rows(column, starts, ends, fill) for column, fill in ((boxes, 0.0), (categories, -1)))
     alike = (classes[:, :, None] == classes[:, None, :]) & (classes >= 0)[:, :, None]
-    before = np.tri(SAMPLED_BOXES, k=-1, dtype=bool)
+    before = np.tri(rows.shape[1], k=-1, dtype=bool)
     return int(np.sum(classes >= 0)), int(np.sum((alike & before & (iou_table(rows, rows) >= SAME_BOX)).any(axis=2)))
 
 

@@ -88,12 +88,12 @@ class Lines:
         return values
 
     def differences(self, values: Float32[np.ndarray, "n S"]) -> Float32[np.ndarray, "n S"]:
-        """Each row less the one above it in its line, or less 0."""
-        found = values.copy()
-        for (above, _), (start, width) in itertools.pairwise(self._steps):
-            found[start : start + width] -= values[above : above + width]
-        found[self._after] -= values[self._end_of_piece[self._before]]
-        return found
+        """Each row less the one above it in its line, or less 0, in place."""
+        ends = values[self._end_of_piece[self._before]]
+        for (start, width), (above, _) in itertools.pairwise(self._steps[::-1]):
+            values[start : start + width] -= values[above : above + width]
+        values[self._after] -= ends
+        return values
 
     def sums(self, values: Float32[np.ndarray, "n S"]) -> Float32[np.ndarray, "l S"]:
         """The sum of each line, from its second row on, and the first row added last."""

@@ -1,10 +1,13 @@
 """An evaluation as plain text for the terminal."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from yolojax.eval.analysis import Comparison
 from yolojax.eval.coco import CocoResult
 from yolojax.eval.counters import Counters
+
+if TYPE_CHECKING:
+    from yolojax.eval.analysis import Comparison
 
 
 def format_number(value: float | None) -> str:
@@ -42,7 +45,7 @@ def format_result(result: CocoResult, *, classes: bool = True) -> str:
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
-def format_comparison(comparison: Comparison) -> str:
+def format_comparison(comparison: "Comparison") -> str:
     """Differences of two detectors on the same images."""
     lines = [f"{'':<10}{'A':>9}{'B':>9}{'A less B':>10}   95 % interval      A wins"]
     for name, d in comparison.numbers.items():

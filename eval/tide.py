@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from yolojax.eval.accumulate import by_class_and_score, class_average_precision
+from yolojax.eval.host_accumulate import by_class_and_score, class_average_precision
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches, match_detections
 from yolojax.eval.pairs import Pairs, overlapping_pairs

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from yolojax.eval.accumulate import class_average_precision
+from yolojax.eval.host_accumulate import class_average_precision
 from yolojax.eval.inputs import (
     DetectionSource,
     GroundTruth,

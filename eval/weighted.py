@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Bool, Float, Float32, Int, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import AREA_RANGES, IOU_THRESHOLDS, ColumnMatches, in_ranges, match_at_all_thresholds
@@ -32,7 +32,7 @@ AREA_SUFFIXES = ("", "s", "m", "l")
 ROWS = 2048
 """True positives that are worked on at once, so that their arrays fit a processor's cache; a class is never divided."""
 
-CACHED_ROWS = 64
+CACHED_ROWS = 256
 """Of them, those on which many small steps are done one after the other."""
 
 MOST_VALUES, LEAST_WEIGHTINGS = 1 << 24, 16
@@ -73,8 +73,8 @@ class _Block:
       at: where each row stands among them.
       corrections: for each row, sums the candidates that count although outside the area range, less those that do not
         although inside, since the row before; None without any.
-      capped: for each line and each of the lower caps, sums the true positives within the cap; none but in the first
-        area range.
+      beyond: for each line and each of the lower caps, sums the true positives beyond the cap, which are few; none but
+        in the first area range.
     """
 
     classes: Int64[np.ndarray, " l"]
@@ -85,7 +85,7 @@ class _Block:
     union: Lines
     at: Int64[np.ndarray, " n"]
     corrections: scipy.sparse.csr_array | None
-    capped: tuple[scipy.sparse.csr_array, ...]
+    beyond: tuple[scipy.sparse.csr_array, ...]
 
 
 class _Ordered(NamedTuple):
@@ -193,7 +193,7 @@ def _blocks(ordered: _Ordered, a: int, images: int, caps: tuple[int, ...]) -> It
                 if mine.stop > mine.start
                 else None,
                 tuple(
-                    _sum_matrix(row_lines[row_places < cap], row_images[row_places < cap], len(lengths), images)
+                    _sum_matrix(row_lines[row_places >= cap], row_images[row_places >= cap], len(lengths), images)
                     for cap in caps
                 ),
             )
@@ -235,19 +235,20 @@ def weighted_numbers(prepared: Prepared, weights: Float32[np.ndarray, "I S"]) ->
         present[a] = (objects > 0).sum(axis=0)
         if a == 0:
             class_ap[objects > 0], class_ap50[objects > 0] = 0.0, 0.0
-        for block in blocks:
-            at_once = max(MOST_VALUES // len(block.images), LEAST_WEIGHTINGS)
-            for start in range(0, samples, at_once):
-                some = slice(start, start + at_once)
-                value, found, low = _lines(block, weights[:, some], objects[block.classes, some])
-                for k, (c, t) in enumerate(zip(block.classes.tolist(), block.thresholds.tolist(), strict=True)):
-                    precision[a, t, some] += value[k]
-                    recall[a, some] += found[k]
-                    if a == 0:
-                        low_recall[:, some] += low[:, k]
-                        class_ap[c, some] += value[k] / thresholds
-                        if t == 0:
-                            class_ap50[c, some] += value[k]
+        if not blocks:
+            continue
+        parts = [_lines_in_parts(block, weights, objects[block.classes]) for block in blocks]
+        value, found, low = (np.concatenate(columns, axis=-2) for columns in zip(*parts, strict=True))
+        classes = np.concatenate([block.classes for block in blocks])
+        threshold = np.concatenate([block.thresholds for block in blocks])
+        recall[a] = found.sum(axis=0, dtype=np.float64)
+        if a == 0:
+            low_recall = low.sum(axis=1, dtype=np.float64)
+            class_ap50[classes[threshold == 0]] += value[threshold == 0]
+        for t in range(thresholds):
+            precision[a, t] = value[threshold == t].sum(axis=0, dtype=np.float64)
+            if a == 0:
+                class_ap[classes[threshold == t]] += value[threshold == t] / thresholds
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = precision / present[:, None]
         overall = {f"AP{suffix}": mean[a].mean(axis=0) for a, suffix in enumerate(AREA_SUFFIXES)}
@@ -255,6 +256,19 @@ def weighted_numbers(prepared: Prepared, weights: Float32[np.ndarray, "I S"]) ->
         overall |= {"AR1": low_recall[0] / present[0] / thresholds, "AR10": low_recall[1] / present[0] / thresholds}
         overall |= {f"AR{s or 100}": recall[a] / present[a] / thresholds for a, s in enumerate(AREA_SUFFIXES)}
     return WeightedNumbers(overall, class_ap.T, class_ap50.T)
+
+
+def _lines_in_parts(
+    block: _Block, weights: Float32[np.ndarray, "I S"], objects: Float32[np.ndarray, "l S"]
+) -> tuple[Float32[np.ndarray, "l S"], Float32[np.ndarray, "l S"], Float32[np.ndarray, "k l S"]]:
+    """`_lines`, for as many weightings at once as there is room for."""
+    at_once = max(MOST_VALUES // len(block.images), LEAST_WEIGHTINGS)
+    parts = [
+        _lines(block, weights[:, start : start + at_once], objects[:, start : start + at_once])
+        for start in range(0, weights.shape[1], at_once)
+    ]
+    value, found, low = (np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True))
+    return value, found, low
 
 
 def _lines(
@@ -266,13 +280,13 @@ def _lines(
     seen = block.union.running_sum(block.before @ weights)[block.at]
     if block.corrections is not None:
         seen += lines.running_sum(block.corrections @ weights)
-    found = hits[lines.last] / total
+    at_end = hits[lines.last]
     _precision_and_recall_points(hits, seen, total, lines.line)
     best = lines.greatest_below(seen)
     best *= lines.differences(hits)
     value = np.where(objects > 0, lines.sums(best) / len(RECALLS), 0.0)
-    low = [(one @ weights) / total for one in block.capped]
-    return value, found, np.array(low, np.float32).reshape(len(low), *total.shape)
+    low = [(at_end - one @ weights) / total for one in block.beyond]
+    return value, at_end / total, np.array(low, np.float32).reshape(len(low), *total.shape)
 
 
 def _precision_and_recall_points(
@@ -284,43 +298,38 @@ def _precision_and_recall_points(
     """Replaces ``seen`` by the precision ``hits / seen``, and ``hits`` by how many of the 101 recall points they reach.
 
     That is as in float64, and 0 without a hit. ``hits * 100 / objects`` is a whole number k or at least ``1 / objects``
-    away from one; if it is k, the point is reached unless the floating-point recall k lies above k / 100. A few rows
-    are done at a time, which stay in the processor's nearest cache.
+    away from one. Multiplied by slightly more than 1, k is rounded up to k + 1, the points 0 to k, and 0 stays 0; the
+    point k is not reached, though, where the floating-point recall k lies above k / 100. A few rows are done at a time,
+    which stay in the processor's nearest cache.
     """
-    real = np.float32 if objects.max() < 20_000 else np.float64
-    scale, near = (100.0 / objects).astype(real), real(2e-5 if real is np.float32 else 1e-7)
+    real, more, close_to = (np.float32, 2e-7, 4e-5) if objects.max() < 20_000 else (np.float64, 1e-11, 2e-9)
+    scale = (100.0 / objects.astype(np.float64) * (1 + more)).astype(real)
     may_round = np.fmod(objects, _ROUNDED_UP_MULTIPLE) == 0
     shape = (CACHED_ROWS, hits.shape[1])
-    exact_rows, whole_rows = np.empty(shape, real), np.empty(shape, real)
-    close_rows, other_rows = np.empty(shape, bool), np.empty(shape, bool)
+    exact_rows, close_rows, other_rows = np.empty(shape, real), np.empty(shape, bool), np.empty(shape, bool)
     for start in range(0, len(hits), CACHED_ROWS):
         rows = slice(start, min(start + CACHED_ROWS, len(hits)))
         few, own, count = hits[rows], line[rows], rows.stop - start
-        exact, whole, close, other = exact_rows[:count], whole_rows[:count], close_rows[:count], other_rows[:count]
+        exact, close, other = exact_rows[:count], close_rows[:count], other_rows[:count]
         np.add(seen[rows], np.float32(1e-30), out=seen[rows])  # changes 0 alone, where there is no hit either
         np.divide(few, seen[rows], out=seen[rows])
         np.take(scale, own, axis=0, out=exact, mode="clip")
         exact *= few
-        exact += near
-        np.floor(exact, out=whole)
-        exact -= whole
-        np.less(exact, 2 * near, out=close)
+        np.ceil(exact, out=few, casting="same_kind")
+        exact -= few
+        np.less(exact, real(close_to - 1), out=close)
         close &= np.take(may_round, own, axis=0, out=other, mode="clip")
         at = np.flatnonzero(close)
-        flat = whole.reshape(-1)
-        at = at[_ROUNDED_UP[flat[at].astype(np.int64)]]
-        whole += 1
-        flat[at] -= 1
-        np.greater(few, 0, out=close)
-        np.multiply(whole, close, out=few, casting="same_kind")
+        row, column = np.divmod(at, few.shape[1])
+        few[row, column] -= _ROUNDED_UP[few[row, column].astype(np.int64) - 1]
 
 
-def resample_weights(seed: int, samples: int, images: int, first: int = 0) -> Int[np.ndarray, "I S"]:
+def resample_weights(seed: int, samples: int, images: int, first: int = 0) -> Float32[np.ndarray, "I S"]:
     """How often each image occurs in each of ``samples`` draws of ``images`` with replacement, from draw ``first`` on.
 
     A draw depends on the seed and its own number only.
     """
-    found = np.empty((images, samples), np.int32)
+    found = np.empty((images, samples), np.float32)
     for start in range(0, samples, 16):  # a column alone would fill one number of every line of the cache
         some = range(start, min(start + 16, samples))
         drawn = [np.random.default_rng([seed, first + k]).integers(0, images, images) for k in some]

@@ -42,6 +42,7 @@ def test_a_photo_that_fits_is_one_tile():
     ("tiling", "message"),
     [
         (Tiling(31), "tile size = 31"),
+        (Tiling(10**20), "give at most 1,000,000 pixels"),
         (Tiling(64, -0.1), "tile overlap = -0.1"),
         (Tiling(64, 0.95), "0.95: give a share"),
     ],

@@ -26,7 +26,7 @@ SEAM_OVERLAP = 0.5
 SEAM_SHARE = 0.01
 """A box is cut where it comes nearer than this share of the tile's side to a side that is not the photo's own."""
 
-LARGEST_OVERLAP = 0.9
+LARGEST_OVERLAP, LARGEST_TILE = 0.9, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ def check_tiling(tiling: Tiling) -> Tiling:
     """The same tiling; raises `ConfigError` where a setting is out of range."""
     if tiling.size < 32:
         raise ConfigError(f"tile size = {tiling.size}: give at least 32 pixels")
+    if tiling.size > LARGEST_TILE:
+        raise ConfigError(f"tile size = {tiling.size}: give at most {LARGEST_TILE:,} pixels")
     if not 0 <= tiling.overlap <= LARGEST_OVERLAP:
         raise ConfigError(f"tile overlap = {tiling.overlap:g}: give a share from 0 to {LARGEST_OVERLAP:g}")
     return tiling

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from yolojax.cli import main
 from yolojax.config import TrainConfig, to_json
 from yolojax.errors import ConfigError
 from yolojax.inference.loading import with_input_size
@@ -83,6 +84,13 @@ def test_help_for_a_reader_that_goes_away_ends_quietly(arguments):
     with process.stderr:
         assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 141
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_is_closed_is_done_without(closed, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, closed, None)
+    assert main(["data", "tile", "shapes:?count=1&size=64", "--tile", "32", "--out", str(tmp_path / "tiles")]) == 0
+    getattr(sys, closed).close()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")

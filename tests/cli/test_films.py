@@ -190,6 +190,8 @@ def test_names_of_cameras_and_streams(tmp_path, monkeypatch):
     (tmp_path / "0").touch()
     assert not is_stream("0") and is_stream("1") and not is_stream("1.mp4")
     assert without_password("http://host/a@b:c@d") == "http://host/a@b:c@d"
+    with pytest.raises(DataError, match=r"http://me:\*\*\*@host/a.jpg\?x=1 is the address of a photo; download it"):
+        find_sources(["http://me:secret@host/a.jpg?x=1"])
 
 
 def test_the_list_of_entries_is_that_of_json(tmp_path):

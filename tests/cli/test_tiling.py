@@ -63,6 +63,30 @@ def test_what_the_command_writes_is_read_back(layout, yolojax, tmp_path):
         np.testing.assert_array_equal(record.crowd, other.crowd[kept])
 
 
+@pytest.mark.parametrize("command", [("tile",), ("convert", "--to", "yolo")])
+def test_what_was_repaired_or_doubted_is_said(command, yolojax, tmp_path):
+    assert yolojax("data", "convert", "shapes:val?count=2&size=64", "--to", "yolo", "--out", "set").code == 0
+    labels = sorted((tmp_path / "set" / "labels" / "val").iterdir())
+    labels[0].write_text("0 .5 .5 .2 .2\n" * 30 + "0 .9 .5 .4 .2\n")
+    labels[1].rename(labels[1].with_name("other.txt"))
+    (tmp_path / "new").mkdir()
+    ended = yolojax("data", command[0], "set", *command[1:], "--out", "new")
+    assert ended.code == 0, ended.err
+    assert not [path.name for path in (tmp_path / "new").iterdir() if path.name.startswith(".")]
+    for said in ("boxes clipped to their image: 1", "other.txt: no image belongs", "val: 29 of 31 objects repeat"):
+        assert said in ended.err
+
+
+@pytest.mark.parametrize("command", [("tile",), ("convert", "--to", "yolo", "--png")])
+def test_what_fails_leaves_no_part_of_a_data_set(command, yolojax, tmp_path):
+    assert yolojax("data", "convert", "shapes:val?count=2&size=64", "--to", "yolo", "--out", "set").code == 0
+    photo = sorted((tmp_path / "set" / "images" / "val").iterdir())[-1]
+    photo.write_bytes(photo.read_bytes()[:-300])
+    ended = yolojax("data", command[0], "set", *command[1:], "--out", "new")
+    assert ended.code == 2 and f"error: set/images/val/{photo.name}: damaged image" in ended.err, ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -107,6 +107,7 @@ def test_without_options_the_configuration_is_the_default():
         (["shapes", "--hyper", "lambda_cls=much"], "--hyper lambda_cls=much: give a number"),
         (["shapes", "--hyper", "lambda_cls=true"], "--hyper lambda_cls=true: give a number"),
         (["shapes", "--epochs", "0"], "epochs = 0: give at least 1"),
+        (["shapes", "--accumulate", "0"], "accumulate = 0: give at least 1"),
         (["shapes", "--augment.flip-vertical", "2"], "augment.flip_vertical = 2.0"),
         (["nowhere"], "nowhere: no such file or folder"),
         (["--resume", "nowhere"], "nowhere holds no run"),

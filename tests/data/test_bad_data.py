@@ -142,6 +142,13 @@ def voc_case(voc, old, new, says):
         ("<width>40</width>", "", "<size> without a width and height"),
         ("<width>40</width>", "<width>4</width>", "states an image of 4 x 40"),
         ("<difficult>0</difficult>", "<difficult>2</difficult>", "object 1: <difficult> is '2', not 0 or 1"),
+        ("<difficult>", "<difficult>1</difficult><difficult>", "object 1: <difficult> stands there 2 times"),
+        ("<name>", "<name>other</name><name>", "object 1: <name> stands there 2 times"),
+        ("<xmin>", "<xmin>1</xmin><xmin>", "object 1: <xmin> stands there 2 times"),
+        ("<bndbox>", "<bndbox><xmin>1</xmin></bndbox><bndbox>", "object 1: <bndbox> stands there 2 times"),
+        ("<size>", "<size><width>9</width><height>9</height></size><size>", "<size> stands there 2 times"),
+        ("<object>", "<object><objects><object></object></objects>", "1 of 2 <object> elements do not stand directly"),
+        ("</annotation>", "<Object></Object></annotation>", "1 of 2 <object> elements do not stand directly"),
     ],
 )
 def test_voc_malformed(voc, old, new, says):
@@ -313,7 +320,7 @@ def test_coco_malformed_images_and_categories(coco, edit, says):
         ("6 .5 .5 .1 .1", "class 6 is not an index from 0 to 5"),
         ("-1 .5 .5 .1 .1", "class -1 is not an index"),
         ("0.5 .5 .5 .1 .1", "class 0.5 is not an index"),
-        ("0 20 20 5 5", "seems to be in pixels"),
+        ("0 20 20 5 5", "seems to be in pixels; divide by the image's width and height, or by 100"),
     ],
 )
 def test_yolo_malformed_rows(yolo, row, says):
@@ -360,10 +367,20 @@ def test_yolo_without_one_label_is_refused(yolo):
 
 
 def test_writers_refuse_what_would_collide(splits, tmp_path):
-    twice = {"a": splits["train"], "b": splits["train"]}
-    for writer in (write_voc, write_coco, write_yolo):
+    train = splits["train"]
+    once = {"train": train, "val": train}
+    for writer, part in (
+        (write_voc, once),
+        (write_coco, {"a": train.take([0, 0])}),
+        (write_yolo, {"a": train.take([0, 0])}),
+    ):
         with pytest.raises(DataError, match=f"several images would be written as {FIRST}"):
-            writer(twice, tmp_path)
+            writer(part, tmp_path)
+    for writer in (write_coco, write_yolo):  # every split has a folder of its own
+        writer(once, tmp_path / writer.__name__)
+        for split in once:
+            data = open_dataset(tmp_path / writer.__name__, split)
+            assert len(data) == len(train) and all(split in str(r.source).split("/") for r in data.records)
     other = shapes_dataset(1, size=(40, 40), split="val")
     object.__setattr__(other, "class_names", (*other.class_names[:-1], "dog"))
     with pytest.raises(DataError, match="other classes"):

@@ -64,6 +64,10 @@ def test_right_boxes_are_not_doubted():
         (corner_form, "xyxy", "if their rows were the left upper corner and the size"),
         (centre_form, "xyxy", "if their rows were the centre and the size"),
         (lambda b: b[:, [1, 0, 3, 2]], "xyxy", "with x and y swapped"),
+        (lambda b: b[:, [2, 3, 0, 1]], "xyxy", "if the lesser of two coordinates came first"),
+        (lambda b: [0, H, 0, H] + [1, -1, 1, -1] * b, "xyxy", "or y is counted from the lower edge"),
+        (lambda b: b[:, [0, 2, 1, 3]], "xyxy", "if their rows were x1 x2 y1 y2"),
+        (lambda b: b / 2, "xyxy", "all 40 boxes lie in the left upper quarter of their images: do they"),
         (lambda b: b * 2, "xyxy", "do they belong to images of another size?"),
         (lambda b: b / [W, H, W, H], "xyxy", "37 of 40 boxes lie within one pixel of the corner"),
         (lambda b: b / [W, H, W, H], "cxcywh", "divide them by its width and height only once"),
@@ -75,6 +79,11 @@ def test_right_boxes_are_not_doubted():
 def test_boxes_of_another_kind(read, rows, says):
     found = doubts_of_boxes(read(right_boxes()), SIZES, rows)
     assert len(found) == 1 and says in found[0], found
+
+
+def test_percent_of_images_that_are_large():
+    (found,) = doubts_of_boxes(right_boxes() / [W, H, W, H] * 99, SIZES * 4, "xyxy")
+    assert "left upper quarter" in found and "are they in percent" in found
 
 
 def test_areas():
@@ -133,7 +142,30 @@ def test_every_object_twice_is_said_by_training(tmp_path):
     assert not told
     yolo(tmp_path, {"a.png": "0 .5 .5 .1 .1\n" * 2 + "0 .3 .3 .1 .1\n" * 2})
     open_data(DataConfig(path=root), 0, None, Listening())
-    assert told == ["2 of 4 training objects repeat another of the same class and box exactly"]
+    assert told == ["train: 2 of 4 objects repeat another of the same class and box exactly"]
+
+
+@pytest.mark.parametrize(("step", "says"), [(0.002, True), (0.1, False)])
+def test_objects_that_almost_repeat_are_named_by_data_check(tmp_path, step, says):
+    rows = "".join(f"0 {x:.3f} .5 .1 .1\n0 {x + step:.3f} .5 .1 .1\n" for x in (0.1, 0.3, 0.5, 0.7, 0.85))
+    text = check_dataset(open_dataset(yolo(tmp_path, {"a.png": rows}))).text()
+    assert ("5 of 10 objects that were compared lie almost exactly (IoU 0.95)" in text) == says
+
+
+def test_images_of_two_parts_are_said(tmp_path):
+    root = yolo(tmp_path, {"a.png": "0 .5 .5 .1 .1\n", "b.png": "0 .5 .5 .1 .1\n"})
+    (root / "data.yaml").write_text("names: [cat]\ntrain: images\nval: list.txt\n")
+    (root / "list.txt").write_text("images/b.png\n")
+    (note,) = open_dataset(root).summary.of("note")
+    assert note.detail.startswith("1 images stand under train and under val, e.g. ")
+    told: list[str] = []
+
+    class Listening(Quiet):
+        def say(self, text: str) -> None:
+            told.append(text)
+
+    open_data(DataConfig(path=root), 0, None, Listening())
+    assert told == ["1 of 1 validation images are trained on as well: what is measured on them flatters"]
 
 
 @pytest.mark.parametrize("flag", ["iscrowd", "ignore"])

@@ -1,6 +1,7 @@
 """No label is lost: every label file is read for its image, or named, whatever its folder, place and case."""
 
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -160,6 +161,27 @@ def test_classes_txt_beside_images_is_a_data_set(tmp_path):
     data = open_dataset(root)
     assert data.class_names == ("cat", "dog") and data.object_count == 2 and not data.summary.findings
     assert list_splits(root) == ()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and named pipes are POSIX")
+def test_links_are_followed_and_what_they_miss_is_named(tmp_path):
+    for kind in ("images", "labels"):
+        (tmp_path / "store" / kind).mkdir(parents=True)
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        (tmp_path / "set" / kind / "train").symlink_to(tmp_path / "store" / kind)
+        (tmp_path / "set" / kind / "loop").symlink_to(tmp_path / "set")
+    for name in "ab":
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "store" / "images" / f"{name}.png")
+        (tmp_path / "store" / "labels" / f"{name}.txt").write_text("0 .5 .5 .4 .4\n")
+    (tmp_path / "set" / "data.yaml").write_text("names: [cat]\ntrain: images\n")
+    data = open_dataset(tmp_path / "set")
+    assert (len(data), data.object_count, data.summary.findings) == (2, 2, ())
+    image, label = (tmp_path / "store" / place for place in ("images/b.png", "labels/a.txt"))
+    for file, says in ((image, "image file is missing"), (label, "cannot be read")):
+        file.unlink()
+        file.symlink_to(tmp_path / "nowhere")
+        with pytest.raises(DataError, match=says):
+            open_dataset(tmp_path / "set")
 
 
 @pytest.mark.parametrize("name", ["labels/b.xml", "labels/b.JSON", "labels/b.csv", "images/b.xml", "labels/b.text"])

@@ -44,12 +44,12 @@ FIELDS = [
         ("annotations", "iscrowd", (None, 1, 2, 0.0, 1.0, True, "0", [])),
         ("annotations", "ignore", (None, 1, 2, "1")),
         ("annotations", "id", (None, 0, 2, "uuid", 2**62)),
-        ("annotations", "image_id", (1.0, 1.5, "1", None, True, 7, float("nan"), [1], 2**62)),
+        ("annotations", "image_id", (1.0, 1.5, "1", None, True, 7, float("nan"), [1], 2**62, 2**70)),
         ("annotations", "category_id", (1.0, 1.5, "1", "cat", None, False, 7, {})),
-        ("images", "id", (1.0, 1.5, "1", None, 2, True, 2**62)),
+        ("images", "id", (1.0, 1.5, "1", None, 2, True, 2**62, 2**63, 2**70)),
         ("images", "file_name", (["1.png"], 1, "2.png", "./1.png", "x\\1.png", "")),
         ("images", "width", (None, 0, 60.0, "60", -1)),
-        ("categories", "id", (1.0, 1.5, "1", None, 2, 2**62)),
+        ("categories", "id", (1.0, 1.5, "1", None, 2, 2**62, 2**63, 2**70)),
         ("categories", "name", ("dog", None, 5, ["cat"], "Cat ", "", " ", "x" * 500, "x" * 501, "\ud800")),
     )
     for value in values

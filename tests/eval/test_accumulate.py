@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from yolojax.eval.accumulate import RECALL_POINTS, _recall_points_within, average_precision
 from yolojax.eval.coco import METRICS, evaluate_coco
 from yolojax.eval.inputs import read_detections, read_ground_truth
-from yolojax.eval.matching import ANY_AREA, PaddedDetections, PaddedTruth
+from yolojax.eval.matching import ANY_AREA
+from yolojax.eval.padded import PaddedDetections, PaddedTruth
 from yolojax.eval.weighted import coco_numbers
 
 AREAS = ((0.0, 1e10), (0.0, 1024.0), (1024.0, 9216.0), (9216.0, 1e10))

@@ -38,7 +38,7 @@ def test_samples_are_evaluations(make_case) -> None:
     columns = read_ground_truth(truth)
     got = bootstrap(columns, read_detections(found, columns), samples=4, seed=5)
     assert set(got.values) == set(RESAMPLED) and got.samples == 4 and got.class_AP.shape == (4, 3)
-    weights = resample_weights(5, 4, 6).T
+    weights = resample_weights(5, 4, 6).T.astype(int)
     for k in range(4):
         result = evaluate_coco(*resampled_data_set(truth, found, weights[k]))
         expected = {name: getattr(result, name) for name in (*METRICS, "precision", "recall")}

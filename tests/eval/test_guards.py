@@ -264,7 +264,7 @@ def test_malformed_result_files_are_refused(tmp_path: Path, text: str, message: 
     [
         (lambda t: t.pop("categories"), "has no list 'categories'"),
         (lambda t: t["images"].append({"id": 1}), "image id 1 is listed more than once"),
-        (lambda t: t["images"].append({"id": "x"}), "different types"),
+        (lambda t: t["images"].append({"id": "x"}), "numbers in some entries and texts in others"),
         (
             lambda t: (
                 t["categories"][1].update(name="cat")

@@ -1,5 +1,6 @@
 """Each mistake in a result file or its ground truth is named with its evidence; right files stay without a word."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ MISTAKES = {
         "of 320",
         {"box": "stretch320"},
     ),
+    "moved": (in_units(1, 25, -20), "moved_boxes", "lie on objects once they are moved by -2", None),
+    "scaled and moved": (in_units(0.8, 60, 70), "moved_boxes", "multiplied by 1.25 and moved by -7", None),
     "corners on a square": (
         boxed(lambda x, y, w, h: [x, y + 80, x + w, y + h + 80]),
         "box_format",
@@ -178,10 +181,10 @@ def test_a_right_file_stays_without_a_word() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        boxed(lambda x, y, w, h: [(x + 150) % 500, (y + 150) % 400, w, h]),
+        boxed(lambda x, y, w, h: [(7 * x) % 500, (5 * y) % 390, w, h]),
         lambda r: {**r, "image_id": (r["image_id"] + 12) % 60 + 1},
     ],
-    ids=["moved", "other images"],
+    ids=["scattered", "other images"],
 )
 def test_what_no_convention_explains_is_said_all_the_same(change) -> None:
     """Once it is known that detections lie on objects by chance alone, no training mends them."""
@@ -300,6 +303,28 @@ def test_a_file_name_that_contradicts_its_id_is_refused() -> None:
         evaluate_coco(truth, rows)
     joined = evaluate_coco(truth, rows, result_format=ResultFormat(image_ids="names"))
     assert joined.AP == evaluate_coco(truth, results(truth)).AP
+    digits = [{**row, "image_id": str(row["image_id"])} for row in rows]
+    assert evaluate_coco(truth, digits, result_format=ResultFormat(image_ids="names")).AP == joined.AP
+    for row in rows:
+        row["image_id"] = name_of[row["image_id"]]
+    for options in ({}, {"result_format": ResultFormat(image_ids="names")}):
+        with pytest.raises(ResultError, match=r"row 0 .*says image_id .* and file_name '1.jpg'"):
+            evaluate_coco(truth, rows, **options)
+
+
+@pytest.mark.parametrize("as_number", [int, float])
+def test_ids_beyond_what_numbers_hold_are_refused(as_number, tmp_path) -> None:
+    """Readers of JSON make floats of them, of which many are the same."""
+    truth = data_set()
+    rows = results(truth, lambda row: {**row, "image_id": as_number(2**70 + row["image_id"])})
+    for image in truth["images"]:
+        image["id"] = as_number(2**70 + image["id"])
+    with pytest.raises(DataError, match=r"'id' is .*; give an integer below 2\^63, or a string"):
+        evaluate_coco(truth, rows)
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(rows))
+    with pytest.raises(ResultError, match=r"'image_id' is .*give an integer below|does not list"):
+        evaluate_coco(data_set(), file)
 
 
 @pytest.mark.parametrize("key", ["file_name", "filename", "image_name"])
@@ -366,6 +391,13 @@ def test_the_end_of_a_path_is_enough_where_one_image_has_it() -> None:
         assert evaluate_coco(truth, rows).AP == evaluate_coco(truth, results(truth)).AP
     with pytest.raises(ResultError, match="does not list"):
         evaluate_coco(truth, [{**results(truth)[0], "image_id": "1.jpg"}])
+    truth = data_set()  # names without folders
+    for form in ("/data/set/images/{}.jpg", "C:\\images\\{}.jpg"):
+        rows = results(truth, lambda row, form=form: {**row, "image_id": form.format(number_of_file(row)["image_id"])})
+        assert evaluate_coco(truth, rows).AP == evaluate_coco(truth, results(truth)).AP
+    for other in ("b/1.jpg", "1.jpg"):  # which of the two folders is meant?
+        with pytest.raises(ResultError, match="does not list"):
+            evaluate_coco(truth, [{**results(truth)[0], "image_id": one} for one in ("a/1.jpg", other)])
 
 
 def test_unlisted_ids_come_with_a_guess() -> None:
@@ -381,6 +413,12 @@ def test_unlisted_ids_come_with_a_guess() -> None:
         evaluate_coco(truth, high)
     texts = [{**one, "category_id": str(one["category_id"])} for one in results(truth)]
     with pytest.raises(ResultError, match="texts in one list and numbers in the other"):
+        evaluate_coco(truth, texts)
+    texts = results(truth, lambda row: {**row, "image_id": f"x/{number_of_file(row)['image_id']}.PNG"})
+    with pytest.raises(ResultError, match="only in folder, suffix or capitals"):
+        evaluate_coco(truth, texts)
+    texts = results(truth, lambda row: {**row, "category_id": " ABC"[row["category_id"]]})
+    with pytest.raises(ResultError, match="only in capitals or blanks"):
         evaluate_coco(truth, texts)
     for image in truth["images"]:
         image["id"] += 500

@@ -32,5 +32,5 @@ def test_lines_are_those_of_numpy(lengths: list[int], seed: int) -> None:
     greatest = [np.maximum.accumulate(part[::-1], axis=0)[::-1] for part in parts]
     np.testing.assert_array_equal(lines.greatest_below(given_rows.copy()), in_places(greatest))
     less = [np.diff(part, axis=0, prepend=np.float32(0)) for part in parts]
-    np.testing.assert_array_equal(lines.differences(given_rows), in_places(less))
+    np.testing.assert_array_equal(lines.differences(given_rows.copy()), in_places(less))
     np.testing.assert_array_equal(lines.sums(given_rows), [part.sum(axis=0) for part in parts])

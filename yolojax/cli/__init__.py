@@ -59,6 +59,9 @@ Command = Union[  # noqa: UP007 (its members are annotations)
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line (``sys.argv`` unless given) and return its exit code; wrong arguments exit with 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for name in ("stdout", "stderr"):  # whoever started the command may have closed either
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the program runs)
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is no reason to stop
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -62,7 +62,9 @@ class Anchors:
             _check_plot(self.plot)
 
         from yolojax.anchors import design_anchors
+        from yolojax.cli.progress import make_reporter
         from yolojax.data import box_sizes_on_input, open_dataset
+        from yolojax.data.dataset import say_findings
         from yolojax.data.index import keep_index
         from yolojax.data.splits import training_split
         from yolojax.training.plots import save_anchors
@@ -70,6 +72,7 @@ class Anchors:
         strides = tuple(2 ** (5 - i) for i in reversed(range(self.levels)))
         keep_index()
         dataset = open_dataset(self.data, self.split or training_split(self.data), images=self.images)
+        say_findings(dataset, make_reporter())
         sizes = box_sizes_on_input(dataset, (self.size, self.size))
         design = design_anchors(sizes, strides, self.per_level, self.seed, self.evolve)
         if self.plot is not None:

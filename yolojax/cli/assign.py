@@ -63,13 +63,16 @@ class Assign:
             raise ConfigError(f"--rule {self.rule} reads predictions: give --model RUN, or another rule")
         out = choose_folder(self.out, Path("runs/assign"))
 
+        from yolojax.cli.progress import make_reporter
         from yolojax.data import open_dataset
+        from yolojax.data.dataset import say_findings
         from yolojax.data.index import keep_index
         from yolojax.data.splits import training_split
         from yolojax.training.plots import save_png
 
         keep_index()
         dataset = open_dataset(self.path, self.split or training_split(self.path), images=self.images)
+        say_findings(dataset, make_reporter())
         if self.first >= len(dataset):
             raise ConfigError(f"--first {self.first}: the data set has only the images 0 to {len(dataset) - 1}")
         shown = dataset.take(range(self.first, min(self.first + self.count, len(dataset))))

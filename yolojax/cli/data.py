@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Union
 from tyro.conf import Positional, arg, subcommand
 
 from yolojax.cli.assign import Assign
-from yolojax.cli.folders import choose_folder
+from yolojax.cli.folders import choose_folder, whole_folder
 
 
 @dataclass(frozen=True)
@@ -98,23 +98,27 @@ class Tile:
 
         from yolojax.cli.progress import make_reporter
         from yolojax.data import list_splits, open_dataset, write_coco, write_voc, write_yolo
+        from yolojax.data.dataset import say_findings
         from yolojax.data.tiles import tile_dataset
         from yolojax.tiling import Tiling
 
         tiling = Tiling(self.tile, self.overlap, self.whole)
         splits = self.split or list_splits(self.path) or (None,)
-        parts = {}
+        reporter = make_reporter()
+        parts, known = {}, {}
         for split in splits:
-            dataset = tile_dataset(
-                open_dataset(self.path, split), tiling, visible=self.visible, backgrounds=not self.without_background
-            )
-            parts[split or "train"] = dataset
+            name = split or "train"
+            whole = open_dataset(self.path, split)
+            say_findings(whole, reporter, name)
+            known[name] = len(whole.summary.findings)
+            parts[name] = tile_dataset(whole, tiling, visible=self.visible, backgrounds=not self.without_background)
         write = {"coco": write_coco, "yolo": write_yolo, "voc": write_voc}[self.layout]
-        with make_reporter().task("writing tiles", sum(len(part) for part in parts.values())) as advance:
-            write(parts, out, progress=advance)
+        total = sum(len(part) for part in parts.values())
+        with whole_folder(out) as folder, reporter.task("writing tiles", total) as advance:
+            write(parts, folder, progress=advance)
         for split, part in parts.items():
             print(f"{split}: {len(part)} tiles with {part.object_count} objects")
-            for finding in part.summary.of("note"):
+            for finding in part.summary.findings[known[split] :]:
                 print(f"  {finding.detail}")
         print(f"{out}: a data set in the layout {self.layout.upper()}")
         return 0
@@ -148,15 +152,20 @@ class Convert:
 
         from yolojax.cli.progress import make_reporter
         from yolojax.data import list_splits, lost_in, open_dataset, write_coco, write_voc, write_yolo
+        from yolojax.data.dataset import say_findings
 
         splits = self.split or list_splits(self.path) or (None,)
         parts = {
             split or "train": open_dataset(self.path, split, images=self.images, skip_bad=self.skip_bad)
             for split in splits
         }
+        reporter = make_reporter()
+        for name, part in parts.items():
+            say_findings(part, reporter, name)
         write = {"coco": write_coco, "yolo": write_yolo, "voc": write_voc}[self.to]
-        with make_reporter().task("writing images", sum(len(part) for part in parts.values())) as advance:
-            write(parts, out, progress=advance, copy=not self.png)
+        total = sum(len(part) for part in parts.values())
+        with whole_folder(out) as folder, reporter.task("writing images", total) as advance:
+            write(parts, folder, progress=advance, copy=not self.png)
         for split, part in parts.items():
             print(f"{split}: {len(part)} images with {part.object_count} objects")
             for finding in part.summary.of("skipped"):

@@ -237,19 +237,17 @@ class Eval:
         if self.compare is not None and not self.samples:
             raise ConfigError("--compare needs resamples; leave --samples 0 out")
 
-        from yolojax.cli.photos import photos_of
         from yolojax.cli.progress import make_reporter
-        from yolojax.compilation_cache import keep_programs
-        from yolojax.data import open_dataset
         from yolojax.eval.coco import COCO_CAPS, DENSE_CAPS, evaluate_coco
         from yolojax.eval.joining import ResultFormat
         from yolojax.eval.table import format_result
 
-        keep_programs()
         image_ids = self.image_ids
         result_format = ResultFormat(self.box_format, self.category_ids, image_ids, self.score_format)
         dataset = None
         if not is_json:
+            from yolojax.data import open_dataset
+
             dataset = open_dataset(self.truth, self.split, images=self.images, images_needed=False)
         reporter = make_reporter()
         truth: Any = self.truth
@@ -286,6 +284,8 @@ class Eval:
         analysis = analysed(self.detections)
         comparison = compare(analysis, analysed(self.compare)) if self.compare is not None else None
         if dataset is None or isinstance(truth, Path):
+            from yolojax.cli.photos import photos_of
+
             photo = photos_of(analysis.truth, Path(truth), self.images)
         else:
             record_of = {record.image_id: record for record in dataset.records}

@@ -1,5 +1,9 @@
 """Where a command writes: nothing that is there already is overwritten without being asked for."""
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from yolojax.errors import ConfigError
@@ -28,3 +32,23 @@ def choose_folder(out: Path | None, default: Path) -> Path:
         folder = default.with_name(f"{default.name}{number}")
     check_writable(folder, "give a place with --out")
     return folder
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder whose content becomes that of ``out`` once the ``with`` block ends, and is removed where it fails.
+
+    What was interrupted thus leaves no part of a data set that looks like all of it.
+    """
+    there = out.is_dir()  # an empty one, which may be a link or a file system of its own
+    name = f".{os.getpid()}.part"
+    partial = out / name if there else out.with_name(f".{out.name}{name}")
+    try:
+        yield partial
+        if there:
+            for path in partial.iterdir():
+                os.replace(path, out / path.name)
+        else:
+            os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -279,6 +279,7 @@ def _fit(
     keep_programs()
     keep_index()
     loggers = [LOGGERS[name]() for name in dict.fromkeys(log)]
+    config = check(config)  # what follows computes with its numbers
     prepare_processor(config.batch_size, config.accumulate)
     join(distributed)
     advice = f"go on with all processes and --resume {out}"

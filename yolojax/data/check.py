@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from PIL.ImageFont import FreeTypeFont
 
+from yolojax.data.columns import Columns
 from yolojax.data.dataset import Dataset
 from yolojax.data.input_images import Progress
 from yolojax.data.summary import Finding, Summary
@@ -23,6 +24,8 @@ _LONGEST_LABEL = 40  # letters of a class name in a chart
 _BAR = 40
 _SHEET_SIDE = 320
 _UNLABELLED_IMAGES = 0.2
+_SAME_BOX = 0.95
+_COMPARED_IMAGES, _COMPARED_BOXES = 200, 200
 _MOST_DOTS = 20_000  # drawn boxes; more of them would only cover each other
 
 
@@ -40,6 +43,8 @@ class DataReport:
       sides: the same of the square root of the box area, in original pixels.
       image_sizes: the smallest and the largest ``(height, width)`` by area.
       identical: boxes that repeat an object of the same class on the same image exactly.
+      near_identical: of ``compared`` objects of a sample of the images, those that lie almost exactly on another one of
+        the same class; 0 where they are few.
       summary: what was repaired, skipped or noticed.
       warnings: what should be looked at before training, as sentences.
     """
@@ -56,6 +61,8 @@ class DataReport:
     sides: tuple[float, ...]
     image_sizes: tuple[tuple[int, int], tuple[int, int]]
     identical: int
+    compared: int
+    near_identical: int
     summary: Summary
     warnings: tuple[str, ...]
 
@@ -109,6 +116,7 @@ def check_dataset(dataset: Dataset, *, decode: bool = True, progress: Progress |
     areas, counts = columns.areas[~crowd], columns.counts
     sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     of_class = np.bincount(columns.classes[~crowd], minlength=len(dataset.class_names))
+    compared, near = _near_identical(columns)
     sizes = sorted(map(tuple, np.unique(columns.sizes, axis=0).tolist()), key=lambda s: (s[0] * s[1], s)) or [(0, 0)]
     report = DataReport(
         images=len(columns),
@@ -123,10 +131,28 @@ def check_dataset(dataset: Dataset, *, decode: bool = True, progress: Progress |
         sides=_five(sides),
         image_sizes=(sizes[0], sizes[-1]),
         identical=columns.repeated,
+        compared=compared,
+        near_identical=near if near >= max(5, 0.05 * compared) else 0,
         summary=dataset.summary + Summary(tuple(finding for _, finding in findings)),
         warnings=(),
     )
     return replace(report, warnings=tuple(_warnings(report)))
+
+
+def _near_identical(columns: Columns) -> tuple[int, int]:
+    """How many ordinary objects of a sample of the images were compared, and how many of them lie on an earlier one."""
+    compared = near = 0
+    for image in np.unique(np.linspace(0, len(columns) - 1, min(len(columns), _COMPARED_IMAGES)).astype(np.int64)):
+        rows = np.arange(int(columns.starts[image]), int(columns.starts[image + 1]))
+        rows = rows[~columns.crowd[rows]][:_COMPARED_BOXES]
+        boxes, classes = columns.boxes[rows].astype(np.float64), columns.classes[rows]
+        low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+        common = np.maximum(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - low, 0).prod(2)
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        same = common >= _SAME_BOX * (areas[:, None] + areas[None, :] - common)
+        same &= (classes[:, None] == classes[None, :]) & np.tri(len(rows), k=-1, dtype=bool)
+        compared, near = compared + len(rows), near + int(same.any(1).sum())
+    return compared, near
 
 
 def _five(values: np.ndarray) -> tuple[float, ...]:
@@ -181,6 +207,11 @@ def _warnings(report: DataReport) -> list[str]:
         found.append("all objects are crowd regions or difficult ones, which training ignores: nothing can be learnt")
     if report.identical:
         found.append(f"{report.identical} objects repeat another of the same class and box exactly")
+    elif report.near_identical:
+        found.append(
+            f"{report.near_identical} of {report.compared} objects that were compared lie almost exactly (IoU "
+            f"{_SAME_BOX:g}) on another one of their class; were the images labelled twice?"
+        )
     if report.background > _UNLABELLED_IMAGES * report.images:
         found.append(
             f"{report.background} of {report.images} images have no object: if objects are to be seen on them, their "

@@ -65,6 +65,8 @@ class ImageRecord:
             name = self.file_name
             try:
                 given = self.source()
+            except DataError:  # names the file itself
+                raise
             except Exception as error:
                 raise DataError(f"{name}: the function that gives this image raised {error!r}") from error
             image = as_rgb(given, name)

@@ -13,10 +13,13 @@ from jaxtyping import UInt8
 from yolojax.data.columns import Columns, ImageRecord, Records, Source
 from yolojax.data.summary import Summary
 from yolojax.data.watching import Watched
+from yolojax.progress import Reporter
 
 Format = Literal["voc", "coco", "yolo", "shapes", "arrays"]
 
-__all__ = ["CocoSource", "Dataset", "Format", "ImageRecord", "Source"]
+_MANY_REPEATED = 0.05  # share of the objects
+
+__all__ = ["CocoSource", "Dataset", "Format", "ImageRecord", "Source", "say_findings"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,3 +260,15 @@ def _with_dropped(kept: list[dict[str, Any]], source: CocoSource, image_id: int)
             stated = {key: value for key, value in own.items() if value is not None}
             made[annotation_id] = {"area": float(w * h), "iscrowd": 0, **stated, "id": annotation_id}
     return [made[annotation_id] for annotation_id in order]
+
+
+def say_findings(dataset: Dataset, reporter: Reporter, name: str = "") -> None:
+    """Says what was repaired or doubted when a data set was read, the first three of each kind, and whether objects
+    repeat each other; nothing where there is nothing to say. ``name`` stands before it."""
+    before = f"{name}: " if name else ""
+    if dataset.summary.findings:
+        reporter.say(before + dataset.summary.text(limit=3))
+    if (repeated := dataset.columns.repeated) > _MANY_REPEATED * dataset.object_count:
+        reporter.say(
+            f"{before}{repeated} of {dataset.object_count} objects repeat another of the same class and box exactly"
+        )

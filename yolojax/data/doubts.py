@@ -13,6 +13,9 @@ from jaxtyping import Bool, Float64
 from yolojax.data.images import Header, deepest_value
 
 _FEWEST = 5  # objects, below which shares mean nothing
+_MANY = 20  # different boxes, from which it is no chance that all lie in one quarter of their images
+_LEFT_UPPER = 0.55  # of the image's width and height
+_INVERTED = 0.98  # share of the objects, from which the order of corners is at fault
 _BEYOND = 0.02  # of the image's side by which a box passes it that was not merely drawn a little too far
 _MANY_BEYOND = 0.1  # share of the objects
 _EXPLAINED = 0.98  # share of the objects that another reading must put inside their images
@@ -147,6 +150,13 @@ def doubts_of_boxes(
         name, touching = max(corners.items(), key=lambda item: item[1].sum())
         if touching.mean() > _PLACEHOLDER:
             found.append(f"{touching.sum()} of {n} boxes touch the {name} of their image: is their position lost?")
+    at_left_upper = not found and bool((x2 <= _LEFT_UPPER * w).all() and (y2 <= _LEFT_UPPER * h).all())
+    if at_left_upper and len(np.unique(boxes, axis=0)) >= _MANY:
+        percent = bool((boxes <= 100).all()) and float(np.minimum(w, h).min()) >= 150
+        found.append(
+            f"all {n} boxes lie in the left upper quarter of their images: "
+            + ("are they in percent of its sides?" if percent else "do they belong to smaller copies of them?")
+        )
     return found
 
 
@@ -172,6 +182,14 @@ def _other_reading(boxes: Float64[np.ndarray, "n 4"], sizes: Float64[np.ndarray,
         "xywh": np.stack([a, b, a + c, b + d], 1),
         "cxcywh": np.stack([a - c / 2, b - d / 2, a + c / 2, b + d / 2], 1),
     }
+    inverted = (x2 < x1) | (y2 < y1)
+    if rows == "xyxy" and inverted.mean() >= _INVERTED:
+        ordered = np.stack([np.minimum(x1, x2), np.minimum(y1, y2), np.maximum(x1, x2), np.maximum(y1, y2)], 1)
+        if _inside(ordered, sizes, 0.005).mean() >= _EXPLAINED:
+            return (
+                "all would lie inside if the lesser of two coordinates came first: corners were written in another "
+                "order, or y is counted from the lower edge: correct the files"
+            )
     for other, read in readings.items():
         if other != rows and _inside(read, sizes, 0.005).mean() >= _EXPLAINED:
             return (
@@ -179,6 +197,8 @@ def _other_reading(boxes: Float64[np.ndarray, "n 4"], sizes: Float64[np.ndarray,
             )
     if _inside(np.stack([y1, x1, y2, x2], 1), sizes, 0.005).mean() >= _EXPLAINED:
         return "all would lie inside with x and y swapped: correct the files"
+    if rows == "xyxy" and _inside(np.stack([x1, y1, x2, y2], 1)[:, [0, 2, 1, 3]], sizes, 0.005).mean() >= _EXPLAINED:
+        return "all would lie inside if their rows were x1 x2 y1 y2: correct the files"
     return None
 
 

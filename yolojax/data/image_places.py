@@ -118,6 +118,8 @@ class ImageFinder:
     def find_listed(self, name: str) -> str | None:
         """The file of an image whose name is that of a file exactly, by a listing of its folder; None for others."""
         inner, _, base = name.rpartition("/")
+        if name.startswith("/"):  # joined to the folder it would lead out of it
+            return None
         if inner not in self._listings:
             self._listings[inner] = self._list(inner)
         return os.path.join(self.folder, name) if base in self._listings[inner] else None

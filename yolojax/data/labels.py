@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from yolojax.data.images import is_image
-from yolojax.data.paths import is_apple_double
+from yolojax.data.paths import is_apple_double, walk
 from yolojax.data.summary import Notebook
 from yolojax.errors import DataError
 from yolojax.paths import composed
@@ -113,7 +113,8 @@ class LabelFinder:
                 for entry in entries:
                     stem, suffix = os.path.splitext(entry.name)
                     if suffix.casefold() == ".txt":
-                        if not is_apple_double(folder / entry.name) and entry.is_file():
+                        # A link that leads nowhere is a label as well, which its reader names.
+                        if not is_apple_double(folder / entry.name) and not entry.is_dir():
                             texts.setdefault(composed(stem).casefold(), []).append(entry.name)
                     elif is_image(entry.name):
                         images.add(composed(stem))
@@ -202,9 +203,8 @@ class LabelFinder:
         walked = 0
         seen: set[Path] = set()
         for top in (self.root, *sorted(places)):
-            for name, folders, files in os.walk(top):
+            for name, folders, files in walk(top, _is_not_walked):
                 folder = Path(name)
-                folders[:] = sorted(f for f in folders if not f.startswith(".") and f.casefold() not in _NOT_WALKED)
                 walked += len(files)
                 if folder in seen or walked > _MOST_ENTRIES:
                     folders[:] = []
@@ -233,6 +233,8 @@ def name_other_formats(finder: LabelFinder, unlabelled: Iterable[Path], notebook
 
 def _is_label(path: Path, among: bool) -> bool:
     """Whether a text file is one of labels by its first row; ``among`` other labels an empty file is one too."""
+    if not path.is_file():
+        return among
     try:
         with path.open("rb") as file:
             head = file.read(400)
@@ -248,12 +250,15 @@ def _is_label(path: Path, among: bool) -> bool:
     return len(values) == 5 and values[0] % 1 == 0
 
 
+def _is_not_walked(folder: str) -> bool:
+    return folder.startswith(".") or folder.casefold() in _NOT_WALKED
+
+
 def images_by_stem(top: Path) -> dict[str, list[Path]]:
     """The image files below a folder by their names without suffix, in lower case."""
     found: dict[str, list[Path]] = {}
-    for name, folders, files in os.walk(top):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f.casefold() not in _NOT_WALKED)
-        for file in sorted(files):
+    for name, _, files in walk(top, _is_not_walked):
+        for file in files:
             if is_image(file):
                 found.setdefault(composed(os.path.splitext(file)[0]).casefold(), []).append(Path(name, file))
     return found
@@ -281,6 +286,9 @@ def name_orphans(
       the orphans.
     """
     left = list(finder.unclaimed(images, claimed, lists))
+    if left:  # links lead to one file by several paths
+        read_files = {os.path.realpath(label) for label in claimed}
+        left = [label for label in left if os.path.realpath(label) not in read_files]
     if not left:
         return []
     on_disk = images_by_stem(finder.root)

@@ -1,7 +1,7 @@
 """File names that stand in annotation files: never followed out of the data set's folder."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
 from yolojax.data.images import UNREAD_SUFFIXES, is_image, why_unread
@@ -36,11 +36,12 @@ def images_below(folder: Path, notebook: Notebook | None = None) -> list[Path]:
     """Every image file in a folder and its subfolders, by suffix, sorted by path.
 
     Pictures of formats that are not read are noted, as are the files ``._NAME`` in which macOS keeps what other file
-    systems cannot hold; those are no images.
+    systems cannot hold; those are no images. With a notebook, a link that leads nowhere is in the list, so that its
+    reader names it as missing.
     """
     found: list[Path] = []
     doubles = 0
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(Path(name, file) for name, _, files in walk(folder) for file in files):
         is_candidate = is_image(path.name)
         if not is_candidate and path.suffix.lower() not in UNREAD_SUFFIXES:
             continue
@@ -52,9 +53,32 @@ def images_below(folder: Path, notebook: Notebook | None = None) -> list[Path]:
                 found.append(path)
             elif notebook is not None:
                 notebook.add("unread", str(path), reason)
+        elif notebook is not None and path.is_symlink() and not path.exists():
+            found.append(path)
+        elif notebook is not None:
+            notebook.add("unread", str(path), "no ordinary file; left out")
     if notebook is not None and doubles:
         notebook.add("note", str(folder), f"{doubles} files ._NAME of macOS are no images; left out")
     return found
+
+
+def walk(
+    folder: Path, left_out: Callable[[str], bool] = lambda name: False
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk`, sorted, that follows links to folders, once each and after the others; without the folders whose name
+    is ``left_out``."""
+    seen: set[tuple[int, int]] = set()
+    tops = [str(folder)]
+    for top in tops:  # grows meanwhile
+        for name, folders, files in os.walk(top):
+            state = os.stat(name)
+            folders[:] = sorted(one for one in folders if not left_out(one))
+            if (state.st_dev, state.st_ino) in seen:
+                folders[:] = []
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            tops += [path for one in folders if os.path.islink(path := os.path.join(name, one))]
+            yield name, folders, sorted(files)
 
 
 def is_apple_double(path: Path) -> bool:

@@ -78,6 +78,10 @@ def find_sources(
 def _stream(name: str) -> Source:
     """A camera or stream, whose files are called after its number, or its host and path."""
     address = re.sub(r"^\w+://([^/]*@)?|[?#].*$", "", name)
+    if name.lower().startswith("http") and is_image(address):
+        raise DataError(
+            f"{without_password(name)} is the address of a photo; download it and give the path of the file"
+        )
     safe = re.sub(r"[^\w-]+", "_", address).strip("_")[:80] or "stream"
     return Source(Path(f"camera_{name}" if name.isdecimal() else safe), stream=name)
 

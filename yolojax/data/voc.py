@@ -11,6 +11,7 @@ folders side by side (``train``, ``valid``) are splits.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from yolojax.data.dataset import Dataset
 from yolojax.data.documents import read_text
 from yolojax.data.images import is_image
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
-from yolojax.data.paths import choose_split, files_in, images_below, inside, is_apple_double, subfolders
+from yolojax.data.paths import choose_split, files_in, images_below, inside, is_apple_double, subfolders, walk
 from yolojax.data.summary import Notebook
 from yolojax.data.watching import Watched
 from yolojax.errors import DataError, shortened, shown
@@ -49,7 +50,7 @@ def find_voc(folder: Path) -> list[Path]:
 def is_mainly_xml(root: Path) -> bool:
     """Whether the annotations of a VOC root are XML files, and not label files of YOLO with some XML among them, or
     images of which some have an XML file."""
-    files = [file for _, _, names in os.walk(_required_folder(root)) for file in names]
+    files = [file for _, _, names in walk(_required_folder(root)) for file in names]
     suffixes = Counter(os.path.splitext(file)[1].lower() for file in files)
     return suffixes[".xml"] >= max(suffixes[".txt"], sum(map(is_image, files)) / 2)
 
@@ -170,16 +171,15 @@ def _is_voc(folder: Path, *, below: bool) -> bool:
                 head = file.read(4000)
         except OSError:
             continue
-        if b"<annotation" in head.replace(b"\0", b""):
+        if re.search(rb"<(\w+:)?annotation", head.replace(b"\0", b"")):
             return True
     return False
 
 
 def _xml_below(folder: Path) -> Iterable[Path]:
     """The XML files in a folder and its subfolders, those of macOS (``._a.xml``) left out."""
-    for name, folders, files in os.walk(folder):
-        folders.sort()
-        for file in sorted(files):
+    for name, _, files in walk(folder):
+        for file in files:
             if file.lower().endswith(".xml") and not is_apple_double(path := Path(name, file)):
                 yield path
 
@@ -190,15 +190,31 @@ def _listed(path: Path, annotations: Path, notebook: Notebook) -> list[Path]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
-        name, where = line.split()[0], f"{path} line {number}"
+        where = f"{path} line {number}"
         with notebook.guard(where):
-            if is_image(name):
-                name = os.path.splitext(name)[0]
+            whole = _listed_name(line.strip(), annotations)
+            name = whole if _is_there(whole, annotations) else _listed_name(line.split()[0], annotations)
             plain = inside(annotations, f"{name}.xml", where).relative_to(annotations).as_posix()
             if plain in names:
                 notebook.add("duplicate", where, f"{shortened(name, 100)} stands in line {names[plain]} already")
             names.setdefault(plain, number)
     return [_xml_of(annotations / name) for name in names]
+
+
+def _listed_name(name: str, annotations: Path) -> str:
+    """A name of a list without the suffix of an image or of its XML file; without its folders, where it has its XML
+    file only so."""
+    stem, suffix = os.path.splitext(name)
+    plain = stem if is_image(name) or suffix.casefold() == ".xml" else name
+    base = plain.replace("\\", "/").rsplit("/", 1)[-1]
+    return base if not _is_there(plain, annotations) and _is_there(base, annotations) else plain
+
+
+def _is_there(name: str, annotations: Path) -> bool:
+    try:
+        return _xml_of(annotations / f"{name}.xml").is_file()
+    except (OSError, ValueError):  # too long for a file name, or no text
+        return False
 
 
 def _xml_of(path: Path) -> Path:
@@ -226,11 +242,16 @@ def _no_classes(folders: Sequence[Path]) -> DataError:
     causes: list[str] = []
     for path in files:
         try:
-            _parse(path)
+            _check_places(_parse(path), str(path))
         except DataError as error:
             causes.append(str(error))
-    if files and len(causes) == len(files):
+    if causes and len(causes) == len(files):
         return DataError(f"{folders[0]}: not one of its {len(files)} XML files can be read; the first: {causes[0]}")
+    if causes:
+        return DataError(
+            f"{folders[0]}: no object can be read there: {len(causes)} of {len(files)} XML files are wrong; the first: "
+            f"{causes[0]}"
+        )
     return DataError(f"{folders[0]}: no XML file there holds an object, so there are no classes; list the classes")
 
 
@@ -252,6 +273,10 @@ def _parse(path: Path) -> Element:
         ) from None
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({shortened(str(error))}); save it as UTF-8") from None
+    if root is not None:
+        for element in root.iter():  # a namespace changes nothing
+            if isinstance(element.tag, str):
+                element.tag = element.tag.rpartition("}")[2]
     if root is None or root.tag != "annotation":
         raise DataError(f"{path}: not a VOC annotation (no <annotation> at the top); remove the file")
     return root
@@ -270,12 +295,14 @@ def _parse_encoded(path: Path) -> Element:
 def _read_one(xml: Path, pictures: "_Pictures", index: dict[str, int], builder: RecordBuilder) -> None:
     """Adds the image of an XML file to the builder."""
     root = _parse(xml)
+    _check_places(root, str(xml))
     stated = _stated_size(xml, root, builder.notebook)
     path = pictures.find(xml, root, builder.images_needed or stated is None)
     objects: list[RawObject] = []
     # Only direct children: VOC also has <part> elements with a name and a box of their own.
     for number, element in enumerate(root.findall("object"), 1):
         where = f"object {number}"
+        _check_once(element, ("name", "bndbox", "difficult"), f"{xml} {where}")
         name = (element.findtext("name") or "").strip()
         box = _box(element, f"{xml} {where}")
         if name not in index:
@@ -285,6 +312,26 @@ def _read_one(xml: Path, pictures: "_Pictures", index: dict[str, int], builder: 
         objects.append(RawObject(number, box, index[name], difficult=_flag(element, "difficult", f"{xml} {where}")))
     size, upright = builder.open_image(path, stated, str(xml), [o.box for o in objects])
     builder.add(len(builder) + 1, pictures.name(path), path, size, upright, str(xml), objects)
+
+
+def _check_places(root: Element, where: str) -> None:
+    """Raises `DataError` for objects that would not be read: those within others or in capitals."""
+    read = len(root.findall("object"))
+    there = sum(isinstance(element.tag, str) and element.tag.casefold() == "object" for element in root.iter())
+    if there != read:
+        raise DataError(
+            f"{where}: {there - read} of {there} <object> elements do not stand directly within <annotation>, or are "
+            "written in capitals; put each of them there as <object>"
+        )
+    _check_once(root, ("size", "filename"), where)
+
+
+def _check_once(element: Element, keys: Sequence[str], where: str) -> None:
+    """Raises `DataError` where one of these stands several times within an element, with other content."""
+    for key in keys:
+        contents = {"".join("".join(one.itertext()).split()) for one in element.findall(key)}
+        if len(contents) > 1:
+            raise DataError(f"{where}: <{key}> stands there {len(element.findall(key))} times; leave one")
 
 
 def _flag(element: Element, key: str, where: str) -> bool:
@@ -407,10 +454,12 @@ def _stated_size(xml: Path, root: Element, notebook: Notebook) -> tuple[int, int
     size = root.find("size")
     if size is None:
         return None
+    _check_once(size, ("width", "height"), f"{xml} <size>")
     texts = [(size.findtext(side) or "").strip() for side in ("height", "width")]
     h, w = (finite_number(text) for text in texts)
     if not any(texts) or (h is not None and w is not None and (h <= 0 or w <= 0)):
-        notebook.add("note", str(xml), f"<size> {' x '.join(texts[::-1])} states none; the size of the image counts")
+        said = f"<size> {' x '.join(texts[::-1])}" if any(texts) else "<size> without numbers"
+        notebook.add("note", str(xml), f"{said} states none; the size of the image counts")
         return None
     if h is None or w is None:
         raise DataError(f"{xml}: <size> without a width and height in numbers; correct it or remove <size>")
@@ -422,10 +471,12 @@ def _box(element: Element, where: str) -> tuple[float, float, float, float]:
     if box is None:
         raise DataError(f"{where}: no <bndbox>; add the box or remove the object")
     values: list[float] = []
-    for side in ("xmin", "ymin", "xmax", "ymax"):
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    for side in sides:
         text = (box.findtext(side) or "").strip()
         value = finite_number(text)
         if value is None:
             raise DataError(f"{where}: <{side}> is {shown(text)}, not a finite number; correct the box")
         values.append(value)
+    _check_once(box, sides, where)
     return values[0], values[1], values[2], values[3]

@@ -7,6 +7,7 @@ name. `lost_in` names what a layout cannot hold of a data set.
 import itertools
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -36,7 +37,7 @@ def write_voc(
 
     The format knows neither crowd regions nor ids: a crowd region becomes a difficult object, images are numbered anew.
     """
-    names, save = _names(splits), _saver(progress, copy)
+    names, save = _names(splits, one_folder=True), _saver(progress, copy)
     for sub in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     for split, dataset in splits.items():
@@ -146,12 +147,18 @@ def _saver(progress: Progress | None, copy: bool) -> Callable[[ImageRecord, Path
     return save
 
 
-def _names(splits: Mapping[str, Dataset]) -> dict[str, list[str]]:
-    names = {split: [PurePosixPath(r.file_name).stem for r in d.records] for split, d in splits.items()}
-    every = [n for listed in names.values() for n in listed]
-    if len(set(every)) != len(every):
-        twice = sorted({n for n in every if every.count(n) > 1})[:5]
-        raise DataError(f"several images would be written as {', '.join(twice)}; give their files unique names")
+def _names(splits: Mapping[str, Dataset], *, one_folder: bool = False) -> dict[str, list[str]]:
+    """The names under which images are written, without suffix: each only once in a split, or with ``one_folder`` in
+    all splits together."""
+    names = {split: [PurePosixPath(name).stem for name in d.columns.file_names] for split, d in splits.items()}
+    every = [name for listed in names.values() for name in listed]
+    for written in [every] if one_folder else names.values():
+        twice = sorted(name for name, times in Counter(written).items() if times > 1)
+        if twice:
+            raise DataError(
+                f"several images would be written as {', '.join(twice[:5])}; give their files unique names"
+                + (", or take another layout" if one_folder and len(splits) > 1 else "")
+            )
     return names
 
 

@@ -297,6 +297,7 @@ def _list_images(
     if not entries:
         raise DataError(f"{path}: names no images; add train and val, each a folder of images")
     found: dict[Path, str] = {}
+    shared: dict[tuple[str, str], list[Path]] = {}
     for key, entry in entries:
         (place, note), where = places[key, entry], f"{path} {key}"
         if images is not None:
@@ -321,7 +322,16 @@ def _list_images(
         for image in _images_at(place, where, root, notebook):
             if image in found and (split is not None or found[image] == key):
                 notebook.add("duplicate", str(image), f"listed more than once under {key}")
+            elif image in found:
+                shared.setdefault((found[image], key), []).append(image)
             found.setdefault(image, key)
+    for (first, second), both in shared.items():
+        notebook.add(
+            "note",
+            str(path),
+            f"{len(both)} images stand under {first} and under {second}, e.g. {both[0]}: what is measured on images "
+            "that were trained on flatters",
+        )
     if not found:
         raise DataError(f"{path}: no images in {', '.join(v for _, v in entries)} of {root}; correct the folders")
     return list(found), lists
@@ -439,6 +449,7 @@ def _read_label(
         if max(map(abs, numbers)) > _LARGEST_FRACTION:
             raise DataError(
                 f"{where}: {shown(line.strip())} seems to be in pixels; divide by the image's width and height"
+                + (", or by 100 if it is in percent" if max(map(abs, numbers)) <= 100 else "")
             )
         if number_of_class % 1 or not 0 <= number_of_class < len(file_names):
             raise DataError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from yolojax.config import DataConfig, ModelConfig, TrainConfig, changed_settings
 from yolojax.data import Dataset, InputImages, Sampler, make_sampler, open_input_images, open_splits, take_fraction
+from yolojax.data.dataset import say_findings
 from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError, DataError
 from yolojax.eval.inputs import read_ground_truth
@@ -61,8 +63,12 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
                 "the validation set was opened with skip_bad: leaving out images would flatter the result"
             )
     for dataset in (train, val):
-        if dataset is not None and dataset.summary.findings:
-            reporter.say(f"{dataset.split or 'data'}: {dataset.summary.text(limit=3)}")
+        if dataset is not None:
+            say_findings(dataset, reporter, dataset.split or "data")
+    if val is not None and (shared := _shared_images(train, val)):
+        reporter.say(
+            f"{shared} of {len(val)} validation images are trained on as well: what is measured on them flatters"
+        )
     crowd = int(train.columns.crowd.sum())
     if not train.object_count:
         raise DataError("the training images hold no object at all; there is nothing to learn from")
@@ -72,13 +78,15 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
             "difficult), which training leaves out; there is nothing to learn from. Exports of masks mark every object "
             "so: set iscrowd to 0"
         )
-    if (repeated := train.columns.repeated) > 0.05 * train.object_count:
-        reporter.say(
-            f"{repeated} of {train.object_count} training objects repeat another of the same class and box exactly"
-        )
     if val is not None:
         read_ground_truth(val.to_coco())
     return DataPair(train, val)
+
+
+def _shared_images(train: Dataset, val: Dataset) -> int:
+    """How many files of the validation set belong to the training set too."""
+    known = {str(source) for source in train.columns.sources if isinstance(source, str | Path)}
+    return sum(isinstance(source, str | Path) and str(source) in known for source in val.columns.sources)
 
 
 def check_untouched(config: DataConfig | ModelConfig, names: tuple[str, ...], argument: str) -> None:

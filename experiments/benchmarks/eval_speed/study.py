@@ -160,20 +160,26 @@ def timed(call: Callable[[], Any], rounds: int) -> tuple[float, float, Any]:
     return taken[0], statistics.median(taken[1:] or taken), answer
 
 
+_LAUNCHER = """import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+"""Starts a command from a small process: a child's peak memory begins with that of the process that started it."""
+
+
 def command(folder: Path, *options: str) -> tuple[float, float, list[float] | None]:
     """Seconds and peak gigabytes of ``yolojax eval`` in a process of its own, and its numbers where it writes them."""
     start = time.perf_counter()
     arguments = [sys.executable, "-m", "yolojax", "eval", str(folder / TRUTH), str(folder / FOUND), *options]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    done = subprocess.run([sys.executable, "-c", _LAUNCHER, *arguments], capture_output=True, text=True, check=False)
     taken = time.perf_counter() - start
-    if process.returncode:
-        raise RuntimeError(f"yolojax eval {' '.join(options)} ended with exit code {process.returncode}")
+    if done.returncode:
+        raise RuntimeError(f"yolojax eval {' '.join(options)} ended with exit code {done.returncode}")
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     written = Path(options[options.index("--out") + 1]) / "metrics.json" if "--out" in options else None
     numbers = None if written is None else [json.loads(written.read_text())[name] for name in METRICS]
-    return taken, usage.ru_maxrss * unit / 1e9, numbers
+    return taken, int(done.stdout) * unit / 1e9, numbers
 
 
 def study(folder: Path, rounds: int, samples: int, say: Callable[[str], None]) -> dict[str, Any]:
