@@ -18,7 +18,14 @@ def asked(monkeypatch):
     def record(config, target, reporter, **given):
         calls.append((config, target.text, given))
         facts = {"device": "TPU", "chips": 4, "compiler": "libtpu", "detector": "compact", "options": {}}
-        sizes = {"input_size": (64, 64), "classes": 3, "objects": 32, "compute": "bfloat16", "accumulate": 1}
+        sizes = {
+            "input_size": (64, 64),
+            "classes": 3,
+            "objects": 32,
+            "compute": "bfloat16",
+            "accumulate": 1,
+            "remat": False,
+        }
         return Plan(target=target.text, **facts, **sizes, batch_size=8, programs=[], largest_batch=None)
 
     monkeypatch.setattr("yolojax.planning.compilers.missing_compiler", lambda target: None)

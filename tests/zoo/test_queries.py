@@ -114,9 +114,9 @@ def test_a_description_in_json_builds_the_same_detector(family):
     ("name", "options", "message"),
     [
         ("deimv2", {"scale": "s"}, "DINOv3 backbone is not built here; give atto, femto, pico, n"),
-        ("deimv2", {"scale": "q"}, "no scale 'q': give atto"),
-        ("dfine", {"scale": "xx"}, "no scale 'xx': give n, s, m, l, x"),
-        ("rtdetr", {"scale": "r152"}, "no scale 'r152': give r18"),
+        ("deimv2", {"scale": "q"}, "no scale 'q'; it has atto"),
+        ("dfine", {"scale": "xx"}, "no scale 'xx'; it has n, s, m, l, x"),
+        ("rtdetr", {"scale": "r152"}, "no scale 'r152'; it has r18"),
         ("rtdetr", {"queries": 0}, "queries = 0: give a whole number of at least 1"),
         ("dfine", {"queries": 10**9}, "queries = 1000000000: give a whole number of at most 65,536"),
         ("rtdetr", {"denoising": -1}, "denoising = -1"),
