@@ -159,7 +159,7 @@ def draw(record: Record) -> Any:
         axes.plot([1e3 * statistics.median(seconds)] * len(ap), ap, "o", label=look)
     axes.set(xlabel="milliseconds a scene", ylabel="AP of each seed", xscale="log")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="lower right")
     return made
 
 
