@@ -12,6 +12,7 @@ import pytest
 from tests.weights import pytorch_files as write
 from yolojax.errors import CheckpointError
 from yolojax.weights.foreign import (
+    Module,
     WeightFile,
     class_names,
     count_parameters,
@@ -66,6 +67,17 @@ def test_a_checkpoint_tells_its_metadata(name: str) -> None:
     }
     assert input_size(file) == (320, 320)
     assert class_names(file) is None
+
+
+def test_every_trainer_says_its_input_size_in_its_own_entry() -> None:
+    """Ultralytics' in ``train_args`` of the file and ``args`` of the module, YOLOv5's in ``opt``; others say none."""
+
+    def file(**metadata):
+        return WeightFile(Path("best.pt"), "pytorch zip", "dict", {}, {"": Module("dict")}, metadata)
+
+    assert input_size(file()) is None
+    for entry in ("train_args", "args", "opt"):
+        assert input_size(file(**{entry: {"imgsz": 416}})) == (416, 416)
 
 
 def test_a_pickled_module_tells_its_modules() -> None:

@@ -146,7 +146,7 @@ def strides(file: WeightFile) -> tuple[int, ...] | None:
 
 def input_size(file: WeightFile) -> tuple[int, int] | None:
     """Returns height and width of the input image in pixels that the network was trained with; None if unknown."""
-    arguments = file.lookup("train_args") or file.lookup("args")
+    arguments = file.lookup("train_args") or file.lookup("args") or file.lookup("opt")
     value = file.lookup("imgsz")
     if value is None and isinstance(arguments, dict):
         value = arguments.get("imgsz")
