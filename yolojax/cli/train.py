@@ -189,17 +189,8 @@ class Train:
                 name: getattr(self, name)
                 for name in (
                     *("augment", "optimiser", "validation", "epochs", "batch_size", "seed", "compute"),
-                    *(
-                        "minutes",
-                        "accumulate",
-                        "remat",
-                        "validate_every",
-                        "checkpoint_every",
-                        "select",
-                        "select_by",
-                        "patience",
-                    ),
-                    *("validate_raw", "final_share"),
+                    *("minutes", "accumulate", "remat", "validate_every", "checkpoint_every", "select", "select_by"),
+                    *("patience", "validate_raw", "final_share"),
                 )
             },
             freeze=tuple(part.rstrip("/") for part in self.freeze),

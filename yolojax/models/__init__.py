@@ -3,7 +3,7 @@
 from flax.linen import Module
 
 from yolojax.models.backbones import DarknetTiny
-from yolojax.models.batch_norm import find_folds, fold_batch_norm, unfold_batch_norm
+from yolojax.models.batch_norm import fold_batch_norm, noting_folds, unfold_batch_norm
 from yolojax.models.darknet_backbones import CSPDarknet53, CSPDarknetTiny, Darknet19, Darknet53, PooledDarknet
 from yolojax.models.heads import AnchorFreeHead, PairedHead, YOLOHead
 from yolojax.models.layers import Style
@@ -31,9 +31,9 @@ __all__ = [
     "ResNet18",
     "Style",
     "YOLOHead",
-    "find_folds",
     "fold_batch_norm",
     "init_variables",
+    "noting_folds",
     "parameter_count",
     "unfold_batch_norm",
 ]

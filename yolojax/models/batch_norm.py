@@ -20,7 +20,8 @@ Path = tuple[str, ...]
 def noting_folds(found: dict[Path, float]) -> Iterator[None]:
     """Notes what `fold_batch_norm` can fold, while a network is traced: paths of normalised convolutions, and epsilons.
 
-    Those are modules such as `yolojax.models.layers.ConvBNAct`, whose ``norm`` follows their ``conv`` directly.
+    Those are modules such as `yolojax.models.layers.ConvBNAct`, whose ``norm`` follows their ``conv`` directly. A
+    compiled function that was traced before is not traced again, and nothing is noted.
     """
 
     def note(next_call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -35,18 +36,6 @@ def noting_folds(found: dict[Path, float]) -> Iterator[None]:
 
     with nn.intercept_methods(note):
         yield
-
-
-def find_folds(forward: Callable[[Float[Array, "1 H W 3"]], Any], input_size: tuple[int, int]) -> dict[Path, float]:
-    """Finds what `fold_batch_norm` can fold in a network, see `noting_folds`.
-
-    ``forward`` runs the network, or initialises it, on an image of ``input_size = (h, w)``; nothing is computed.
-    """
-    found: dict[Path, float] = {}
-    with noting_folds(found):
-        # A function of its own each time: one that had been traced before would not be run again.
-        jax.eval_shape(lambda image: forward(image), jax.ShapeDtypeStruct((1, *input_size, 3), jnp.float32))
-    return found
 
 
 def norm_gain(norm: Mapping[str, Any], running: Mapping[str, Any], epsilon: float) -> Any:
@@ -65,7 +54,7 @@ def fold_batch_norm(variables: dict[str, Any], folds: Mapping[Path, float]) -> d
 
     Args:
       variables: nested dicts with ``params`` and ``batch_stats``.
-      folds: paths and epsilons, from `find_folds`.
+      folds: paths and epsilons, from `noting_folds`.
     """
     params, stats = _fold(variables["params"], variables.get("batch_stats", {}), folds, ())
     return {**variables, "params": params, "batch_stats": stats}

@@ -157,7 +157,7 @@ def is_folded(module: nn.Module) -> bool:
     """Whether BatchNorm is folded into the variables of this module; they have no ``norm`` then.
 
     The module must have the children ``conv`` and ``norm`` and the class attribute ``folds_norm``, by which
-    `yolojax.models.batch_norm.find_folds` recognises it.
+    `yolojax.models.batch_norm.noting_folds` recognises it.
     """
     return not module.is_initializing() and not module.has_variable("params", "norm")
 
