@@ -38,7 +38,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -354,8 +354,8 @@ class Worker:
         self.process.communicate()
 
 
-def measure(args: argparse.Namespace, onnx: Path) -> list[dict[str, Any]]:
-    rows = []
+def measure(args: argparse.Namespace, onnx: Path) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one network at one batch size after those of another."""
     for model in args.models:
         for batch in args.batches:
             if "onnxruntime" in RUNTIMES[model]:
@@ -367,6 +367,7 @@ def measure(args: argparse.Namespace, onnx: Path) -> list[dict[str, Any]]:
             for _ in range(ROUNDS):
                 for runtime, worker in workers.items():
                     rounds[runtime].append(worker.ask("time"))
+            rows = []
             for runtime, taken in rounds.items():
                 row: dict[str, Any] = {"network": model, "batch": batch, "runtime": runtime}
                 for what in taken[0]:
@@ -374,11 +375,10 @@ def measure(args: argparse.Namespace, onnx: Path) -> list[dict[str, Any]]:
                 row["largest_difference"] = round(apart[runtime], 6)
                 rows.append(row)
                 print(row, flush=True)
-            profiled = workers["yolojax"].ask("profile")
-            next(row for row in rows if row["batch"] == batch and row["network"] == model)["profile"] = profiled
+            next(row for row in rows if row["runtime"] == "yolojax")["profile"] = workers["yolojax"].ask("profile")
             for worker in workers.values():
                 worker.end()
-    return rows
+            yield rows
 
 
 def markdown(record: dict[str, Any], remarks: str) -> str:
@@ -435,32 +435,42 @@ def main() -> None:
     if args.runtime is not None:
         work(args)
         return
+    heading = heading_of(args)
     with tempfile.TemporaryDirectory() as folder:
         onnx = Path(folder) / "network.onnx"
         write_yolov8n(drawn_file(onnx))
-        rows = measure(args, onnx)
-    names = ("jax", "torch", "onnxruntime", "cv2")
-    asked = (
-        f"import json, importlib as i; print(json.dumps({{n: i.import_module(n).__version__ for n in {names[1:]}}}))"
-    )
-    versions = json.loads(subprocess.run([args.peers, "-c", asked], capture_output=True, text=True, check=True).stdout)
+        for rows in measure(args, onnx):
+            write(args.out, heading, rows)
+
+
+def heading_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the record says of the run, before its rows."""
     import jax
 
-    kept: list[dict[str, Any]] = []
-    if (args.out / "results.json").is_file():
-        earlier = json.loads((args.out / "results.json").read_text())["rows"]
-        kept = [row for row in earlier if row["network"] not in args.models or row["batch"] not in args.batches]
-    record = {
+    names = ("torch", "onnxruntime", "cv2")
+    asked = f"import json, importlib as i; print(json.dumps({{n: i.import_module(n).__version__ for n in {names}}}))"
+    versions = json.loads(subprocess.run([args.peers, "-c", asked], capture_output=True, text=True, check=True).stdout)
+    return {
         "command": "python -m experiments.benchmarks.inference_speed",
         "date": datetime.date.today().isoformat(),
         "versions": ", ".join(f"{name} {version}" for name, version in {"jax": jax.__version__, **versions}.items()),
         "cores": os.cpu_count(),
         "threads": THREADS,
         "rounds": ROUNDS,
-        "rows": sorted(rows + kept, key=lambda row: (list(RUNTIMES).index(row["network"]), row["batch"])),
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    remarks = args.out / "REMARKS.md"
+
+
+def write(out: Path, heading: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Writes the record with these rows in the place of earlier ones of the same network and batch size."""
+    measured = {(row["network"], row["batch"]) for row in rows}
+    kept: list[dict[str, Any]] = []
+    if (out / "results.json").is_file():
+        earlier = json.loads((out / "results.json").read_text())["rows"]
+        kept = [row for row in earlier if (row["network"], row["batch"]) not in measured]
+    order = list(RUNTIMES)
+    record = {**heading, "rows": sorted(rows + kept, key=lambda row: (order.index(row["network"]), row["batch"]))}
+    out.mkdir(parents=True, exist_ok=True)
+    remarks = out / "REMARKS.md"
     text = "\n" + remarks.read_text() if remarks.is_file() else ""
-    (args.out / "results.json").write_text(json.dumps(record, indent=1) + "\n")
-    (args.out / "README.md").write_text(markdown(record, text))
+    (out / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    (out / "README.md").write_text(markdown(record, text))
