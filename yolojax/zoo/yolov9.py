@@ -216,15 +216,20 @@ def yolov9(
     )
     style = Style(dtype=dtype)
 
-    def head() -> AnchorFreeHead:
-        return distance_head(spec, layout.levels[0], reg_max, style, box_groups=box_groups, cls_width=cls_width)
+    def head(finest: int) -> AnchorFreeHead:
+        """The head over maps of which the finest has so many channels."""
+        return distance_head(spec, finest, reg_max, style, box_groups=box_groups, cls_width=cls_width)
 
     backbone = (YOLOv9DoubleBackbone if scale == "e" else YOLOv9Backbone)(layout, style)
-    parts = (backbone, YOLOv9Neck(layout, style), head())
+    parts = (backbone, YOLOv9Neck(layout, style), head(layout.levels[0]))
     if not auxiliary:
         return mark_built(flax_detector(spec, Network(*parts), loss, decode))
-    branch = (AuxiliaryPyramid if scale in ("t", "s") else AuxiliaryColumn)(layout, style)
-    return mark_built(flax_detector(spec, AuxiliaryNetwork(*parts, branch, head()), loss_of_both(loss), decode))
+    if scale in ("t", "s"):
+        branch, finest = AuxiliaryPyramid(layout, style), layout.levels[0]
+    else:
+        branch, finest = AuxiliaryColumn(layout, style), layout.blocks[1]
+    network = AuxiliaryNetwork(*parts, branch, head(finest))
+    return mark_built(flax_detector(spec, network, loss_of_both(loss), decode))
 
 
 def loss_of_both(loss: Loss) -> Loss:
