@@ -1,5 +1,6 @@
 """YOLOv5, v5u, v8 to v10, YOLO11, YOLO12 and YOLO26: published sizes, and their PyTorch files there and back."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ from safetensors.numpy import save_file
 
 from yolojax import zoo
 from yolojax.errors import CheckpointError, ConfigError
+from yolojax.models.layers import BatchNorm
 from yolojax.weights.foreign import read_weight_file
 
 COCO = tuple(map(str, range(80)))
@@ -72,7 +74,26 @@ def test_has_the_published_size(name, scale, parameters, gflops):
     else:
         assert count / 1e6 == pytest.approx(parameters / 1e6, abs=0.1)
     if gflops is not None:
-        assert zoo.forward_flops(detector) / 1e9 == pytest.approx(gflops, abs=0.1)
+        # YOLOv5's table counts two operations for each normalised value, the others those of convolutions alone.
+        besides = 2 * normalised_values(detector) if name == "yolov5" else 0
+        tolerance = 0.05 if name == "yolov5" else 0.1
+        assert (zoo.forward_flops(detector) + besides) / 1e9 == pytest.approx(gflops, abs=tolerance)
+
+
+def normalised_values(detector):
+    """How many values pass through BatchNorm for one image."""
+    sizes = []
+
+    def note(call, args, options, context):
+        out = call(*args, **options)
+        if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
+            sizes.append(out.size)
+        return out
+
+    image = jax.ShapeDtypeStruct((1, *detector.spec.input_size, 3), np.float32)
+    with nn.intercept_methods(note):
+        jax.eval_shape(detector.forward, jax.eval_shape(detector.init, jax.random.key(0)), image)
+    return sum(sizes)
 
 
 def fill(shapes, seed=0):

@@ -171,7 +171,7 @@ PUBLISHED = [
     ("rtdetr", "r18", 20_184_464),
     ("rtdetr", "r34", 31e6),
     ("rtdetr", "r50m", 36e6),
-    ("rtdetr", "r50", 42e6),
+    ("rtdetr", "r50", 42_944_620),  # of transformers with its frozen normalisation; the table says 42 million
     ("rtdetr", "r101", 76e6),
     ("dfine", "n", 3_782_691),
     ("dfine", "s", 10e6),
@@ -316,5 +316,9 @@ def test_transformers_computes_the_same(folder, name, scale, test_data, tmp_path
     peer = np.load(tmp_path / folder / "output.npz")
     image = jnp.asarray(peer["input_uint8"][None] / np.float32(255))
     found = jax.jit(detector.forward)(variables, image)
-    np.testing.assert_allclose(found.queries.logits[0, -1], peer["logits"], rtol=0, atol=1e-3)
-    np.testing.assert_allclose(found.queries.boxes[0, -1], peer["pred_boxes"], rtol=0, atol=1e-3)
+    ours = np.concatenate([found.queries.logits[0, -1], found.queries.boxes[0, -1]], axis=-1)
+    theirs = np.concatenate([peer["logits"], peer["pred_boxes"]], axis=-1)
+    # Places whose scores differ by 2e-5 may be selected in another order, and queries do not know their numbers.
+    row = np.array([np.abs(theirs - one).max(axis=-1).argmin() for one in ours])
+    assert sorted(row) == list(range(len(theirs))) and np.sum(row != np.arange(len(row))) <= 4
+    np.testing.assert_allclose(ours, theirs[row], rtol=0, atol=1e-3)

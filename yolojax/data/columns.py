@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
@@ -230,13 +230,13 @@ class Records(Sequence[ImageRecord]):
         return len(self.columns)
 
     @overload
-    def __getitem__(self, index: int) -> ImageRecord: ...
+    def __getitem__(self, index: SupportsIndex) -> ImageRecord: ...
 
     @overload
     def __getitem__(self, index: slice) -> "Records": ...
 
-    def __getitem__(self, index: int | slice) -> "ImageRecord | Records":
-        """One record, or those of a slice."""
+    def __getitem__(self, index: SupportsIndex | slice) -> "ImageRecord | Records":
+        """One record, by a number of Python or of NumPy, or those of a slice."""
         n = len(self.columns)
         if isinstance(index, slice):
             return Records(self.columns.take(range(n)[index]))
