@@ -101,10 +101,8 @@ class JaxRuntime:
         self.name, self.version, self.device = name, version, jax.devices()[0].device_kind
         self.input_size, self.preprocess, self.batch_size = spec.input_size, spec.preprocess, batch_size
         self._thresholds = jnp.float32(own.confidence), None if iou is None else jnp.float32(iou)
-        self._variables = jax.device_put(fold_on_host(detector, variables))
-        split = split_over_devices(batch_size)
-        if split is not None:
-            self._variables = on_all_devices(self._variables, split)
+        folded, split = fold_on_host(detector, variables), split_over_devices(batch_size)
+        self._variables = jax.device_put(folded) if split is None else on_all_devices(folded, split)
 
         def network(images: UInt8[Array, "B H W 3"], variables: Variables) -> Outputs:
             return network_outputs(detector, variables, images)

@@ -144,11 +144,8 @@ class Predictor:
         self.detector: Detector = detector
         suppress = union_suppression(detector.spec, tta, suppress)
         self.suppress: Suppression | BuiltIn = suppress
-        self.variables: Variables = jax.device_put(fold_on_host(detector, variables))
-
-        split = split_over_devices(batch_size)
-        if split is not None:
-            self.variables = on_all_devices(self.variables, split)
+        folded, split = fold_on_host(detector, variables), split_over_devices(batch_size)
+        self.variables: Variables = jax.device_put(folded) if split is None else on_all_devices(folded, split)
         most = self.max_detections
         settings: dict[str, Any] = {"max_detections": most, "suppress": suppress, "split": split, "tta": tta}
         # Other kinds of suppression take the best candidates only, and so count more than what exceeds a capacity.
