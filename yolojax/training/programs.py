@@ -54,7 +54,8 @@ class Programs:
         self.seconds: float = 0.0
         self.donates: bool = donate
         self._devices = devices
-        self.pack, self.unpack = _as_it_is, _as_it_is
+        self.pack: Callable[[Any], Any] = _as_it_is
+        self.unpack: Callable[[Any], Any] = _as_it_is
         if packing is not None:
             self.pack = jax.jit(packing.pack, out_shardings=devices.replicated)
             self.unpack = jax.jit(packing.unpack, out_shardings=devices.replicated)
@@ -229,7 +230,7 @@ def memory_limit(devices: int) -> int:
     return told or free_memory() // 2 // devices
 
 
-def _as_it_is(state: TrainState) -> TrainState:
+def _as_it_is(state: Any) -> Any:
     return state
 
 
