@@ -74,6 +74,13 @@ def measure(args: argparse.Namespace) -> Record:
     return {"scale": scale, "runs": sorted(runs.all, key=lambda run: (run["target"], name_of(run), run["images"]))}
 
 
+def one_by_one(run: Record) -> str:
+    """How many kernels, copies and CUDA graphs of kernels a GPU's host starts."""
+    if run["launches"] is None or not run.get("graphs"):
+        return ""
+    return f"{sum(run['launches'].values()) - run['graphs']['kernels'] + run['graphs']['count']:,}"
+
+
 def name_of(run: Record) -> str:
     """The model, and whether its activations are computed again."""
     return run["model"] + (", remat" if run.get("remat") else "")
@@ -114,6 +121,7 @@ def page(record: Record) -> str:
                 *(f"{spent['phases'].get(part, 0.0):.0%}" if fits else "" for part in PARTS),
                 missing,
                 "" if run["launches"] is None else f"{sum(run['launches'].values()):,}",
+                one_by_one(run),
                 f"{run['compile_seconds']:.0f}",
             ]
         )
@@ -121,7 +129,7 @@ def page(record: Record) -> str:
             place, share = operation["place"], f"{operation['share']:.1%}"
             dear.append([run["target"], name_of(run), run["images"], place, share, operation["count"]])
     head = ["target", "model", "images", "GB", "ms", "ms at the peak", "of the peak", *PARTS]
-    head += ["without an estimate", "launches", "compiled in s"]
+    head += ["without an estimate", "launches", "one by one", "compiled in s"]
     compilers = ", ".join(sorted({run["compiler"] for run in record["runs"]}))
     limits = [
         f"- {name_of(run)}, {run['images']} images on {run['target']}: {run['limits']}." for run in record["runs"]
@@ -130,7 +138,9 @@ def page(record: Record) -> str:
         [
             f"All figures are estimates, by {compilers or 'no compiler'}; none is measured. `ms`: on the TPU the sum "
             "of the compiler's cycles, to which operations without an estimate add; on the GPU what all bytes take at "
-            "the published bandwidth. `ms at the peak`: three times the forward convolutions at the published peak.",
+            "the published bandwidth. `ms at the peak`: three times the forward convolutions at the published peak. "
+            "`launches`: kernels and copies of a call; `one by one`: how many times something is started for them, "
+            "where XLA makes CUDA graphs of those that follow each other (not told of the older rows).",
             "",
             table(head, rows),
             "",

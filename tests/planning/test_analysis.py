@@ -6,8 +6,10 @@ import pytest
 
 from tests.planning.test_hlo import TPU
 from yolojax.planning.analysis import (
+    Graphs,
     Memory,
     collectives_of,
+    graphs_of,
     largest_batch,
     launches_of,
     memory_of,
@@ -103,6 +105,15 @@ def test_launches_and_traffic_of_a_gpu_program():
     assert spent.bytes == 4 * 2 * 2048  # four operations, each reads and writes one array
     assert spent.seconds == pytest.approx(spent.bytes / devices()["h100"].bandwidth)
     assert set(spent.phases) == {"forward", "optimiser", "unnamed"} and not spent.without_estimate
+
+
+def test_kernels_that_follow_each_other_are_started_as_one_graph():
+    """XLA's own list for a program of convolutions, each followed by five fusions, has a graph after each of them."""
+    fusions = "".join(f"  %f{i} = bf16[8]{{0}} fusion(%x.1), kind=kLoop, calls=%fused_a\n" for i in range(5))
+    whole = GPU.replace("  %get =", f"{fusions}  %get =").replace("  ROOT %fusion.1", f"{fusions}  ROOT %fusion.1")
+    # Five behind the convolution; copy, five and one behind the matrix product.
+    assert graphs_of(parse_module(whole)) == Graphs(2, 5 + 7)
+    assert graphs_of(parse_module(GPU)) == Graphs(0, 0)
 
 
 def test_memory_counts_donated_arguments_once():

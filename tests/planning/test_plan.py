@@ -153,6 +153,22 @@ def test_an_installed_compiler_compiles_a_small_program(text):
         assert launches_of(module)["cuDNN convolution"] == 1
 
 
+@pytest.mark.slow  # a quarter of a minute of a processor; .ci/run runs it, with the compiler installed
+@pytest.mark.parametrize("text", ["v5e:2x2"])
+def test_a_small_step_is_planned(text):
+    """The step with all its parts, two images on each chip, read from a TPU's compiler that is installed."""
+    target, config = installed(text), TrainConfig(model=CONFIG.model, batch_size=8, compute="bfloat16")
+    plan = make_plan(config, target, Quiet(), classes=3, objects=8, programs=["train"], largest=False)
+    (step,) = plan.programs
+    assert step.fits and step.memory is not None and step.memory.total > sum(step.state.values())
+    assert step.time is not None and step.time.seconds > 0 and 0 < step.utilisation < 1  # type: ignore
+    assert {"augmentation", "forward", "backward", "loss", "optimiser"} <= set(step.time.phases)
+    # All chips add up their gradients. A gather would be a batch that is collected on every chip.
+    assert {collective.kind for collective in step.collectives} == {"all-reduce"}
+    assert jax.default_backend() == "cpu"
+    assert "training step, batch 8: fits" in as_text(plan)
+
+
 @pytest.mark.slow  # minutes: whole training steps, evaluations and predictions are compiled
 @pytest.mark.parametrize("text", ["v5e:2x2", "h100:2"])
 def test_a_whole_run_is_planned(text):

@@ -105,7 +105,7 @@ def measure_training(
     """
     ready = prepare(check(config), reporter)
     reporter.say("compiling")
-    state = replicate(ready.fresh(total_steps=10**6), ready.devices.replicated)
+    state = ready.step.pack(replicate(ready.fresh(total_steps=10**6), ready.devices.replicated))
     hyper = replicate(ready.hyper, ready.devices.replicated)
     feed = device_batches(
         ready.images, ready.sampler, ready.config.seed, ready.batch_size, ready.devices.split, resize=ready.resize
@@ -136,7 +136,7 @@ def measure_training(
         checked(*pending, ready.images)
         elapsed = time.perf_counter() - started
 
-    timed = step - WARM_UP
+    timed, state = step - WARM_UP, ready.step.unpack(state)
     rate = timed * ready.batch_size / elapsed
     forward = zoo.forward_flops(ready.detector)
     found, memory, traffic = peak_of(ready.devices, peak), bandwidth_of(ready.devices), ready.step.traffic()

@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from yolojax.processor.convolution import convolve, plain
+from yolojax.processor.platform import by_platform
 
 Activation = Literal["silu", "relu", "relu6", "leaky_relu", "hard_swish", "mish", "logistic", "none"]
 
@@ -139,10 +140,9 @@ class BatchNorm(nn.Module):
     ) -> Array:
         """Normalises and updates the statistics. `yolojax.models.network.init_variables` passes over it."""
         if train:
-            wide = x.astype(jnp.float32)
-            batch_mean = jnp.mean(wide, (0, 1, 2))
+            batch_mean, mean_square = by_platform(x, cpu=_moments, tpu=_moments, default=_moments_at_once)
             # One pass over the data; rounding can leave a constant channel slightly negative.
-            batch_var = jnp.maximum(jnp.mean(lax.square(wide), (0, 1, 2)) - lax.square(batch_mean), 0.0)
+            batch_var = jnp.maximum(mean_square - lax.square(batch_mean), 0.0)
             if not self.is_initializing():
                 mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
                 var.value = self.momentum * var.value + (1 - self.momentum) * batch_var
@@ -150,7 +150,71 @@ class BatchNorm(nn.Module):
             batch_mean, batch_var = mean.value, var.value
         gain = scale * lax.rsqrt(batch_var + self.epsilon)
         shift = bias - batch_mean * gain
-        return (x * gain.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)).astype(x.dtype)
+        if train:
+            return by_platform(x, gain, shift, cpu=_affine, tpu=_affine, default=_affine_at_once)
+        return _affine(x, gain, shift)
+
+
+def _moments(x: Array) -> tuple[Array, Array]:
+    """The mean of each channel and of its square, in float32."""
+    wide = x.astype(jnp.float32)
+    return jnp.mean(wide, (0, 1, 2)), jnp.mean(lax.square(wide), (0, 1, 2))
+
+
+def _affine(x: Array, gain: AnyArray, shift: AnyArray) -> Array:
+    return (x * gain.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)).astype(x.dtype)
+
+
+def _sum_both(a: Array, b: Array) -> tuple[Array, Array]:
+    """Sums both over all but the channels, as one reduction of pairs."""
+
+    def add(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
+        return first[0] + second[0], first[1] + second[1]
+
+    zero = jnp.float32(0)
+    first, second = lax.reduce((a, b), (zero, zero), add, (0, 1, 2))
+    return first, second
+
+
+@jax.custom_vjp
+def _moments_at_once(x: Array) -> tuple[Array, Array]:
+    """`_moments` for a GPU, where the last parts of two sums take two kernels, and that of a sum of pairs one."""
+    wide, count = x.astype(jnp.float32), x.size // x.shape[-1]
+    total, squares = _sum_both(wide, lax.square(wide))
+    return total / count, squares / count
+
+
+def _moments_forward(x: Array) -> tuple[tuple[Array, Array], Array]:
+    return _moments_at_once(x), x
+
+
+def _moments_backward(x: Array, slopes: tuple[Array, Array]) -> tuple[Array]:
+    of_mean, of_square = (slope / (x.size // x.shape[-1]) for slope in slopes)
+    slope = of_mean.reshape(1, 1, 1, -1) + 2 * of_square.reshape(1, 1, 1, -1) * x.astype(jnp.float32)
+    return (slope.astype(x.dtype),)
+
+
+_moments_at_once.defvjp(_moments_forward, _moments_backward)
+
+
+@jax.custom_vjp
+def _affine_at_once(x: Array, gain: Array, shift: Array) -> Array:
+    """`_affine` for a GPU: the gradients of gain and shift are one sum of pairs as well."""
+    return _affine(x, gain, shift)
+
+
+def _affine_forward(x: Array, gain: Array, shift: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _affine(x, gain, shift), (x, gain)
+
+
+def _affine_backward(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array, Array]:
+    x, gain = kept
+    wide = slope.astype(jnp.float32)
+    of_gain, of_shift = _sum_both(wide * x.astype(jnp.float32), wide)
+    return (wide * gain.reshape(1, 1, 1, -1)).astype(x.dtype), of_gain, of_shift
+
+
+_affine_at_once.defvjp(_affine_forward, _affine_backward)
 
 
 def is_folded(module: nn.Module) -> bool:

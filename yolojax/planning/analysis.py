@@ -25,6 +25,9 @@ NO_WORK = {
 OPERATIONS = 10
 """How many of the most expensive operations are told."""
 
+GRAPH_SIZE = 5
+"""Kernels from which on XLA makes a CUDA graph of them (its flag ``xla_gpu_graph_min_graph_size``)."""
+
 NOTEWORTHY = 2**16
 """Bytes of a result from which on an operation without an estimate is told of. Below are single numbers and keys."""
 
@@ -169,6 +172,50 @@ def launch_kind(instruction: Instruction) -> str:
     if opcode in COLLECTIVES:
         return "collective"
     return opcode
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """What a GPU is given as CUDA graphs, each started at once.
+
+    Attributes:
+      count: graphs in a call.
+      kernels: kernels and copies in them.
+    """
+
+    count: int
+    kernels: int
+
+
+def graphs_of(module: Module) -> Graphs:
+    """Returns the CUDA graphs that XLA makes of a program by itself, from the order in which operations are started.
+
+    Fusions and copies that follow each other are one graph, where they are at least `GRAPH_SIZE`; a convolution or a
+    matrix product of a library, a collective, a loop or a conditional ends it. XLA 0.10.2's own list of what it starts
+    says the same. With a driver at hand it may take in matrix products as well, which then join graphs.
+    """
+    found = _graphs(module, module.entry)
+    return Graphs(len(found), sum(found))
+
+
+def _graphs(module: Module, computation: str) -> list[int]:
+    """The kernels of each graph that a call of a computation starts."""
+    found: list[int] = []
+    length = 0
+    for instruction in module.computations.get(computation, []):
+        opcode = instruction.opcode
+        if opcode in NO_WORK or opcode.endswith(("-done", "-update")):
+            continue
+        if opcode in ("fusion", "copy"):
+            length += 1
+            continue
+        found, length = [*found, length], 0
+        called = [_graphs(module, name) for name in instruction.calls]
+        if opcode == "conditional":
+            found += max(called, key=sum, default=[])
+        elif opcode in ("while", "call"):
+            found += [kernels for graphs in called for kernels in graphs] * (instruction.trips or 1)
+    return [kernels for kernels in [*found, length] if kernels >= GRAPH_SIZE]
 
 
 @dataclass(frozen=True)

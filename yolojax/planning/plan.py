@@ -15,9 +15,11 @@ from yolojax.data import Dataset
 from yolojax.errors import ConfigError
 from yolojax.planning.analysis import (
     Collective,
+    Graphs,
     Memory,
     Time,
     collectives_of,
+    graphs_of,
     largest_batch,
     launches_of,
     memory_of,
@@ -61,6 +63,7 @@ class ProgramPlan:
       beside: bytes that lie on the chip besides, because training goes on after an evaluation.
       collectives: what chips send to each other.
       launches: of a GPU, kernels and copies that are started; None for a TPU.
+      graphs: how many of them XLA starts together, as CUDA graphs; None for a TPU.
       time: where a call spends its time; None where the compiler refused.
       work: operations of the network's convolutions on each chip, three times those of the forward pass in training.
       utilisation: ``work`` over what a TPU could do in the estimated time; None for a GPU.
@@ -79,6 +82,7 @@ class ProgramPlan:
     beside: int
     collectives: list[Collective]
     launches: dict[str, int] | None
+    graphs: Graphs | None
     time: Time | None
     work: float
     utilisation: float | None
@@ -249,6 +253,7 @@ def _planned(
             memory=None,
             collectives=[],
             launches=None,
+            graphs=None,
             time=None,
             utilisation=None,
             limits=f"memory: it needs {needs / 1e9:.1f} GB of the {limit / 1e9:.1f} GB of a chip; {SMALLER}",
@@ -267,6 +272,7 @@ def _planned(
         memory=memory,
         collectives=collectives,
         launches=launches,
+        graphs=graphs_of(module) if device.kind == "gpu" else None,
         time=spent,
         utilisation=utilisation,
         limits=limits(

@@ -22,16 +22,22 @@ from yolojax.errors import ConfigError
 from yolojax.inference.evaluate import images_a_batch, make_detect_batch, validation_suppression
 from yolojax.inference.predict import prediction_program
 from yolojax.processor.inference import inference_options
-from yolojax.sharding.by_image import with_loss_by_image
 from yolojax.sharding.devices import Devices, check_batch_size
 from yolojax.structures import Batch, Targets
 from yolojax.training.augmentation import images_per_sample
-from yolojax.training.preparation import build, sizes_of, step_maker
-from yolojax.training.programs import Programs
+from yolojax.training.preparation import build, make_programs, sizes_of
 from yolojax.training.state import make_state
 from yolojax.training.step import make_hyper, make_hyper_at
 
 ProgramName = Literal["train", "evaluate", "predict"]
+
+WITHOUT_DEVICE: dict[str, dict[str, Any]] = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
+"""How programs are compiled for devices that are not there, by platform as JAX names it.
+
+XLA finds the tiles of its own matrix products (Triton's) by running them. Without the device it takes the first, which
+some shapes cannot have, such as those of RT-DETR: it then refuses the program. Here all matrix products are therefore
+those of cuBLAS.
+"""
 
 WORDS: dict[str, str] = {"train": "training step", "evaluate": "evaluation", "predict": "prediction"}
 
@@ -110,15 +116,15 @@ def train_program(work: Workload, devices: Devices, batch_size: int) -> Program:
     seed, hyper = jax.random.key(config.seed), jax.eval_shape(lambda: make_hyper(config, detector))
     hyper_at = make_hyper_at(config)
     state = jax.eval_shape(partial(make_state, detector, config.optimiser, total_steps=1), key=seed)
-    step = step_maker(config, with_loss_by_image(detector, devices.split), hyper_at)(jax.random.fold_in(seed, 1))
+    programs = make_programs(config, detector, devices, jax.random.fold_in(seed, 1), hyper_at)
     batch = batch_shapes(batch_size, work.input_size, work.max_objects)
     sizes = Sizes(
         size_of(state.variables), size_of(state.ema), size_of(state.optimiser), size_of(batch) // devices.number
     )
 
     def compile_step() -> Any:
-        programs = Programs(step, devices)
-        programs.compile(state, batch, hyper)
+        packed = jax.eval_shape(programs.pack, state)
+        programs.compile(packed, batch, hyper, WITHOUT_DEVICE.get(devices.platform))
         return programs.compiled(batch)
 
     return Program("train", batch_size, 3, sizes, compile_step)
@@ -139,7 +145,8 @@ def evaluation(work: Workload, devices: Devices) -> Program:
             platform=devices.platform,
         )
         thresholds = detect_batch.thresholds(validation.confidence, validation.iou)
-        return detect_batch.program.lower(variables, images, *thresholds).compile()
+        lowered = detect_batch.program.lower(variables, images, *thresholds)
+        return lowered.compile(WITHOUT_DEVICE.get(devices.platform))
 
     return Program("evaluate", batch_size, 1, _detection_sizes(variables, images, devices), compile_evaluation)
 
@@ -167,7 +174,7 @@ def prediction(work: Workload, devices: Devices) -> Program:
             program,
             in_shardings=(split, whole, whole, whole, whole),
             out_shardings=split,
-            compiler_options=inference_options(devices.platform),
+            compiler_options=inference_options(devices.platform) or WITHOUT_DEVICE.get(devices.platform),
         )
         confidence, overlap = np.float32(own.confidence), None if iou is None else np.float32(iou)
         return placed.lower(images, variables, confidence, overlap, None).compile()

@@ -74,7 +74,14 @@ def program_lines(program: ProgramPlan) -> list[str]:
         rows.append(("sending", "nothing goes between chips"))
     if program.launches is not None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in list(program.launches.items())[:6])
-        rows.append(("launches", f"{sum(program.launches.values()):,}: {kinds}"))
+        started = sum(program.launches.values())
+        rows.append(("launches", f"{started:,}: {kinds}"))
+        if program.graphs is not None and program.graphs.count:
+            count, inside = program.graphs.count, program.graphs.kernels
+            rows.append(
+                ("", f"{inside:,} of them in {count:,} CUDA graphs, so that {started - inside + count:,} are started "
+                 "one by one")
+            )  # fmt: skip
     if program.time is not None:
         rows += time_rows(program)
     rows.append(("limits", program.limits))

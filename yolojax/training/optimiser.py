@@ -26,6 +26,9 @@ OPTIMIZERS: dict[str, Callable[[OptimiserConfig], optax.GradientTransformation]]
 }
 """By name: the map from the clipped gradient to the direction of the step, before the learning rate is applied."""
 
+ELEMENTWISE = frozenset(OPTIMIZERS) - {"lamb"}
+"""Those that move every element by its own history; LAMB scales a step to the norm of a whole parameter."""
+
 
 def make_optimiser(
     config: OptimiserConfig,

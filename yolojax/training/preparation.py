@@ -22,6 +22,7 @@ from yolojax.sharding.devices import Devices, all_devices, check_batch_size
 from yolojax.structures import Hyper
 from yolojax.training.augmentation import Resize, make_augmentations, make_resize, sizes_around
 from yolojax.training.data import DataPair, GivenData, check_untouched, load_input_images, open_data, sampler_of
+from yolojax.training.packing import Packing, packing_for
 from yolojax.training.programs import Programs, find_batch_size
 from yolojax.training.state import TrainState, make_state
 from yolojax.training.step import (
@@ -112,8 +113,7 @@ def prepare(
     fresh = partial(make_state, detector, config.optimiser, key=jax.random.fold_in(seed, 0))
     shapes = jax.eval_shape(lambda: fresh(total_steps=1))
     check_parts(shapes.variables["params"], config.freeze)
-    step_of = step_maker(config, with_loss_by_image(detector, devices.split), hyper_at)
-    step = Programs(step_of(step_seed), devices, donate=not keep_states)
+    step = make_programs(config, detector, devices, step_seed, hyper_at, keep_states=keep_states)
     sizes = sizes_of(config, detector)
     if config.batch_size == "auto":
         # The largest of several input sizes needs most memory.
@@ -175,8 +175,32 @@ def take_detector(config: TrainConfig, train_set: Dataset, detector: Detector) -
     return detector
 
 
+def make_programs(
+    config: TrainConfig,
+    detector: Detector,
+    devices: Devices,
+    step_seed: PRNGKeyArray,
+    hyper_at: HyperAt | None = None,
+    *,
+    keep_states: bool = False,
+) -> Programs:
+    """Returns the training step of a run over these devices.
+
+    Args:
+      config: the run.
+      detector: what is trained.
+      devices: all of them; they need not be here.
+      step_seed: of the step.
+      hyper_at: changes the hyper-parameters with the step.
+      keep_states: whether the state before a step stays whole after it. States are then not packed either.
+    """
+    packing = None if keep_states else packing_for(devices.platform, detector, config.optimiser, config.freeze)
+    step_of = step_maker(config, with_loss_by_image(detector, devices.split), hyper_at, packing)
+    return Programs(step_of(step_seed), devices, donate=not keep_states, packing=packing)
+
+
 def step_maker(
-    config: TrainConfig, detector: Detector, hyper_at: HyperAt | None = None
+    config: TrainConfig, detector: Detector, hyper_at: HyperAt | None = None, packing: Packing | None = None
 ) -> Callable[[PRNGKeyArray], TrainStep]:
     """Returns the training step of a configuration, as a function of its key."""
     mixing, augmentation = make_augmentations(config.augment)
@@ -193,6 +217,7 @@ def step_maker(
             remat=config.remat,
             freeze=config.freeze,
             hyper_at=hyper_at,
+            packing=packing,
         )
 
     return step_of

@@ -19,6 +19,7 @@ from yolojax.processor.platform import compiler_options, for_platform
 from yolojax.progress import Reporter
 from yolojax.sharding.devices import Devices
 from yolojax.structures import Batch, Hyper
+from yolojax.training.packing import Packing
 from yolojax.training.state import TrainState
 from yolojax.training.step import StepReport, TrainStep
 
@@ -43,12 +44,21 @@ class Programs:
       devices: each holds the whole state and its part of a batch.
       donate: whether a call uses up the state it is given, which saves the memory of a second state; ``donates`` says
         so afterwards.
+      packing: how the states of the step are packed; `pack` makes one of a state, `unpack` the state of one again. None
+        where the step takes states as they are; both then change nothing.
     """
 
-    def __init__(self, step: TrainStep, devices: Devices, *, donate: bool = True) -> None:
+    def __init__(
+        self, step: TrainStep, devices: Devices, *, donate: bool = True, packing: Packing | None = None
+    ) -> None:
         self.seconds: float = 0.0
         self.donates: bool = donate
         self._devices = devices
+        self.pack: Callable[[Any], Any] = _as_it_is
+        self.unpack: Callable[[Any], Any] = _as_it_is
+        if packing is not None:
+            self.pack = jax.jit(packing.pack, out_shardings=devices.replicated)
+            self.unpack = jax.jit(packing.unpack, out_shardings=devices.replicated)
         self._step = jax.jit(
             for_platform(devices.platform, step),
             donate_argnums=(0,) if donate else (),
@@ -64,7 +74,7 @@ class Programs:
         return len(self._compiled)
 
     def __call__(self, state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, StepReport]:
-        """Runs one step; with ``donate``, ``state`` is used up."""
+        """Runs one step on a packed state; with ``donate``, ``state`` is used up."""
         key = _shapes(batch)
         if key not in self._compiled:
             self.compile(state, batch, hyper)
@@ -73,6 +83,8 @@ class Programs:
     def check(self, state: Any, example: Batch, config: TrainConfig, detector: Detector, hyper: Hyper) -> None:
         """Traces the step for batches like ``example``, so that what cannot be trained is found before any writing.
 
+        ``state`` is not packed, and may be shapes.
+
         The trace is kept (which is why shapes have their sharding), and compiling begins where it ends. Raises
         `ConfigError` with what a layer or the loss says.
         """
@@ -80,17 +92,22 @@ class Programs:
         batch = of_batch_size(example, config.batch_size)
         whole, split = self._devices.replicated, self._devices.split
         try:
-            self._step.eval_shape(_placed(state, whole), _placed(batch, split), _placed(hyper, whole))
+            packed = jax.eval_shape(self.pack, state)
+            self._step.eval_shape(_placed(packed, whole), _placed(batch, split), _placed(hyper, whole))
         except (TypeError, ValueError, ArithmeticError) as error:
             options = ", ".join(f"{key} = {value!r}" for key, value in config.model.options.items()) or "its defaults"
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError(f"{detector.spec.name} cannot be trained with {options}: {reason}") from error
 
-    def compile(self, state: Any, batch: Any, hyper: Hyper) -> int | None:
-        """Compiles for these shapes (arrays or `jax.ShapeDtypeStruct`); returns the `memory` of the program."""
+    def compile(self, state: Any, batch: Any, hyper: Hyper, options: dict[str, Any] | None = None) -> int | None:
+        """Compiles for these shapes (arrays or `jax.ShapeDtypeStruct`) of a packed state; returns its `memory`.
+
+        ``options`` of XLA's compiler come beside those that training takes.
+        """
         started, key = time.monotonic(), _shapes(batch)
         if key not in self._compiled:
-            compiled = self._step.lower(state, batch, hyper).compile(compiler_options(self._devices.platform))
+            settings = compiler_options(self._devices.platform) | (options or {})
+            compiled = self._step.lower(state, batch, hyper).compile(settings)
             self._compiled[key], self._memory[key] = compiled, _memory(compiled)
             self.seconds += time.monotonic() - started
         return self._memory[key]
@@ -178,8 +195,8 @@ def find_batch_size(
 ) -> int:
     """Returns the batch size for ``auto``; its program is then compiled, and those of other sizes are forgotten.
 
-    The choice rests on XLA's analysis of the compiled programs; nothing is run. ``input_size`` is ``(height, width)``
-    of the batches in pixels, where it is not that of ``images``.
+    The choice rests on XLA's analysis of the compiled programs; nothing is run. ``state`` is not packed, and may be
+    shapes. ``input_size`` is ``(height, width)`` of the batches in pixels, where it is not that of ``images``.
     """
     example = example_batch(images)
     if input_size is not None:
@@ -187,10 +204,11 @@ def find_batch_size(
     unit, limit = devices.number * accumulate, int(MEMORY_SHARE * memory_limit(devices.number))
     most = max(unit, min(LARGEST_BATCH, len(images) // STEPS_PER_EPOCH))
     asked: dict[int, int] = {}
+    packed = jax.eval_shape(programs.pack, state)
 
     def need(size: int) -> int:
         if size not in asked:
-            found = programs.compile(state, of_batch_size(example, size), hyper)
+            found = programs.compile(packed, of_batch_size(example, size), hyper)
             if found is None:
                 raise ConfigError("batch_size = 'auto': this backend does not analyse memory; give a number")
             asked[size] = found
@@ -210,6 +228,10 @@ def memory_limit(devices: int) -> int:
     """Returns the bytes of one device; processor devices share half of the machine's free memory."""
     told = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     return told or free_memory() // 2 // devices
+
+
+def _as_it_is(state: Any) -> Any:
+    return state
 
 
 def _placed(tree: Any, sharding: NamedSharding) -> Any:

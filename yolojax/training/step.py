@@ -17,6 +17,7 @@ from yolojax.errors import ConfigError
 from yolojax.structures import Batch, Hyper, hyper_as_arrays
 from yolojax.training.gradient import Gradient, accumulated_gradient, rematerialised, whole_gradient
 from yolojax.training.optimiser import ema_decay_at, make_optimiser, schedule_at, update_ema
+from yolojax.training.packing import Packing
 from yolojax.training.state import TrainState
 
 HyperAt = Callable[[Hyper, Int[Array, ""], Int[Array, ""]], Hyper]
@@ -96,6 +97,7 @@ def make_train_step(
     remat: bool = False,
     freeze: Sequence[str] = (),
     hyper_at: HyperAt | None = None,
+    packing: Packing | None = None,
 ) -> TrainStep:
     """Returns the step of a run: augment, forward, loss, gradient, update, average.
 
@@ -112,6 +114,7 @@ def make_train_step(
       freeze: parts of the detector, such as ``backbone``, whose parameters, running statistics and average do not move
         and which normalise as at inference (see `yolojax.detector.freeze_mask`).
       hyper_at: changes the hyper-parameters with the step.
+      packing: the step takes and returns states that are packed so, which was made for this detector and ``freeze``.
     """
     augment = make_augment(augmentation, seed, mixing=mixing, close_mixing=close_mixing)
     gradient_of = whole_gradient if accumulate == 1 else accumulated_gradient(accumulate)
@@ -119,6 +122,8 @@ def make_train_step(
         detector = detector._replace(forward_train=detector.freeze(detector.forward_train, tuple(freeze)))
     if remat:
         detector = detector._replace(forward_train=rematerialised(detector.forward_train))
+    if packing is not None:
+        detector, freeze = packing.detector(detector), packing.freeze
 
     def train_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, StepReport]:
         hyper = hyper._replace(progress=progress_at(state))

@@ -73,7 +73,6 @@ class Trainer:
       started: when the run was started, by `time.monotonic`.
 
     Attributes:
-      state: the arrays after ``step`` steps.
       step: how many steps were handed to the devices.
       total_steps: where the run ends; a budget of time moves it.
       steps_per_epoch: steps that see as many images as there are, about once each.
@@ -96,7 +95,8 @@ class Trainer:
     ) -> None:
         self.run, self.directory, self.run_state = run, directory, run_state
         self.callbacks, self.reporter, self.given = tuple(callbacks), reporter, given or {}
-        self.state, self.hyper = replicate((state, run.hyper), run.devices.replicated)
+        state, self.hyper = replicate((state, run.hyper), run.devices.replicated)
+        self._packed, self._unpacked = run.step.pack(state), None
         self.step, self.total_steps = int(state.step), int(state.total_steps)
         self.steps_per_epoch = steps_per_epoch(run)
         self.pending: deque[Started] = deque()
@@ -149,6 +149,13 @@ class Trainer:
         if kind is None and any_process(self._stop.requested):
             raise self._stop.exception()
 
+    @property
+    def state(self) -> TrainState:
+        """The arrays after ``step`` steps, until the next step begins."""
+        if self._unpacked is None:
+            self._unpacked = self.run.step.unpack(self._packed)
+        return self._unpacked
+
     # ---- The loop
 
     def epochs(self) -> Iterator[int]:
@@ -185,7 +192,8 @@ class Trainer:
         waited = time.monotonic()
         image_ids, batch = next(self._batches)
         self.run_state.log.waiting += time.monotonic() - waited
-        self.state, report = self.run.step(self.state, batch, self.hyper)
+        self._unpacked = None
+        self._packed, report = self.run.step(self._packed, batch, self.hyper)
         kept = None if self.run.step.donates else self.state
         self.pending.append(Started(self.step, image_ids, report, kept))
         self._total_of_last_step = self.total_steps
@@ -394,7 +402,7 @@ class Trainer:
         """Moves the end of the run and of its learning-rate schedule. Nothing is compiled anew."""
         self.total_steps = total_steps
         total = jax.device_put(np.int32(total_steps), self.run.devices.replicated)
-        self.state = self.state._replace(total_steps=total)
+        self._packed, self._unpacked = self._packed._replace(total_steps=total), None
 
     # ---- The end of the run
 
