@@ -217,6 +217,10 @@ def test_a_file_goes_there_and_back(built, tmp_path):
         "DEIMTransformer": {"num_queries": 50, "eval_spatial_size": [352, 352]},
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
+    fewer, _ = zoo.from_pytorch(tmp_path / "model.safetensors", options={"queries": 7})
+    assert fewer.spec.options["queries"] == 7  # in the place of what the configuration states
+    with pytest.raises(ConfigError, match="options: a DEIMv2 from a file has no option stored_anchors; it has"):
+        zoo.from_pytorch(tmp_path / "model.safetensors", options={"stored_anchors": (64, 64)})
     again, found = load_detector(tmp_path)
     assert again.spec.class_names == NAMES and again.spec.input_size == (96, 96)
     assert again.spec.options["queries"] == 50 and again.spec.options["scale"] == "atto"

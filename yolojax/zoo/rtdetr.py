@@ -23,11 +23,12 @@ Published weights (Apache-2.0), the authors' ``.pth`` and transformers' ``.safet
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from jaxtyping import DTypeLike
 
-from yolojax.detector import Detector, Variables
+from yolojax.detector import Detector
 from yolojax.errors import ConfigError
 from yolojax.losses import rtdetr_loss
 from yolojax.models.hybrid_encoder import HybridEncoder
@@ -197,11 +198,11 @@ def _weights(file: WeightFile, second: bool) -> QueryWeights | None:
         ),
         "",
     )
-    options: dict[str, Any] = {"strides": STRIDES}
+    options: dict[str, Any] = {}
     scales = plain.get("decoder.decoder.layers.0.cross_attn.num_points_scale")
     if second and scales is not None and scales.ndim == 1 and (points := _points_of(scales.tolist())) is not None:
         options["points"] = points
-    return read_weights(file, plain, scale, options)
+    return read_weights(file, plain, scale, STRIDES, options)
 
 
 def _points_of(scales: list[float]) -> tuple[int, int, int] | None:
@@ -226,11 +227,8 @@ def rtdetrv2_weights(file: WeightFile) -> QueryWeights | None:
     return _weights(file, True)
 
 
-def build_rtdetr(weights: QueryWeights, class_names: Any, input_size: Any, dtype: Any) -> tuple[Detector, Variables]:
-    """`yolojax.zoo.from_pytorch` of weights that are read already."""
-    return build_weights(weights, class_names, input_size, dtype, builder=rtdetr)
+build_rtdetr = partial(build_weights, title="RT-DETR", builder=rtdetr)
+"""`yolojax.zoo.from_pytorch` of weights that are read already."""
 
-
-def build_rtdetrv2(weights: QueryWeights, class_names: Any, input_size: Any, dtype: Any) -> tuple[Detector, Variables]:
-    """Likewise of an RT-DETRv2."""
-    return build_weights(weights, class_names, input_size, dtype, builder=rtdetrv2)
+build_rtdetrv2 = partial(build_weights, title="RT-DETRv2", builder=rtdetrv2)
+"""Likewise of an RT-DETRv2."""
