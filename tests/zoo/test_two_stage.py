@@ -117,7 +117,7 @@ def test_tensors_come_back_byte_for_byte(built, tmp_path):
     again, loaded = load(options={"momentum": 0.5})
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
     assert again.spec.options["momentum"] == 0.5
-    with pytest.raises(ConfigError, match=r"a (Faster R-CNN|RetinaNet) from a file has no option depth; it has"):
+    with pytest.raises(ConfigError, match=r"options: (Faster R-CNN|RetinaNet) from a file has no option depth; it has"):
         load(options={"depth": 50})
     with pytest.raises(ConfigError, match="momentum = 'high'"):
         load(options={"momentum": "high"})

@@ -61,7 +61,7 @@ def options_of_file(
     chosen = dict(chosen or {})
     known = set(inspect.signature(builder).parameters) - {"class_names", "input_size", "dtype", *decided}
     if wrong := sorted(set(chosen) - known):
-        raise ConfigError(f"options: a {title} from a file has no option {wrong[0]}; it has {sorted(known)}")
+        raise ConfigError(f"options: {title} from a file has no option {wrong[0]}; it has {sorted(known)}")
     check_types(builder, {name: value for name, value in chosen.items() if name not in PART_OPTIONS})
     return {**decided, **chosen}
 

@@ -33,7 +33,7 @@ from yolojax.zoo.dfine import build_dfine, dfine_weights
 from yolojax.zoo.fasterrcnn import build_fasterrcnn, fasterrcnn_tensors, fasterrcnn_weights
 from yolojax.zoo.queries import query_tensors
 from yolojax.zoo.retinanet import build_retinanet, retinanet_tensors, retinanet_weights
-from yolojax.zoo.rtdetr import build_rtdetr, build_rtdetrv2, rtdetr_weights, rtdetrv2_weights
+from yolojax.zoo.rtdetr import build_rtdetr, build_rtdetrv2, rtdetr_tensors, rtdetr_weights, rtdetrv2_weights
 from yolojax.zoo.ultralytics_layout import LAYOUTS, build_layers, layer_tensors, read_layers
 from yolojax.zoo.yolonas import build_yolonas, yolonas_tensors, yolonas_weights
 from yolojax.zoo.yolox import build_yolox, yolox_scale, yolox_tensors
@@ -80,7 +80,7 @@ FAMILIES: dict[str, Family] = {
     "yolonas": Family("YOLO-NAS", yolonas_weights, build_yolonas, yolonas_tensors),
     "fasterrcnn": Family("Faster R-CNN", fasterrcnn_weights, build_fasterrcnn, fasterrcnn_tensors),
     "retinanet": Family("RetinaNet", retinanet_weights, build_retinanet, retinanet_tensors),
-    "rtdetr": Family("RT-DETR", rtdetr_weights, build_rtdetr, query_tensors),
+    "rtdetr": Family("RT-DETR", rtdetr_weights, build_rtdetr, rtdetr_tensors),
     "rtdetrv2": Family("RT-DETRv2", rtdetrv2_weights, build_rtdetrv2, query_tensors),
     "dfine": Family("D-FINE", dfine_weights, build_dfine, query_tensors),
     "deimv2": Family("DEIMv2", deimv2_weights, build_deimv2, query_tensors),

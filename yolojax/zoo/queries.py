@@ -34,6 +34,8 @@ from yolojax.models.queries import OUTSIDE, HeadOutputs
 from yolojax.structures import Candidates, Targets
 from yolojax.weights.detr import ANCHORS, CONSTANTS, author_tensors, merge_shared, plain_name, plain_tensors
 from yolojax.weights.foreign import WeightFile
+from yolojax.weights.foreign import class_names as stated_names
+from yolojax.weights.foreign import input_size as stated_size
 from yolojax.weights.ultralytics import give_tensors, take_tensors
 from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.description import mark_built
@@ -123,9 +125,9 @@ def query_options(scale: str, queries: int, pairs: int, backbone_rate: float) ->
     return {"scale": scale, "queries": queries, "denoising": pairs, "backbone_rate": backbone_rate}
 
 
-def query_styles(dtype: DTypeLike) -> tuple[Style, Style]:
+def query_styles(dtype: DTypeLike, epsilon: float = 1e-5) -> tuple[Style, Style]:
     """Convolutions of the backbone and the decoder, which have ReLU, and of the neck, which have SiLU."""
-    relu, silu = (Style(kind, momentum=0.9, epsilon=1e-5, dtype=dtype) for kind in ("relu", "silu"))
+    relu, silu = (Style(kind, momentum=0.9, epsilon=epsilon, dtype=dtype) for kind in ("relu", "silu"))
     return relu, silu
 
 
@@ -150,23 +152,23 @@ class QueryWeights:
     """The tensors of a published file in the plain form (`yolojax.weights.detr`), and what is known about it.
 
     Attributes:
-      source: the file.
+      file: the file.
       tensors: without constants.
       scale: of the family, or an empty text for a size of no published scale.
       options: of the zoo function that the file decides.
       defaults: options that the configuration beside the file states and a user may choose otherwise.
       num_classes: how many.
       class_names: where the file or the configuration beside it says them.
-      side: of the square input image, where it is known.
+      size: height and width of the input image, where they are known.
     """
 
-    source: Path
+    file: WeightFile
     tensors: Mapping[str, np.ndarray]
     scale: str
     options: Mapping[str, Any]
     num_classes: int
     class_names: tuple[str, ...] | None
-    side: int | None
+    size: tuple[int, int] | None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -211,7 +213,12 @@ def read_weights(
         tensors[ANCHORS] = np.where(np.isposinf(anchors), np.float32(OUTSIDE), anchors)
         decided["stored_anchors"] = (side, side)
     defaults = {"queries": queries} if stated else {}
-    return QueryWeights(file.path, tensors, scale, decided, head.shape[0], _names_in(config), side, defaults)
+    pixels = stated_size(file) if side is None else (side, side)
+    if pixels is not None:  # Trainers round what they are told up to a multiple of the last stride.
+        height, width = (-(-one // strides[-1]) * strides[-1] for one in pixels)
+        pixels = height, width
+    names = _names_in(config) or stated_names(file)
+    return QueryWeights(file, tensors, scale, decided, head.shape[0], names, pixels, defaults)
 
 
 def _side_of(places: int, strides: tuple[int, ...]) -> int | None:
@@ -265,20 +272,20 @@ def build_weights(
 
     ``options`` as in `yolojax.zoo.from_pytorch`, of the family called ``title``.
     """
+    source = weights.file.path
     if not weights.scale:
-        raise CheckpointError(
-            f"{weights.source}: the sizes of this network are those of no published scale; give one of those"
-        )
-    names = classes_of_file(weights.source, weights.num_classes, class_names or weights.class_names)
-    pixels = weights.side or side(weights.scale)
+        raise CheckpointError(f"{source}: the sizes of this network are those of no published scale; give one of those")
+    names = classes_of_file(source, weights.num_classes, class_names or weights.class_names)
+    pixels = side(weights.scale)
+    size = input_size or weights.size or (pixels, pixels)
     decided = {"stored_anchors": None, **weights.options, "scale": weights.scale}
     own = options_of_file(title, builder, decided, {**weights.defaults, **(options or {})})
-    detector = builder(names, input_size or (pixels, pixels), dtype=dtype, **own)
+    detector = builder(names, size, dtype=dtype, **own)
     expected = jax.eval_shape(detector.init, jax.random.key(0))
     tensors = dict(weights.tensors)
     if "boxes" in expected["params"]["head"]:
         tensors = merge_shared(tensors)
-    variables = take_tensors(tensors, expected, partial(plain_name_in, expected), CONSTANTS, str(weights.source))
+    variables = take_tensors(tensors, expected, partial(plain_name_in, expected), CONSTANTS, str(source))
     return detector, jax.device_put({name: variables.get(name, {}) for name in expected})
 
 
@@ -288,6 +295,7 @@ def plain_name_in(variables: Variables, name: str) -> str:
     neck, head = params["neck"], params["head"]
     features = {"hgnet" if "stem4" in params["backbone"] else "resnet"}
     features |= {"lite"} if "fuse" in neck else set()
+    features |= {"csp"} if "main" in neck["down0"] else set()
     features |= {"gated"} if "gate" in head["layer0"] else set()
     features |= set() if "bias" in head["layer0"]["norm1"] else {"modern"}
     levels = 2 if "lite" in features else sum(part.startswith("project") for part in neck)
