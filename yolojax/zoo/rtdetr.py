@@ -263,7 +263,7 @@ def rtdetr_weights(file: WeightFile) -> QueryWeights | None:
     return _weights(file, False) if found is None else _layer_weights(file, *found)
 
 
-def _layer_weights(file: WeightFile, prefix: str, decoder: int) -> QueryWeights:
+def _layer_weights(file: WeightFile, prefix: str, decoder: int) -> QueryWeights | None:
     """Likewise of a file of Ultralytics' layout, whose decoder is the layer of this number."""
     scale = next((scale for scale in SCALES if (blocks := _blocks(scale)) and decoder_layer(blocks) == decoder), None)
     if scale is None or f"{prefix}model.0.stem1.conv.weight" not in file.tensors:
@@ -272,9 +272,7 @@ def _layer_weights(file: WeightFile, prefix: str, decoder: int) -> QueryWeights:
             "rtdetr-l or rtdetr-x"
         )
     plain = plain_tensors(from_layers(file.tensors, prefix, _blocks(scale)))
-    if plain is None:
-        raise CheckpointError(f"{file.path}: not all of its names begin as that of its decoder does; it is damaged")
-    return read_weights(file, plain, scale, STRIDES)
+    return None if plain is None else read_weights(file, plain, scale, STRIDES)
 
 
 def _blocks(scale: str) -> tuple[int, ...]:
