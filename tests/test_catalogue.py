@@ -10,7 +10,6 @@ from tests.zoo.make_catalogue import count
 from yolojax import zoo
 from yolojax.catalogue import FAMILIES, architecture, known_names, nearest, rows, split_scale
 from yolojax.errors import ConfigError
-from yolojax.zoo import pytorch
 
 ORDERS, GRIDS = (getattr(sys.modules["yolojax.zoo.darknet"], name) for name in ("ORDERS", "GRIDS"))
 
@@ -30,7 +29,7 @@ def test_every_architecture_and_scale_is_listed():
 
 
 def test_every_family_of_published_files_is_said_to_load():
-    for name in (*pytorch.FAMILIES, *pytorch.OTHERS):
+    for name in zoo.FAMILIES:
         assert all(".pt" in row.loads for row in ROWS.values() if row.architecture == name)
     for name in (*ORDERS, *GRIDS):
         assert ROWS[name].loads == ".cfg + .weights"

@@ -123,7 +123,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("retinanet", _one(0.415, size=1088), source="torchvision, version 2"),
     Family(
         "rtdetr",
-        _scales(r18=0.465, r34=0.489, r50m=0.513, r50=0.531, r101=0.543),
+        _scales(r18=0.465, r34=0.489, r50m=0.513, r50=0.531, r101=0.543, l=0.530, x=0.548),
         source="its authors' README",
         **_QUERIES,
     ),

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -112,8 +113,14 @@ def test_tensors_come_back_byte_for_byte(built, tmp_path):
     save_file(tensors, tmp_path / "own.safetensors")
     version = detector.spec.options["version"]
     assert zoo.identify(read_weight_file(tmp_path / "own.safetensors")) == (detector.spec.name, f"R18 {version}")
-    again, loaded = zoo.from_pytorch(tmp_path / "own.safetensors", class_names=NAMES, input_size=(64, 64))
+    load = partial(zoo.from_pytorch, tmp_path / "own.safetensors", class_names=NAMES, input_size=(64, 64))
+    again, loaded = load(options={"momentum": 0.5})
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+    assert again.spec.options["momentum"] == 0.5
+    with pytest.raises(ConfigError, match=r"options: (Faster R-CNN|RetinaNet) from a file has no option depth; it has"):
+        load(options={"depth": 50})
+    with pytest.raises(ConfigError, match="momentum = 'high'"):
+        load(options={"momentum": "high"})
     kept = {"version", "depth", "width", "channels", "frozen_norm"}
     assert {k: again.spec.options[k] for k in kept} == {k: detector.spec.options[k] for k in kept}
     assert again.spec.options["epsilon"] == (0.0 if version == "v1" else 1e-5)

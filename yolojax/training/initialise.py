@@ -72,12 +72,12 @@ def load_init(path: str | Path) -> Weights:
 
 
 def _nameless_classes(path: Path) -> int | None:
-    """How many classes a published file of `yolojax.zoo.OTHERS` has, where neither its file nor COCO names them."""
+    """How many classes a published file has, where neither it nor COCO names them."""
     if path.suffix.lower() == ".npz":
         weights = read_yolox(path)
     elif path.suffix.lower() in FOREIGN and path.is_file():
-        file = read_weight_file(path)
-        weights = next((found for other in zoo.OTHERS.values() if (found := other.read(file)) is not None), None)
+        found = zoo.read_family(read_weight_file(path))
+        weights = found and found[1]
     else:
         return None
     if weights is None or weights.class_names is not None or weights.num_classes == len(COCO_CLASSES):

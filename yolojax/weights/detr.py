@@ -197,7 +197,8 @@ def plain_name(name: str, levels: int, features: frozenset[str]) -> str:
     Args:
       name: of the array, from its collection on.
       levels: of the pyramid, by which the blocks of the neck are numbered.
-      features: ``resnet`` or ``hgnet``, and ``gated`` and ``modern`` where the decoder is.
+      features: ``resnet`` or ``hgnet``; ``csp`` where the neck joins levels by one `RepCSP`, ``lite`` where it is a
+        `LiteEncoder`; ``gated`` and ``modern`` where the decoder is.
 
     Raises `KeyError` where there is no such module.
     """
@@ -228,7 +229,7 @@ def _plain_module(module: str, levels: int, features: frozenset[str]) -> str:
             block = "encoder.fpn_block" if lite else f"encoder.fpn_blocks.{levels - 2 - number}"
         else:
             block = "encoder.pan_block" if lite else f"encoder.pan_blocks.{number - 1}"
-        return f"{block}.{_inside_block(inner, 'resnet' in features)}"
+        return f"{block}.{_inside_block(inner, 'csp' in features)}"
     for ours, theirs, needed in _MODULES:
         if (not needed or needed in features) and (match := re.fullmatch(ours, module)):
             return re.sub(r"<(\w+)>", lambda part: _ATTENTION[part[1]], match.expand(theirs))

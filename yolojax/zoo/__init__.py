@@ -26,7 +26,15 @@ from yolojax.zoo.flax_detector import flax_detector, forward_flops, measure_stat
 from yolojax.zoo.lesson import lesson
 from yolojax.zoo.options import check_types
 from yolojax.zoo.parts import PART_OPTIONS
-from yolojax.zoo.pytorch import FAMILIES, OTHERS, backbone_variables, from_pytorch, identify, identity, to_state_dict
+from yolojax.zoo.pytorch import (
+    FAMILIES,
+    backbone_variables,
+    from_pytorch,
+    identify,
+    identity,
+    read_family,
+    to_state_dict,
+)
 from yolojax.zoo.retinanet import retinanet
 from yolojax.zoo.rtdetr import rtdetr, rtdetrv2
 from yolojax.zoo.yolo11 import yolo11
@@ -50,7 +58,6 @@ __all__ = [
     "COCO_CLASSES",
     "COCO_CLASSES_90",
     "FAMILIES",
-    "OTHERS",
     "backbone_variables",
     "build",
     "check_record",
@@ -73,6 +80,7 @@ __all__ = [
     "load_darknet",
     "measure_statistics",
     "parameter_count",
+    "read_family",
     "retinanet",
     "rtdetr",
     "rtdetrv2",

@@ -22,11 +22,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import DTypeLike
 
-from yolojax.detector import Detector, Variables
+from yolojax.detector import Detector
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.losses import dfine_loss, matching_aware_loss
 from yolojax.models.hgnet import HGNET_SIZES, HGNetv2
@@ -146,9 +146,8 @@ def deimv2_weights(file: WeightFile) -> QueryWeights | None:
     width = plain["decoder.enc_score_head.weight"].shape[-1]
     stages = numbers_in(plain, r"backbone\.stages\.(\d+)\.")
     scale = next((name for name, size in SCALES.items() if size.width == width and stages == 3 + (name == "n")), "")
-    return read_weights(file, plain, scale, {"strides": STRIDES})
+    return read_weights(file, plain, scale, STRIDES)
 
 
-def build_deimv2(weights: QueryWeights, class_names: Any, input_size: Any, dtype: Any) -> tuple[Detector, Variables]:
-    """`yolojax.zoo.from_pytorch` of weights that are read already."""
-    return build_weights(weights, class_names, input_size, dtype, builder=deimv2, side=lambda scale: SCALES[scale].side)
+build_deimv2 = partial(build_weights, title="DEIMv2", builder=deimv2, side=lambda scale: SCALES[scale].side)
+"""`yolojax.zoo.from_pytorch` of weights that are read already."""

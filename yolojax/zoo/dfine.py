@@ -21,11 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import DTypeLike
 
-from yolojax.detector import Detector, Variables
+from yolojax.detector import Detector
 from yolojax.losses import dfine_loss
 from yolojax.models.hgnet import HGNET_SIZES, HGNetv2
 from yolojax.models.hybrid_encoder import HybridEncoder
@@ -148,9 +148,8 @@ def dfine_weights(file: WeightFile) -> QueryWeights | None:
     levels = numbers_in(plain, r"encoder\.input_proj\.(\d+)\.")
     found = (levels, 0 if width is None else width.shape[0], layers)
     scale = next((key for key, size in SCALES.items() if (size.levels, size.width, size.layers) == found), "")
-    return read_weights(file, plain, scale, {"strides": STRIDES[-levels:]})
+    return read_weights(file, plain, scale, STRIDES[-levels:])
 
 
-def build_dfine(weights: QueryWeights, class_names: Any, input_size: Any, dtype: Any) -> tuple[Detector, Variables]:
-    """`yolojax.zoo.from_pytorch` of weights that are read already."""
-    return build_weights(weights, class_names, input_size, dtype, builder=dfine)
+build_dfine = partial(build_weights, title="D-FINE", builder=dfine)
+"""`yolojax.zoo.from_pytorch` of weights that are read already."""

@@ -57,7 +57,7 @@ from yolojax.weights.ultralytics import give_tensors, take_tensors
 from yolojax.zoo.coco import COCO_CLASSES_90, classes_of_file
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
-from yolojax.zoo.options import check_counts, check_momentum
+from yolojax.zoo.options import check_counts, check_momentum, options_of_file
 
 STRIDES = (4, 8, 16, 32)
 """Those of the backbone; the fifth level of the pyramid has every second pixel of the fourth."""
@@ -330,21 +330,25 @@ def build_fasterrcnn(
     class_names: tuple[str, ...] | None,
     input_size: tuple[int, int] | None,
     dtype: DTypeLike,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Detector, Variables]:
     """A detector and its variables from torchvision's tensors; see `yolojax.zoo.from_pytorch`.
 
     Version 1 with frozen BatchNorm adds nothing to its variances, as torchvision sets it for its published file.
     """
     names = names_of_torchvision(weights.num_classes, class_names or weights.class_names)
+    decided = {
+        "version": weights.version,
+        "depth": weights.depth,
+        "frozen_norm": weights.frozen_norm,
+        "epsilon": 0.0 if weights.frozen_norm else EPSILON,
+        **weights.widths,
+    }
     detector = fasterrcnn(
         classes_of_file(weights.source, weights.num_classes, names),
         input_size or (SIDE, SIDE),
-        version=weights.version,
-        depth=weights.depth,
-        frozen_norm=weights.frozen_norm,
-        epsilon=0.0 if weights.frozen_norm else EPSILON,
         dtype=dtype,
-        **weights.widths,
+        **options_of_file("Faster R-CNN", fasterrcnn, decided, options),
     )
     return detector, take_torchvision(weights.tensors, detector, weights.source)
 

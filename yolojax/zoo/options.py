@@ -1,5 +1,6 @@
 """Options of the builders: checked before a network is made of them, where their names are still known."""
 
+import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 
 from yolojax.errors import ConfigError
 from yolojax.settings import converted, is_number, shown
+from yolojax.zoo.parts import PART_OPTIONS
 
 Scale = TypeVar("Scale")
 
@@ -46,6 +48,22 @@ def check_types(builder: Callable[..., Any], options: dict[str, Any]) -> None:
     hints = typing.get_type_hints(builder.func if isinstance(builder, partial) else builder)
     for name, value in options.items():
         converted(hints[name], value, name)
+
+
+def options_of_file(
+    title: str, builder: Callable[..., Any], decided: Mapping[str, Any], chosen: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The options of a detector that is read from a file: those that the file decides and those that a user chose.
+
+    Raises `ConfigError` naming the first chosen option that ``builder`` does not have or that the file decides, and
+    where a value is not of the option's type. ``title`` is how the family is called.
+    """
+    chosen = dict(chosen or {})
+    known = set(inspect.signature(builder).parameters) - {"class_names", "input_size", "dtype", *decided}
+    if wrong := sorted(set(chosen) - known):
+        raise ConfigError(f"options: {title} from a file has no option {wrong[0]}; it has {sorted(known)}")
+    check_types(builder, {name: value for name, value in chosen.items() if name not in PART_OPTIONS})
+    return {**decided, **chosen}
 
 
 def find_scale(name: str, scale: str, scales: Mapping[str, Scale]) -> Scale:

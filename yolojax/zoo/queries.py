@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -34,11 +34,13 @@ from yolojax.models.queries import OUTSIDE, HeadOutputs
 from yolojax.structures import Candidates, Targets
 from yolojax.weights.detr import ANCHORS, CONSTANTS, author_tensors, merge_shared, plain_name, plain_tensors
 from yolojax.weights.foreign import WeightFile
+from yolojax.weights.foreign import class_names as stated_names
+from yolojax.weights.foreign import input_size as stated_size
 from yolojax.weights.ultralytics import give_tensors, take_tensors
 from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import flax_detector
-from yolojax.zoo.options import check_counts
+from yolojax.zoo.options import check_counts, options_of_file
 
 PREPROCESS = Preprocess(resize="stretch")
 """Theirs: Pillow's bilinear filter to the input size, whatever the photo's shape; RGB, 0..1."""
@@ -123,9 +125,9 @@ def query_options(scale: str, queries: int, pairs: int, backbone_rate: float) ->
     return {"scale": scale, "queries": queries, "denoising": pairs, "backbone_rate": backbone_rate}
 
 
-def query_styles(dtype: DTypeLike) -> tuple[Style, Style]:
+def query_styles(dtype: DTypeLike, epsilon: float = 1e-5) -> tuple[Style, Style]:
     """Convolutions of the backbone and the decoder, which have ReLU, and of the neck, which have SiLU."""
-    relu, silu = (Style(kind, momentum=0.9, epsilon=1e-5, dtype=dtype) for kind in ("relu", "silu"))
+    relu, silu = (Style(kind, momentum=0.9, epsilon=epsilon, dtype=dtype) for kind in ("relu", "silu"))
     return relu, silu
 
 
@@ -150,22 +152,24 @@ class QueryWeights:
     """The tensors of a published file in the plain form (`yolojax.weights.detr`), and what is known about it.
 
     Attributes:
-      source: the file.
+      file: the file.
       tensors: without constants.
       scale: of the family, or an empty text for a size of no published scale.
       options: of the zoo function that the file decides.
+      defaults: options that the configuration beside the file states and a user may choose otherwise.
       num_classes: how many.
       class_names: where the file or the configuration beside it says them.
-      side: of the square input image, where it is known.
+      size: height and width of the input image, where they are known.
     """
 
-    source: Path
+    file: WeightFile
     tensors: Mapping[str, np.ndarray]
     scale: str
     options: Mapping[str, Any]
     num_classes: int
     class_names: tuple[str, ...] | None
-    side: int | None
+    size: tuple[int, int] | None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_plain(file: WeightFile) -> dict[str, np.ndarray] | None:
@@ -181,33 +185,44 @@ def numbers_in(tensors: Mapping[str, np.ndarray], pattern: str) -> int:
 
 
 def read_weights(
-    file: WeightFile, plain: dict[str, np.ndarray], scale: str, options: Mapping[str, Any]
+    file: WeightFile,
+    plain: dict[str, np.ndarray],
+    scale: str,
+    strides: tuple[int, ...],
+    options: Mapping[str, Any] | None = None,
 ) -> QueryWeights:
-    """What is known of a file whose family and scale are known: classes, their names, queries and input size."""
+    """What is known of a file whose family and scale are known: classes, their names, queries and input size.
+
+    ``strides`` are those of the pyramid, ``options`` those of the zoo function that the file decides.
+    """
     config = read_config(file.path)
     head = plain["decoder.enc_score_head.weight"]
     if head.ndim != 2:
         raise CheckpointError(f"{file.path}: the tensor of the class head has {head.ndim} axes; it is damaged")
     anchors = plain.get(ANCHORS)
-    side = None if anchors is None or anchors.ndim != 3 else _side_of(anchors.shape[1], options)
+    side = None if anchors is None or anchors.ndim != 3 else _side_of(anchors.shape[1], strides)
     transformer = next((config[key] for key in ("DEIMTransformer", "DFINETransformer") if key in config), config)
     queries = transformer.get("num_queries") if isinstance(transformer, dict) else None
-    own: dict[str, Any] = {}
-    if isinstance(queries, int) and not isinstance(queries, bool) and queries > 0:
-        own["queries"] = queries
+    stated = isinstance(queries, int) and not isinstance(queries, bool) and queries > 0
+    decided = dict(options or {})
     size = transformer.get("eval_spatial_size") if isinstance(transformer, dict) else None
     if side is None and isinstance(size, list) and len(size) == 2 and size[0] == size[1] and isinstance(size[0], int):
         side = size[0]
     tensors = {name: array for name, array in plain.items() if not re.fullmatch(CONSTANTS, name)}
     if anchors is not None and side is not None:
         tensors[ANCHORS] = np.where(np.isposinf(anchors), np.float32(OUTSIDE), anchors)
-        own["stored_anchors"] = (side, side)
-    return QueryWeights(file.path, tensors, scale, {**options, **own}, head.shape[0], _names_in(config), side)
+        decided["stored_anchors"] = (side, side)
+    defaults = {"queries": queries} if stated else {}
+    pixels = stated_size(file) if side is None else (side, side)
+    if pixels is not None:  # Trainers round what they are told up to a multiple of the last stride.
+        height, width = (-(-one // strides[-1]) * strides[-1] for one in pixels)
+        pixels = height, width
+    names = _names_in(config) or stated_names(file)
+    return QueryWeights(file, tensors, scale, decided, head.shape[0], names, pixels, defaults)
 
 
-def _side_of(places: int, options: Mapping[str, Any]) -> int | None:
+def _side_of(places: int, strides: tuple[int, ...]) -> int | None:
     """The side of a square image whose pyramid has so many places."""
-    strides = options["strides"]
     for side in range(32, 4097, 32):
         if sum((side // stride) ** 2 for stride in strides) == places:
             return side
@@ -247,24 +262,30 @@ def build_weights(
     class_names: tuple[str, ...] | None,
     input_size: tuple[int, int] | None,
     dtype: Any,
+    options: Mapping[str, Any] | None = None,
     *,
+    title: str,
     builder: Callable[..., Detector],
     side: Callable[[str], int] = lambda scale: 640,
 ) -> tuple[Detector, Variables]:
-    """A detector and its variables from what `read_weights` found; ``side`` gives a scale's input size."""
+    """A detector and its variables from what `read_weights` found; ``side`` gives a scale's input size.
+
+    ``options`` as in `yolojax.zoo.from_pytorch`, of the family called ``title``.
+    """
+    source = weights.file.path
     if not weights.scale:
-        raise CheckpointError(
-            f"{weights.source}: the sizes of this network are those of no published scale; give one of those"
-        )
-    names = classes_of_file(weights.source, weights.num_classes, class_names or weights.class_names)
-    pixels = weights.side or side(weights.scale)
-    options = {key: value for key, value in weights.options.items() if key != "strides"}
-    detector = builder(names, input_size or (pixels, pixels), scale=weights.scale, dtype=dtype, **options)
+        raise CheckpointError(f"{source}: the sizes of this network are those of no published scale; give one of those")
+    names = classes_of_file(source, weights.num_classes, class_names or weights.class_names)
+    pixels = side(weights.scale)
+    size = input_size or weights.size or (pixels, pixels)
+    decided = {"stored_anchors": None, **weights.options, "scale": weights.scale}
+    own = options_of_file(title, builder, decided, {**weights.defaults, **(options or {})})
+    detector = builder(names, size, dtype=dtype, **own)
     expected = jax.eval_shape(detector.init, jax.random.key(0))
     tensors = dict(weights.tensors)
     if "boxes" in expected["params"]["head"]:
         tensors = merge_shared(tensors)
-    variables = take_tensors(tensors, expected, partial(plain_name_in, expected), CONSTANTS, str(weights.source))
+    variables = take_tensors(tensors, expected, partial(plain_name_in, expected), CONSTANTS, str(source))
     return detector, jax.device_put({name: variables.get(name, {}) for name in expected})
 
 
@@ -274,6 +295,7 @@ def plain_name_in(variables: Variables, name: str) -> str:
     neck, head = params["neck"], params["head"]
     features = {"hgnet" if "stem4" in params["backbone"] else "resnet"}
     features |= {"lite"} if "fuse" in neck else set()
+    features |= {"csp"} if "main" in neck["down0"] else set()
     features |= {"gated"} if "gate" in head["layer0"] else set()
     features |= set() if "bias" in head["layer0"]["norm1"] else {"modern"}
     levels = 2 if "lite" in features else sum(part.startswith("project") for part in neck)

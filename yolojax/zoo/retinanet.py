@@ -56,6 +56,7 @@ from yolojax.zoo.fasterrcnn import (
     with_constant_norms,
 )
 from yolojax.zoo.flax_detector import flax_detector
+from yolojax.zoo.options import options_of_file
 
 STRIDES = (8, 16, 32)
 """Those of the backbone; two more levels of the pyramid have about half of the height and width each."""
@@ -205,18 +206,22 @@ def build_retinanet(
     class_names: tuple[str, ...] | None,
     input_size: tuple[int, int] | None,
     dtype: DTypeLike,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Detector, Variables]:
     """A detector and its variables from torchvision's tensors; see `yolojax.zoo.from_pytorch`."""
     names = names_of_torchvision(weights.num_classes, class_names or weights.class_names)
+    decided = {
+        "version": weights.version,
+        "depth": weights.depth,
+        "frozen_norm": weights.frozen_norm,
+        "epsilon": 0.0 if weights.frozen_norm else EPSILON,
+        **weights.widths,
+    }
     detector = retinanet(
         classes_of_file(weights.source, weights.num_classes, names),
         input_size or (SIDE, SIDE),
-        version=weights.version,
-        depth=weights.depth,
-        frozen_norm=weights.frozen_norm,
-        epsilon=0.0 if weights.frozen_norm else EPSILON,
         dtype=dtype,
-        **weights.widths,
+        **options_of_file("RetinaNet", retinanet, decided, options),
     )
     return detector, take_torchvision(weights.tensors, detector, weights.source)
 

@@ -43,7 +43,7 @@ from yolojax.weights.ultralytics import Names, give_tensors, published_name, tak
 from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
-from yolojax.zoo.options import find_scale
+from yolojax.zoo.options import find_scale, options_of_file
 from yolojax.zoo.parts import find_loss_parts
 from yolojax.zoo.yolov8 import check_distribution, distribution_decoder, distribution_loss
 
@@ -251,6 +251,7 @@ def build_yolonas(
     class_names: tuple[str, ...] | None,
     input_size: tuple[int, int] | None,
     dtype: DTypeLike,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Detector, Variables]:
     """A detector and its variables from published tensors; see `yolojax.zoo.from_pytorch`.
 
@@ -259,9 +260,8 @@ def build_yolonas(
     detector = yolonas(
         classes_of_file(weights.source, weights.num_classes, class_names or weights.class_names),
         input_size or (640, 640),
-        scale=weights.scale,
-        reg_max=weights.reg_max,
         dtype=dtype,
+        **options_of_file("YOLO-NAS", yolonas, {"scale": weights.scale, "reg_max": weights.reg_max}, options),
     )
     detector = detector._replace(spec=replace(detector.spec, preprocess=PREPROCESS))
     expected = jax.eval_shape(detector.init, jax.random.key(0))

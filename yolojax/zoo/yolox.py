@@ -9,11 +9,13 @@ Published COCO val2017 AP: Nano 25.8 and Tiny 32.8 at 416 pixels; S 40.5, M 46.9
 (Megvii's README).
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import DTypeLike
 
 from yolojax.assign import AnchorFreeAssign
@@ -27,12 +29,12 @@ from yolojax.models.layers import Style
 from yolojax.models.network import Network
 from yolojax.models.yolox import PAFPN, CSPDarknet, DecoupledHead
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
-from yolojax.weights.ultralytics import take_tensors
+from yolojax.weights.ultralytics import give_tensors, take_tensors
 from yolojax.weights.yolox import YOLOX_NAMES, YOLOXWeights, read_yolox
 from yolojax.zoo.coco import classes_of_file
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
-from yolojax.zoo.options import check_counts, check_momentum
+from yolojax.zoo.options import check_counts, check_momentum, options_of_file
 from yolojax.zoo.parts import BOX_LOSSES, CLASS_LOSSES, find_assigner, find_part
 
 STRIDES = (8, 16, 32)
@@ -184,21 +186,26 @@ def from_yolox(
     return build_yolox(read_yolox(path), class_names, input_size, dtype)
 
 
+def yolox_scale(weights: YOLOXWeights) -> str:
+    """The published scale of these weights; an empty text for a network of a size of its own."""
+    return SCALES.get((weights.blocks, weights.stem, weights.depthwise), "")
+
+
 def build_yolox(
     weights: YOLOXWeights,
     class_names: tuple[str, ...] | None,
     input_size: tuple[int, int] | None,
     dtype: DTypeLike,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Detector, Variables]:
-    """`from_yolox` of weights that are read already."""
+    """`from_yolox` of weights that are read already, with ``options`` as in `yolojax.zoo.from_pytorch`."""
     side = 416 if weights.width < 0.5 else 640
+    decided = {"depth": weights.depth, "width": weights.width, "depthwise": weights.depthwise}
     detector = yolox(
         classes_of_file(weights.source, weights.num_classes, class_names or weights.class_names),
         input_size or weights.input_size or (side, side),
-        depth=weights.depth,
-        width=weights.width,
-        depthwise=weights.depthwise,
         dtype=dtype,
+        **options_of_file("YOLOX", yolox, decided, options),
     )
     expected = jax.eval_shape(detector.init, jax.random.key(0))
     shapes = jax.eval_shape(detector.fold, expected) if weights.folded else expected
@@ -208,3 +215,9 @@ def build_yolox(
     if weights.folded:
         variables = unfold_batch_norm(variables, EPSILON)
     return detector, jax.device_put({name: variables[name] for name in expected})
+
+
+def yolox_tensors(detector: Detector, variables: Variables) -> dict[str, np.ndarray]:
+    """Tensors by Megvii's names."""
+    del detector
+    return give_tensors(variables, YOLOX_NAMES)
