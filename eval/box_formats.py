@@ -13,6 +13,7 @@ from jaxtyping import Float64, Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.joining import convert_boxes
+from yolojax.eval.ordering import stable_order
 
 SAMPLED_IMAGES, SAMPLED_BOXES = 100, 30
 """Images, and boxes of each, on which conventions are tried."""
@@ -105,7 +106,7 @@ def spread(count: int, most: int) -> Int64[np.ndarray, " n"]:
 def take_sample(truth: GroundTruth, found: ScoredBoxes, image_of: Int64[np.ndarray, " I"] | None = None) -> Sample:
     """Images spread over those that have detections, each with the objects of itself or of image ``image_of``."""
     order = np.flatnonzero(~truth.crowd)
-    order = order[np.argsort(truth.images[order], kind="stable")]
+    order = order[stable_order(truth.images[order])]
     owners = truth.images[order]
     with_rows = np.unique(found.images)
     target = with_rows if image_of is None else image_of[with_rows]

@@ -49,6 +49,7 @@ from yolojax.eval.joining import (
     keys_or_names,
     named,
 )
+from yolojax.eval.ordering import by_key_and_score
 from yolojax.paths import is_class_name
 
 GroundTruthSource = Record | str | PathLike[str]
@@ -300,9 +301,10 @@ def read_detections(
                 f"{guess or '; from another data set?'}"
             )
     kept = np.flatnonzero((images >= 0) & (categories >= 0))
-    x, y, w, h = boxes[kept].T
-    content = (categories[kept], h, w, y, x, w * h) if ties == "canonical" else ()
-    order = kept[np.lexsort((*content, -scores[kept], images[kept]))]  # stable: what is equal stays as listed
+    if ties == "canonical":
+        x, y, w, h = boxes[kept].T
+        kept = kept[np.lexsort((categories[kept], h, w, y, x, w * h))]
+    order = kept[by_key_and_score(images[kept], scores[kept])]
     return ScoredBoxes(
         images[order],
         categories[order],

@@ -17,6 +17,7 @@ from yolojax.eval.box_formats import SAMPLED_IMAGES, iou_table, pick_rows, sprea
 from yolojax.eval.conventions import Mistake, find_conventions
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches
+from yolojax.eval.ordering import stable_order
 
 __all__ = ["Mistake", "find_mistakes"]
 
@@ -174,7 +175,7 @@ def _near_repeats(
     images: Int64[np.ndarray, " n"], categories: Int64[np.ndarray, " n"], boxes: Float64[np.ndarray, "n 4"]
 ) -> tuple[int, int]:
     """How many rows of a sample there are, and how many lie on one before them of the same image and class."""
-    order = np.argsort(images, kind="stable")
+    order = stable_order(images)
     images, categories, boxes = images[order], categories[order], boxes[order]
     chosen = np.unique(images)
     chosen = chosen[spread(len(chosen), SAMPLED_IMAGES)]

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import AREA_RANGES, IOU_THRESHOLDS, ColumnMatches, in_ranges, match_at_all_thresholds
+from yolojax.eval.ordering import by_key_and_score, stable_order
 from yolojax.eval.running import Lines
 
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -124,7 +125,7 @@ class Prepared:
 
 def _order(found: ScoredBoxes, matches: ColumnMatches, classes: int) -> _Ordered:
     kept = matches.kept
-    order = np.lexsort((-found.scores[kept], found.categories[kept]))
+    order = by_key_and_score(found.categories[kept], found.scores[kept])
     rows, row_classes = kept[order], found.categories[kept][order]
     position = np.empty(len(order), np.int64)
     position[order] = np.arange(len(order))
@@ -155,7 +156,7 @@ def _blocks(ordered: _Ordered, a: int, images: int, caps: tuple[int, ...]) -> It
     # All rows, by class, then by threshold, then by falling score; and corrections, by the row that they come before.
     t, which = np.nonzero(hit)
     kind = ordered.classes[at[which]] * thresholds + t
-    order = np.argsort(kind, kind="stable")
+    order = stable_order(kind)
     which, kind = which[order], kind[order]
     bounds = np.searchsorted(kind, np.arange(classes * thresholds + 1))
     wrong_t, wrong = np.nonzero((hit | (inside[at] & ~ordered.ignored[a])) != inside[at])
@@ -165,7 +166,7 @@ def _blocks(ordered: _Ordered, a: int, images: int, caps: tuple[int, ...]) -> It
     counts = row < bounds[wrong_kind + 1]  # those after the last row change nothing
     row, wrong, wrong_t = row[counts], wrong[counts], wrong_t[counts]
     signs = np.where(inside[at[wrong]], -1.0, 1.0).astype(np.float32)
-    order = np.argsort(row, kind="stable")
+    order = stable_order(row)
     row, signs, wrong_images = row[order], signs[order], ordered.images[at[wrong]][order]
     before = _between(union, ordered, np.flatnonzero(inside), images)
     per_class = bounds[::thresholds]
