@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
-from yolojax.eval.joining import convert_boxes
 from yolojax.eval.ordering import stable_order
+from yolojax.eval.result_format import convert_boxes
 
 SAMPLED_IMAGES, SAMPLED_BOXES = 100, 30
 """Images, and boxes of each, on which conventions are tried."""
@@ -108,7 +108,7 @@ def take_sample(truth: GroundTruth, found: ScoredBoxes, image_of: Int64[np.ndarr
     order = np.flatnonzero(~truth.crowd)
     order = order[stable_order(truth.images[order])]
     owners = truth.images[order]
-    with_rows = np.unique(found.images)
+    with_rows = np.flatnonzero(np.bincount(found.images))
     target = with_rows if image_of is None else image_of[with_rows]
     has = (target >= 0) & np.isin(target, owners)
     with_rows, target = with_rows[has], target[has]

@@ -99,8 +99,8 @@ def _refuse_repeated_keys(content: bytes, data: Any, name: str, error: type[Yolo
 def _every_text_was_read(content: bytes, data: Any) -> bool:
     """Whether the file has two quotation marks for each key and each text that was read, and no others.
 
-    Then no key was dropped. Only keys and texts of the object, and of the records in it and in its lists, are counted, so
-    that records with objects in them are left to a closer look.
+    Then no key was dropped. Only keys and texts of the object, and of the records in it and in its lists, are counted,
+    so that records with objects in them are left to a closer look.
     """
     characters = np.frombuffer(content, np.uint8)
     marks = sum(

@@ -31,7 +31,8 @@ from yolojax.eval.box_formats import (
     take_sample,
 )
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
-from yolojax.eval.joining import CategoryIds, file_numbers
+from yolojax.eval.joining import file_numbers
+from yolojax.eval.result_format import CategoryIds
 
 NEAR_OBJECT, LEAST_ROWS, LEAST_OBJECTS = 0.3, 30, 10
 """From which IoU, and on how much, it is tested whether detections have anything to do with the objects."""

@@ -35,14 +35,9 @@ from yolojax.eval.columns import (
 )
 from yolojax.eval.joining import (
     CATEGORY_NAMES,
-    COCO_FORMAT,
     IMAGE_NAMES,
-    ResultFormat,
     Unknown,
     check_category_names,
-    convert_boxes,
-    convert_category_ids,
-    convert_scores,
     guess_ids,
     join_images,
     join_scored,
@@ -50,6 +45,7 @@ from yolojax.eval.joining import (
     named,
 )
 from yolojax.eval.ordering import by_key_and_score
+from yolojax.eval.result_format import COCO_FORMAT, ResultFormat, convert_boxes, convert_category_ids, convert_scores
 from yolojax.paths import is_class_name
 
 GroundTruthSource = Record | str | PathLike[str]
