@@ -14,6 +14,7 @@ from jaxtyping import Float64, Int64
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.ordering import stable_order
 from yolojax.eval.result_format import convert_boxes
+from yolojax.host_boxes import iou_table
 
 SAMPLED_IMAGES, SAMPLED_BOXES = 100, 30
 """Images, and boxes of each, on which conventions are tried."""
@@ -127,20 +128,6 @@ def take_sample(truth: GroundTruth, found: ScoredBoxes, image_of: Int64[np.ndarr
         pick_rows(truth.categories[order], *objects, -1),
         truth.sizes[target],
     )
-
-
-def iou_table(
-    rows: Float64[np.ndarray, "i d 4"], objects: Float64[np.ndarray, "i g 4"]
-) -> Float64[np.ndarray, "i d g"]:
-    """IoU of xywh boxes of each image; 0 with what has no area."""
-    # Coordinate by coordinate: an axis of length two or four is slow to loop over.
-    x, y, w, h = np.ascontiguousarray(np.moveaxis(rows, -1, 0))[..., :, None]
-    gx, gy, gw, gh = np.ascontiguousarray(np.moveaxis(objects, -1, 0))[..., None, :]
-    width = np.maximum(np.minimum(x + w, gx + gw) - np.maximum(x, gx), 0)
-    height = np.maximum(np.minimum(y + h, gy + gh) - np.maximum(y, gy), 0)
-    common = width * height
-    union = np.maximum(w, 0) * np.maximum(h, 0) + gw * gh - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
 def overlaps_in(sample: Sample, box: str) -> Float64[np.ndarray, "i d g"]:

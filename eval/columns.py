@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import is_, itemgetter
+from operator import is_
 from os import PathLike
 from pathlib import Path
 from types import NoneType
@@ -131,21 +131,26 @@ def lists_of(data: Any, keys: Sequence[str], where: str, error: type[YolojaxErro
 
 def column(records: Sequence[Any], key: str, name: RowName, error: type[YolojaxError]) -> list[Any]:
     """One field of every record."""
+    return _with_kinds(records, key, name, error)[0]
+
+
+def _with_kinds(
+    records: Sequence[Any], key: str, name: RowName, error: type[YolojaxError]
+) -> tuple[list[Any], set[type]]:
+    """One field of every record, and the types of its values."""
     values = optional_column(records, key)
-    missing = is_missing(values)
-    if missing.any():
-        raise error(f"{name(int(np.argmax(missing)))} has no '{key}'")
-    return values
+    kinds = set(map(type, values))
+    if NoneType in kinds:
+        raise error(f"{name(int(np.argmax(is_missing(values))))} has no '{key}'")
+    return values, kinds
 
 
 def optional_column(records: Sequence[Any], key: str) -> list[Any]:
     """One field of every record, None where it is missing."""
-    if set(map(type, records)) <= {dict}:
-        try:
-            return list(map(itemgetter(key), records))
-        except KeyError:
-            return [record.get(key) for record in records]
-    return [record.get(key) if isinstance(record, Mapping) else None for record in records]
+    try:
+        return list(map(dict.get, records, itertools.repeat(key)))
+    except TypeError:  # not all of them are dictionaries
+        return [record.get(key) if isinstance(record, Mapping) else None for record in records]
 
 
 def is_missing(values: Sequence[Any]) -> Bool[np.ndarray, " N"]:
@@ -167,8 +172,8 @@ def keys_used(records: Sequence[Any]) -> set[Any]:
 
 def id_column(records: Sequence[Any], key: str, name: RowName, error: type[YolojaxError]) -> list[Any]:
     """One field of every record that is an id: an integer, as which 7.0 counts too, or a string."""
-    values = column(records, key, name, error)
-    if set(map(type, values)) <= {int, str}:
+    values, kinds = _with_kinds(records, key, name, error)
+    if kinds <= {int, str}:
         return values
     for row, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, (int, str, float, np.number)):

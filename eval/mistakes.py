@@ -13,11 +13,12 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from yolojax.eval.box_formats import SAMPLED_IMAGES, iou_table, pick_rows, spread
+from yolojax.eval.box_formats import SAMPLED_IMAGES, pick_rows, spread
 from yolojax.eval.conventions import Mistake, find_conventions
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches
 from yolojax.eval.ordering import stable_order
+from yolojax.host_boxes import iou_table
 
 __all__ = ["Mistake", "find_mistakes"]
 
