@@ -24,7 +24,8 @@ from yolojax.eval.ordering import by_key_and_score, stable_order
 from yolojax.eval.running import Lines
 from yolojax.processor.memory import available_cores
 
-_In, _Out = TypeVar("_In"), TypeVar("_Out")
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 _ROUNDED_UP = np.append(np.arange(101) / 100 < RECALLS, False)

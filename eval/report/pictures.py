@@ -52,8 +52,8 @@ def report_pictures(analysis: Analysis) -> dict[str, bytes]:
     names = [shortened(name, 24) for name in analysis.truth.category_names]
     curves = confidence_curves(analysis.truth, analysis.found, analysis.matches)
     # One pair of axes serves all curves, and another both matrices: making and placing ticks takes longest.
-    axes = _unit_square()
-    files = {"PR_curve.png": _precision_recall(axes, analysis, names)}
+    figure, axes = _unit_square()
+    files = {"PR_curve.png": _precision_recall(figure, axes, analysis, names)}
     for file, y_label, values in (
         ("F1_curve.png", "F1", curves.f1),
         ("P_curve.png", "precision", curves.precision),
@@ -66,17 +66,17 @@ def report_pictures(analysis: Analysis) -> dict[str, bytes]:
             marks.append(axes.axvline(best.confidence, color="0.4", linestyle=":", linewidth=1))
         axes.set(xlabel="confidence threshold", ylabel=y_label, title=f"{y_label} over confidence, IoU .50")
         marks += _lines(axes, curves.confidence, values[:-1], dict(enumerate(names)), values[-1], together)
-        files[file] = _png_without(axes, marks)
+        files[file] = _png_without(figure, marks)
     counts = analysis.confusion.counts
     rows = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, rows, out=np.zeros(counts.shape), where=rows > 0)
-    axes = _matrix_axes(names)
-    files["confusion_matrix.png"] = _matrix(axes, analysis, counts.astype(np.float64), "counts", ".0f")
-    files["confusion_matrix_normalized.png"] = _matrix(axes, analysis, shares, "shares of each row", ".2f")
+    matrix = _matrix_axes(names)
+    files["confusion_matrix.png"] = _matrix(*matrix, analysis, counts.astype(np.float64), "counts", ".0f")
+    files["confusion_matrix_normalized.png"] = _matrix(*matrix, analysis, shares, "shares of each row", ".2f")
     return files
 
 
-def _precision_recall(axes: "Axes", analysis: Analysis, names: list[str]) -> bytes:
+def _precision_recall(figure: "Figure", axes: "Axes", analysis: Analysis, names: list[str]) -> bytes:
     curves, result = analysis.result.curves, analysis.result
     of_class = curves.at_iou(0.5).T
     measured = ~np.isnan(of_class[:, 0])
@@ -84,7 +84,7 @@ def _precision_recall(axes: "Axes", analysis: Analysis, names: list[str]) -> byt
     labels = {k: f"{name} {format_number(result.classes[k].AP50)}" for k, name in enumerate(names) if measured[k]}
     axes.set(xlabel="recall", ylabel="precision", title="precision over recall, IoU .50")
     words = f"mean of classes: AP50 {format_number(result.AP50)}"
-    return _png_without(axes, _lines(axes, curves.recall, of_class, labels, mean, words))
+    return _png_without(figure, _lines(axes, curves.recall, of_class, labels, mean, words))
 
 
 def _lines(
@@ -116,24 +116,26 @@ def _lines(
     return [*drawn, legend]
 
 
-def _unit_square() -> "Axes":
+def _unit_square() -> "tuple[Figure, Axes]":
     """The right third is for the legend."""
-    axes = _figure(9.0, 5.0).add_axes((0.07, 0.11, 0.6, 0.8))
+    figure = _figure(9.0, 5.0)
+    axes = figure.add_axes((0.07, 0.11, 0.6, 0.8))
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    return axes
+    return figure, axes
 
 
 _MARGIN = 2.3
 """Inches beside a confusion matrix; a name of 24 letters has room there."""
 
 
-def _matrix_axes(names: list[str]) -> "Axes":
+def _matrix_axes(names: list[str]) -> "tuple[Figure, Axes]":
     """Axes of a confusion matrix of these classes, with their names where there is room for them."""
     lines = len(names) + 1
     side = float(np.clip(0.45 * lines, 2.5, 14.0))
     width, height = _MARGIN + side + 1.2, _MARGIN + side + 0.8
-    axes = _figure(width, height).add_axes((_MARGIN / width, _MARGIN / height, side / width, side / height))
+    figure = _figure(width, height)
+    axes = figure.add_axes((_MARGIN / width, _MARGIN / height, side / width, side / height))
     if lines <= MATRIX_NAMES:
         axes.set_xticks(range(lines), [*names, "missed"], rotation=90)
         axes.set_yticks(range(lines), [*names, "background"])
@@ -141,13 +143,14 @@ def _matrix_axes(names: list[str]) -> "Axes":
             text.set_parse_math(False)
             text.set_fontsize(9 if lines <= MATRIX_NUMBERS else 6)
     axes.set(xlabel="predicted class", ylabel="class of the object")
-    return axes
+    return figure, axes
 
 
-def _matrix(axes: "Axes", analysis: Analysis, values: Float64[np.ndarray, "L L"], what: str, form: str) -> bytes:
+def _matrix(
+    figure: "Figure", axes: "Axes", analysis: Analysis, values: Float64[np.ndarray, "L L"], what: str, form: str
+) -> bytes:
     """Darker cells hold more; cells of nothing are white and have no number."""
-    figure, matrix, most = axes.get_figure(root=True), analysis.confusion, max(values.max(), 1.0)
-    assert figure is not None
+    matrix, most = analysis.confusion, max(values.max(), 1.0)
     image = axes.imshow(np.ma.masked_equal(values, 0), cmap="Blues", vmin=0, vmax=most)
     place, inch = axes.get_position(original=True), 1 / figure.get_figwidth()
     bar = figure.add_axes((place.x1 + 0.2 * inch, place.y0, 0.2 * inch, place.height))
@@ -158,7 +161,7 @@ def _matrix(axes: "Axes", analysis: Analysis, values: Float64[np.ndarray, "L L"]
             style = {"color": "white" if values[row, column] > most / 2 else "black", "fontsize": 8}
             numbers.append(axes.text(column, row, f"{values[row, column]:{form}}", ha="center", va="center", **style))
     axes.set_title(f"confusion matrix, {what}\nIoU {matrix.iou:.2f}, confidence {matrix.confidence:g}")
-    return _png_without(axes, [bar, image, *numbers])
+    return _png_without(figure, [bar, image, *numbers])
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -171,13 +174,13 @@ def _figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def _png_without(axes: "Axes", drawn: "list[Artist]") -> bytes:
-    """The picture of the axes' figure; what was ``drawn`` is removed again."""
+def _png_without(figure: "Figure", drawn: "list[Artist]") -> bytes:
+    """The picture of a figure; what was ``drawn`` is removed from it again."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         # The fonts that come with Matplotlib lack some scripts; their letters are empty boxes here.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        axes.figure.savefig(file, format="png", dpi=100)
+        figure.savefig(file, format="png", dpi=100)
     for artist in drawn:
         artist.remove()
     return file.getvalue()
