@@ -36,7 +36,7 @@ MODULES = {
     "Export": ("yolojax.export",),
     "Evaluation": (
         *("yolojax.eval", "yolojax.eval.coco", "yolojax.eval.voc", "yolojax.eval.analysis", "yolojax.eval.diagnosis"),
-        *("yolojax.eval.tide", "yolojax.eval.joining", "yolojax.eval.mistakes"),
+        *("yolojax.eval.tide", "yolojax.eval.result_format", "yolojax.eval.mistakes"),
     ),
     "Devices": ("yolojax.sharding.devices", "yolojax.sharding.processes", "yolojax.compilation_cache"),
     "Planning": (

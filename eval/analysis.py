@@ -8,13 +8,15 @@ from jaxtyping import Bool, Int64
 
 from yolojax.errors import ConfigError
 from yolojax.eval.bootstrap import RESAMPLED, Difference, Interval, Resampled, bootstrap, difference, interval_or_none
-from yolojax.eval.coco import COCO_CAPS, Backend, CocoResult, evaluate_columns, read_both
+from yolojax.eval.coco import COCO_CAPS, CocoResult, evaluate_columns, read_both
 from yolojax.eval.confidence import Calibration, calibration
 from yolojax.eval.confusion import ConfusionMatrix, confusion_matrix
 from yolojax.eval.diagnosis import Diagnosis, diagnose_result
 from yolojax.eval.inputs import Areas, DetectionSource, GroundTruth, GroundTruthSource, IgnoreMeans, ScoredBoxes, Ties
-from yolojax.eval.joining import COCO_FORMAT, ResultFormat, Unknown
+from yolojax.eval.joining import Unknown
 from yolojax.eval.matching import Matches, match_detections
+from yolojax.eval.precision_tables import Backend
+from yolojax.eval.result_format import COCO_FORMAT, ResultFormat
 from yolojax.eval.tide import TideErrors, classify_errors, tide_errors
 from yolojax.progress import Reporter
 

@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
-from yolojax.eval.joining import convert_boxes
+from yolojax.eval.ordering import stable_order
+from yolojax.eval.result_format import convert_boxes
+from yolojax.host_boxes import iou_table
 
 SAMPLED_IMAGES, SAMPLED_BOXES = 100, 30
 """Images, and boxes of each, on which conventions are tried."""
@@ -105,9 +107,9 @@ def spread(count: int, most: int) -> Int64[np.ndarray, " n"]:
 def take_sample(truth: GroundTruth, found: ScoredBoxes, image_of: Int64[np.ndarray, " I"] | None = None) -> Sample:
     """Images spread over those that have detections, each with the objects of itself or of image ``image_of``."""
     order = np.flatnonzero(~truth.crowd)
-    order = order[np.argsort(truth.images[order], kind="stable")]
+    order = order[stable_order(truth.images[order])]
     owners = truth.images[order]
-    with_rows = np.unique(found.images)
+    with_rows = np.flatnonzero(np.bincount(found.images))
     target = with_rows if image_of is None else image_of[with_rows]
     has = (target >= 0) & np.isin(target, owners)
     with_rows, target = with_rows[has], target[has]
@@ -126,20 +128,6 @@ def take_sample(truth: GroundTruth, found: ScoredBoxes, image_of: Int64[np.ndarr
         pick_rows(truth.categories[order], *objects, -1),
         truth.sizes[target],
     )
-
-
-def iou_table(
-    rows: Float64[np.ndarray, "i d 4"], objects: Float64[np.ndarray, "i g 4"]
-) -> Float64[np.ndarray, "i d g"]:
-    """IoU of xywh boxes of each image; 0 with what has no area."""
-    # Coordinate by coordinate: an axis of length two or four is slow to loop over.
-    x, y, w, h = np.ascontiguousarray(np.moveaxis(rows, -1, 0))[..., :, None]
-    gx, gy, gw, gh = np.ascontiguousarray(np.moveaxis(objects, -1, 0))[..., None, :]
-    width = np.maximum(np.minimum(x + w, gx + gw) - np.maximum(x, gx), 0)
-    height = np.maximum(np.minimum(y + h, gy + gh) - np.maximum(y, gy), 0)
-    common = width * height
-    union = np.maximum(w, 0) * np.maximum(h, 0) + gw * gh - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
 def overlaps_in(sample: Sample, box: str) -> Float64[np.ndarray, "i d g"]:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches
+from yolojax.eval.ordering import falling_order, stable_order
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _by_class(
     one ends; and the number of objects of each class."""
     classes = len(truth.category_ids)
     counted = np.flatnonzero(~matches.ignored)
-    counted = counted[np.argsort(detections.categories[counted], kind="stable")]
+    counted = counted[stable_order(detections.categories[counted])]
     edges = np.searchsorted(detections.categories[counted], np.arange(classes + 1)).tolist()
     objects = np.bincount(truth.categories[~truth.crowd], minlength=classes).tolist()
     return counted, matches.object_of[counted] >= 0, edges, objects
@@ -154,7 +155,7 @@ def _selection(
 def _by_falling_score(
     scores: Float64[np.ndarray, " n"], hits: Bool[np.ndarray, " n"]
 ) -> tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    order = np.argsort(-scores, kind="stable")
+    order = falling_order(scores)
     return scores[order], hits[order]
 
 

@@ -24,14 +24,15 @@ from yolojax.eval.box_formats import (
     count_truth_hits,
     format_in_words,
     hits_by_chance,
-    iou_table,
     is_better,
     is_no_chance,
     overlaps_in,
     take_sample,
 )
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
-from yolojax.eval.joining import CategoryIds, file_numbers
+from yolojax.eval.joining import file_numbers
+from yolojax.eval.result_format import CategoryIds
+from yolojax.host_boxes import iou_table
 
 NEAR_OBJECT, LEAST_ROWS, LEAST_OBJECTS = 0.3, 30, 10
 """From which IoU, and on how much, it is tested whether detections have anything to do with the objects."""

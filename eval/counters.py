@@ -7,6 +7,7 @@ from jaxtyping import Bool
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches
+from yolojax.eval.ordering import by_key_and_score
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def count_findings(truth: GroundTruth, found: ScoredBoxes, matches: Matches, cap
     object_keys, objects_per_key = np.unique(
         (truth.images * classes + truth.categories)[~truth.crowd], return_counts=True
     )
-    order = np.lexsort((found.scores, found.categories))
+    order = by_key_and_score(found.categories, found.scores)
     same = (np.diff(found.categories[order]) == 0) & (np.diff(found.scores[order]) == 0)
     shared = int(np.sum(np.append(same, False) | np.append(False, same))) if len(order) else 0
     false = np.bincount(found.categories[(matches.object_of < 0) & ~matches.ignored], minlength=classes)

@@ -8,15 +8,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
+from yolojax.eval.ordering import by_key_and_score
+
 Interpolation = Literal["coco", "all_points", "eleven_points"]
 """How precision is averaged over recall: at 101 recalls, as the area under the curve, or at 11 recalls."""
 
 RECALL_POINTS = {"coco": np.linspace(0.0, 1.0, 101), "eleven_points": np.linspace(0.0, 1.0, 11)}
-
-
-def by_class_and_score(classes: Int[np.ndarray, " D"], scores: Float64[np.ndarray, " D"]) -> Int[np.ndarray, " D"]:
-    """Positions of the detections by class and falling score; equal scores keep their order."""
-    return np.lexsort((-scores, classes))
 
 
 def class_average_precision(
@@ -38,9 +35,9 @@ def class_average_precision(
       hit, miss: true and false positives; a detection that is neither does not count.
       objects: that count, of each class.
       interpolation: see `accumulate`.
-      order: the detections by class and falling score, where it is at hand (`by_class_and_score`).
+      order: the detections by class and falling score, where it is at hand (`by_key_and_score`).
     """
-    order = by_class_and_score(classes, scores) if order is None else order
+    order = by_key_and_score(classes, scores) if order is None else order
     order = order[(hit | miss)[order]]
     edges = np.searchsorted(classes[order], np.arange(len(objects) + 1))
     found = np.full(len(objects), np.nan)

@@ -5,7 +5,6 @@ ids are renumbered in the columns.
 """
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from yolojax.errors import DataError, ResultError, shown
+from yolojax.errors import DataError, ResultError
 from yolojax.eval.columns import (
     LARGEST_AREA,
     Record,
@@ -35,21 +34,18 @@ from yolojax.eval.columns import (
 )
 from yolojax.eval.joining import (
     CATEGORY_NAMES,
-    COCO_FORMAT,
     IMAGE_NAMES,
-    ResultFormat,
     Unknown,
     check_category_names,
-    convert_boxes,
-    convert_category_ids,
-    convert_scores,
     guess_ids,
     join_images,
     join_scored,
     keys_or_names,
     named,
 )
-from yolojax.paths import is_class_name
+from yolojax.eval.listings import count_ids, file_name_of, grouping_categories, image_sides, records_by_id
+from yolojax.eval.ordering import by_key_and_score
+from yolojax.eval.result_format import COCO_FORMAT, ResultFormat, convert_boxes, convert_category_ids, convert_scores
 
 GroundTruthSource = Record | str | PathLike[str]
 DetectionSource = Sequence[Record] | Record | np.ndarray | str | PathLike[str]
@@ -125,8 +121,8 @@ def read_ground_truth(
     where = f"{source}: " if isinstance(source, (str, PathLike)) else "ground truth: "
     data = read_json(source, DataError) if isinstance(source, (str, PathLike)) else source
     images, categories, annotations = lists_of(data, ("images", "categories", "annotations"), where[:-2], DataError)
-    image_of = _ids_to_records(images, "image", where)
-    category_of = _ids_to_records(categories, "category", where)
+    image_of = records_by_id(images, "image", where)
+    category_of = records_by_id(categories, "category", where)
 
     def name(row: int) -> str:
         return f"{where}annotation row {row} (id {annotations[row].get('id')!r})"
@@ -136,7 +132,7 @@ def read_ground_truth(
 
     image_keys = id_column(annotations, "image_id", bare_name, DataError)
     category_keys = id_column(annotations, "category_id", bare_name, DataError)
-    grouping = _grouping_categories(category_of, set(category_keys))
+    grouping = grouping_categories(category_of, set(category_keys))
     category_of = {key: record for key, record in category_of.items() if key not in grouping}
     category_names = tuple(str(r.get("name", r["id"])) for r in category_of.values())
     if len(set(category_names)) < len(category_names):  # what is reported by class would keep the last of them alone
@@ -172,8 +168,8 @@ def read_ground_truth(
     no_flag = optional_column(annotations, "iscrowd").count(None)
     return GroundTruth(
         image_ids=tuple(image_of),
-        file_names=tuple(_file_name(r) for r in image_of.values()),
-        sizes=np.array([[_side(r, "height"), _side(r, "width")] for r in image_of.values()], np.int64).reshape(-1, 2),
+        file_names=tuple(file_name_of(r) for r in image_of.values()),
+        sizes=np.stack([image_sides(list(image_of.values()), key) for key in ("height", "width")], axis=1),
         category_ids=tuple(category_of),
         category_names=category_names,
         images=image_index[known],
@@ -183,7 +179,7 @@ def read_ground_truth(
         crowd=(crowd | flagged if ignore_means == "crowd" else crowd)[known],
         repairs={
             # pycocotools takes id 0 for "unmatched", and of a repeated id it keeps one annotation.
-            "renumbered_ids": len(ids) - _count_ids(ids),
+            "renumbered_ids": len(ids) - count_ids(ids),
             "filled_areas": int(no_area.sum()),
             "filled_iscrowd": no_flag,
             "ignore_flags": int(flagged.sum()),
@@ -300,9 +296,10 @@ def read_detections(
                 f"{guess or '; from another data set?'}"
             )
     kept = np.flatnonzero((images >= 0) & (categories >= 0))
-    x, y, w, h = boxes[kept].T
-    content = (categories[kept], h, w, y, x, w * h) if ties == "canonical" else ()
-    order = kept[np.lexsort((*content, -scores[kept], images[kept]))]  # stable: what is equal stays as listed
+    if ties == "canonical":
+        x, y, w, h = boxes[kept].T
+        kept = kept[np.lexsort((categories[kept], h, w, y, x, w * h))]
+    order = kept[by_key_and_score(images[kept], scores[kept])]
     return ScoredBoxes(
         images[order],
         categories[order],
@@ -330,77 +327,6 @@ def _converted(
             "truth does not state; add width and height to its images"
         )
     return convert_boxes(rows, result_format.box, sizes)
-
-
-def _ids_to_records(records: Sequence[Any], kind: str, where: str) -> dict[Any, Record]:
-    """Records by id, in the order of the ids, which is the order in which COCO's code visits them.
-
-    An image that is listed twice under one id and one file name counts once.
-    """
-    ids = id_column(records, "id", lambda row: f"{where}{kind} row {row}", DataError)
-    for row, key in enumerate(ids):
-        if isinstance(key, int) and abs(key) >= 2**63:
-            raise DataError(f"{where}{kind} row {row}: 'id' is {shown(key)}; give an integer below 2^63, or a string")
-    by_id: dict[Any, Record] = {}
-    id_of_file: dict[str, Any] = {}
-    field = "file_name" if kind == "image" else "name"
-    for row, (key, record) in enumerate(zip(ids, records, strict=True)):
-        text = record.get(field)
-        is_text = isinstance(text, str) and (text != "" or kind == "category")  # names of classes are looked at below
-        if not is_text and (text is not None or (field == "name" and field in record)):
-            raise DataError(f"{where}{kind} row {row}: '{field}' is {shown(text)}, not a text; correct it")
-        if kind == "category" and text is not None and not is_class_name(text):
-            raise DataError(f"{where}{kind} row {row}: 'name' is {shown(text)}; give it a name of letters")
-        file = text if kind == "image" else None
-        if key in by_id and (file is None or by_id[key].get("file_name") != file):
-            raise DataError(f"{where}{kind} id {key!r} is listed more than once")
-        if isinstance(file, str) and file and id_of_file.setdefault(file, key) != key:
-            raise DataError(f"{where}{shown(file)} has the ids {id_of_file[file]!r} and {key!r}; merge the two entries")
-        by_id.setdefault(key, record)
-    try:
-        return {key: by_id[key] for key in sorted(by_id)}
-    except TypeError:
-        text = next(key for key in by_id if isinstance(key, str))
-        raise DataError(
-            f"{where}{kind} ids are numbers in some entries and texts in others, e.g. {shown(text)}; write all alike"
-        ) from None
-
-
-def _count_ids(ids: Sequence[Any]) -> int:
-    """How many different ids there are that are neither missing nor 0."""
-    if set(map(type, ids)) <= {int}:
-        return len(set(ids) - {0})
-    return len({str(one) for one in ids if one})
-
-
-def _grouping_categories(category_of: Mapping[Any, Record], used: set[Any]) -> set[Any]:
-    """Ids of categories that only group others: no object has them, and a class in use bears their name.
-
-    Roboflow's exports begin with such a category. Without objects it changes no number.
-    """
-    names = Counter(str(record.get("name", key)) for key, record in category_of.items())
-    taken = {str(record.get("name", key)) for key, record in category_of.items() if key in used}
-    return {
-        key
-        for key, record in category_of.items()
-        if key not in used and names[str(record.get("name", key))] > 1 and str(record.get("name", key)) in taken
-    }
-
-
-def _file_name(record: Record) -> str:
-    """The name of an image's file; the end of its address, as in LVIS, or its id where the data set gives none."""
-    name, address = record.get("file_name"), record.get("coco_url")
-    if name is None and isinstance(address, str):
-        name = "/".join(address.split("?")[0].split("/")[-2:])
-    return str(record["id"]) if name is None else name
-
-
-def _side(record: Record, key: str) -> int:
-    """Height or width of an image, 0 where it is missing or no number; only pictures need it, no metric does."""
-    value = record.get(key)
-    if isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.0*)?", value.strip(), re.ASCII):  # as some writers have it
-        value = float(value)
-    return int(value) if isinstance(value, int | float) and 0 < value < 2**31 and value == int(value) else 0
 
 
 def _index(keys: Sequence[Any], ids: Mapping[Any, Any] | Sequence[Any]) -> np.ndarray:

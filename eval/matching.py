@@ -7,7 +7,6 @@ confidence threshold at once. `match_at_all_thresholds` matches them for all are
 `yolojax.eval.padded` has the same rule compiled.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
-from yolojax.eval.pairs import BLOCK, Pairs, overlapping_pairs, places
+from yolojax.eval.ordering import places, stable_order
+from yolojax.eval.pairs import BLOCK, Pairs, overlapping_pairs
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 ANY_AREA = (0.0, 1e10)
@@ -47,13 +47,6 @@ def overlaps(
     area_d, area_g = np.prod(detections[:, 2:], axis=-1), np.prod(objects[:, 2:], axis=-1)
     union = np.where(crowd[None, :], area_d[:, None], area_d[:, None] + area_g[None, :] - intersection)
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
-
-
-def positions_of(keys: Int64[np.ndarray, " N"]) -> Callable[[int], Int64[np.ndarray, " n"]]:
-    """A function that gives the positions of a key, in their order."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    return lambda key: order[slice(*np.searchsorted(ordered, [key, key + 1]).tolist())]
 
 
 def match_detections(truth: GroundTruth, detections: ScoredBoxes, iou: float = 0.5) -> Matches:
@@ -134,7 +127,7 @@ def match_at_all_thresholds(truth: GroundTruth, detections: ScoredBoxes, cap: in
     free = np.ones((*shape, len(truth.crowd)), bool)
     hit, ignored = np.zeros((*shape, len(rows)), bool), np.zeros((*shape, len(rows)), bool)
     turn = places(detections.images[rows] * classes + detections.categories[rows])
-    by_turn = np.argsort(turn, kind="stable")
+    by_turn = stable_order(turn)
     for judged in np.split(by_turn, np.flatnonzero(np.diff(turn[by_turn])) + 1):
         widest = int(counts[judged].max(initial=1))
         step = max(BLOCK // (40 * widest), 1)

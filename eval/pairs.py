@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
+from yolojax.eval.ordering import stable_order
 
 BLOCK = 1 << 20
 """Pairs whose overlap is computed at once."""
@@ -49,7 +50,7 @@ def overlapping_pairs(
     if same_class:
         detection_keys = detection_keys * classes + found.categories[detections]
         object_keys = object_keys * classes + truth.categories[objects]
-    order = np.argsort(object_keys, kind="stable")
+    order = stable_order(object_keys)
     object_keys, objects = object_keys[order], objects[order]
     first = np.searchsorted(object_keys, detection_keys, side="left")
     count = np.searchsorted(object_keys, detection_keys, side="right") - first
@@ -112,14 +113,3 @@ def pair_overlaps(
     area = w * h
     union = np.where(crowd, area, area + gw * gh - common)
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-
-
-def places(keys: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
-    """How many earlier rows have the same key, for each row."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(keys) else np.empty(0, np.int64)
-    lengths = np.diff(np.append(starts, len(keys)))
-    result = np.empty(len(keys), np.int64)
-    result[order] = np.arange(len(keys)) - np.repeat(starts, lengths)
-    return result

@@ -11,9 +11,10 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from yolojax.eval.host_accumulate import by_class_and_score, class_average_precision
+from yolojax.eval.host_accumulate import class_average_precision
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches, match_detections
+from yolojax.eval.ordering import by_key_and_score, falling_order, stable_order
 from yolojax.eval.pairs import Pairs, overlapping_pairs
 
 ErrorKind = Literal["classification", "localisation", "both", "duplicate", "background", "missed"]
@@ -88,7 +89,8 @@ def tide_errors(
     mended = _highest_per_object(detections.scores, points_at, fixable & ~found[points_at])
     total = np.bincount(truth.categories[real], minlength=classes)
 
-    listed = by_class_and_score(category, detections.scores)
+    falling = falling_order(detections.scores)
+    listed = by_key_and_score(category, detections.scores, falling)
 
     def ap50(kept=counted, hit=hit, category=category, objects=total, scores=detections.scores, order=listed) -> float:
         each = class_average_precision(category, scores, kept & hit, kept & ~hit, objects, order=order)
@@ -100,7 +102,7 @@ def tide_errors(
         wrong = kinds == k
         fixed = wrong & mended
         moved = np.where(fixed, truth.categories[points_at], category)
-        order = by_class_and_score(moved, detections.scores) if (moved != category).any() else listed
+        order = by_key_and_score(moved, detections.scores, falling) if (moved != category).any() else listed
         after = ap50(kept=(counted & ~wrong) | fixed, hit=hit | fixed, category=moved, order=order)
         costs[kind] = ErrorCost(int(wrong.sum()), max(after - base, 0.0))
     missed = real & ~found & ~pointed_at
@@ -112,7 +114,7 @@ def tide_errors(
         base,
         **costs,
         false_positives=ErrorCost(
-            false_positives, ap50(scores=hits_first, order=by_class_and_score(category, hits_first)) - base
+            false_positives, ap50(scores=hits_first, order=stable_order(2 * category + ~hit)) - base
         ),
         false_negatives=ErrorCost(int(np.sum(real & ~found)), ap50(objects=only_found) - base),
     )

@@ -19,8 +19,9 @@ from yolojax.eval.inputs import (
     read_detections,
     read_ground_truth,
 )
-from yolojax.eval.joining import COCO_FORMAT, ResultFormat, Unknown
+from yolojax.eval.joining import Unknown
 from yolojax.eval.pairs import overlapping_pairs
+from yolojax.eval.result_format import COCO_FORMAT, ResultFormat
 
 VocInterpolation = Literal["all_points", "eleven_points"]
 

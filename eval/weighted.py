@@ -8,9 +8,11 @@ the detections times the weightings, and the same for a few classes as for a tho
 The rules are those of pycocotools' `accumulate`, as in `yolojax.eval.accumulate`; numbers agree to about 1e-6.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import scipy.sparse
@@ -18,7 +20,12 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import AREA_RANGES, IOU_THRESHOLDS, ColumnMatches, in_ranges, match_at_all_thresholds
+from yolojax.eval.ordering import by_key_and_score, stable_order
 from yolojax.eval.running import Lines
+from yolojax.processor.memory import available_cores
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 _ROUNDED_UP = np.append(np.arange(101) / 100 < RECALLS, False)
@@ -34,6 +41,9 @@ ROWS = 2048
 
 CACHED_ROWS = 256
 """Of them, those on which many small steps are done one after the other."""
+
+MOST_THREADS = 8
+"""Threads among which blocks are dealt out: NumPy and SciPy let go of Python's lock for all of the work on a block."""
 
 MOST_VALUES, LEAST_WEIGHTINGS = 1 << 24, 16
 """True positives times weightings that are worked on at once; but at least so many weightings."""
@@ -124,7 +134,7 @@ class Prepared:
 
 def _order(found: ScoredBoxes, matches: ColumnMatches, classes: int) -> _Ordered:
     kept = matches.kept
-    order = np.lexsort((-found.scores[kept], found.categories[kept]))
+    order = by_key_and_score(found.categories[kept], found.scores[kept])
     rows, row_classes = kept[order], found.categories[kept][order]
     position = np.empty(len(order), np.int64)
     position[order] = np.arange(len(order))
@@ -155,7 +165,7 @@ def _blocks(ordered: _Ordered, a: int, images: int, caps: tuple[int, ...]) -> It
     # All rows, by class, then by threshold, then by falling score; and corrections, by the row that they come before.
     t, which = np.nonzero(hit)
     kind = ordered.classes[at[which]] * thresholds + t
-    order = np.argsort(kind, kind="stable")
+    order = stable_order(kind)
     which, kind = which[order], kind[order]
     bounds = np.searchsorted(kind, np.arange(classes * thresholds + 1))
     wrong_t, wrong = np.nonzero((hit | (inside[at] & ~ordered.ignored[a])) != inside[at])
@@ -165,7 +175,7 @@ def _blocks(ordered: _Ordered, a: int, images: int, caps: tuple[int, ...]) -> It
     counts = row < bounds[wrong_kind + 1]  # those after the last row change nothing
     row, wrong, wrong_t = row[counts], wrong[counts], wrong_t[counts]
     signs = np.where(inside[at[wrong]], -1.0, 1.0).astype(np.float32)
-    order = np.argsort(row, kind="stable")
+    order = stable_order(row)
     row, signs, wrong_images = row[order], signs[order], ordered.images[at[wrong]][order]
     before = _between(union, ordered, np.flatnonzero(inside), images)
     per_class = bounds[::thresholds]
@@ -237,7 +247,7 @@ def weighted_numbers(prepared: Prepared, weights: Float32[np.ndarray, "I S"]) ->
             class_ap[objects > 0], class_ap50[objects > 0] = 0.0, 0.0
         if not blocks:
             continue
-        parts = [_lines_in_parts(block, weights, objects[block.classes]) for block in blocks]
+        parts = in_threads(partial(_lines_in_parts, weights=weights, objects=objects), blocks)
         value, found, low = (np.concatenate(columns, axis=-2) for columns in zip(*parts, strict=True))
         classes = np.concatenate([block.classes for block in blocks])
         threshold = np.concatenate([block.thresholds for block in blocks])
@@ -258,10 +268,17 @@ def weighted_numbers(prepared: Prepared, weights: Float32[np.ndarray, "I S"]) ->
     return WeightedNumbers(overall, class_ap.T, class_ap50.T)
 
 
+def in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
+    """What the work gives for each item, in their order; as many at once as there are cores, up to `MOST_THREADS`."""
+    with ThreadPoolExecutor(min(available_cores(), MOST_THREADS)) as pool:
+        return list(pool.map(work, items))
+
+
 def _lines_in_parts(
-    block: _Block, weights: Float32[np.ndarray, "I S"], objects: Float32[np.ndarray, "l S"]
+    block: _Block, weights: Float32[np.ndarray, "I S"], objects: Float32[np.ndarray, "C S"]
 ) -> tuple[Float32[np.ndarray, "l S"], Float32[np.ndarray, "l S"], Float32[np.ndarray, "k l S"]]:
     """`_lines`, for as many weightings at once as there is room for."""
+    objects = objects[block.classes]
     at_once = max(MOST_VALUES // len(block.images), LEAST_WEIGHTINGS)
     parts = [
         _lines(block, weights[:, start : start + at_once], objects[:, start : start + at_once])
@@ -330,8 +347,11 @@ def resample_weights(seed: int, samples: int, images: int, first: int = 0) -> Fl
     A draw depends on the seed and its own number only.
     """
     found = np.empty((images, samples), np.float32)
-    for start in range(0, samples, 16):  # a column alone would fill one number of every line of the cache
+
+    def draw(start: int) -> None:
         some = range(start, min(start + 16, samples))
         drawn = [np.random.default_rng([seed, first + k]).integers(0, images, images) for k in some]
         found[:, some.start : some.stop] = np.array([np.bincount(one, minlength=images) for one in drawn]).T
+
+    in_threads(draw, range(0, samples, 16))  # a column alone would fill one number of every line of the cache
     return found

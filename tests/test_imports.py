@@ -67,3 +67,21 @@ print("LOADED", time.process_time() - start, *sorted(loaded))
     assert not {"jax", "numpy", "PIL", *HEAVY} & set(loaded)
     # Processor time, which other work on the machine does not lengthen; measured at about .15 s.
     assert float(seconds) < 1.0
+
+
+def test_a_report_of_detections_does_not_import_jax() -> None:
+    """Detections are measured on machines without an accelerator, where importing JAX takes as long as the table."""
+    program = """
+import sys
+import yolojax.cli.photos, yolojax.eval.analysis, yolojax.eval.report.write, yolojax.eval.table
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+    loaded = run_python(program)
+    assert loaded.returncode == 0, loaded.stderr
+    assert not {"jax", *HEAVY} & set(loaded.stdout.split())
+
+
+def test_every_public_name_of_data_is_found() -> None:
+    import yolojax.data
+
+    assert [name for name in yolojax.data.__all__ if not hasattr(yolojax.data, name)] == []

@@ -13,7 +13,7 @@ from PIL import Image
 
 from yolojax.errors import DataError
 from yolojax.eval.analysis import Analysis, found_objects
-from yolojax.eval.matching import positions_of
+from yolojax.eval.ordering import positions_of
 from yolojax.eval.pairs import pair_overlaps
 from yolojax.eval.tide import KINDS
 

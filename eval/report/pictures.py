@@ -17,6 +17,7 @@ from yolojax.eval.confidence import confidence_curves
 from yolojax.eval.table import format_number
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -50,39 +51,40 @@ def report_pictures(analysis: Analysis) -> dict[str, bytes]:
     """
     names = [shortened(name, 24) for name in analysis.truth.category_names]
     curves = confidence_curves(analysis.truth, analysis.found, analysis.matches)
-    best = analysis.result.best_f1
-    files = {"PR_curve.png": _precision_recall(analysis, names)}
+    # One pair of axes serves all curves, and another both matrices: making and placing ticks takes longest.
+    figure, axes = _unit_square()
+    files = {"PR_curve.png": _precision_recall(figure, axes, analysis, names)}
     for file, y_label, values in (
         ("F1_curve.png", "F1", curves.f1),
         ("P_curve.png", "precision", curves.precision),
         ("R_curve.png", "recall", curves.recall),
     ):
-        figure, axes = _unit_square("confidence threshold", y_label)
-        together = "all classes"
-        if file == "F1_curve.png" and best is not None:
+        together, best = "all classes", analysis.result.best_f1 if file == "F1_curve.png" else None
+        marks: list[Artist] = []
+        if best is not None:
             together += f": best {format_number(best.f1)} at {best.confidence:.3f}"
-            axes.axvline(best.confidence, color="0.4", linestyle=":", linewidth=1)
-        _lines(axes, curves.confidence, values[:-1], dict(enumerate(names)), values[-1], together)
-        axes.set_title(f"{y_label} over confidence, IoU .50")
-        files[file] = _png(figure)
+            marks.append(axes.axvline(best.confidence, color="0.4", linestyle=":", linewidth=1))
+        axes.set(xlabel="confidence threshold", ylabel=y_label, title=f"{y_label} over confidence, IoU .50")
+        marks += _lines(axes, curves.confidence, values[:-1], dict(enumerate(names)), values[-1], together)
+        files[file] = _png_without(figure, marks)
     counts = analysis.confusion.counts
     rows = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, rows, out=np.zeros(counts.shape), where=rows > 0)
-    files["confusion_matrix.png"] = _matrix(analysis, names, counts.astype(np.float64), "counts", ".0f")
-    files["confusion_matrix_normalized.png"] = _matrix(analysis, names, shares, "shares of each row", ".2f")
+    matrix = _matrix_axes(names)
+    files["confusion_matrix.png"] = _matrix(*matrix, analysis, counts.astype(np.float64), "counts", ".0f")
+    files["confusion_matrix_normalized.png"] = _matrix(*matrix, analysis, shares, "shares of each row", ".2f")
     return files
 
 
-def _precision_recall(analysis: Analysis, names: list[str]) -> bytes:
+def _precision_recall(figure: "Figure", axes: "Axes", analysis: Analysis, names: list[str]) -> bytes:
     curves, result = analysis.result.curves, analysis.result
     of_class = curves.at_iou(0.5).T
     measured = ~np.isnan(of_class[:, 0])
     mean = of_class[measured].mean(axis=0) if measured.any() else np.full(len(curves.recall), np.nan)
     labels = {k: f"{name} {format_number(result.classes[k].AP50)}" for k, name in enumerate(names) if measured[k]}
-    figure, axes = _unit_square("recall", "precision")
-    _lines(axes, curves.recall, of_class, labels, mean, f"mean of classes: AP50 {format_number(result.AP50)}")
-    axes.set_title("precision over recall, IoU .50")
-    return _png(figure)
+    axes.set(xlabel="recall", ylabel="precision", title="precision over recall, IoU .50")
+    words = f"mean of classes: AP50 {format_number(result.AP50)}"
+    return _png_without(figure, _lines(axes, curves.recall, of_class, labels, mean, words))
 
 
 def _lines(
@@ -92,56 +94,74 @@ def _lines(
     labels: Mapping[int, str],
     together: Float64[np.ndarray, " T"],
     label: str,
-) -> None:
-    """A thin line for each class that has a label, a thick one for all; only a few classes are told apart."""
+) -> "list[Artist]":
+    """A thin line for each class that has a label, a thick one for all, and their legend; only a few classes are told
+    apart."""
+    drawn: list[Artist] = []
     if len(labels) <= NAMED_CLASSES:
         for k, name in labels.items():
             # Matplotlib leaves labels that begin with an underscore out of the legend.
-            axes.plot(x, of_class[k], linewidth=1, color=f"C{k % 10}", label=f" {name}" if name[:1] == "_" else name)
+            name = f" {name}" if name[:1] == "_" else name
+            drawn += axes.plot(x, of_class[k], linewidth=1, color=f"C{k % 10}", label=name)
     else:
         from matplotlib.collections import LineCollection
 
-        drawn = [np.column_stack([x, of_class[k]]) for k in labels]
+        rows = [np.column_stack([x, of_class[k]]) for k in labels]
         style = {"colors": "0.75", "linewidths": 1, "capstyle": "projecting", "joinstyle": "round", "zorder": 2}
-        axes.add_collection(LineCollection(drawn, label="each class", **style), autolim=False)
-    axes.plot(x, together, linewidth=2.5, color="black", label=label)
+        drawn.append(axes.add_collection(LineCollection(rows, label="each class", **style), autolim=False))
+    drawn += axes.plot(x, together, linewidth=2.5, color="black", label=label)
     legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_parse_math(False)
+    return [*drawn, legend]
 
 
-def _unit_square(x_label: str, y_label: str) -> "tuple[Figure, Axes]":
+def _unit_square() -> "tuple[Figure, Axes]":
     """The right third is for the legend."""
     figure = _figure(9.0, 5.0)
     axes = figure.add_axes((0.07, 0.11, 0.6, 0.8))
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x_label, ylabel=y_label)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     return figure, axes
 
 
-def _matrix(analysis: Analysis, names: list[str], values: Float64[np.ndarray, "L L"], what: str, form: str) -> bytes:
-    """Darker cells hold more; cells of nothing are white and have no number."""
-    lines, most, matrix = len(names) + 1, max(values.max(), 1.0), analysis.confusion
-    side, margin = float(np.clip(0.45 * lines, 2.5, 14.0)), 2.3  # inches; the margin holds a name of 24 letters
-    width, height = margin + side + 1.2, margin + side + 0.8
+_MARGIN = 2.3
+"""Inches beside a confusion matrix; a name of 24 letters has room there."""
+
+
+def _matrix_axes(names: list[str]) -> "tuple[Figure, Axes]":
+    """Axes of a confusion matrix of these classes, with their names where there is room for them."""
+    lines = len(names) + 1
+    side = float(np.clip(0.45 * lines, 2.5, 14.0))
+    width, height = _MARGIN + side + 1.2, _MARGIN + side + 0.8
     figure = _figure(width, height)
-    axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
-    image = axes.imshow(np.ma.masked_equal(values, 0), cmap="Blues", vmin=0, vmax=most)
-    bar = figure.add_axes(((margin + side + 0.2) / width, margin / height, 0.2 / width, side / height))
-    figure.colorbar(image, cax=bar)
+    axes = figure.add_axes((_MARGIN / width, _MARGIN / height, side / width, side / height))
     if lines <= MATRIX_NAMES:
         axes.set_xticks(range(lines), [*names, "missed"], rotation=90)
         axes.set_yticks(range(lines), [*names, "background"])
         for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
             text.set_parse_math(False)
             text.set_fontsize(9 if lines <= MATRIX_NUMBERS else 6)
-    if lines <= MATRIX_NUMBERS:
-        for row, column in np.argwhere(values > 0):
-            colour = "white" if values[row, column] > most / 2 else "black"
-            axes.text(column, row, f"{values[row, column]:{form}}", ha="center", va="center", color=colour, fontsize=8)
     axes.set(xlabel="predicted class", ylabel="class of the object")
+    return figure, axes
+
+
+def _matrix(
+    figure: "Figure", axes: "Axes", analysis: Analysis, values: Float64[np.ndarray, "L L"], what: str, form: str
+) -> bytes:
+    """Darker cells hold more; cells of nothing are white and have no number."""
+    matrix, most = analysis.confusion, max(values.max(), 1.0)
+    image = axes.imshow(np.ma.masked_equal(values, 0), cmap="Blues", vmin=0, vmax=most)
+    place, inch = axes.get_position(original=True), 1 / figure.get_figwidth()
+    bar = figure.add_axes((place.x1 + 0.2 * inch, place.y0, 0.2 * inch, place.height))
+    figure.colorbar(image, cax=bar)
+    numbers = []
+    if len(values) <= MATRIX_NUMBERS:
+        for row, column in np.argwhere(values > 0):
+            style = {"color": "white" if values[row, column] > most / 2 else "black", "fontsize": 8}
+            numbers.append(axes.text(column, row, f"{values[row, column]:{form}}", ha="center", va="center", **style))
     axes.set_title(f"confusion matrix, {what}\nIoU {matrix.iou:.2f}, confidence {matrix.confidence:g}")
-    return _png(figure)
+    return _png_without(figure, [bar, image, *numbers])
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -154,10 +174,13 @@ def _figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def _png(figure: "Figure") -> bytes:
+def _png_without(figure: "Figure", drawn: "list[Artist]") -> bytes:
+    """The picture of a figure; what was ``drawn`` is removed from it again."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         # The fonts that come with Matplotlib lack some scripts; their letters are empty boxes here.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="png", dpi=100)
+    for artist in drawn:
+        artist.remove()
     return file.getvalue()

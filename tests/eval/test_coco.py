@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from yolojax.errors import ConfigError
-from yolojax.eval import coco
+from yolojax.eval import precision_tables
 from yolojax.eval.coco import COCO_CAPS, DENSE_CAPS, METRICS, evaluate_coco, read_both
 from yolojax.eval.confidence import best_f1, operating_point
 from yolojax.eval.inputs import read_detections, read_ground_truth
@@ -81,7 +81,7 @@ def test_hotcoco_gives_the_same_numbers(make_case, caps) -> None:
 def assert_backends_agree(truth, found, caps=COCO_CAPS) -> None:
     """Every table of hotcoco equals that of pycocotools, to the last bit."""
     columns = read_both(truth, found)
-    slow, fast = (coco._tables(*columns, caps, backend) for backend in ("pycocotools", "hotcoco"))
+    slow, fast = (precision_tables._tables(*columns, caps, backend) for backend in ("pycocotools", "hotcoco"))
     for name in ("precision", "recall", "scores"):
         np.testing.assert_array_equal(getattr(slow, name), getattr(fast, name))
 
@@ -147,7 +147,7 @@ def test_hotcoco_equals_pycocotools_on_adversarial_cases(name: str, scores: str)
 def test_another_hotcoco_is_not_used(make_case, monkeypatch) -> None:
     """A release whose numbers differ in the last digit is refused before it is asked for the whole evaluation."""
     truth, found = make_case(0)
-    honest = coco._tables
+    honest = precision_tables._tables
 
     def off(truth, detections, caps, backend, reporter=None):
         tables = honest(truth, detections, caps, "pycocotools")
@@ -155,7 +155,7 @@ def test_another_hotcoco_is_not_used(make_case, monkeypatch) -> None:
             tables.precision[0, 0, 0, 0, 0] += 1e-12
         return tables
 
-    monkeypatch.setattr(coco, "_tables", off)
+    monkeypatch.setattr(precision_tables, "_tables", off)
     with pytest.raises(ConfigError, match="other numbers than pycocotools"):
         evaluate_coco(truth, found, backend="hotcoco")
     result = evaluate_coco(truth, found)  # by itself it takes what is right

@@ -10,7 +10,7 @@ import pytest
 from yolojax.errors import ConfigError, DataError, ResultError
 from yolojax.eval.coco import CocoResult, evaluate_coco
 from yolojax.eval.diagnosis import diagnose_result
-from yolojax.eval.joining import ResultFormat, convert_boxes
+from yolojax.eval.result_format import ResultFormat, convert_boxes
 from yolojax.eval.table import format_result
 
 W, H = 640, 480

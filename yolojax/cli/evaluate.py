@@ -20,7 +20,7 @@ from yolojax.errors import ConfigError, ResultError
 if TYPE_CHECKING:
     from yolojax.data import Dataset
     from yolojax.eval.analysis import Analysis
-    from yolojax.eval.joining import ResultFormat
+    from yolojax.eval.result_format import ResultFormat
 
 _MOST_SAMPLES = 1_000_000
 
@@ -239,7 +239,7 @@ class Eval:
 
         from yolojax.cli.progress import make_reporter
         from yolojax.eval.coco import COCO_CAPS, DENSE_CAPS, evaluate_coco
-        from yolojax.eval.joining import ResultFormat
+        from yolojax.eval.result_format import ResultFormat
         from yolojax.eval.table import format_result
 
         image_ids = self.image_ids

@@ -16,6 +16,7 @@ from yolojax.draw import Objects, caption, contact_sheet, draw_boxes, enlarge
 from yolojax.errors import DataError, shortened, shown
 from yolojax.files import write_whole
 from yolojax.fonts import font_for
+from yolojax.host_boxes import iou_table
 
 SMALL, LARGE = 32.0**2, 96.0**2
 """Square pixels that part small from medium and medium from large objects; the bounds belong to both (COCO)."""
@@ -146,10 +147,8 @@ def _near_identical(columns: Columns) -> tuple[int, int]:
         rows = np.arange(int(columns.starts[image]), int(columns.starts[image + 1]))
         rows = rows[~columns.crowd[rows]][:_COMPARED_BOXES]
         boxes, classes = columns.boxes[rows].astype(np.float64), columns.classes[rows]
-        low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-        common = np.maximum(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - low, 0).prod(2)
-        areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-        same = common >= _SAME_BOX * (areas[:, None] + areas[None, :] - common)
+        boxes[:, 2:] -= boxes[:, :2]
+        same = iou_table(boxes[None], boxes[None])[0] >= _SAME_BOX
         same &= (classes[:, None] == classes[None, :]) & np.tri(len(rows), k=-1, dtype=bool)
         compared, near = compared + len(rows), near + int(same.any(1).sum())
     return compared, near

@@ -22,10 +22,14 @@ LONG_COMPILATION = 2.0
 MOST_DEVICES = 8
 
 
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def devices_for(batch_size: int) -> int:
     """The most devices that this machine has cores for and that share a batch equally; at most `MOST_DEVICES`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(n for n in range(1, min(cores, MOST_DEVICES) + 1) if batch_size % n == 0)
+    return max(n for n in range(1, min(available_cores(), MOST_DEVICES) + 1) if batch_size % n == 0)
 
 
 def prepare_processor(batch_size: int | Literal["auto"], accumulate: int = 1) -> None:
