@@ -59,7 +59,7 @@ def pointwise(x: Float[Array, "B H W I"], kernel: Float[Array, "1 1 I O"]) -> Fl
 def by_columns(
     x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"], stride: int = 1
 ) -> Float[Array, "B h w O"]:
-    """A convolution with odd sides as one matrix product over its gathered windows; ``stride`` divides ``H`` and ``W``."""
+    """A convolution as one matrix product over its gathered windows; ``stride`` must divide ``H`` and ``W``."""
     kh, kw, cin, cout = kernel.shape
     _, height, width, _ = x.shape
     x = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
