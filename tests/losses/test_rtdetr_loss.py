@@ -195,6 +195,23 @@ def fgl_and_ddf(queries, image, owners, objects, present):
     return 0.15 * fine, 1.5 * distilled
 
 
+def test_weights_of_negatives_carry_no_gradient():
+    """Both losses of classes weigh BCE, whose derivative is ``p - target``, by numbers that are constant."""
+    rng = np.random.default_rng(0)
+    logits, overlaps = rng.normal(0, 2, (6, C)), rng.uniform(0.1, 0.9, (6, C))
+    positive = rng.random((6, C)) < 0.3
+    overlaps, p = np.where(positive, overlaps, 0.0), sigmoid(logits)
+
+    def slope(loss):
+        arguments = (jnp.asarray(x, jnp.float32) for x in (logits, overlaps))
+        return jax.grad(lambda x, y: loss(x, y, jnp.asarray(positive)).sum())(*arguments)
+
+    weights = np.where(positive, overlaps, 0.75 * p**2)
+    np.testing.assert_allclose(slope(query_varifocal_loss), weights * (p - overlaps), rtol=1e-4, atol=1e-7)
+    weights, target = np.where(positive, 1.0, p**1.5), overlaps**1.5
+    np.testing.assert_allclose(slope(matching_aware_loss), weights * (p - target), rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("union", "loss", "own"), [(True, query_varifocal_loss, varifocal), (False, matching_aware_loss, matching_aware)]
 )

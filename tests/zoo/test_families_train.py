@@ -1,6 +1,8 @@
 """The smallest scale of each family learns *shapes* from nothing, within a stated time; another family is one line."""
 
 import time
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -24,30 +26,47 @@ TWO_STAGES = {
     "second_sample": 48,
 }
 
+
+@dataclass(frozen=True)
+class Row:
+    """What is trained, on what and how long.
+
+    Attributes:
+      options: of the family; the scale is the smallest by default.
+      images: arguments of `shapes_dataset`.
+      epochs, learning_rate: of the run.
+      changes: other settings of the optimiser.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, Any] = field(default_factory=lambda: {"size": (96, 96)})
+    epochs: int = 80
+    learning_rate: float = 2e-3
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
 FAMILIES = {
-    "yolov10": {},
-    "yolov10-many": {"head": "one_to_many"},
-    "yolo26": {},
-    "yolo26-many": {"head": "one_to_many"},
-    "yolov5": {},
-    "yolov5u": {},
-    "yolov8": {},
-    "yolov9": {},
-    "yolov9-auxiliary": {"auxiliary": True},
-    "yolo11": {},
-    "yolo12": {},
-    "yolonas": {},
-    "fasterrcnn": TWO_STAGES,
-    "retinanet": {key: TWO_STAGES[key] for key in ("depth", "width", "channels", "anchor_sizes")},
-    "yolov1-tiny": {"width": 0.5},
+    "yolov10": Row(),
+    "yolov10-many": Row({"head": "one_to_many"}),
+    "yolo26": Row(),
+    "yolo26-many": Row({"head": "one_to_many"}),
+    "yolov5": Row(epochs=120),
+    "yolov5u": Row(),
+    "yolov8": Row(),
+    "yolov9": Row(),
+    "yolov9-auxiliary": Row({"auxiliary": True}),
+    "yolo11": Row(),
+    "yolo12": Row(),
+    "yolonas": Row(epochs=40),
+    "fasterrcnn": Row(TWO_STAGES),
+    "retinanet": Row({key: TWO_STAGES[key] for key in ("depth", "width", "channels", "anchor_sizes")}),
+    # A cell of YOLOv1 has 64 pixels and learns one object.
+    "yolov1-tiny": Row({"width": 0.5}, {"size": (192, 192), "objects": 1}),
 }
-"""Names in the zoo, with what comes after a hyphen as a remark, and options; the scale is the smallest by default."""
+"""Names in the zoo, with what comes after a hyphen as a remark."""
 
-IMAGES = {"yolov1-tiny": {"size": (192, 192), "objects": 1}}
-"""Other images than those of 96 x 96 pixels: a cell of YOLOv1 has 64 pixels and learns one object."""
-
-EPOCHS, MINUTES = {"yolonas": 40, "yolov5": 120}, 60
-"""Epochs where they are not 80, and the time that one core may take."""
+MINUTES = 60
+"""The time that one core may take."""
 
 
 @pytest.mark.slow
@@ -55,18 +74,18 @@ EPOCHS, MINUTES = {"yolonas": 40, "yolov5": 120}, 60
 def test_learns_figures_that_it_has_not_seen(family, tmp_path):
     """500 images to train on, 100 others to measure on."""
     name = family if family in zoo.ARCHITECTURES else family.partition("-")[0]
-    images = {"size": (96, 96), **IMAGES.get(family, {})}
+    row = FAMILIES[family]
     config = TrainConfig(
-        model=ModelConfig(name, images["size"][0], options=FAMILIES[family]),
+        model=ModelConfig(name, row.images["size"][0], options=row.options),
         augment=AUGMENT,
-        optimiser=OptimiserConfig(learning_rate=2e-3),
+        optimiser=OptimiserConfig(learning_rate=row.learning_rate, **row.changes),
         validation=ValidationConfig(samples=0),
-        epochs=EPOCHS.get(family, 80),
+        epochs=row.epochs,
         batch_size=16,
         validate_every=0,
         checkpoint_every=0,
     )
-    data = shapes_dataset(500, **images), shapes_dataset(100, split="val", **images)
+    data = shapes_dataset(500, **row.images), shapes_dataset(100, split="val", **row.images)
     started = time.monotonic()
     run = fit(config, tmp_path / "run", data=data)
     minutes = (time.monotonic() - started) / 60

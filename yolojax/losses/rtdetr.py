@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from yolojax.assign import Assigned, hungarian_assign, inside_crowd, query_cost, without_padding
 from yolojax.boxes import cxcywh_to_xyxy, paired_box_iou, paired_generalized_box_iou, xyxy_to_cxcywh
 from yolojax.coding import encode_refinement, refinement_steps
-from yolojax.losses._elementwise import binary_cross_entropy, varifocal_loss
+from yolojax.losses._elementwise import binary_cross_entropy
 from yolojax.losses._queries import QueryOutputs, QuerySet
 from yolojax.structures import Hyper, LossTerms, Targets
 
@@ -24,13 +24,21 @@ QueryClassLoss = Callable[[Float[Array, "*n C"], Float[Array, "*n C"], Bool[Arra
 
 
 def query_varifocal_loss(
-    logits: Float[Array, "*n C"], overlaps: Float[Array, "*n C"], positive: Bool[Array, "*n C"]
+    logits: Float[Array, "*n C"],
+    overlaps: Float[Array, "*n C"],
+    positive: Bool[Array, "*n C"],
+    *,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
 ) -> Float[Array, "*n C"]:
-    """`yolojax.losses.varifocal_loss`; a positive that does not meet its object carries nothing.
+    """BCE of the target ``overlaps``, times ``overlaps`` for positives and ``alpha p^gamma`` for negatives.
 
-    RT-DETR, arXiv 2304.08069, section 4.3 (IoU-aware query selection).
+    The values are those of `yolojax.losses.varifocal_loss`, but no gradient flows through ``p^gamma``, which would push
+    a negative of low score down three times as hard. A positive that does not meet its object carries nothing.
+    Reference: RT-DETR, arXiv 2304.08069, section 4.3, and its authors' program.
     """
-    return jnp.where(positive & (overlaps <= 0), 0.0, varifocal_loss(logits, overlaps))
+    score = jax.nn.sigmoid(jax.lax.stop_gradient(logits.astype(jnp.float32)))
+    return jnp.where(positive, overlaps, alpha * score**gamma) * binary_cross_entropy(logits, overlaps)
 
 
 def matching_aware_loss(

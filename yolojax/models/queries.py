@@ -210,7 +210,9 @@ class RTDETRHead(nn.Module):
         position_of = MLP((2 * size.width, size.width), dtype=style.dtype, name="position")
         boxes, logits = [], []
         reference = jax.nn.sigmoid(references)
-        before = reference  # with gradient, whereas layers see boxes without
+        # A layer moves the box before it, whose gradient reaches the layer before and none further (look forward twice,
+        # DINO, arXiv 2203.03605, section 3.5). It looks at the same box without gradient.
+        before = reference
         for i in range(size.layers if train else size.answering):
             layer = DecoderLayer(size.heads, size.points, size.hidden, style=style, name=f"layer{i}")
             x = layer(x, reference, memory, shapes, position_of(reference), visible)
@@ -218,7 +220,8 @@ class RTDETRHead(nn.Module):
             moves = moves.astype(jnp.float32)
             boxes.append(jax.nn.sigmoid(moves + inverse_sigmoid(before)))
             logits.append(dense_classes(self.classes, style, f"classes{i}")(x).astype(jnp.float32))
-            before, reference = boxes[-1], lax.stop_gradient(boxes[-1])
+            before = jax.nn.sigmoid(moves + inverse_sigmoid(reference))
+            reference = lax.stop_gradient(before)
         stacked = QuerySet(jnp.stack(logits, axis=1), jnp.stack(boxes, axis=1))
         return split_outputs(selected, stacked, denoising)
 
