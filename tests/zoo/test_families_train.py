@@ -35,14 +35,12 @@ class Row:
       options: of the family; the scale is the smallest by default.
       images: arguments of `shapes_dataset`.
       epochs, learning_rate: of the run.
-      changes: other settings of the optimiser.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
     images: dict[str, Any] = field(default_factory=lambda: {"size": (96, 96)})
     epochs: int = 80
     learning_rate: float = 2e-3
-    changes: dict[str, Any] = field(default_factory=dict)
 
 
 FAMILIES = {
@@ -78,7 +76,7 @@ def test_learns_figures_that_it_has_not_seen(family, tmp_path):
     config = TrainConfig(
         model=ModelConfig(name, row.images["size"][0], options=row.options),
         augment=AUGMENT,
-        optimiser=OptimiserConfig(learning_rate=row.learning_rate, **row.changes),
+        optimiser=OptimiserConfig(learning_rate=row.learning_rate),
         validation=ValidationConfig(samples=0),
         epochs=row.epochs,
         batch_size=16,
