@@ -69,7 +69,7 @@ def measure(args: argparse.Namespace) -> Record:
             continue
         for model in ["compact"] if args.quick else args.model:
             for images in [2] if args.quick else args.batch:
-                key = {"target": target, "model": model, "images": images} | ({"remat": True} if args.remat else {})
+                key = {"target": target, "model": model, "images": images, "remat": args.remat}
                 runs(key, partial(compiled, target, model, images, args.remat, **scale))
     return {"scale": scale, "runs": sorted(runs.all, key=lambda run: (run["target"], name_of(run), run["images"]))}
 
