@@ -24,7 +24,7 @@ RECORDED = [pytest.param(name, folder, id=folder.name) for name in DOCS for fold
 LONG = (
     *("assigners", "bccd", "ciou_vs_mse", "compiled_for", "data_scaling", "ensemble", "fine_tuning"),
     *("hypergradients", "label_errors", "label_suspects"),
-    *("loss_weights", "multi_scale", "scale_out", "seeds", "suppression", "tiling"),
+    *("loss_weights", "multi_scale", "scale_out", "seeds", "small_data", "suppression", "tiling"),
     *("benchmarks.first_call", "benchmarks.sweep_speed", "benchmarks.throughput", "benchmarks.what_pays"),
 )
 QUICK_RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in QUICK]

@@ -107,6 +107,9 @@ def batch_to_original(
 ) -> Float32[np.ndarray, "b k 4"]:
     """The inverse of `to_input` for every image of a batch, then by choice clipping to the photo.
 
+    Networks that predict the sides of a box by themselves, such as YOLO26 and D-FINE, may put the right one left of the
+    left one. Clipped, such a box has no extent: it stays a detection, which meets no object.
+
     Args:
       boxes: xyxy in input pixels.
       content: the box of the input image that each photo covers (`Placement.content`).
@@ -118,4 +121,5 @@ def batch_to_original(
     if clip:
         sides = np.asarray(original_size, np.float64)[:, ::-1]
         out = np.clip(out, 0.0, np.concatenate([sides, sides], -1)[:, None])
+        out[..., 2:] = np.maximum(out[..., 2:], out[..., :2])
     return out.astype(np.float32)

@@ -201,3 +201,12 @@ def test_an_image_that_changed_its_size_since_opening_is_refused(tmp_path: Path)
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path)
     with pytest.raises(DataError, match="open the data set again"):
         load_input_image(record(1, path, [], (16, 17)), (32, 32), Preprocess())
+
+
+def test_a_box_whose_sides_are_crossed_has_no_extent():
+    """It is a detection all the same, and evaluation takes it; unclipped it comes back as it is."""
+    boxes = np.array([[[30.0, 10, 20, 40], [5, 60, 25, 8], [-9, -9, 90, 50]]], np.float32)
+    content, size = np.array([[0.0, 0, 64, 64]], np.float32), np.array([[32, 64]])
+    back = batch_to_original(boxes, content, size)
+    np.testing.assert_array_equal(back, [[[30, 5, 30, 20], [5, 30, 25, 30], [0, 0, 64, 25]]])
+    assert (batch_to_original(boxes, content, size, clip=False)[0, :2, 2:] < boxes[0, :2, :2]).any(axis=1).all()
