@@ -1,0 +1,3 @@
+from experiments.small_data.study import main
+
+main()
