@@ -59,19 +59,24 @@ def config_of(arm: str, seed: int, args: argparse.Namespace) -> TrainConfig:
     )
 
 
-def pace(args: argparse.Namespace) -> dict[str, Any]:
-    """Median seconds of a step of both arms."""
+def seconds_of(config: TrainConfig, epochs: int) -> float:
+    """Median seconds of a step of so many epochs without validation."""
     from yolojax.training.fit import fit
 
     at: list[float] = []
-    config = replace(config_of("published weights", 0, args), epochs=3, validate_every=0)
+    config = replace(config, epochs=epochs, validate_every=0)
     with tempfile.TemporaryDirectory() as folder:
         fit(config, f"{folder}/run", callbacks=[lambda e: at.append(time.perf_counter()) if e.kind == "step" else None])
-    return {"seconds_per_step": float(np.median(np.diff(at)))}
+    return float(np.median(np.diff(at)))
 
 
-def run_one(arm: str, seed: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Train and test one arm with one seed."""
+def pace(args: argparse.Namespace) -> dict[str, Any]:
+    """Median seconds of a step of both arms."""
+    return {"seconds_per_step": seconds_of(config_of("published weights", 0, args), epochs=3)}
+
+
+def train_and_test(config: TrainConfig, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Train a configuration and measure it on the test images."""
     from yolojax.inference.evaluate import evaluate
     from yolojax.progress import Quiet
     from yolojax.training.fit import fit
@@ -80,7 +85,6 @@ def run_one(arm: str, seed: int, args: argparse.Namespace, folder: Path) -> dict
         def say(self, line: str) -> None:
             print(line, flush=True)
 
-    config = config_of(arm, seed, args)
     run = fit(config, folder, reporter=Lines())
     path, split = ("shapes:test?count=4&size=32", None) if args.quick else (args.data, "test")
     tested = evaluate((run.detector, run.variables), path, split, validation=config.validation)
@@ -103,7 +107,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for arm in reversed(ARMS) if args.quick else ARMS:
             for seed in args.seeds[:1] if args.quick else args.seeds:
                 folder = Path(args.keep or scratch) / f"{arm.replace(' ', '-')}-{seed}"
-                runs({"what": "run", "arm": arm, "seed": seed}, partial(run_one, arm, seed, args, folder))
+                runs(
+                    {"what": "run", "arm": arm, "seed": seed},
+                    partial(train_and_test, config_of(arm, seed, args), args, folder),
+                )
                 args.init = folder if args.quick else args.init
     config = asdict(config_of("published weights", 0, args))
     config |= {"init": "yolox_nano.npz", "data": {**config["data"], "path": "BCCD"}}
@@ -158,24 +165,38 @@ def page(record: dict[str, Any]) -> str:
     return f"Test split (72 images), final averaged weights after {steps}.\n\n{table(['arm', 'run', *names], rows)}"
 
 
-def draw(record: dict[str, Any]) -> Any:
+def plot_runs(axes: Any, runs: list[dict[str, Any]], pace: float, colour: str, label: str) -> None:
     """AP on the validation images over seconds of steps, a line a run."""
-    made, (axes,) = figure(6.5, 3.8)
-    for arm, colour in zip(ARMS, ("C0", "C1"), strict=True):
-        for i, r in enumerate(runs_of(record, arm)):
-            curve = [c for c in r["curve"] if c["val/AP"] is not None]
-            x = [c["step"] * seconds(record) for c in curve]
-            axes.plot(x, [c["val/AP"] for c in curve], color=colour, marker=".", label=None if i else arm)
-    axes.axhline(np.mean([r["val"] for r in record["compact"]]), color="grey", ls=":", label="compact, its whole run")
+    for i, r in enumerate(runs):
+        curve = [c for c in r["curve"] if c["val/AP"] is not None]
+        x = [c["step"] * pace for c in curve]
+        axes.plot(x, [c["val/AP"] for c in curve], color=colour, marker=".", label=None if i else label)
+
+
+def finish_plot(axes: Any) -> None:
     axes.set(xlabel="seconds of training steps", ylabel="AP on the 87 validation images", ylim=(0, 0.7))
     axes.grid(alpha=0.3)
     axes.legend()
+
+
+def draw(record: dict[str, Any]) -> Any:
+    """The curves of both arms."""
+    made, (axes,) = figure(6.5, 3.8)
+    for arm, colour in zip(ARMS, ("C0", "C1"), strict=True):
+        plot_runs(axes, runs_of(record, arm), seconds(record), colour, arm)
+    axes.axhline(np.mean([r["val"] for r in record["compact"]]), color="grey", ls=":", label="compact, its whole run")
+    finish_plot(axes)
     return made
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", help="folder of the BCCD data set (Pascal VOC layout)")
     parser.add_argument("--init", type=Path, help="published YOLOX-Nano weights (.npz)")
+    add_common(parser)
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """What a study on BCCD that goes by seeds is told."""
+    parser.add_argument("--data", help="folder of the BCCD data set (Pascal VOC layout)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--part", choices=["pace", "all"], default="all", help="pace: only the seconds of a step")
     parser.add_argument("--keep", type=Path, help="where the run directories stay (default: nowhere)")
@@ -184,6 +205,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if not args.quick and (args.data is None or args.init is None):
         parser.error("give --data PATH/TO/BCCD and --init PATH/TO/yolox_nano.npz, or --quick")
+    prepare()
+
+
+def prepare() -> None:
+    """What a processor needs for batches of 16 images."""
     from yolojax.processor.memory import prepare_processor
 
     prepare_processor(16)

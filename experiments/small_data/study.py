@@ -25,15 +25,14 @@ import argparse
 import json
 import sys
 import tempfile
-import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.bccd.study import NAMES
+from experiments.fine_tuning import study as fine_tuning
 from experiments.shared.record import Runs, figure, folder_of, interval, run_study, table
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig, ValidationConfig
 
@@ -74,47 +73,11 @@ def config_of(seed: int, args: argparse.Namespace) -> TrainConfig:
     )
 
 
-def seconds_of(config: TrainConfig) -> float:
-    """Median seconds of a step of two epochs without validation."""
-    from yolojax.training.fit import fit
-
-    at: list[float] = []
-    config = replace(config, epochs=2, validate_every=0)
-    with tempfile.TemporaryDirectory() as folder:
-        fit(config, f"{folder}/run", callbacks=[lambda e: at.append(time.perf_counter()) if e.kind == "step" else None])
-    return float(np.median(np.diff(at)))
-
-
 def pace(args: argparse.Namespace) -> dict[str, Any]:
     """Seconds of a step of both networks, one after the other."""
-    from experiments.fine_tuning.study import config_of as config_of_yolox
-
     both = argparse.Namespace(quick=False, data=args.data, init=args.yolox)
-    configs = {OURS: config_of(0, args), "YOLOX-Nano": config_of_yolox("published weights", 0, both)}
-    return {"seconds_per_step": {name: seconds_of(config) for name, config in configs.items()}}
-
-
-def run_one(seed: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Train and test one seed."""
-    from yolojax.inference.evaluate import evaluate
-    from yolojax.progress import Quiet
-    from yolojax.training.fit import fit
-
-    class Lines(Quiet):
-        def say(self, line: str) -> None:
-            print(line, flush=True)
-
-    config = config_of(seed, args)
-    run = fit(config, folder, reporter=Lines())
-    path, split = ("shapes:test?count=4&size=32", None) if args.quick else (args.data, "test")
-    tested = evaluate((run.detector, run.variables), path, split, validation=config.validation)
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {
-        "steps": rows[-1]["step"],
-        "test": {name: getattr(tested.result, name) for name in NAMES},
-        "test_per_class": {c.name: {"AP": c.AP, "AP50": c.AP50} for c in tested.result.classes},
-        "curve": [{k: row.get(k) for k in ("step", "train/loss", "val/AP", "val/AP50")} for row in rows],
-    }
+    configs = {OURS: config_of(0, args), "YOLOX-Nano": fine_tuning.config_of("published weights", 0, both)}
+    return {"seconds_per_step": {name: fine_tuning.seconds_of(config, epochs=2) for name, config in configs.items()}}
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -127,7 +90,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         for seed in args.seeds[:1] if args.quick else args.seeds:
             folder = Path(args.keep or scratch) / f"deimv2-{seed}"
-            runs({"what": "run", "arm": OURS, "seed": seed}, partial(run_one, seed, args, folder))
+            runs(
+                {"what": "run", "arm": OURS, "seed": seed},
+                partial(fine_tuning.train_and_test, config_of(seed, args), args, folder),
+            )
     config = asdict(config_of(0, args))
     config |= {"init": "deimv2-atto", "data": {**config["data"], "path": "BCCD"}}
     return {"scale": scale, "runs": runs.all, **recorded(), "config": config}
@@ -207,31 +173,21 @@ def draw(record: dict[str, Any]) -> Any:
     made, (axes,) = figure(6.5, 3.8)
     pace, colours = seconds(record), {OURS: "C0", **{name: colour for name, (_, colour) in OTHERS.items()}}
     for name, runs in rows_of(record).items():
-        for i, r in enumerate(runs):
-            curve = [c for c in r["curve"] if c["val/AP"] is not None]
-            x = [c["step"] * pace[name] for c in curve]
-            axes.plot(x, [c["val/AP"] for c in curve], color=colours[name], marker=".", label=None if i else name)
-    axes.set(xlabel="seconds of training steps", ylabel="AP on the 87 validation images", ylim=(0, 0.7))
-    axes.grid(alpha=0.3)
-    axes.legend()
+        fine_tuning.plot_runs(axes, runs, pace[name], colours[name], name)
+    fine_tuning.finish_plot(axes)
     return made
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", help="folder of the BCCD data set (Pascal VOC layout)")
     parser.add_argument("--init", type=Path, help="folder of the published DEIMv2-Atto (model.safetensors)")
     parser.add_argument("--yolox", type=Path, help="published YOLOX-Nano weights (.npz), to measure seconds of a step")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--part", choices=["pace", "all"], default="all", help="pace: only the seconds of a step")
-    parser.add_argument("--keep", type=Path, help="where the run directories stay (default: nowhere)")
+    fine_tuning.add_common(parser)
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if not args.quick and (args.data is None or args.init is None):
         parser.error("give --data PATH/TO/BCCD and --init PATH/TO/deimv2-atto, or --quick")
-    from yolojax.processor.memory import prepare_processor
-
-    prepare_processor(16)
+    fine_tuning.prepare()
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
