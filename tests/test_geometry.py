@@ -16,11 +16,17 @@ sides = st.integers(1, 5000)
 
 
 def to_original(boxes, size, placement, clip=True):
-    """The inverse of one image, transcribed: subtract the corner, divide by the ratio of the rounded sides."""
+    """The inverse of one image, transcribed: subtract the corner, divide by the ratio of the rounded sides.
+
+    Of a clipped box whose sides are crossed, the left and the top one count.
+    """
     left, top, right, bottom = placement.content
     scale = np.array([(right - left) / size[1], (bottom - top) / size[0]] * 2)
     out = (boxes.astype(np.float64) - [left, top, left, top]) / scale
-    return (np.clip(out, 0, [size[1], size[0]] * 2) if clip else out).astype(np.float32)
+    if clip:
+        inside = np.clip(out, 0, [size[1], size[0]] * 2)
+        out = np.array([[x1, y1, max(x1, x2), max(y1, y2)] for x1, y1, x2, y2 in inside])
+    return out.astype(np.float32)
 
 
 def back_to_original(boxes, size, placement, **clip):
@@ -65,7 +71,8 @@ def test_a_letterboxed_photo_fits_and_keeps_its_aspect_ratio_to_the_nearest_pixe
 @given(sides, sides, input_images, preprocesses, st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4))
 def test_the_inverse_inverts_to_input(h, w, input_size, preprocess, corners):
     size, placement = (h, w), place_on_input((h, w), input_size, preprocess)
-    boxes = (np.array([corners]) * [w, h, w, h]).astype(np.float32)
+    (x1, x2), (y1, y2) = sorted(corners[:2]), sorted(corners[2:])
+    boxes = (np.array([[x1, y1, x2, y2]]) * [w, h, w, h]).astype(np.float32)
     on_input = to_input(boxes, size, placement)
     back = back_to_original(on_input, size, placement)
     # Only the rounding of input image coordinates to float32 remains, enlarged by the inverse scale.
