@@ -223,11 +223,16 @@ def without_paths(words: Sequence[str]) -> list[str]:
 
 def write(folder: Path, record: Record, module: ModuleType) -> None:
     """``results.json``, ``README.md`` and the picture, which bears the folder's name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write_page(folder, record, render(record, module))
     (folder / UNFINISHED).unlink(missing_ok=True)
     module.draw(record).savefig(folder / "plot.png", dpi=110)
-    (folder / "README.md").write_text(render(record, module))
+
+
+def write_page(folder: Path, record: Record, page: str) -> None:
+    """``results.json`` and ``README.md``; a value that is not finite is refused."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+    (folder / "README.md").write_text(page)
 
 
 def render(record: Record, module: ModuleType) -> str:

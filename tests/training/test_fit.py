@@ -224,7 +224,7 @@ def test_what_has_changed_since_is_said_before_going_on(finished, tmp_path, monk
         fit(dataclasses.replace(CONFIG, epochs=4), copy, resume=True)
     newest = max((copy / "checkpoints").iterdir())
     (newest / "facts.json").write_text("{}")  # damaged: the one before is used
-    monkeypatch.setattr("yolojax.training.run_state.os.sched_getaffinity", lambda _: range(77))
+    monkeypatch.setattr("yolojax.processor.memory.os.sched_getaffinity", lambda _: range(77))
     heard = Heard()
     again = fit(CONFIG, copy, resume=True, reporter=heard)
     assert any("passed over a checkpoint" in line and "facts.json is damaged" in line for line in heard.lines)

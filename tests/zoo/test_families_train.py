@@ -57,7 +57,8 @@ FAMILIES = {
     "yolo12": Row(),
     "yolonas": Row(epochs=40),
     "fasterrcnn": Row(TWO_STAGES),
-    "retinanet": Row({key: TWO_STAGES[key] for key in ("depth", "width", "channels", "anchor_sizes")}),
+    # With 32 channels each group of GroupNorm would have one.
+    "retinanet": Row({key: TWO_STAGES[key] for key in ("depth", "width", "anchor_sizes")} | {"channels": 64}),
     # A cell of YOLOv1 has 64 pixels and learns one object.
     "yolov1-tiny": Row({"width": 0.5}, {"size": (192, 192), "objects": 1}),
 }

@@ -7,7 +7,6 @@
 
 import functools
 import itertools
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from yolojax.data.images import resize_bilinear
 from yolojax.data.summary import Finding, Summary
 from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import Placement, Preprocess, place_on_input, scale_and_offset
+from yolojax.processor.memory import available_cores
 from yolojax.structures import Batch, Targets
 
 Progress = Callable[[int, int], None]
@@ -256,7 +256,7 @@ def decode_all(
 
 def default_threads() -> int:
     """One thread for each processor, at most 8: more of them would wait for memory."""
-    return min(8, os.cpu_count() or 1)
+    return min(8, available_cores())
 
 
 def pad_targets(

@@ -6,7 +6,6 @@ The graph of the file runs as it is, outside JAX, which hands the images over (`
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.export.running import RUNTIMES, Runtime, own_record
 from yolojax.export.settings import ENTRY, Description, from_json
+from yolojax.processor.memory import available_cores
 
 
 class Port(NamedTuple):
@@ -86,7 +86,7 @@ def _open_onnxruntime(path: Path) -> OnnxModel:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # As many threads as this process may use, which a container or taskset may have restricted.
-    options.intra_op_num_threads = _processors()
+    options.intra_op_num_threads = available_cores()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     inputs, outputs = (tuple(map(_port_of_ort, ports)) for ports in (session.get_inputs(), session.get_outputs()))
     names = [port.name for port in outputs]
@@ -96,10 +96,6 @@ def _open_onnxruntime(path: Path) -> OnnxModel:
         return found
 
     return OnnxModel(path, inputs, outputs, dict(session.get_modelmeta().custom_metadata_map), run)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _ORT_TYPES = {"float": "float32", "double": "float64"}
@@ -119,7 +115,7 @@ def _open_openvino(path: Path) -> OnnxModel:
 
     model = openvino.Core().read_model(str(path))
     compiled = openvino.compile_model(
-        model, "CPU", {"INFERENCE_NUM_THREADS": _processors(), "INFERENCE_PRECISION_HINT": "f32"}
+        model, "CPU", {"INFERENCE_NUM_THREADS": available_cores(), "INFERENCE_PRECISION_HINT": "f32"}
     )
 
     def port(node: Any) -> Port:

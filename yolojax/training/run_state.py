@@ -16,6 +16,7 @@ import yolojax
 from yolojax.errors import CheckpointError, shortened
 from yolojax.eval.coco import CocoResult
 from yolojax.inference.evaluate import Evaluation
+from yolojax.processor.memory import available_cores
 from yolojax.progress import Reporter
 from yolojax.training.checkpoint import restore_newest
 from yolojax.training.data import DataPair
@@ -214,7 +215,6 @@ def validation_columns(found: dict[str, Evaluation], select_by: str) -> dict[str
 
 def environment() -> dict[str, Any]:
     """Returns what must be the same for a resumed run to give the same bytes; no name of a machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "yolojax": yolojax.__version__,
         "jax": jax.__version__,
@@ -223,7 +223,7 @@ def environment() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "devices": len(jax.devices()),
         "processes": jax.process_count(),
-        "cores": cores,
+        "cores": available_cores(),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", "").strip(),
     }
 

@@ -33,6 +33,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from experiments.shared.record import write_page
+from yolojax.processor.memory import available_cores
+
 RESULTS = Path(__file__).parent
 IMAGES, VALIDATION, CLASSES = 118_000, 5_000, 80
 GOALS = {"first": (20.0, 800.0), "second": (3.0, 800.0)}
@@ -193,12 +196,9 @@ def main() -> int:
         "command": "python -m experiments.benchmarks.data_start" + (" --quick" if args.quick else ""),
         "load": load,
         "date": datetime.date.today().isoformat(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
     } | found
     if args.quick and args.out is None:
         return 0
-    out = args.out or RESULTS
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps(record, indent=1) + "\n")
-    (out / "README.md").write_text(markdown(record))
+    write_page(args.out or RESULTS, record, markdown(record))
     return 0

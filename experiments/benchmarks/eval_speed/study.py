@@ -40,9 +40,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.shared.record import write_page
 from yolojax.eval.bootstrap import bootstrap
 from yolojax.eval.coco import METRICS, evaluate_coco, read_both
 from yolojax.eval.weighted import coco_numbers
+from yolojax.processor.memory import available_cores
 
 RESULTS = Path(__file__).parent
 GOAL = 10.0
@@ -309,13 +311,10 @@ def main() -> int:
         "load": load,
         "date": datetime.date.today().isoformat(),
         "device": jax.devices()[0].platform,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     } | found
     if args.quick and args.out is None:
         return 0
-    out = args.out or RESULTS
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps(record, indent=1) + "\n")
-    (out / "README.md").write_text(markdown(record))
+    write_page(args.out or RESULTS, record, markdown(record))
     return 0

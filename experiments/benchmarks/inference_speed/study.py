@@ -44,6 +44,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.shared.record import write_page
+
 RESULTS = Path(__file__).parent
 NANO, V8N, FASTEST = "YOLOX-Nano 416", "YOLOv8n 640", "Yolo-Fastest-1.1-xl 320"
 RUNTIMES = {
@@ -469,8 +471,6 @@ def write(out: Path, heading: dict[str, Any], rows: list[dict[str, Any]]) -> Non
         kept = [row for row in earlier if (row["network"], row["batch"]) not in measured]
     order = list(RUNTIMES)
     record = {**heading, "rows": sorted(rows + kept, key=lambda row: (order.index(row["network"]), row["batch"]))}
-    out.mkdir(parents=True, exist_ok=True)
     remarks = out / "REMARKS.md"
     text = "\n" + remarks.read_text() if remarks.is_file() else ""
-    (out / "results.json").write_text(json.dumps(record, indent=1) + "\n")
-    (out / "README.md").write_text(markdown(record, text))
+    write_page(out, record, markdown(record, text))
