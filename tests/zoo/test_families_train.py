@@ -35,12 +35,25 @@ class Row:
       options: of the family; the scale is the smallest by default.
       images: arguments of `shapes_dataset`.
       epochs, learning_rate: of the run.
+      hyper: hyper-parameters of the loss.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
     images: dict[str, Any] = field(default_factory=lambda: {"size": (96, 96)})
     epochs: int = 80
     learning_rate: float = 2e-3
+    hyper: dict[str, float] = field(default_factory=dict)
+
+
+def queries(side: int) -> Row:
+    """A transformer's. With the published weights of the losses its classes are learnt long after its boxes."""
+    return Row(
+        {"queries": 30, "denoising": 16, "backbone_rate": 1.0},
+        {"size": (side, side), "figures": (0.35, 0.7), "objects": 3},
+        epochs=32,
+        learning_rate=6e-4,
+        hyper={"lambda_cls": 3.0},
+    )
 
 
 FAMILIES = {
@@ -59,6 +72,10 @@ FAMILIES = {
     "fasterrcnn": Row(TWO_STAGES),
     # With 32 channels each group of GroupNorm would have one.
     "retinanet": Row({key: TWO_STAGES[key] for key in ("depth", "width", "anchor_sizes")} | {"channels": 64}),
+    "rtdetr": queries(64),
+    # Their smallest scales have no map of stride 8.
+    "dfine": queries(128),
+    "deimv2": queries(128),
     # A cell of YOLOv1 has 64 pixels and learns one object.
     "yolov1-tiny": Row({"width": 0.5}, {"size": (192, 192), "objects": 1}),
 }
@@ -78,6 +95,7 @@ def test_learns_figures_that_it_has_not_seen(family, tmp_path):
         model=ModelConfig(name, row.images["size"][0], options=row.options),
         augment=AUGMENT,
         optimiser=OptimiserConfig(learning_rate=row.learning_rate),
+        hyper=row.hyper,
         validation=ValidationConfig(samples=0),
         epochs=row.epochs,
         batch_size=16,

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from yolojax.processor.convolution import convolve, plain
-from yolojax.processor.platform import by_platform
+from yolojax.processor.platform import by_platform, known_platform
 
 Activation = Literal["silu", "relu", "relu6", "leaky_relu", "hard_swish", "mish", "logistic", "none"]
 
@@ -150,9 +150,9 @@ class BatchNorm(nn.Module):
             batch_mean, batch_var = mean.value, var.value
         gain = scale * lax.rsqrt(batch_var + self.epsilon)
         shift = bias - batch_mean * gain
-        if train:
-            return by_platform(x, gain, shift, cpu=_affine, tpu=_affine, default=_affine_at_once)
-        return _affine(x, gain, shift)
+        # A program whose platform is not known may be anybody's, and be differentiated in any way.
+        affine = _affine_at_once if train and known_platform() == "other" else _affine
+        return affine(x, gain, shift)
 
 
 def _moments(x: Array) -> tuple[Array, Array]:
@@ -165,8 +165,9 @@ def _affine(x: Array, gain: AnyArray, shift: AnyArray) -> Array:
     return (x * gain.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)).astype(x.dtype)
 
 
+@jax.custom_jvp
 def _sum_both(a: Array, b: Array) -> tuple[Array, Array]:
-    """Sums both over all but the channels, as one reduction of pairs."""
+    """Sums both over all but the channels, as one reduction of pairs, which JAX cannot differentiate."""
 
     def add(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
         return first[0] + second[0], first[1] + second[1]
@@ -176,7 +177,14 @@ def _sum_both(a: Array, b: Array) -> tuple[Array, Array]:
     return first, second
 
 
-@jax.custom_vjp
+@_sum_both.defjvp
+def _sum_both_derivative(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    first, second = tangents
+    return _sum_both(*primals), (jnp.sum(first, (0, 1, 2)), jnp.sum(second, (0, 1, 2)))
+
+
 def _moments_at_once(x: Array) -> tuple[Array, Array]:
     """`_moments` for a GPU, where the last parts of two sums take two kernels, and that of a sum of pairs one."""
     wide, count = x.astype(jnp.float32), x.size // x.shape[-1]
@@ -184,22 +192,12 @@ def _moments_at_once(x: Array) -> tuple[Array, Array]:
     return total / count, squares / count
 
 
-def _moments_forward(x: Array) -> tuple[tuple[Array, Array], Array]:
-    return _moments_at_once(x), x
-
-
-def _moments_backward(x: Array, slopes: tuple[Array, Array]) -> tuple[Array]:
-    of_mean, of_square = (slope / (x.size // x.shape[-1]) for slope in slopes)
-    slope = of_mean.reshape(1, 1, 1, -1) + 2 * of_square.reshape(1, 1, 1, -1) * x.astype(jnp.float32)
-    return (slope.astype(x.dtype),)
-
-
-_moments_at_once.defvjp(_moments_forward, _moments_backward)
-
-
 @jax.custom_vjp
 def _affine_at_once(x: Array, gain: Array, shift: Array) -> Array:
-    """`_affine` for a GPU: the gradients of gain and shift are one sum of pairs as well."""
+    """`_affine` in a training step for a GPU: the gradients of gain and shift are one sum of pairs as well.
+
+    It has no forward-mode derivative.
+    """
     return _affine(x, gain, shift)
 
 

@@ -35,6 +35,11 @@ def by_platform(*args: Any, default: Callable[..., Result], **forms: Callable[..
     return jax.lax.platform_dependent(*args, **traced, default=for_platform("other", default))
 
 
+def known_platform() -> str | None:
+    """Returns what the program that is being traced is for: ``cpu``, ``tpu``, ``other``; None if lowering decides."""
+    return _known.value
+
+
 def for_platform(platform: str, function: Callable[..., Result]) -> Callable[..., Result]:
     """Returns ``function``, traced for one platform as JAX names it (``cpu``, ``gpu``, ``tpu``).
 
