@@ -45,17 +45,6 @@ class Row:
     hyper: dict[str, float] = field(default_factory=dict)
 
 
-def queries(side: int) -> Row:
-    """A transformer's. With the published weights of the losses its classes are learnt long after its boxes."""
-    return Row(
-        {"queries": 30, "denoising": 16, "backbone_rate": 1.0},
-        {"size": (side, side), "figures": (0.35, 0.7), "objects": 3},
-        epochs=32,
-        learning_rate=6e-4,
-        hyper={"lambda_cls": 3.0},
-    )
-
-
 FAMILIES = {
     "yolov10": Row(),
     "yolov10-many": Row({"head": "one_to_many"}),
@@ -70,12 +59,14 @@ FAMILIES = {
     "yolo12": Row(),
     "yolonas": Row(epochs=40),
     "fasterrcnn": Row(TWO_STAGES),
-    # With 32 channels each group of GroupNorm would have one.
-    "retinanet": Row({key: TWO_STAGES[key] for key in ("depth", "width", "anchor_sizes")} | {"channels": 64}),
-    "rtdetr": queries(64),
-    # Their smallest scales have no map of stride 8.
-    "dfine": queries(128),
-    "deimv2": queries(128),
+    # With the published weights of the losses its classes are learnt long after its boxes.
+    "rtdetr": Row(
+        {"queries": 30, "denoising": 16, "backbone_rate": 1.0},
+        {"size": (64, 64), "figures": (0.35, 0.7), "objects": 3},
+        epochs=32,
+        learning_rate=6e-4,
+        hyper={"lambda_cls": 3.0},
+    ),
     # A cell of YOLOv1 has 64 pixels and learns one object.
     "yolov1-tiny": Row({"width": 0.5}, {"size": (192, 192), "objects": 1}),
 }
