@@ -278,3 +278,6 @@ def test_queries_in_a_crowd_are_no_background(scene):
     assert float(crowded.sums["cls"][1]) < float(plain.sums["cls"][1])
     assert float(crowded.counts["ignored"][1]) == Q - 1
     np.testing.assert_allclose(crowded.sums["l1"], plain.sums["l1"], rtol=1e-6)
+    # The count is that of the last layer, wherever the places are.
+    elsewhere = outputs.places._replace(boxes=outputs.places.boxes.at[..., :2].add(9.0))
+    assert float(rtdetr_loss(outputs._replace(places=elsewhere), everywhere, HYPER).counts["ignored"][1]) == Q - 1

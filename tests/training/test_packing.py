@@ -82,6 +82,19 @@ def test_what_is_packed_is_unpacked_to_the_byte(name):
         assert [x.shape for x in jax.tree.leaves(packed)] == [x.shape for x in jax.tree.leaves(fresh)]
 
 
+def test_a_mask_may_stand_for_whole_branches_and_parameters_may_be_one_array():
+    """As optax and JAX take them; Adam's count is no moment, though it is one array as well."""
+    branches = slow_toy()._replace(decay_mask=lambda params: dict.fromkeys(params, True) | {"neck": False})
+    one_array = toy_detector()._replace(init=lambda key: {"params": np.ones(3, np.float32)})
+    for detector in (branches, one_array):
+        packing = Packing(detector)
+        state = jax.eval_shape(lambda d=detector: make_state(d, OptimiserConfig(), 10, jax.random.key(0)))
+        state = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), state)
+        jax.tree.map(np.testing.assert_array_equal, packing.unpack(packing.pack(state)), state)
+    decayed = jax.tree.leaves(Packing(branches).detector(branches).decay_mask(None))
+    assert sorted(set(decayed)) == [False, True]
+
+
 def test_states_are_packed_for_gpus_and_where_the_optimiser_allows_it():
     detector = toy_detector()
     assert packing_for("gpu", detector, OptimiserConfig()) is not None

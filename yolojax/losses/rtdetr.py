@@ -84,20 +84,19 @@ def rtdetr_loss(
       class_loss: `query_varifocal_loss`, `matching_aware_loss` or your own.
     """
     objects = _fractions(targets, outputs.size)
-    sets = [_layer(outputs.queries, i) for i in range(outputs.queries.logits.shape[1])]
+    layers = outputs.queries.logits.shape[1]
+    sets = [_layer(outputs.queries, i) for i in range(layers)]
     if outputs.places is not None:
         sets.append(_layer(outputs.places, 0))
     matches = match_queries(sets, targets, outputs.size)
-    last = matches[outputs.queries.logits.shape[1] - 1]
     parts, ignored = _sum_parts(sets, matches, objects, targets, outputs.size, hyper, class_loss)
     count = jnp.sum(objects.valid & ~targets.crowd, axis=1).astype(jnp.float32)
     sums, normalisers = dict(parts), dict.fromkeys(parts, count)
     if outputs.denoised is not None:
-        denoised, own, divisor = denoising_part(outputs, objects, targets, hyper, class_loss)
+        denoised, _, divisor = _denoising_parts(outputs, objects, hyper, class_loss)
         sums |= denoised
         normalisers |= dict.fromkeys(denoised, divisor)
-        del own
-    return LossTerms(sums, normalisers, _counts(last, ignored))
+    return LossTerms(sums, normalisers, _counts(matches[layers - 1], ignored[layers - 1]))
 
 
 def dfine_loss(
@@ -144,7 +143,7 @@ def dfine_loss(
         sums["fgl"], sums["ddf"] = _local_parts(outputs.queries, owners, objects, hyper, scale)
         normalisers |= {"fgl": box_count, "ddf": image}
     if outputs.denoised is not None:
-        denoised, own, divisor = denoising_part(outputs, objects, targets, hyper, class_loss)
+        denoised, own, divisor = _denoising_parts(outputs, objects, hyper, class_loss)
         sums |= denoised
         normalisers |= dict.fromkeys(denoised, divisor)
         if local:
@@ -153,7 +152,7 @@ def dfine_loss(
                 outputs.denoised, [own] * layers, objects, hyper, scale, present
             )
             normalisers |= {"denoise_fgl": divisor, "denoise_ddf": image}
-    return LossTerms(sums, normalisers, _counts(matches[layers - 1], ignored))
+    return LossTerms(sums, normalisers, _counts(matches[layers - 1], ignored[layers - 1]))
 
 
 def match_queries(sets: list[QuerySet], targets: Targets, size: Float[Array, "B 2"]) -> list[Matches]:
@@ -283,16 +282,16 @@ def _sum_parts(
     hyper: Hyper,
     class_loss: QueryClassLoss,
     shared: Matches | None = None,
-) -> tuple[dict[str, Float[Array, " B"]], Bool[Array, "B Q"]]:
-    """The parts of all sets, added, and which negatives of the last set of the decoder carry no loss."""
+) -> tuple[dict[str, Float[Array, " B"]], list[Bool[Array, "B Q"]]]:
+    """The parts of all sets, added, and which negatives of each set carry no loss."""
     whole = jnp.concatenate([size, size], axis=-1)[:, None]
     total: dict[str, Float[Array, " B"]] = {}
-    ignored = jnp.zeros(matches[0].positive.shape, bool)
+    ignored: list[Bool[Array, "B Q"]] = []
     for one, own in zip(sets, matches, strict=True):
         boxes, logits = one.boxes[:, 0], one.logits[:, 0]
-        ignored = ~own.positive & inside_crowd(jax.lax.stop_gradient(cxcywh_to_xyxy(boxes) * whole), targets)
+        ignored.append(~own.positive & inside_crowd(jax.lax.stop_gradient(cxcywh_to_xyxy(boxes) * whole), targets))
         parts = {
-            "cls": hyper.lambda_cls * _class_part(logits, boxes, own, objects, ignored, class_loss),
+            "cls": hyper.lambda_cls * _class_part(logits, boxes, own, objects, ignored[-1], class_loss),
             **_box_parts(boxes, shared or own, objects, hyper),
         }
         total = {name: total[name] + value if total else value for name, value in parts.items()}
@@ -334,8 +333,8 @@ def _box_parts(
     }
 
 
-def denoising_part(
-    outputs: QueryOutputs, objects: Targets, targets: Targets, hyper: Hyper, class_loss: QueryClassLoss
+def _denoising_parts(
+    outputs: QueryOutputs, objects: Targets, hyper: Hyper, class_loss: QueryClassLoss
 ) -> tuple[dict[str, Float[Array, " B"]], Matches, Float[Array, " B"]]:
     """The parts of the denoising queries of every layer, their matches, and the number of positives of each image."""
     denoised, denoising = outputs.denoised, outputs.denoising
@@ -353,7 +352,6 @@ def denoising_part(
             **_box_parts(boxes, own, objects, hyper),
         }
         total = {name: total[name] + value if total else value for name, value in parts.items()}
-    del targets
     return (
         {f"denoise_{name}": value for name, value in total.items()},
         own,

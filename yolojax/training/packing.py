@@ -49,7 +49,7 @@ class Kind(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Within its part."""
+        """The key of this vector within its part."""
         return f"{self.dtype}{', decayed' * self.decayed}" + (f", rate {self.rate}" if self.rate != 1 else "")
 
 
@@ -92,11 +92,11 @@ class Layout:
         return jax.tree.unflatten(self.structure, leaves)
 
     def decay_mask(self, _: PyTree) -> PyTree:
-        """For `Detector.decay_mask`."""
+        """The mask of `Detector.decay_mask` for packed parameters."""
         return self._by_name({kind: kind.decayed for kind in self.kinds})
 
     def learning_rates(self, _: PyTree) -> PyTree:
-        """For `Detector.learning_rates`."""
+        """The rates of `Detector.learning_rates` for packed parameters."""
         return self._by_name({kind: kind.rate for kind in self.kinds})
 
     def _by_name(self, values: dict[Kind, Any]) -> dict[str, dict[str, Any]]:
@@ -125,17 +125,16 @@ class Packing:
         return state._replace(
             variables=self._pack_variables(state.variables),
             ema=self._pack_variables(state.ema),
-            optimiser=_each(params.structure, params.pack, state.optimiser),
+            optimiser=_each(state.variables["params"], params.pack, state.optimiser),
         )
 
     def unpack(self, state: TrainState) -> TrainState:
         """Returns the state that was packed."""
         params = self._layouts["params"]
-        structure = jax.tree.structure(state.variables["params"])
         return state._replace(
             variables=self._unpack_variables(state.variables),
             ema=self._unpack_variables(state.ema),
-            optimiser=_each(structure, params.unpack, state.optimiser),
+            optimiser=_each(state.variables["params"], params.unpack, state.optimiser),
         )
 
     def detector(self, detector: Detector) -> Detector:
@@ -184,7 +183,8 @@ def kinds_of(collection: str, shapes: PyTree, detector: Detector, freeze: Sequen
     frozen = jax.tree.leaves(freeze_mask(shapes, freeze))
     decayed, rates = [False] * len(leaves), [1.0] * len(leaves)
     if collection == "params":
-        decayed = jax.tree.leaves(detector.decay_mask(shapes))
+        # One value of a mask may stand for a whole branch, as optax takes it.
+        decayed = jax.tree.leaves(jax.tree.broadcast(detector.decay_mask(shapes), shapes))
         rates = jax.tree.leaves(detector.learning_rates(shapes))
     return [
         Kind(FROZEN if still else FREE, str(leaf.dtype), bool(decays), float(rate))
@@ -192,10 +192,12 @@ def kinds_of(collection: str, shapes: PyTree, detector: Detector, freeze: Sequen
     ]
 
 
-def _each(structure: Any, change: Callable[[PyTree], PyTree], optimiser: optax.OptState) -> optax.OptState:
-    """Changes the trees of parameters' structure in the state of an optimiser: its moments."""
+def _each(params: PyTree, change: Callable[[PyTree], PyTree], optimiser: optax.OptState) -> optax.OptState:
+    """Changes the trees of the parameters' structure and shapes in the state of an optimiser: its moments."""
+    structure, shapes = jax.tree.structure(params), [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
 
     def is_moment(tree: Any) -> bool:
-        return jax.tree.structure(tree) == structure
+        same = jax.tree.structure(tree) == structure
+        return same and [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] == shapes
 
     return jax.tree.map(lambda tree: change(tree) if is_moment(tree) else tree, optimiser, is_leaf=is_moment)

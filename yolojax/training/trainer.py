@@ -338,8 +338,9 @@ class Trainer:
     def save(self) -> None:
         """Writes a checkpoint of the run as it is after ``step`` steps."""
         self.run_state.spent_seconds = self._clock.spent
+        state = self.state  # may be unpacked by a compiled program, which all processes run
         if is_first():
-            save_checkpoint(self.directory.folder / "checkpoints", self.step, self.state, self.run_state.to_dict())
+            save_checkpoint(self.directory.folder / "checkpoints", self.step, state, self.run_state.to_dict())
         wait_for_all("checkpoint")
         self._saved_step = self.step
 
