@@ -12,7 +12,7 @@ The final averaged weights are evaluated on the 72 test images, once, by pycocot
 detections). Differences are taken seed by seed. Nothing is chosen on the test images.
 
 Command:   python -m experiments.fine_tuning --data PATH/TO/BCCD --init PATH/TO/yolox_nano.npz [--seeds 0 1 2]
-Expected:  about four minutes a run, two runs a seed; see results/fine_tuning/README.md.
+Expected:  about four minutes a run, two runs a seed; see README.md beside this file.
 Quick:     python -m experiments.fine_tuning --quick    (two steps from two steps: the machinery only)
 """
 
@@ -26,7 +26,7 @@ import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,9 @@ from experiments.bccd.study import NAMES, quick_config
 from experiments.shared.record import Runs, figure, folder_of, interval, paired, run_study, table
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig, ValidationConfig
 from yolojax.zoo.yolox import PREPROCESS
+
+if TYPE_CHECKING:
+    from yolojax.training.callbacks import Event
 
 EPOCHS = 16
 ARMS = {"published weights": 1e-3, "from scratch": 2e-3}
@@ -59,15 +62,28 @@ def config_of(arm: str, seed: int, args: argparse.Namespace) -> TrainConfig:
     )
 
 
+class StepTimes:
+    """A callback that notes when each step ended. It reads no states, or the program would keep every one of them."""
+
+    reads_state = False
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "step":
+            self.at.append(time.perf_counter())
+
+
 def seconds_of(config: TrainConfig, epochs: int) -> float:
     """Median seconds of a step of so many epochs without validation."""
     from yolojax.training.fit import fit
 
-    at: list[float] = []
+    times = StepTimes()
     config = replace(config, epochs=epochs, validate_every=0)
     with tempfile.TemporaryDirectory() as folder:
-        fit(config, f"{folder}/run", callbacks=[lambda e: at.append(time.perf_counter()) if e.kind == "step" else None])
-    return float(np.median(np.diff(at)))
+        fit(config, f"{folder}/run", callbacks=[times])
+    return float(np.median(np.diff(times.at)))
 
 
 def pace(args: argparse.Namespace) -> dict[str, Any]:

@@ -189,6 +189,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if not args.quick and (args.data is None or args.init is None):
         parser.error("give --data PATH/TO/BCCD and --init PATH/TO/deimv2-atto, or --quick")
+    if args.part == "pace" and args.yolox is None:
+        parser.error("--part pace measures both networks; give --yolox PATH/TO/yolox_nano.npz")
     fine_tuning.prepare()
 
 

@@ -210,7 +210,7 @@ def test_a_network_in_bfloat16(released, predictor):
     assert not np.array_equal(exact.scores[:5], rounded.scores[:5])
     np.testing.assert_allclose(exact.scores[:5], rounded.scores[:5], atol=0.02)
     for wrong in ("int8", "halb"):
-        with pytest.raises(ConfigError, match="give float32 or bfloat16"):
+        with pytest.raises(ConfigError, match="give float32, bfloat16 or float16"):
             yolojax.load(released, dtype=wrong)
 
 

@@ -158,7 +158,7 @@ HEAD = "model.22.cv2.0.1.conv.weight"
         (lambda t: {**t, "model.22.cv4.0.weight": np.zeros(3, np.float32)}, "has another head than that of boxes"),
         (lambda t: {**t, "model.22.dfl.conv.weight": np.ones((1, 16, 1, 1), np.float32)}, "is not 0 to 15"),
         (lambda t: widened(t, "model.0.conv.weight", 3), "has 48 channels and whose first block repeats 1 times"),
-        (lambda t: {"fc.weight": np.zeros((3, 4), np.float32)}, r"no YOLO that is known.*fc.weight \[3, 4\]"),
+        (lambda t: {"fc.weight": np.zeros((3, 4), np.float32)}, r"no detector that is known.*fc.weight \[3, 4\]"),
     ],
     ids=["missing", "shape", "not finite", "unknown", "other head", "bins", "other width", "no YOLO"],
 )

@@ -149,12 +149,13 @@ def load_origin(*paths: ModelPath) -> dict[str, Any]:
 
 def _network_dtype(dtype: DTypeLike) -> DTypeLike:
     """The type itself; raises `ConfigError` unless it is one that networks compute in."""
+    names = ("float32", "bfloat16", "float16")
     try:
-        known = jnp.dtype(dtype) in map(jnp.dtype, ("float32", "bfloat16", "float16"))
+        known = jnp.dtype(dtype) in map(jnp.dtype, names)
     except TypeError:
         known = False
     if not known:
-        raise ConfigError(f"dtype = {dtype!r}: give float32 or bfloat16")
+        raise ConfigError(f"dtype = {dtype!r}: give {', '.join(names[:-1])} or {names[-1]}")
     return dtype
 
 

@@ -69,7 +69,8 @@ def reads_state(callbacks: Sequence[Callback]) -> bool:
     """Whether some callback may look at the state after every step.
 
     The host reads the report of a step while the next step computes. For the state of a step to exist by then, the
-    next step must not reuse its memory, so a run with such a callback needs the memory of one more state.
+    next step must not reuse its memory, so a run with such a callback needs the memory of one more state. On a GPU its
+    states are not packed either (`yolojax.training.packing`), and a step starts about twice as many kernels.
     """
     return any(getattr(callback, "reads_state", True) for callback in callbacks)
 

@@ -102,8 +102,8 @@ def read_family(file: WeightFile) -> tuple[str, Any] | None:
 def identify(file: WeightFile) -> tuple[str, str] | None:
     """Tells the family (a key of `FAMILIES`) and the scale of a weight file; None if it is none of these.
 
-    A YOLOX of a size of its own has an empty scale, as has an RT-DETR, D-FINE or DEIMv2. Raises `CheckpointError` for
-    a network of such a family that detects no plain boxes, and for another size in families that have no such scale.
+    The scale of a YOLOX, RT-DETR, D-FINE or DEIMv2 whose sizes were not published is empty. Raises `CheckpointError`
+    for a network of such a family that detects no plain boxes, and for another size in families without such a scale.
     """
     found = read_family(file)
     return found and (found[0], FAMILIES[found[0]].scale(found[1]))
@@ -194,7 +194,7 @@ def _unknown(file: WeightFile) -> str:
     shown = [f"{printable(name)[:200]} {list(array.shape)}" for name, array in list(file.tensors.items())[:4]]
     titles = ", ".join(family.title for family in FAMILIES.values())
     return (
-        f"{file.path}: no YOLO that is known here ({titles}). It holds {len(file.tensors)} tensors of a "
+        f"{file.path}: no detector that is known here ({titles}). It holds {len(file.tensors)} tensors of a "
         f"{file.root_class or 'nameless network'}, such as {', '.join(shown) or 'none'}"
         + (f"; modules: {', '.join(kinds[:12])}" if kinds else "")
         + "; yolojax info FILE lists all of them"

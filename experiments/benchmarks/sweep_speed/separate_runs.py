@@ -1,5 +1,5 @@
 """Runs made one by one through one compiled training step, beside which sweeps are held. Used by
-`experiments.sweep_speed`."""
+`experiments.benchmarks.sweep_speed`."""
 
 from __future__ import annotations
 
