@@ -190,6 +190,7 @@ def plot_runs(axes: Any, runs: list[dict[str, Any]], pace: float, colour: str, l
 
 
 def finish_plot(axes: Any) -> None:
+    """Labels, grid and legend of such curves."""
     axes.set(xlabel="seconds of training steps", ylabel="AP on the 87 validation images", ylim=(0, 0.7))
     axes.grid(alpha=0.3)
     axes.legend()

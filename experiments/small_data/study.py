@@ -158,8 +158,7 @@ def page(record: dict[str, Any]) -> str:
     return (
         "Final averaged weights on the test images; 16 images a step, 320 pixels. YOLOX-Nano's rows are those of "
         "[its study](../fine_tuning/README.md), the compact detector's those of [its own](../bccd/README.md). Seconds "
-        "of a step are of one call for both networks, and of another day than in that study: compare them on this page "
-        "alone.\n\n"
+        "of a step were measured in one call for both networks; they compare on this page alone.\n\n"
         f"{text}\n\nAP on the 87 validation images while training, mean of the seeds:\n\n{curves}"
     )
 

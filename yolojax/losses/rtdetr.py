@@ -89,7 +89,8 @@ def rtdetr_loss(
     if outputs.places is not None:
         sets.append(_layer(outputs.places, 0))
     matches = match_queries(sets, targets, outputs.size)
-    parts, ignored = _sum_parts(sets, matches, objects, targets, outputs.size, hyper, class_loss)
+    ignored = _in_crowds(sets, matches, targets, outputs.size)
+    parts = _sum_parts(sets, matches, ignored, objects, hyper, class_loss)
     count = jnp.sum(objects.valid & ~targets.crowd, axis=1).astype(jnp.float32)
     sums, normalisers = dict(parts), dict.fromkeys(parts, count)
     if outputs.denoised is not None:
@@ -132,7 +133,8 @@ def dfine_loss(
         sets += [] if extra is None else [extra]
     matches = match_queries(sets, targets, outputs.size)
     shared = union_of_matches(matches, targets.valid.shape[1]) if union else None
-    parts, ignored = _sum_parts(sets, matches, objects, targets, outputs.size, hyper, class_loss, shared)
+    ignored = _in_crowds(sets, matches, targets, outputs.size)
+    parts = _sum_parts(sets, matches, ignored, objects, hyper, class_loss, shared)
     count = jnp.sum(objects.valid & ~targets.crowd, axis=1).astype(jnp.float32)
     box_count = count if shared is None else jnp.sum(shared.positive, axis=1).astype(jnp.float32)
     sums: dict[str, Float[Array, " B"]] = dict(parts)
@@ -276,26 +278,33 @@ def _fractions(targets: Targets, size: Float[Array, "B 2"]) -> Targets:
 def _sum_parts(
     sets: list[QuerySet],
     matches: list[Matches],
+    ignored: list[Bool[Array, "B Q"]],
     objects: Targets,
-    targets: Targets,
-    size: Float[Array, "B 2"],
     hyper: Hyper,
     class_loss: QueryClassLoss,
     shared: Matches | None = None,
-) -> tuple[dict[str, Float[Array, " B"]], list[Bool[Array, "B Q"]]]:
-    """The parts of all sets, added, and which negatives of each set carry no loss."""
-    whole = jnp.concatenate([size, size], axis=-1)[:, None]
+) -> dict[str, Float[Array, " B"]]:
+    """The parts of all sets, added. Of each set ``ignored`` queries carry no loss of classes."""
     total: dict[str, Float[Array, " B"]] = {}
-    ignored: list[Bool[Array, "B Q"]] = []
-    for one, own in zip(sets, matches, strict=True):
+    for one, own, without in zip(sets, matches, ignored, strict=True):
         boxes, logits = one.boxes[:, 0], one.logits[:, 0]
-        ignored.append(~own.positive & inside_crowd(jax.lax.stop_gradient(cxcywh_to_xyxy(boxes) * whole), targets))
         parts = {
-            "cls": hyper.lambda_cls * _class_part(logits, boxes, own, objects, ignored[-1], class_loss),
+            "cls": hyper.lambda_cls * _class_part(logits, boxes, own, objects, without, class_loss),
             **_box_parts(boxes, shared or own, objects, hyper),
         }
         total = {name: total[name] + value if total else value for name, value in parts.items()}
-    return total, ignored
+    return total
+
+
+def _in_crowds(
+    sets: list[QuerySet], matches: list[Matches], targets: Targets, size: Float[Array, "B 2"]
+) -> list[Bool[Array, "B Q"]]:
+    """Which negatives of each set lie in a crowd region."""
+    whole = jnp.concatenate([size, size], axis=-1)[:, None]
+    return [
+        ~own.positive & inside_crowd(jax.lax.stop_gradient(cxcywh_to_xyxy(one.boxes[:, 0]) * whole), targets)
+        for one, own in zip(sets, matches, strict=True)
+    ]
 
 
 def _class_part(
@@ -344,14 +353,7 @@ def _denoising_parts(
     extra = _first(denoised)
     sets += [] if extra is None else [extra]
     absent = denoising.group < 0
-    total: dict[str, Float[Array, " B"]] = {}
-    for one in sets:
-        boxes, logits = one.boxes[:, 0], one.logits[:, 0]
-        parts = {
-            "cls": hyper.lambda_cls * _class_part(logits, boxes, own, objects, absent, class_loss),
-            **_box_parts(boxes, own, objects, hyper),
-        }
-        total = {name: total[name] + value if total else value for name, value in parts.items()}
+    total = _sum_parts(sets, [own] * len(sets), [absent] * len(sets), objects, hyper, class_loss)
     return (
         {f"denoise_{name}": value for name, value in total.items()},
         own,
