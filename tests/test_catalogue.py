@@ -8,7 +8,7 @@ import pytest
 
 from tests.zoo.make_catalogue import count
 from yolojax import zoo
-from yolojax.catalogue import FAMILIES, architecture, known_names, nearest, rows, split_scale
+from yolojax.catalogue import CATALOGUE, architecture, known_names, nearest, rows, split_scale
 from yolojax.errors import ConfigError
 
 ORDERS, GRIDS = (getattr(sys.modules["yolojax.zoo.darknet"], name) for name in ("ORDERS", "GRIDS"))
@@ -18,14 +18,14 @@ MEND = "add it to yolojax/catalogue.py, then run: python -m tests.zoo.make_catal
 
 
 def test_every_architecture_and_scale_is_listed():
-    assert {family.name for family in FAMILIES} == set(zoo.ARCHITECTURES), MEND
-    for family in FAMILIES:
-        parameters = inspect.signature(zoo.ARCHITECTURES[family.name]).parameters
-        assert ("scale" in parameters) == any(family.variants), MEND
-        if any(family.variants):
-            assert next(iter(family.variants)) == parameters["scale"].default
-            with pytest.raises(ConfigError, match=", ".join(family.variants) + "$"):
-                zoo.build(family.name, ("a",), (64, 64), scale="none such")
+    assert {entry.name for entry in CATALOGUE} == set(zoo.ARCHITECTURES), MEND
+    for entry in CATALOGUE:
+        parameters = inspect.signature(zoo.ARCHITECTURES[entry.name]).parameters
+        assert ("scale" in parameters) == any(entry.variants), MEND
+        if any(entry.variants):
+            assert next(iter(entry.variants)) == parameters["scale"].default
+            with pytest.raises(ConfigError, match=", ".join(entry.variants) + "$"):
+                zoo.build(entry.name, ("a",), (64, 64), scale="none such")
 
 
 def test_every_family_of_published_files_is_said_to_load():
@@ -37,8 +37,8 @@ def test_every_family_of_published_files_is_said_to_load():
 
 @pytest.mark.parametrize("name", ["lesson", "yolov3-tiny"])
 def test_counts_are_those_of_the_builders(name):
-    family = next(family for family in FAMILIES if family.name == name)
-    parameters, flops = count(family, "")
+    entry = next(entry for entry in CATALOGUE if entry.name == name)
+    parameters, flops = count(entry, "")
     assert (ROWS[name].parameters, ROWS[name].gflops) == (parameters, flops / 1e9), MEND
 
 
@@ -46,10 +46,10 @@ def test_counts_are_those_of_the_builders(name):
 @pytest.mark.parametrize("name", [row.model for row in ROWS.values() if row.parameters])
 def test_all_counts_are_those_of_the_builders(name):
     row = ROWS[name]
-    family = next(family for family in FAMILIES if family.name == row.architecture)
-    parameters, flops = count(family, row.scale)
+    entry = next(entry for entry in CATALOGUE if entry.name == row.architecture)
+    parameters, flops = count(entry, row.scale)
     assert (row.parameters, row.gflops) == (parameters, flops / 1e9), MEND
-    detector = zoo.build(row.model, ("a",), (64, 64), **family.options)
+    detector = zoo.build(row.model, ("a",), (64, 64), **entry.options)
     assert detector.spec.suppression == row.suppression
 
 

@@ -2,7 +2,7 @@
 
 The table is plain data, so that a command can print it without importing JAX. Parameters and operations stand in
 ``catalogue.json``, which ``python -m tests.zoo.make_catalogue`` computes from the builders. Published figures are those
-of the authors' own tables, named in `Family.source`; where a figure is not known, there is none.
+of the authors' own tables, named in `Entry.source`; where a figure is not known, there is none.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Family:
+class Entry:
     """One architecture.
 
     Attributes:
@@ -86,9 +86,9 @@ _YOLOV1: dict[str, Any] = {
     "classes": 20,
 }
 
-FAMILIES: tuple[Family, ...] = (
-    Family("compact", _one(size=320), loads="", measured_on="", source=""),
-    Family(
+CATALOGUE: tuple[Entry, ...] = (
+    Entry("compact", _one(size=320), loads="", measured_on="", source=""),
+    Entry(
         "lesson",
         _one(size=320),
         loads="",
@@ -96,56 +96,56 @@ FAMILIES: tuple[Family, ...] = (
         source="",
         options={"anchors": [[[16.0, 16.0]] * 3, [[64.0, 64.0]] * 3]},
     ),
-    Family("yolov1", _one(ap50=0.634, size=448), **_YOLOV1),
-    Family("yolov1-tiny", _one(ap50=0.527, size=448), **_YOLOV1),
-    Family("yolov2", _one(0.216, size=544), DARKNET, measured_on="COCO test-dev", source="arXiv 1612.08242, table 5"),
-    Family("yolov3", _one(0.330, size=608), DARKNET, measured_on="COCO test-dev", source="arXiv 1804.02767, table 3"),
-    Family("yolov3-tiny", _one(ap50=0.331, size=416), DARKNET, measured_on="COCO", source="its authors' page"),
-    Family("yolov4", _one(0.435, size=608), DARKNET, measured_on="COCO test-dev", source="arXiv 2004.10934, table 8"),
-    Family("yolov4-tiny", _one(ap50=0.402, size=416), DARKNET, measured_on="COCO", source="its authors' page"),
-    Family("darknet", {}, DARKNET, measured_on="", source=""),
-    Family("yolov5", _scales(n=0.280, s=0.374, m=0.454, l=0.490, x=0.507)),
-    Family("yolov5u", _scales(n=0.343, s=0.430, m=0.490, l=0.522, x=0.532)),
-    Family("yolov8", _scales(n=0.373, s=0.449, m=0.502, l=0.529, x=0.539)),
-    Family("yolov9", _scales(t=0.383, s=0.468, m=0.514, c=0.530, e=0.556), source="arXiv 2402.13616"),
-    Family(
+    Entry("yolov1", _one(ap50=0.634, size=448), **_YOLOV1),
+    Entry("yolov1-tiny", _one(ap50=0.527, size=448), **_YOLOV1),
+    Entry("yolov2", _one(0.216, size=544), DARKNET, measured_on="COCO test-dev", source="arXiv 1612.08242, table 5"),
+    Entry("yolov3", _one(0.330, size=608), DARKNET, measured_on="COCO test-dev", source="arXiv 1804.02767, table 3"),
+    Entry("yolov3-tiny", _one(ap50=0.331, size=416), DARKNET, measured_on="COCO", source="its authors' page"),
+    Entry("yolov4", _one(0.435, size=608), DARKNET, measured_on="COCO test-dev", source="arXiv 2004.10934, table 8"),
+    Entry("yolov4-tiny", _one(ap50=0.402, size=416), DARKNET, measured_on="COCO", source="its authors' page"),
+    Entry("darknet", {}, DARKNET, measured_on="", source=""),
+    Entry("yolov5", _scales(n=0.280, s=0.374, m=0.454, l=0.490, x=0.507)),
+    Entry("yolov5u", _scales(n=0.343, s=0.430, m=0.490, l=0.522, x=0.532)),
+    Entry("yolov8", _scales(n=0.373, s=0.449, m=0.502, l=0.529, x=0.539)),
+    Entry("yolov9", _scales(t=0.383, s=0.468, m=0.514, c=0.530, e=0.556), source="arXiv 2402.13616"),
+    Entry(
         "yolov10",
         _scales(n=0.385, s=0.463, m=0.511, b=0.525, l=0.532, x=0.544),
         suppression="none",
         source="arXiv 2405.14458",
     ),
-    Family("yolo11", _scales(n=0.395, s=0.470, m=0.515, l=0.534, x=0.547)),
-    Family("yolo12", _scales(n=0.406, s=0.480, m=0.525, l=0.537, x=0.552), source="arXiv 2502.12524"),
-    Family("yolo26", _scales(n=0.409, s=None, m=None, l=None, x=0.575), suppression="none"),
-    Family("yolonas", _scales(s=0.475, m=0.5155, l=0.5222), source="Deci's super-gradients"),
-    Family("yolox", {}, **_YOLOX),
-    Family("fasterrcnn", _one(0.467, size=1088), source="torchvision, version 2"),
-    Family("retinanet", _one(0.415, size=1088), source="torchvision, version 2"),
-    Family(
+    Entry("yolo11", _scales(n=0.395, s=0.470, m=0.515, l=0.534, x=0.547)),
+    Entry("yolo12", _scales(n=0.406, s=0.480, m=0.525, l=0.537, x=0.552), source="arXiv 2502.12524"),
+    Entry("yolo26", _scales(n=0.409, s=None, m=None, l=None, x=0.575), suppression="none"),
+    Entry("yolonas", _scales(s=0.475, m=0.5155, l=0.5222), source="Deci's super-gradients"),
+    Entry("yolox", {}, **_YOLOX),
+    Entry("fasterrcnn", _one(0.467, size=1088), source="torchvision, version 2"),
+    Entry("retinanet", _one(0.415, size=1088), source="torchvision, version 2"),
+    Entry(
         "rtdetr",
         _scales(r18=0.465, r34=0.489, r50m=0.513, r50=0.531, r101=0.543, l=0.530, x=0.548),
         source="its authors' README",
         **_QUERIES,
     ),
-    Family(
+    Entry(
         "rtdetrv2",
         _scales(r18=0.479, r34=0.499, r50m=0.519, r50=0.534, r101=0.543),
         source="its authors' README",
         **_QUERIES,
     ),
-    Family("dfine", _scales(n=0.428, s=0.485, m=0.523, l=0.540, x=0.558), source="its authors' README", **_QUERIES),
-    Family(
+    Entry("dfine", _scales(n=0.428, s=0.485, m=0.523, l=0.540, x=0.558), source="its authors' README", **_QUERIES),
+    Entry(
         "deimv2",
         {"atto": Variant(0.238, size=320), "femto": Variant(0.310, size=416), **_scales(pico=0.385, n=0.430)},
         source="its authors' README",
         **_QUERIES,
     ),
-    Family("yolox-nano", _one(0.258, size=416), **_YOLOX),
-    Family("yolox-tiny", _one(0.328, size=416), **_YOLOX),
-    Family("yolox-s", _one(0.405), **_YOLOX),
-    Family("yolox-m", _one(0.469), **_YOLOX),
-    Family("yolox-l", _one(0.497), **_YOLOX),
-    Family("yolox-x", _one(0.511), **_YOLOX),
+    Entry("yolox-nano", _one(0.258, size=416), **_YOLOX),
+    Entry("yolox-tiny", _one(0.328, size=416), **_YOLOX),
+    Entry("yolox-s", _one(0.405), **_YOLOX),
+    Entry("yolox-m", _one(0.469), **_YOLOX),
+    Entry("yolox-l", _one(0.497), **_YOLOX),
+    Entry("yolox-x", _one(0.511), **_YOLOX),
 )
 """All architectures of the zoo. Those without variants are described by their options alone."""
 
@@ -161,7 +161,7 @@ class Row:
       model: what ``--model`` takes: the architecture with its scale, such as ``yolov8s``.
       architecture, scale: the two apart, as ``yolov8`` and ``s``; the scale is empty where there are none.
       size: side of the square input image in pixels.
-      parameters: trainable numbers of the network with `Family.classes` classes.
+      parameters: trainable numbers of the network with `Entry.classes` classes.
       gflops: of one image of that size, convolutions alone; a multiplication and an addition are two operations.
       ap, ap50, measured_on, source: as published.
       suppression: what the detections still need.
@@ -183,18 +183,18 @@ class Row:
 
 
 def rows() -> Iterator[Row]:
-    """All rows of the table, in the order of `FAMILIES`."""
+    """All rows of the table, in the order of `CATALOGUE`."""
     counts = json.loads((Path(__file__).parent / "catalogue.json").read_text())
-    for family in FAMILIES:
-        told = {"source": family.source, "suppression": family.suppression, "loads": family.loads}
-        if not family.variants:
-            yield Row(family.name, family.name, "", *(None,) * 5, measured_on="", **told)
-        for scale, variant in family.variants.items():
-            model = family.model(scale)
+    for entry in CATALOGUE:
+        told = {"source": entry.source, "suppression": entry.suppression, "loads": entry.loads}
+        if not entry.variants:
+            yield Row(entry.name, entry.name, "", *(None,) * 5, measured_on="", **told)
+        for scale, variant in entry.variants.items():
+            model = entry.model(scale)
             parameters, flops = counts[model]
             yield Row(
-                model, family.name, scale, variant.size, parameters, flops / 1e9, variant.ap, variant.ap50,
-                measured_on=family.measured_on if variant.ap or variant.ap50 else "", **told,
+                model, entry.name, scale, variant.size, parameters, flops / 1e9, variant.ap, variant.ap50,
+                measured_on=entry.measured_on if variant.ap or variant.ap50 else "", **told,
             )  # fmt: skip
 
 
@@ -205,10 +205,10 @@ def split_scale(name: str) -> tuple[str, str]:
       >>> split_scale("yolov8s"), split_scale("yolox-s"), split_scale("mine")
       (('yolov8', 's'), ('yolox-s', ''), ('mine', ''))
     """
-    for family in FAMILIES:
-        for scale in family.variants:
-            if scale and name == family.model(scale):
-                return family.name, scale
+    for entry in CATALOGUE:
+        for scale in entry.variants:
+            if scale and name == entry.model(scale):
+                return entry.name, scale
     return name, ""
 
 
@@ -230,7 +230,7 @@ def architecture(name: str, options: dict[str, Any]) -> tuple[str, dict[str, Any
 
 def known_names() -> list[str]:
     """All names that mean an architecture, alone or with its scale."""
-    return [name for f in FAMILIES for name in dict.fromkeys((f.name, *map(f.model, f.variants)))]
+    return [name for f in CATALOGUE for name in dict.fromkeys((f.name, *map(f.model, f.variants)))]
 
 
 def is_architecture(name: str) -> bool:

@@ -15,10 +15,10 @@ from yolojax.eval.analysis import Analysis, Comparison, found_objects
 from yolojax.eval.bootstrap import RESAMPLED, Interval
 from yolojax.eval.files import metrics
 from yolojax.eval.inputs import GroundTruth
+from yolojax.eval.matching import AREA_RANGES
 from yolojax.eval.tide import KINDS, ErrorKind
 
 SIZES = (("small", "up to 32 x 32", "s"), ("medium", "32 x 32 to 96 x 96", "m"), ("large", "beyond 96 x 96", "l"))
-LIMITS = (0.0, 32.0**2, 96.0**2, 1e10)
 
 KIND_WORDS: dict[ErrorKind, str] = {
     "classification": "on an object of another class (IoU at least .5)",
@@ -67,11 +67,11 @@ def size_rows(analysis: Analysis) -> list[dict[str, Any]]:
         {
             "size": name,
             "pixels": pixels,
-            "objects": int(np.sum((areas >= LIMITS[k]) & (areas <= LIMITS[k + 1]))),
+            "objects": int(np.sum((areas >= low) & (areas <= high))),
             "AP": analysis.value(f"AP{suffix}"),
             "AR": analysis.value(f"AR{suffix}"),
         }
-        for k, (name, pixels, suffix) in enumerate(SIZES)
+        for (name, pixels, suffix), (low, high) in zip(SIZES, AREA_RANGES[1:], strict=True)
     ]
 
 

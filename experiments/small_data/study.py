@@ -7,14 +7,14 @@ its own, and what do random weights give?
 Method: DEIMv2-Atto at 320 pixels, which is its published size, from the authors' COCO weights (``init``: all but the
 scores of the classes), trained by RECIPE for EPOCHS, which takes about the time of the runs of
 `experiments.fine_tuning` (YOLOX-Nano, 208 steps of 16 images, both arms of that study). The seconds of a step of both
-networks are measured alone on the machine (``--part pace``). Data, batch size, augmentation and measurement are those
-of that study: the final averaged weights on the 72 test images, once, by pycocotools. Shorter runs are compared by the
-curves, AP of the averaged weights on the 87 validation images; they are measured while the learning rate is still
-high, so that a run of that length would end above its curve. Nothing is chosen on the test images. The compact detector
-from scratch is `experiments.bccd`'s.
+networks are measured first (``--part pace`` does nothing else, on a machine with nothing else to do). Data, batch size,
+augmentation and measurement are those of that study: the final averaged weights on the 72 test images, once, by
+pycocotools. Shorter runs are compared by the curves, AP of the averaged weights on the 87 validation images; they are
+measured while the learning rate is still high, so that a run of that length would end above its curve. Nothing is
+chosen on the test images. The compact detector from scratch is `experiments.bccd`'s.
 
-Command:   python -m experiments.small_data --data PATH/TO/BCCD --init PATH/TO/deimv2-atto [--seeds 0 1 2]
-           [--yolox PATH/TO/yolox_nano.npz]    (with it, both networks' seconds of a step are measured)
+Command:   python -m experiments.small_data --data PATH/TO/BCCD --init PATH/TO/deimv2-atto
+           --yolox PATH/TO/yolox_nano.npz [--seeds 0 1 2]
 Expected:  about eight minutes a run, one run a seed.
 Quick:     python -m experiments.small_data --quick    (two steps of a tiny one: the machinery only)
 """
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from dataclasses import asdict
@@ -83,7 +84,7 @@ def pace(args: argparse.Namespace) -> dict[str, Any]:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     scale = {"epochs": EPOCHS, "recipe": RECIPE}
     runs = Runs(args, "small_data", scale)
-    if args.yolox is not None:
+    if not args.quick:
         runs({"what": "pace"}, partial(pace, args))
     if args.part == "pace":
         sys.exit()
@@ -117,9 +118,9 @@ def rows_of(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def seconds(record: dict[str, Any]) -> dict[str, float]:
-    """Of a step of each network; 1 where it was not measured."""
-    found = next((r["seconds_per_step"] for r in record["runs"] if r["what"] == "pace"), {OURS: 1.0, "YOLOX-Nano": 1.0})
-    return {name: found[OURS if name == OURS else "YOLOX-Nano"] for name in (OURS, *OTHERS)}
+    """Of a step of each network; not a number in quick calls, which do not measure it."""
+    found = next((r["seconds_per_step"] for r in record["runs"] if r["what"] == "pace"), {})
+    return {name: found.get(OURS if name == OURS else "YOLOX-Nano", math.nan) for name in (OURS, *OTHERS)}
 
 
 def spread(runs: list[dict[str, Any]], name: str) -> str:
@@ -186,10 +187,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    if not args.quick and (args.data is None or args.init is None):
-        parser.error("give --data PATH/TO/BCCD and --init PATH/TO/deimv2-atto, or --quick")
-    if args.part == "pace" and args.yolox is None:
-        parser.error("--part pace measures both networks; give --yolox PATH/TO/yolox_nano.npz")
+    if not args.quick and None in (args.data, args.init, args.yolox):
+        parser.error(
+            "give --data PATH/TO/BCCD, --init PATH/TO/deimv2-atto and --yolox PATH/TO/yolox_nano.npz, or --quick"
+        )
     fine_tuning.prepare()
 
 

@@ -11,16 +11,16 @@ import jax
 
 import yolojax.catalogue
 from yolojax import zoo
-from yolojax.catalogue import FAMILIES, Family
+from yolojax.catalogue import CATALOGUE, Entry
 
 FILE = Path(yolojax.catalogue.__file__).with_name("catalogue.json")
 
 
-def count(family: Family, scale: str) -> tuple[int, int]:
+def count(entry: Entry, scale: str) -> tuple[int, int]:
     """Parameters and floating-point operations of one image; nothing is computed, shapes are enough."""
-    variant, names = family.variants[scale], tuple(f"class{i}" for i in range(family.classes))
-    options = {**family.options, **({"scale": scale} if scale else {})}
-    detector = zoo.build(family.name, names, (variant.size, variant.size), **options)
+    variant, names = entry.variants[scale], tuple(f"class{i}" for i in range(entry.classes))
+    options = {**entry.options, **({"scale": scale} if scale else {})}
+    detector = zoo.build(entry.name, names, (variant.size, variant.size), **options)
     shapes = jax.eval_shape(detector.init, jax.random.key(0))
     return zoo.parameter_count(shapes), zoo.forward_flops(detector)
 
@@ -28,11 +28,11 @@ def count(family: Family, scale: str) -> tuple[int, int]:
 def main(names: list[str]) -> None:
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     counts = {}
-    for family in FAMILIES:
-        for scale in family.variants:
-            name = family.model(scale)
-            again = name not in known or not names or name in names or family.name in names
-            counts[name] = list(count(family, scale)) if again else known[name]
+    for entry in CATALOGUE:
+        for scale in entry.variants:
+            name = entry.model(scale)
+            again = name not in known or not names or name in names or entry.name in names
+            counts[name] = list(count(entry, scale)) if again else known[name]
             print(name, *counts[name], flush=True)
     FILE.write_text("{\n" + ",\n".join(f' "{name}": {json.dumps(row)}' for name, row in counts.items()) + "\n}\n")
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -233,6 +234,11 @@ def test_a_file_goes_there_and_back(built, tmp_path):
     assert again.spec.suppression == "none" and again.spec.postprocess.validation.confidence == 0
     save_file({k: v for k, v in tensors.items() if k != "decoder.anchors"}, tmp_path / "model.safetensors")
     assert deimv2_weights(read_weight_file(tmp_path / "model.safetensors")).size == (352, 352)
+    file = read_weight_file(tmp_path / "model.safetensors")
+    own = deimv2_weights(replace(file, metadata={"names": ["own", "words", "first"]}))
+    assert own.class_names == ("own", "words", "first") and own.defaults == {"queries": 50}
+    other = deimv2_weights(replace(file, path=tmp_path / "other.pt"))  # which no configuration of the hub describes
+    assert other.class_names is None and not other.defaults and other.size is None
 
 
 def test_damaged_files_are_named(built, tmp_path):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from yolojax.catalogue import FAMILIES, is_architecture, rows, split_scale
+from yolojax.catalogue import CATALOGUE, is_architecture, rows, split_scale
 from yolojax.cli.model import unknown_model
 from yolojax.cli.models import published
 from yolojax.cli.train import option_values
@@ -74,7 +74,7 @@ class Info:
             levels, per_level = zoo.ANCHORED[plain]
             options["anchors"] = [[[float(16 * 4**level)] * 2] * per_level for level in range(levels)]
         size = self.size or listed.size or 640
-        classes = self.classes or next(family.classes for family in FAMILIES if family.name == plain)
+        classes = self.classes or next(entry.classes for entry in CATALOGUE if entry.name == plain)
         class_names = zoo.COCO_CLASSES if classes == 80 else tuple(f"class{i}" for i in range(classes))
         detector = zoo.build(name, class_names, (size, size), **options)
         spec = detector.spec

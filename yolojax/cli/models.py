@@ -11,7 +11,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from yolojax.catalogue import FAMILIES, FEATURES, Row, nearest, rows
+from yolojax.catalogue import CATALOGUE, FEATURES, Row, nearest, rows
 from yolojax.errors import ConfigError
 
 
@@ -34,7 +34,7 @@ class Models:
             known = {row.architecture for row in found} | {row.model for row in found}
             if name not in known:
                 near = nearest(name, known)
-                hint = f"did you mean {near}?" if near else f"known: {', '.join(family.name for family in FAMILIES)}"
+                hint = f"did you mean {near}?" if near else f"known: {', '.join(entry.name for entry in CATALOGUE)}"
                 raise ConfigError(f"unknown architecture {name!r}: {hint}")
         chosen = [row for row in found if not self.names or row.model in self.names or row.architecture in self.names]
         if self.json:

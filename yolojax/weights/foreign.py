@@ -7,6 +7,7 @@
 Nothing in such a file is executed, and no class of it is imported.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -175,3 +176,15 @@ def find_prefix(tensors: Mapping[str, np.ndarray], mark: str) -> str | None:
 def printable(text: str) -> str:
     """The text without control characters, with which a file could rewrite what the terminal shows."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
+
+
+def check_epsilon(file: WeightFile, epsilon: float) -> None:
+    """Raises `CheckpointError` where a BatchNorm of the file states another number that it adds to the variance."""
+    for name, module in file.modules.items():
+        stated = module.attributes.get("eps") if module.class_path.endswith(".BatchNorm2d") else None
+        known = isinstance(stated, float) and math.isclose(stated, epsilon, rel_tol=1e-6)
+        if stated is not None and not known:
+            raise CheckpointError(
+                f"{file.path}: the normalisation {name} adds {str(stated)[:40]} to the variance, these families add "
+                f"{epsilon}; the file is of another program"
+            )

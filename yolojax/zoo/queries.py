@@ -217,7 +217,7 @@ def read_weights(
     if pixels is not None:  # Trainers round what they are told up to a multiple of the last stride.
         height, width = (-(-one // strides[-1]) * strides[-1] for one in pixels)
         pixels = height, width
-    names = _names_in(config) or stated_names(file)
+    names = stated_names(file) or _names_in(config)
     return QueryWeights(file, tensors, scale, decided, head.shape[0], names, pixels, defaults)
 
 
@@ -230,12 +230,12 @@ def _side_of(places: int, strides: tuple[int, ...]) -> int | None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The ``config.json`` beside a weight file; empty if there is none.
+    """The ``config.json`` beside a ``.safetensors``, as the Hugging Face hub has it; empty if there is none.
 
     Raises `CheckpointError` when it is no JSON object.
     """
     beside = path.parent / "config.json"
-    if not beside.is_file():
+    if path.suffix.lower() != ".safetensors" or not beside.is_file():
         return {}
     try:
         config = json.loads(beside.read_text(encoding="utf-8"))

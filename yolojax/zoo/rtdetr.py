@@ -46,7 +46,7 @@ from yolojax.models.queries import DecoderSize, QueryNetwork, RTDETRHead
 from yolojax.models.resnet_vd import ResNetVD
 from yolojax.weights.detr import plain_tensors
 from yolojax.weights.detr_layers import decoder_layer, find_decoder, from_layers, to_layers
-from yolojax.weights.foreign import WeightFile
+from yolojax.weights.foreign import WeightFile, check_epsilon
 from yolojax.zoo.flax_detector import check_input_size
 from yolojax.zoo.options import find_scale
 from yolojax.zoo.queries import (
@@ -62,7 +62,6 @@ from yolojax.zoo.queries import (
     read_weights,
     stored_shapes,
 )
-from yolojax.zoo.ultralytics_layout import check_epsilon
 
 
 class RTDETRScale(NamedTuple):
@@ -94,8 +93,8 @@ SCALES = {
     "x": RTDETRScale("b5", 384, 2048, 1.0, 6, 6, 1e-3),
 }
 
-SCALES_V2 = {name: size for name, size in SCALES.items() if isinstance(size.backbone, int)}
-"""Those of RT-DETRv2; its weights with other backbones are not published."""
+AUTHORS_SCALES = {name: size for name, size in SCALES.items() if isinstance(size.backbone, int)}
+"""Those that the authors publish, of both versions; l and x are Ultralytics', of the first version alone."""
 
 STRIDES = (8, 16, 32)
 
@@ -184,7 +183,7 @@ def _build(
     stored_anchors: Sequence[int] | None,
     dtype: DTypeLike,
 ) -> Detector:
-    size = find_scale(name, scale, SCALES if name == "rtdetr" else SCALES_V2)
+    size = find_scale(name, scale, SCALES if name == "rtdetr" else AUTHORS_SCALES)
     if len(points) != len(STRIDES) or min(points) < 1:
         raise ConfigError(f"points = {points}: give a positive number for each of {len(STRIDES)} levels")
     check_input_size(input_size, STRIDES[-1])
@@ -230,7 +229,7 @@ def _weights(file: WeightFile, second: bool) -> QueryWeights | None:
     scale = next(
         (
             key
-            for key, size in SCALES_V2.items()
+            for key, size in AUTHORS_SCALES.items()
             if (size.layers, size.width, int(size.width * size.expansion)) == (layers, width, inner)
         ),
         "",

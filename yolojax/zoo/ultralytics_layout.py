@@ -7,7 +7,6 @@ it asks the readers of all other families.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError
 from yolojax.geometry import Preprocess
 from yolojax.models.batch_norm import unfold_batch_norm
-from yolojax.weights.foreign import WeightFile
+from yolojax.weights.foreign import WeightFile, check_epsilon
 from yolojax.weights.foreign import class_names as stated_names
 from yolojax.weights.foreign import input_size as stated_size
 from yolojax.weights.multimedia import multimedia_prefix, read_names, write_names
@@ -81,6 +80,8 @@ class Layout:
       paired: whether there are two heads, one-to-many and one-to-one.
       bins: whether distances are distributions over bins.
       stem: the number of the first convolution.
+      variants: ``(tensors, head, scale, classes)``: further options of the zoo function that a file decides.
+      named_by_authors: ``(options)``: whether a detector gets the authors' names in place of Ultralytics'.
     """
 
     title: str
@@ -94,6 +95,8 @@ class Layout:
     paired: bool = False
     bins: bool = True
     stem: int = 0
+    variants: Callable[[Tensors, int, str, int], dict[str, Any]] = lambda tensors, head, scale, classes: {}
+    named_by_authors: Callable[[Mapping[str, Any]], bool] = lambda options: False
 
 
 def _scales(scales: Mapping[str, Any], repeats: int) -> dict[tuple[int, int], str]:
@@ -102,6 +105,27 @@ def _scales(scales: Mapping[str, Any], repeats: int) -> dict[tuple[int, int], st
         (scaled_widths((64,), numbers[1], 64)[0], scaled_depths((repeats,), numbers[0])[0]): scale
         for scale, numbers in scales.items()
     }
+
+
+def _variants_of_yolov9(tensors: Tensors, head: int, scale: str, classes: int) -> dict[str, Any]:
+    """Options of `yolov9` that only files of MultimediaTechLab have other than by default."""
+    shapes = [
+        tensors.get(f"model.{head}.{name}.conv.weight", np.zeros(())).shape
+        for name in ("cv2.0.0", "cv2.0.1", "cv3.0.0")
+    ]
+    # Kernels of other shapes are those of no YOLOv9, and are named when they are taken.
+    wide, kernel, hidden = (shape if len(shape) == 4 else (0, 1, 0, 0) for shape in shapes)
+    default = max(YOLOV9_SCALES[scale].levels[0], min(classes, 100))
+    return {
+        "auxiliary": any(name.startswith("auxiliary.") for name in tensors),
+        "box_groups": 4 if wide[0] == 4 * kernel[1] else 1,
+        "cls_width": hidden[0] if hidden[0] not in (0, default) else None,
+    }
+
+
+def _yolov9_of_multimedia(options: Mapping[str, Any]) -> bool:
+    """Whether a YOLOv9 is one that only MultimediaTechLab writes."""
+    return options["auxiliary"] or options["box_groups"] > 1
 
 
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
@@ -144,6 +168,8 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
             22,
             ("22.cv2.0.0.conv.weight", "22.dfl.conv.weight", "2.cv2.conv.weight", "4.cv2.0.cv1.conv.weight"),
             {(16, 0): "t", (32, 0): "s"},
+            variants=_variants_of_yolov9,
+            named_by_authors=_yolov9_of_multimedia,
         ),
         Layout(
             "YOLOv9",
@@ -152,6 +178,8 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
             22,
             ("22.cv2.0.0.conv.weight", "22.dfl.conv.weight", "2.cv2.0.cv1.conv.weight", "4.cv2.0.cv1.conv.weight"),
             {(32, 0): "m", (64, 0): "c"},
+            variants=_variants_of_yolov9,
+            named_by_authors=_yolov9_of_multimedia,
         ),
         Layout(
             "YOLOv9",
@@ -161,6 +189,8 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
             ("42.cv2.0.0.conv.weight", "42.dfl.conv.weight", "14.conv.weight", "28.cv2.0.cv1.conv.weight"),
             {(64, 0): "e"},
             stem=1,
+            variants=_variants_of_yolov9,
+            named_by_authors=_yolov9_of_multimedia,
         ),
     ),
     "yolov10": (
@@ -285,9 +315,7 @@ def build_layers(
     file, layout, tensors = weights.file, weights.layout, weights.tensors
     check_epsilon(file, EPSILON)
     decided, count, constants = weights.head
-    decided = {**decided, "scale": weights.scale}
-    if layout.build is yolov9:
-        decided |= _options_of_yolov9(tensors, layout.head, weights.scale, count)
+    decided = {**decided, "scale": weights.scale, **layout.variants(tensors, layout.head, weights.scale, count)}
     own = options_of_file(layout.title, layout.build, decided, options)
     names = classes_of_file(file.path, count, class_names or weights.class_names)
     detector = layout.build(names, input_size or size_of(file), dtype=dtype, **own)
@@ -311,8 +339,7 @@ def layer_tensors(layouts: tuple[Layout, ...], detector: Detector, variables: Va
     spec = detector.spec
     layout = next(one for one in layouts if spec.options["scale"] in one.scales.values())
     tensors = {**give_tensors(variables, layout.names), **_constants(layout, spec.options, spec.strides)}
-    theirs = layout.build is yolov9 and (spec.options["auxiliary"] or spec.options["box_groups"] > 1)
-    return write_names(tensors) if theirs else tensors
+    return write_names(tensors) if layout.named_by_authors(spec.options) else tensors
 
 
 def _constants(layout: Layout, options: Mapping[str, Any], strides: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -357,22 +384,6 @@ def _head_names(layout: Layout) -> tuple[str, ...]:
     return (f"{head}.m.0.weight",) if layout.anchored else (f"{head}.cv2.0.2.weight", f"{head}.cv3.0.2.weight")
 
 
-def _options_of_yolov9(tensors: Tensors, head: int, scale: str, classes: int) -> dict[str, Any]:
-    """Options of `yolov9` that only files of MultimediaTechLab have other than by default."""
-    shapes = [
-        tensors.get(f"model.{head}.{name}.conv.weight", np.zeros(())).shape
-        for name in ("cv2.0.0", "cv2.0.1", "cv3.0.0")
-    ]
-    # Kernels of other shapes are those of no YOLOv9, and are named when they are taken.
-    wide, kernel, hidden = (shape if len(shape) == 4 else (0, 1, 0, 0) for shape in shapes)
-    default = max(YOLOV9_SCALES[scale].levels[0], min(classes, 100))
-    return {
-        "auxiliary": any(name.startswith("auxiliary.") for name in tensors),
-        "box_groups": 4 if wide[0] == 4 * kernel[1] else 1,
-        "cls_width": hidden[0] if hidden[0] not in (0, default) else None,
-    }
-
-
 def own_names(file: WeightFile) -> Tensors:
     """The tensors by Ultralytics' names that begin with ``model.``, whatever wrapped the network when it was saved."""
     tensors = file.tensors
@@ -387,15 +398,3 @@ def size_of(file: WeightFile) -> tuple[int, int]:
     """The file's input size, rounded up to multiples of 32; 640 where it states none."""
     height, width = stated_size(file) or (DEFAULT_SIZE, DEFAULT_SIZE)
     return -(-height // 32) * 32, -(-width // 32) * 32
-
-
-def check_epsilon(file: WeightFile, epsilon: float) -> None:
-    """Raises `CheckpointError` where a BatchNorm of the file states another number that it adds to the variance."""
-    for name, module in file.modules.items():
-        stated = module.attributes.get("eps") if module.class_path.endswith(".BatchNorm2d") else None
-        known = isinstance(stated, float) and math.isclose(stated, epsilon, rel_tol=1e-6)
-        if stated is not None and not known:
-            raise CheckpointError(
-                f"{file.path}: the normalisation {name} adds {str(stated)[:40]} to the variance, these families add "
-                f"{epsilon}; the file is of another program"
-            )
