@@ -6,7 +6,7 @@ import pytest
 
 from yolojax import zoo
 from yolojax.catalogue import rows
-from yolojax.cli.model import choose_model
+from yolojax.cli.model import ModelChoice, choose_model
 from yolojax.cli.train import Train
 from yolojax.errors import ConfigError
 
@@ -75,14 +75,16 @@ def test_train_takes_architecture_size_and_weights_of_a_run(trained):
     config = Train(data="shapes", model=str(trained)).config()
     assert (config.model.name, config.model.size, config.init) == ("compact", 64, str(trained))
     assert config.model.options["widths"] == (8, 8, 16)
+    assert Train(data="shapes", init=str(trained)).config() == config
     again = Train(data="shapes", model=str(trained), size=96, option=("reg_max=16",), init="other").config()
     assert (again.model.size, again.model.options["reg_max"], again.init) == (96, 16, "other")
 
 
 def test_parts_that_no_file_holds_are_named(monkeypatch, trained):
     monkeypatch.setattr(zoo, "custom_parts", lambda detector: {"assign": "mine"})
-    with pytest.raises(ConfigError, match="its assign are no parts of the zoo"):
+    with pytest.raises(ConfigError, match="no whole detector of the zoo; give an architecture's name"):
         choose_model(str(trained), {})
+    assert choose_model(None, {"reg_max": 8}, str(trained)) == ModelChoice("compact", {"reg_max": 8})
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -52,7 +52,7 @@ OPTIONS = {
     "hyper": (["--hyper", "lambda_cls=2", "lambda_coord=.5"], {"lambda_cls": 2.0, "lambda_coord": 0.5}),
     "final_hyper": (["--final-hyper", "lambda_l1=1"], {"lambda_l1": 1.0}),
     "optimiser.decay": (["--optimiser.decay", "coupled"], "coupled"),
-    "init": (["--init", "runs/a"], "runs/a"),
+    "init": (["--init", "runs/a", "--model", "compact"], "runs/a"),
     "freeze": (["--freeze", "backbone", "neck/level0"], ("backbone", "neck/level0")),
     "minutes": (["--minutes", "7.5"], 7.5),
     "select_by": (["--select-by", "F1"], "F1"),

@@ -9,6 +9,7 @@ import pytest
 from tests.weights import pytorch_files, test_onnx
 from tests.zoo.yolox_arrays import golden, write_arrays
 from yolojax import zoo
+from yolojax.cli.model import choose_model
 from yolojax.errors import CheckpointError
 from yolojax.inference.loading import load_detector
 from yolojax.training.initialise import load_init
@@ -101,6 +102,8 @@ def test_training_starts_from_a_checkpoint_whose_classes_have_no_names(tmp_path)
     (tmp_path / "w.pth").write_bytes(pth(golden("plain")))
     weights = load_init(tmp_path / "w.pth")
     assert weights.spec is None
+    choice = choose_model(None, {}, str(tmp_path / "w.pth"))
+    assert (choice.name, choice.size, choice.weights) == ("yolox", 416, str(tmp_path / "w.pth"))
     kernel = weights.variables["params"]["head"]["level0_predict_cls"]["kernel"]
     np.testing.assert_array_equal(kernel, golden("plain")["head.cls_preds.0.weight"].transpose(2, 3, 1, 0))
 

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from yolojax.catalogue import is_architecture, known_names, nearest
+from yolojax.config import ModelConfig
 from yolojax.errors import ConfigError
 from yolojax.paths import FOREIGN, user_path
 
 FILES = (".cfg", ".weights", ".npz", *FOREIGN)
 """Suffixes that no name of an architecture has."""
+
+DEFAULT = ModelConfig().name
+"""The architecture where none is asked for."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,20 @@ class ModelChoice:
     weights: str | None = None
 
 
-def choose_model(model: str, options: dict[str, Any]) -> ModelChoice:
+def choose_model(model: str | None, options: dict[str, Any], init: str | None = None) -> ModelChoice:
     """Finds what a ``--model`` to be built means: an architecture's name first, then a run or a weight file.
 
-    ``options`` are those of the command line; they take precedence over those of the run or file.
+    Without one it is the detector that ``init`` holds the weights of, or the default architecture where there is no
+    ``init``, or it holds a part of one alone. ``options`` are those of the command line; they take precedence over
+    those of the run or file.
 
     Raises:
       ConfigError: there is no such architecture, run or file; the message names the nearest.
       CheckpointError: the run or file cannot be read, or has parts that files cannot hold.
     """
+    if model is None:
+        found = None if init is None else _model_of(init, options)
+        return found or ModelChoice(DEFAULT, options)
     if is_architecture(model):
         return ModelChoice(model, options)
     path = user_path(model)
@@ -47,14 +56,23 @@ def choose_model(model: str, options: dict[str, Any]) -> ModelChoice:
     if not is_path and not (Path("runs") / path).is_dir():
         raise ConfigError(unknown_model(model))
 
-    from yolojax import zoo
-    from yolojax.inference.loading import load_detector
+    if (found := _model_of(str(path), options)) is None:
+        raise ConfigError(
+            f"--model {model}: no whole detector of the zoo; give an architecture's name, and this as --init; a "
+            "detector with parts of your own is trained from Python"
+        )
+    return found
 
-    detector, _ = load_detector(path)
-    if custom := zoo.custom_parts(detector):
-        raise ConfigError(f"--model {model}: its {', '.join(custom)} are no parts of the zoo; train it from Python")
+
+def _model_of(path: str, options: dict[str, Any]) -> ModelChoice | None:
+    """The detector of a run or weight file; None where it is no whole one, or has parts that the zoo does not have."""
+    from yolojax import zoo
+    from yolojax.training.initialise import detector_of
+
+    if (detector := detector_of(path)) is None or zoo.custom_parts(detector):
+        return None
     spec = detector.spec
-    return ModelChoice(spec.name, {**spec.options, **options}, max(spec.input_size), str(path))
+    return ModelChoice(spec.name, {**spec.options, **options}, max(spec.input_size), path)
 
 
 def unknown_model(model: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from yolojax.cli.folders import choose_folder
-from yolojax.cli.model import choose_model
+from yolojax.cli.model import DEFAULT, choose_model
 from yolojax.config import (
     AugmentConfig,
     DataConfig,
@@ -113,7 +113,9 @@ class Train:
     cache_folder: Annotated[
         str | None, arg(metavar="FOLDER", help_behavior_hint="(default: yolojax in the user's cache folder)")
     ] = None
-    model: Annotated[str, arg(metavar="NAME|RUN|FILE")] = _DEFAULT.model.name
+    model: Annotated[
+        str | None, arg(metavar="NAME|RUN|FILE", help_behavior_hint=f"(default: that of --init, else {DEFAULT})")
+    ] = None
     size: Annotated[
         int | None, arg(metavar="INT", help_behavior_hint=f"(default: {_DEFAULT.model.size}, or that of a run or file)")
     ] = None
@@ -159,7 +161,7 @@ class Train:
           ConfigError: a text that is no NAME=VALUE, or a model that is not there.
           CheckpointError: a run or weight file given as the model that cannot be read.
         """
-        model = choose_model(self.model, option_values("option", self.option))
+        model = choose_model(self.model, option_values("option", self.option), self.init)
         return TrainConfig(
             data=DataConfig(
                 path=self.data or _DEFAULT.data.path,

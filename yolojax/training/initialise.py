@@ -47,28 +47,48 @@ def load_init(path: str | Path) -> Weights:
     here, and where they have none, there is no description. Raises `CheckpointError` when it cannot be read.
     """
     path = weights_in_folder(user_path(path))
-    if (count := _nameless_classes(path)) is not None:
-        names = tuple(f"class{i}" for i in range(count))
-        read = zoo.from_yolox if path.suffix.lower() == ".npz" else zoo.from_pytorch
-        return Weights(read(path, class_names=names)[1], None)
+    if (part := _arrays_alone(path)) is not None:
+        return Weights(part, None)
+    detector, variables = _load_whole(path)
+    return Weights(variables, None if _nameless_classes(path) is not None else detector.spec)
+
+
+def detector_of(path: str | Path) -> Detector | None:
+    """The detector whose weights `load_init` loads; None where they are those of a part, or have parts of one's own.
+
+    Classes without names are called class0, class1 and so on. Raises as `load_init` does.
+    """
+    path = weights_in_folder(user_path(path))
+    return None if _arrays_alone(path) is not None else _load_whole(path)[0]
+
+
+def _arrays_alone(path: Path) -> dict[str, Any] | None:
+    """The arrays of a file from which no detector can be built by itself; None for the others."""
     if path.suffix.lower() in FOREIGN and path.is_file():
         file = read_weight_file(path)
-        if zoo.identify(file) is None and (backbone := zoo.backbone_variables(file)) is not None:
-            return Weights(backbone, None)
-    if path.suffix.lower() == ".safetensors":
-        arrays = load_weights(path)
-        if zoo.identify(read_weight_file(path)) is None:
-            return Weights(arrays, None)
+        if zoo.identify(file) is None:
+            if (backbone := zoo.backbone_variables(file)) is not None:
+                return backbone
+            if path.suffix.lower() == ".safetensors":
+                return load_weights(path)
     if path.is_dir():
         folder = released_folder(path)
         if "custom" in load_description(folder)["detector"]:
             # The arrays are enough to start from; the functions of somebody's own are stored nowhere.
-            return Weights(load_weights(folder / WEIGHTS), None)
+            return load_weights(folder / WEIGHTS)
     if path.suffix.lower() == ".stablehlo":
         raise CheckpointError(f"{path}: an exported program holds no weights by name; give what it was exported from")
+    return None
+
+
+def _load_whole(path: Path) -> tuple[Detector, Variables]:
+    """A detector and its variables; classes without names get some."""
+    if (count := _nameless_classes(path)) is not None:
+        names = tuple(f"class{i}" for i in range(count))
+        read = zoo.from_yolox if path.suffix.lower() == ".npz" else zoo.from_pytorch
+        return read(path, class_names=names)
     # To load an .onnx is to run its graph; here its weights are wanted.
-    detector, variables = zoo.from_pytorch(path) if path.suffix.lower() == ".onnx" else load_detector(path)
-    return Weights(variables, detector.spec)
+    return zoo.from_pytorch(path) if path.suffix.lower() == ".onnx" else load_detector(path)
 
 
 def _nameless_classes(path: Path) -> int | None:
@@ -128,6 +148,7 @@ def take_matching(
         raise CheckpointError(
             f"{source}: none of its {len(theirs)} arrays has the name and shape of one of this detector's "
             f"(such as {_example(mine)}; there: {_example(theirs)}); choose --model and --option as they were there"
+            + ("" if given_spec is None else f": {_called(given_spec)}")
         )
     said = [f"{len(taken)} of {len(mine)} arrays taken from {source}"]
     other_shape = [
@@ -149,6 +170,11 @@ def take_matching(
             "and the scores start as they were there"
         )
     return unflatten_like(own, {**mine, **jax.device_put(taken)}), "; ".join(said)
+
+
+def _called(spec: DetectorSpec) -> str:
+    """An architecture with its scale, where it has one."""
+    return " ".join([spec.name, *(f"scale={scale}" for name, scale in spec.options.items() if name == "scale")])
 
 
 def lacks_statistics(given: dict[str, Any]) -> bool:
