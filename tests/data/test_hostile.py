@@ -49,6 +49,21 @@ def test_aliases_that_stand_for_billions_are_not_written_out(folder, key):
         refused(folder, "data.yaml")
 
 
+def test_a_name_that_no_file_system_takes(folder):
+    (folder / "data.yaml").write_text(f"path: {'a' * 300}\ntrain: images\nnames: [a]\n")
+    assert open_dataset(folder / "data.yaml").object_count == 1  # the folder was moved
+    (folder / "data.yaml").write_text(f"train: {'a' * 300}\nnames: [a]\n")
+    refused(folder / "data.yaml", "data.yaml", "aaa...")
+
+
+@pytest.mark.parametrize("entry", ["/", "\\", "//", "../" * 40])
+def test_the_root_of_the_file_system_is_no_folder_of_images(folder, entry):
+    (folder / "data.yaml").write_text(f"train: {entry}\nnames: [a]\n")
+    refused(folder / "data.yaml", "data.yaml train", "the root of the file system; name the folder")
+    (folder / "data.yaml").write_text(f"train: images\nmore: {entry}\nnames: [a]\n")
+    refused(folder / "data.yaml", "data.yaml more")
+
+
 def test_merge_keys_that_multiply(folder):
     lines = ["a0: &a0 {" + ", ".join(f"k{i}: 1" for i in range(9)) + "}"]
     lines += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 9)]

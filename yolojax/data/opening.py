@@ -17,7 +17,7 @@ from yolojax.data.summary import Finding, Summary
 from yolojax.data.voc import find_voc, is_mainly_xml, read_voc, voc_splits
 from yolojax.data.watching import Watched
 from yolojax.data.yolo_txt import find_yolo, read_yolo, yolo_splits
-from yolojax.errors import DataError
+from yolojax.errors import DataError, shortened
 from yolojax.paths import user_path
 
 _DEPTH = 3  # of folders within each other that an archive may have been unpacked to
@@ -93,7 +93,13 @@ def read_dataset(
     if key is not None and (known := read_index(key)) is not None:
         return known
     began = time.time()
-    dataset = _read(place, split, class_names, folder, skip_bad, images_needed)
+    try:
+        dataset = _read(place, split, class_names, folder, skip_bad, images_needed)
+    except OSError as error:  # such as a name of 300 letters in data.yaml, or a folder that may not be listed
+        where = shortened(str(error.filename or place))
+        raise DataError(
+            f"{where}: {error.strerror}; correct where {place} points, or the rights of that place"
+        ) from error
     return dataset if key is None else write_index(key, dataset, began)
 
 

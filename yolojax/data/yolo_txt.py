@@ -374,6 +374,8 @@ def _place(entry: str, where: str, root: Path) -> tuple[Path, str]:
     if trimmed != plain and trimmed and os.path.isdir(root / trimmed):
         return inside(root, trimmed, where), ""
     place = Path(plain) if PureWindowsPath(plain).drive else Path(os.path.normpath(root / plain))
+    if place == Path(place.anchor):  # a lone slash would have every file of the machine looked at
+        raise DataError(f"{where}: {shown(entry)} is the root of the file system; name the folder of the images")
     if place.is_relative_to(os.path.abspath(root)) or place.is_relative_to(root):
         if not place.exists() and (moved := relocated(root, plain)) is not None:
             return moved, f"{place} does not exist; {moved} is taken"
