@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,8 @@ def main() -> int:
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         path = Path(folder) / "case.pt"
-        for number, content in enumerate([write.zip_file(MODULE, STORAGES), *cases(options.count, options.seed)]):
+        whole = write.zip_file(MODULE, STORAGES)
+        for number, content in enumerate(chain([whole], cases(options.count, options.seed))):
             path.write_bytes(content)
             if number == 1:  # The first read imported what reading needs.
                 sys.addaudithook(watch)
