@@ -30,6 +30,7 @@ MODELS = {
 DATA = "shapes:?count=16&size=64"
 STILL = AugmentConfig(scale_min=1.0, scale_max=1.0, translate=0.0, hue=0.0, saturation=0.0, value=0.0)
 """What is off need not be compiled."""
+SGD = OptimiserConfig(name="sgd", learning_rate=0.1, clip_norm=0.1)
 
 
 def config_of(name: str) -> TrainConfig:
@@ -53,12 +54,14 @@ def one_device() -> Devices:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_losses_do_not_depend_on_the_devices_and_a_run_goes_on(name, tmp_path, monkeypatch):
-    """The first loss within 1e-5 of one device's, those after it within 1e-3; the resumed run ends in the same bytes.
+    """The first two losses within 1e-5 of one device's, the others within 1e-3; a resumed run ends in the same bytes.
 
     The weights to start from are no two alike. Fresh boxes of one level are equally large, so that different matches
     can cost the same and rounding decides between them; the losses of all parts are then equal, but not the gradients.
+    The optimiser is SGD: the first step of Adam moves every parameter by the sign of its gradient, which rounding
+    decides where the gradient is nearly zero, and then the losses of RT-DETR differ by 1e-3 from the second on.
     """
-    config, losses = dataclasses.replace(config_of(name), init=str(tmp_path / "start.safetensors")), {}
+    config, losses = dataclasses.replace(config_of(name), init=str(tmp_path / "start.safetensors"), optimiser=SGD), {}
     detector = zoo.build(name, tuple("abcdef"), (64, 64), **MODELS[name])
     rng = np.random.default_rng(0)
     stirred = jax.tree.map(
@@ -84,7 +87,7 @@ def test_losses_do_not_depend_on_the_devices_and_a_run_goes_on(name, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(preparation, "all_devices", one_device)
         run("one")
-    np.testing.assert_allclose(losses["one"][0], losses["two"][0], rtol=1e-5)
+    np.testing.assert_allclose(losses["one"][:2], losses["two"][:2], rtol=1e-5)
     np.testing.assert_allclose(losses["one"], losses["two"], rtol=1e-3)
     with pytest.raises(RuntimeError, match="power"):
         run("stopped", 3)
