@@ -70,8 +70,8 @@ FAMILIES = {
         learning_rate=6e-4,
         hyper={"lambda_cls": 3.0},
     ),
-    # A cell of YOLOv1 has 64 pixels and learns one object. Its last layer reads the whole map at once, and learns little
-    # of an image that it sees again.
+    # A cell of YOLOv1 has 64 pixels and learns one object. Its last layer reads the whole map at once, and learns
+    # little of an image that it sees again.
     "yolov1-tiny": Row(
         {"width": 0.5},
         {"size": (128, 128), "figures": (0.35, 0.7), "objects": 1},
