@@ -30,6 +30,14 @@ LARGEST = 1e9
 LARGEST_AREA = 2.0**53
 """Square pixels; what is larger is a placeholder and no area."""
 
+OTHER_KEYS = {
+    "image_id": ("image", "img_id", "imageId", "image_index"),
+    "category_id": ("class_id", "class", "cls", "label_id", "categoryId"),
+    "bbox": ("box", "boxes", "bounding_box", "xywh", "xyxy"),
+    "score": ("confidence", "conf", "probability", "prob", "scores"),
+}
+"""What other writers call a field of a row."""
+
 _LIST_KEYS, _ROW_KEYS = ("images", "annotations", "categories"), ("image_id", "category_id", "bbox", "score")
 """Keys that `read_json` looks for twice in one object."""
 
@@ -59,7 +67,9 @@ def read_json(path: str | PathLike[str], error: type[YolojaxError]) -> Any:
     except UnicodeDecodeError as reason:
         raise error(f"{path} is not a JSON file: it is not UTF-8 text (byte {reason.start})") from reason
     except (ValueError, RecursionError) as reason:
-        raise error(f"{path} is not a JSON file: {shortened(str(reason), 80)}") from reason
+        lines = "Extra data" in str(reason) and content.lstrip().startswith(b"{")
+        mend = "; it looks like one object a line: write them as one list, [...], with commas between" if lines else ""
+        raise error(f"{path} is not a JSON file: {shortened(str(reason), 80)}{mend}") from reason
 
 
 def _parse(content: bytes) -> Any:
@@ -125,7 +135,9 @@ def lists_of(data: Any, keys: Sequence[str], where: str, error: type[YolojaxErro
         raise error(f"{where} must be an object with the lists {', '.join(keys)}, not a {type(data).__name__}")
     for key in keys:
         if not isinstance(data.get(key), Sequence) or isinstance(data[key], str):
-            raise error(f"{where} has no list '{key}'")
+            there = [str(one) for one, value in data.items() if isinstance(value, list)]
+            others = f"; its lists are {few(dict.fromkeys(there))}" if there else ""
+            raise error(f"{where} has no list '{key}'{others}")
     return [data[key] for key in keys]
 
 
@@ -141,8 +153,16 @@ def _with_kinds(
     values = optional_column(records, key)
     kinds = set(map(type, values))
     if NoneType in kinds:
-        raise error(f"{name(int(np.argmax(is_missing(values))))} has no '{key}'")
+        row = int(np.argmax(is_missing(values)))
+        raise error(f"{name(row)} has no '{key}'{other_key(records[row], key)}")
     return values, kinds
+
+
+def other_key(record: Any, key: str) -> str:
+    """What a record without this key calls it, as the end of a message; empty if nothing of this kind is there."""
+    given = OTHER_KEYS.get(key, ()) if isinstance(record, Mapping) else ()
+    other = next((one for one in given if record.get(one) is not None), None)
+    return "" if other is None else f", but '{other}': call it '{key}'"
 
 
 def optional_column(records: Sequence[Any], key: str) -> list[Any]:

@@ -5,7 +5,7 @@ twice as many objects as they do now; ids likewise. Where no convention explains
 said.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +97,10 @@ def find_conventions(truth: GroundTruth, found: ScoredBoxes) -> Iterable[Mistake
             others = list(_other_images(truth, found, now))
             others += [] if others else _moved(sample, now)
             others += [] if others else _beyond_image(truth, found)
-            yield from others or _no_match(sample)
+            if not others and (nothing := list(_no_match(sample))):
+                yield from nothing
+                return  # the classes of what lies on an object by chance say nothing
+            yield from others
     yield from _classes(truth, sample, box)
 
 
@@ -140,15 +143,26 @@ def _moved(sample: Sample, now: int) -> Iterable[Mistake]:
 def _no_match(sample: Sample) -> Iterable[Mistake]:
     """Whether detections lie on the objects of their image no more often than on those of other images.
 
-    Even a poor detector does better on its own images. Where objects are at the same place on all of them, detections
-    lie on many objects, and nothing is said.
+    Even a poor detector does better on its own images: near more objects, or on an object of more images, by more than
+    three standard deviations of such a count, which are taken for its square root. Images are counted, and a twentieth
+    of them allowed for, because some have their own ids when the ids of all are in disorder. Where objects are at the
+    same place on all images, detections lie on many of them, and nothing is said.
     """
     rows, n = int(np.sum(sample.row_classes >= 0)), len(sample.images)
     if rows < LEAST_ROWS or sample.count < LEAST_OBJECTS or n < LEAST_IMAGES:
         return
-    own = _near_objects(sample)
-    chance = hits_by_chance(sample, _near_objects)
-    if own < 0.2 * sample.count and own <= max(1.5 * chance, 0.02 * rows):
+
+    def is_chance(count: Callable[[Sample], int], allowed: float) -> bool:
+        mean = hits_by_chance(sample, count)
+        return count(sample) <= max(mean + 3 * mean**0.5, allowed)
+
+    if (
+        int(_overlapped(sample, 0.5).sum()) < 0.2 * sample.count
+        and is_chance(_near_objects, 0.02 * rows)
+        and is_chance(lambda one: int(_overlapped(one, 0.5).any(axis=1).sum()), n / 20)
+        and is_chance(lambda one: int(_overlapped(one, ON_OBJECT).any(axis=1).sum()), n / 20)
+    ):
+        own, chance = _near_objects(sample), hits_by_chance(sample, _near_objects)
         yield Mistake(
             "no_match",
             f"almost nothing matches: on {own} of {sample.count} sampled objects lies a detection, and with the "
@@ -158,9 +172,14 @@ def _no_match(sample: Sample) -> Iterable[Mistake]:
         )
 
 
+def _overlapped(sample: Sample, iou: float) -> Bool[np.ndarray, "i g"]:
+    """Which objects of the sample a detection overlaps by this IoU or more."""
+    return iou_table(sample.rows, sample.objects).max(axis=1, initial=0) >= iou
+
+
 def _near_objects(sample: Sample) -> int:
     """How many objects of the sample have a detection near them."""
-    return int(np.sum(iou_table(sample.rows, sample.objects).max(axis=1, initial=0) >= NEAR_OBJECT))
+    return int(_overlapped(sample, NEAR_OBJECT).sum())
 
 
 def _count_beyond(truth: GroundTruth, found: ScoredBoxes, share: float) -> int:
@@ -192,19 +211,25 @@ def _truth_mistake(box: str, then: int, now: int, possible: int) -> Mistake:
 
 
 def _other_images(truth: GroundTruth, found: ScoredBoxes, now: int) -> Iterable[Mistake]:
-    """Whether the image ids mean other images: numbers in file names, or positions in the list."""
+    """Whether the image ids mean other images: numbers in file names, positions in the list, or ids one off.
+
+    Where the ground truth's ids are no numbers, rows with numbers were joined by those in the file names.
+    """
     ids = truth.image_ids
-    if not all(isinstance(one, int | float) for one in ids):
-        return
     numbers = file_numbers(truth.file_names)
     by_name = sorted(range(len(ids)), key=lambda k: truth.file_names[k])
-    position = {one: k for k, one in enumerate(ids)}
-    guesses: dict[str, tuple[str, dict[int, int]]] = {
-        "the numbers in the file names": (
+    position, guesses = numbers, dict[str, tuple[str, dict[int, int]]]()
+    if all(isinstance(one, int | float) for one in ids):
+        position = {one: k for k, one in enumerate(ids)}
+        guesses["the numbers in the file names"] = (
             "--image-ids names joins by them",
             {position[number]: k for number, k in numbers.items() if number in position},
         )
-    }
+    for off, what, mend in ((1, "high", "subtract 1 from them"), (-1, "low", "add 1 to them")):
+        guesses[f"the ground truth's, but one too {what}"] = (
+            f"{mend}, or write each row's file_name",
+            {position[one + off]: k for one, k in position.items() if one + off in position},
+        )
     for first in (0, 1):
         for order, what in ((range(len(ids)), "ids"), (by_name, "file names")):
             guesses[f"positions in the order of the {what}, counted from {first}"] = (

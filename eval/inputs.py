@@ -250,7 +250,7 @@ def read_detections(
             used = keys_used(records)
             image_keys = keys_or_names(records, used, "image_id", IMAGE_NAMES, bare_name)
             category_keys = keys_or_names(records, used, "category_id", CATEGORY_NAMES, bare_name)
-        raw_boxes = optional_column(records, "bbox")
+        raw_boxes = column(records, "bbox", bare_name, ResultError)
         raw_scores = column(records, "score", bare_name, ResultError)
 
     def name(row: int) -> str:

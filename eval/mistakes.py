@@ -22,6 +22,12 @@ from yolojax.host_boxes import iou_table
 
 __all__ = ["Mistake", "find_mistakes"]
 
+LEAST_PAIRED = 10
+"""Detections that match, and that do not, from which it is tested whether the former score higher."""
+
+LEAST_AHEAD = 0.25
+"""Share of the pairs of a match and another one in which the match scores higher; poor detectors have about a half."""
+
 SAME_BOX = 0.95
 """IoU from which two boxes count as the same one; suppression never leaves both."""
 
@@ -45,7 +51,7 @@ def _of_detections(truth: GroundTruth, found: ScoredBoxes, matches: Matches) -> 
     yield from find_conventions(truth, found)
     yield from _repeated_rows(found)
     yield from _images_without_detections(truth, found, matches)
-    yield from _score_scale(found)
+    yield from _score_order(found, matches) or _score_scale(found)
 
 
 # --- ground truth ---
@@ -54,7 +60,13 @@ def _of_detections(truth: GroundTruth, found: ScoredBoxes, matches: Matches) -> 
 def _of_truth(truth: GroundTruth) -> Iterable[Mistake]:
     real = np.flatnonzero(~truth.crowd)
     if not len(real):
-        if len(truth.crowd):
+        if not len(truth.crowd):
+            yield Mistake(
+                "no_objects",
+                "the ground truth holds no object, so there is nothing to find",
+                "check that the right file and part were given",
+            )
+        else:
             yield Mistake(
                 "only_crowd",
                 f"all {len(truth.crowd)} objects are crowd regions (iscrowd 1), so there is nothing to find",
@@ -227,6 +239,29 @@ def _images_without_detections(truth: GroundTruth, found: ScoredBoxes, matches: 
         + f" (such as {truth.file_names[places[0]][:80]})",
         "check that the detector ran on all images",
     )
+
+
+def _score_order(found: ScoredBoxes, matches: Matches) -> list[Mistake]:
+    """Whether detections that match score lower than those that do not, as distances and negated scores do."""
+    hit, other = matches.object_of >= 0, (matches.object_of < 0) & ~matches.ignored
+    n, m = int(hit.sum()), int(other.sum())
+    if min(n, m) < LEAST_PAIRED:
+        return []
+    # The Mann-Whitney statistic: the share of pairs in which the match has the higher score, ties as halves.
+    values, place, counts = np.unique(found.scores, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - (counts - 1) / 2
+    ahead = (float(middle[place][hit].sum()) - n * (n + 1) / 2) / (n * m)
+    by_chance = np.sqrt((n + m + 1) / (12 * n * m))  # standard deviation around a half
+    if ahead > min(LEAST_AHEAD, 0.5 - 4 * by_chance) or len(values) < 3:
+        return []
+    return [
+        Mistake(
+            "score_order",
+            f"the scores look turned round: of a detection that matches and one that does not, the former has the "
+            f"higher score in {ahead:.0%} of all pairs",
+            "write scores that are higher for better detections; negated scores and distances are not",
+        )
+    ]
 
 
 def _score_scale(found: ScoredBoxes) -> Iterable[Mistake]:

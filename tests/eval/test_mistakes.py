@@ -65,9 +65,26 @@ def in_units(scale: float, x0: float = 0, y0: float = 0) -> Any:
     return boxed(lambda x, y, w, h: [x * scale + x0, y * scale + y0, w * scale, h * scale])
 
 
+DISORDER = [int(k) + 1 for k in np.random.default_rng(0).permutation(60)]
+"""Three of sixty images have their own ids."""
+
 MISTAKES = {
     "file numbers": (number_of_file, "image_ids", "numbers in the file names", {"image_ids": "names"}),
     "positions": (lambda r: {**r, "image_id": r["image_id"] - 1} if r["image_id"] > 1 else None, "image_ids", "", None),
+    "ids one too high": (
+        lambda r: {**r, "image_id": r["image_id"] + 1} if r["image_id"] < 30 else None,
+        "image_ids",
+        "the ground truth's, but one too high",
+        None,
+    ),
+    "turned round": (
+        lambda r: (
+            {**r, "score": 1 - r["score"]} if r["bbox"][0] < 300 else {**r, "bbox": [r["bbox"][0] - 200, 0, 9, 9]}
+        ),
+        "score_order",
+        "a detection that matches and one that does not, the former has the higher score in 23%",
+        None,
+    ),
     "one too high": (
         lambda r: {**r, "category_id": r["category_id"] + 1} if r["category_id"] < 3 else None,
         "class_ids",
@@ -183,12 +200,17 @@ def test_a_right_file_stays_without_a_word() -> None:
     [
         boxed(lambda x, y, w, h: [(7 * x) % 500, (5 * y) % 390, w, h]),
         lambda r: {**r, "image_id": (r["image_id"] + 12) % 60 + 1},
+        lambda r: {**r, "image_id": DISORDER[r["image_id"] - 1]},
     ],
-    ids=["scattered", "other images"],
+    ids=["scattered", "other images", "disorder"],
 )
-def test_what_no_convention_explains_is_said_all_the_same(change) -> None:
-    """Once it is known that detections lie on objects by chance alone, no training mends them."""
-    truth = data_set(images=60)
+@pytest.mark.parametrize("objects", [3, 12])
+def test_what_no_convention_explains_is_said_all_the_same(change, objects) -> None:
+    """Once it is known that detections lie on objects by chance alone, no training mends them.
+
+    On crowded images chance puts them on many; in a disorder of all images some keep their ids.
+    """
+    truth = data_set(images=60, objects=objects)
     result = evaluate_coco(truth, results(truth, change))
     assert [one.kind for one in result.mistakes] == ["no_match"] and diagnose_result(result).rule == "no_match"
     assert "image ids and box format" in format_result(result)
@@ -211,6 +233,34 @@ def test_random_boxes_have_no_convention(images: int, objects: int) -> None:
         ]
         kinds = {one.kind for one in evaluate_coco(truth, rows).mistakes}
         assert not kinds & {"box_format", "truth_box_format", "image_ids"}, kinds
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_little_that_a_poor_detector_finds_is_seen(seed: int) -> None:
+    """One object of sixteen, a little off, among two boxes of nothing for each object."""
+    truth, rng = data_set(images=40, objects=5), np.random.default_rng(seed)
+    rows = results(
+        truth, lambda r: {**r, "bbox": [v + rng.normal(0, 3) for v in r["bbox"]]} if rng.random() < 1 / 16 else None
+    )
+    rows += [
+        {**row, "bbox": [*rng.uniform(0, 400, 2), *rng.uniform(20, 200, 2)], "score": float(rng.uniform())}
+        for row in results(truth) + results(truth)
+    ]
+    assert evaluate_coco(truth, rows).mistakes == ()
+
+
+def test_numbers_that_were_positions_and_fit_names_by_accident() -> None:
+    """Rows count the images from 1, the names from 0; none is about the last image, so that each number is a name's."""
+    truth = data_set(images=20)
+    for k, image in enumerate(truth["images"]):
+        image["file_name"] = f"img_{k:03d}.jpg"
+    name_of = {one["id"]: one["file_name"] for one in truth["images"]}
+    named = {"images": [{**one, "id": one["file_name"]} for one in truth["images"]], "categories": truth["categories"]}
+    named["annotations"] = [{**one, "image_id": name_of[one["image_id"]]} for one in truth["annotations"]]
+    rows = results(truth, lambda row: row if row["image_id"] < 20 else None)
+    result = evaluate_coco(named, rows, result_format=ResultFormat(image_ids="names"))
+    assert [one.kind for one in result.mistakes] == ["image_ids", "images_without_detections"][: len(result.mistakes)]
+    assert "one too high" in result.mistakes[0].message
 
 
 def test_detections_of_images_without_objects() -> None:
@@ -504,6 +554,18 @@ def test_boxes_at_a_corner_and_one_class() -> None:
 
     kinds = {one.kind for one in truth_mistakes(change).mistakes}
     assert {"objects_at_corner", "one_class"} <= kinds
+
+
+def test_no_objects_at_all() -> None:
+    truth = data_set()
+    rows = results(truth)
+    assert [one.kind for one in evaluate_coco({**truth, "annotations": []}, rows).mistakes] == ["no_objects"]
+
+
+def test_one_object_a_line(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text("\n".join(map(json.dumps, results(data_set()))))
+    with pytest.raises(ResultError, match=r"one object a line: write them as one list, \[...\]"):
+        evaluate_coco(data_set(), tmp_path / "rows.json")
 
 
 def test_only_crowd_regions() -> None:
