@@ -19,6 +19,7 @@ from yolojax.cli import Command, main
 from yolojax.cli.assign import Assign
 from yolojax.cli.bench import BenchPredict, BenchTrain
 from yolojax.cli.data import Check, Convert, Tile
+from yolojax.cli.mistyped import in_one_line
 from yolojax.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -212,3 +213,46 @@ def writer_of(pipe: Path, process: subprocess.Popen) -> typing.IO[str]:
             time.sleep(0.05)
     process.kill()
     raise AssertionError(f"the pipe was never read: {process.communicate()}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("train D --batch 0", "yolojax train does not know '--batch': did you mean --batch-size?"),
+        ("train D --lr .1", "'--lr': did you mean --optimiser.learning-rate?"),
+        ("train D --imgsz=64", "'--imgsz=64': did you mean --size?"),
+        ("train d --augment.mosiac 1", "did you mean --augment.mosaic?"),
+        ("anchors D --nothing", "yolojax anchors does not know '--nothing': see yolojax anchors --help"),
+        ("data stats D", "yolojax data does not know 'stats': give one of check, assign, tile, convert"),
+        ("data check a b", "yolojax data check does not know 'b': see yolojax data check --help"),
+        ("elephant", "yolojax does not know 'elephant': give one of demo, train, val,"),
+        ("predict", "yolojax predict needs --model RUN|FILE ...; see yolojax predict --help"),
+        ("eval truth.json", "yolojax eval needs DETECTIONS; see yolojax eval --help"),
+        (
+            "eval a b --confidence abc",
+            "--confidence: could not convert string to float: 'abc'; see yolojax eval --help",
+        ),
+        ("train D --cache ram", "invalid choice 'ram' for argument '--cache'. Expected one of ('auto', 'device',"),
+        ("bench", "Expected one of {train, predict}; see yolojax bench --help"),
+    ],
+)
+def test_wrong_arguments_are_said_in_one_line(arguments, said, yolojax):
+    ended = yolojax(*arguments.split())
+    assert ended.code == 2 and ended.out == "" and said in ended.err
+    assert ended.err.startswith("yolojax: error: ") and ended.err.count("\n") == 1
+
+
+def test_the_box_of_the_parser_is_read_as_its_plain_form_is():
+    box = """╭─ Unrecognized options ──────╮
+│ Unrecognized options: -q, 1 │
+│ ─────────────────────────── │
+│ Arguments similar to -q: ...│
+╰─────────────────────────────╯
+"""
+    plain = (
+        " Unrecognized options \n ------------\n  Unrecognized options: -q, 1 \n  ---------\n  Arguments similar: ...\n"
+    )
+    for said in (box, plain, "\x1b[31m" + box):
+        assert in_one_line(said, ["val", "-q", "1"], lambda command: []) == (
+            "yolojax val does not know '-q': see yolojax val --help"
+        )

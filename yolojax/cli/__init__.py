@@ -11,7 +11,9 @@ import difflib
 import io
 import logging
 import os
+import re
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Union, get_args
 
 import tyro
@@ -26,6 +28,7 @@ from yolojax.cli.doctor import Doctor
 from yolojax.cli.evaluate import Eval, Val
 from yolojax.cli.export import Export
 from yolojax.cli.info import Info
+from yolojax.cli.mistyped import in_one_line
 from yolojax.cli.models import Models
 from yolojax.cli.plan import Plan
 from yolojax.cli.predict import Predict
@@ -132,7 +135,38 @@ def check_command(arguments: list[str]) -> None:
 
 
 def parse(arguments: list[str]) -> Command:
-    """The command with its settings; exits with code 2 and an explanation when the arguments are wrong."""
+    """The command with its settings; raises `ConfigError`, in one line, when the arguments are wrong."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return _parse(arguments)
+    except SystemExit as end:  # with 0 after --help
+        if end.code != 2:
+            raise
+    raise ConfigError(in_one_line(_said(arguments, 2), arguments, _options_of))
+
+
+def _options_of(command: Sequence[str]) -> list[str]:
+    """All options of a command, as its help lists them."""
+    return list(dict.fromkeys(re.findall(r"--[a-z][\w.-]*", _said([*command, "--help"], 0))))
+
+
+def _said(arguments: Sequence[str], code: int) -> str:
+    """What the parser prints about arguments with which it exits, on lines without end."""
+    said, width = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            _parse(list(arguments))
+    except SystemExit as end:
+        return said.getvalue() if end.code == code else ""
+    finally:
+        os.environ.pop("COLUMNS")
+        if width is not None:
+            os.environ["COLUMNS"] = width
+    return ""
+
+
+def _parse(arguments: list[str]) -> Command:
     return tyro.cli(
         Command,  # pyright: ignore[reportArgumentType]
         prog="yolojax",
