@@ -12,7 +12,7 @@ from tests.cli.small_run import DATA, SMALL
 from yolojax.cli import parse
 from yolojax.cli.train import Demo, Train
 from yolojax.config import TrainConfig, demo_config, from_dict
-from yolojax.errors import Terminated
+from yolojax.errors import ConfigError, Terminated
 from yolojax.eval.report.pictures import PICTURE_FILES
 
 FILES = {
@@ -128,6 +128,22 @@ def test_what_is_wrong_is_said_in_one_line_and_leaves_nothing(arguments, said, y
     assert ended.code == 2 and ended.out == ""
     assert ended.err.count("\n") == 1 and said in ended.err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("option", ["--model", "--init"])
+def test_devices_are_chosen_and_a_job_is_joined_before_a_file_asks_for_them(option, yolojax, monkeypatch):
+    done = []
+
+    def stop(*_):
+        done.append("read")
+        raise ConfigError("here")
+
+    monkeypatch.setattr("yolojax.processor.memory.prepare_processor", lambda *_: done.append("prepared"))
+    monkeypatch.setattr("yolojax.sharding.processes.join", lambda *_: done.append("joined"))
+    monkeypatch.setattr("yolojax.cli.train.choose_model", stop)
+    assert yolojax("train", DATA, option, "w.pt").code == 2 and done == ["prepared", "joined", "read"]
+    done.clear()
+    assert yolojax("train", DATA, option, "w.pt", "--epochs", 0).code == 2 and not done
 
 
 def test_a_run_explains_itself(trained):

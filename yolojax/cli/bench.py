@@ -64,13 +64,13 @@ class BenchTrain:
         check_seconds(self.seconds)
         check_size(self.size)
         check_output(self.json)
-        config = check(self.config())
 
         from yolojax.bench.throughput import measure_training
         from yolojax.cli.progress import make_reporter
         from yolojax.processor.memory import prepare_processor
 
-        prepare_processor(self.batch)
+        prepare_processor(self.batch)  # before a file as the model is read, for which jax asks for its devices
+        config = check(self.config())
         peak = None if self.peak is None else self.peak * 1e12
         found = measure_training(config, make_reporter(), seconds=self.seconds, parts=self.parts, peak=peak)
         give(dataclasses.asdict(found), text_of(found), self.json)

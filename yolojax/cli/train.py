@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from yolojax.cli.folders import choose_folder
-from yolojax.cli.model import DEFAULT, choose_model
+from yolojax.cli.model import DEFAULT, ModelChoice, choose_model
 from yolojax.config import (
     AugmentConfig,
     DataConfig,
@@ -161,7 +161,10 @@ class Train:
           ConfigError: a text that is no NAME=VALUE, or a model that is not there.
           CheckpointError: a run or weight file given as the model that cannot be read.
         """
-        model = choose_model(self.model, option_values("option", self.option), self.init)
+        return self._with(choose_model(self.model, option_values("option", self.option), self.init))
+
+    def _with(self, model: ModelChoice) -> TrainConfig:
+        """The settings for a model that is known already."""
         return TrainConfig(
             data=DataConfig(
                 path=self.data or _DEFAULT.data.path,
@@ -203,8 +206,9 @@ class Train:
         if self.plan is not None:
             return self._plan(self.plan)
         if self.resume is not None:
-            config = self._resumed(self.resume)
-            return _fit(config, self.resume, resume=True, distributed=self.distributed, log=self.log)
+            config = check(self._resumed(self.resume))
+            _prepare(config, self.distributed)
+            return _fit(config, self.resume, resume=True, log=self.log)
         if self.data is None:
             raise ConfigError("which data? give a data set, as in: yolojax train path/to/data (or try: yolojax demo)")
         from yolojax.sharding.processes import in_a_job
@@ -212,7 +216,9 @@ class Train:
         if self.out is None and in_a_job(self.distributed):
             raise ConfigError("several processes write one run: give them the same --out")
         out = choose_folder(self.out, Path("runs/train"))
-        return _fit(self.config(), out, distributed=self.distributed, log=self.log)
+        # Of a run or file as the model jax asks for its devices, which are to be chosen, and shared, before that.
+        _prepare(check(self._with(ModelChoice(DEFAULT))), self.distributed)
+        return _fit(check(self.config()), out, log=self.log)
 
     def _plan(self, text: str) -> int:
         from yolojax.cli.plan import plan_and_print, ready_target
@@ -253,28 +259,33 @@ class Demo:
 
     def run(self) -> int:
         """Trains, then prints the final measurement and where the run is."""
-        return _fit(demo_config(self.seed), choose_folder(self.out, Path("runs/demo")))
+        config, out = demo_config(self.seed), choose_folder(self.out, Path("runs/demo"))
+        _prepare(config)
+        return _fit(config, out)
 
 
-def _fit(
-    config: TrainConfig, out: Path, *, resume: bool = False, distributed: bool = False, log: Sequence[str] = ()
-) -> int:
-    from yolojax.cli.progress import make_reporter
+def _prepare(config: TrainConfig, distributed: bool = False) -> None:
+    """Settles, for a checked configuration, what has to be before jax is asked for its devices or compiles anything."""
     from yolojax.compilation_cache import keep_programs
     from yolojax.data.index import keep_index
-    from yolojax.eval.table import format_result
     from yolojax.processor.memory import prepare_processor
-    from yolojax.sharding.processes import is_first, join, noticing_lost_processes
+    from yolojax.sharding.processes import join
+
+    keep_programs()
+    keep_index()
+    prepare_processor(config.batch_size, config.accumulate)
+    join(distributed)
+
+
+def _fit(config: TrainConfig, out: Path, *, resume: bool = False, log: Sequence[str] = ()) -> int:
+    from yolojax.cli.progress import make_reporter
+    from yolojax.eval.table import format_result
+    from yolojax.sharding.processes import is_first, noticing_lost_processes
     from yolojax.training.checkpoint import complete_checkpoints
     from yolojax.training.fit import fit
     from yolojax.training.loggers import LOGGERS
 
-    keep_programs()
-    keep_index()
     loggers = [LOGGERS[name]() for name in dict.fromkeys(log)]
-    config = check(config)  # what follows computes with its numbers
-    prepare_processor(config.batch_size, config.accumulate)
-    join(distributed)
     advice = f"go on with all processes and --resume {out}"
     try:
         with noticing_lost_processes(advice):
