@@ -305,7 +305,9 @@ def _read_one(xml: Path, pictures: "_Pictures", index: dict[str, int], builder: 
         _check_once(element, ("name", "bndbox", "difficult"), f"{xml} {where}")
         name = (element.findtext("name") or "").strip()
         box = _box(element, f"{xml} {where}")
-        if name not in index:
+        if not name:
+            raise unknown_class(name, f"{xml} {where}", list(index))
+        if name not in index:  # a class of the data set that is not among those asked for
             with builder.notebook.guard(f"{xml} {where}"):
                 raise unknown_class(name, f"{xml} {where}", list(index))
             continue

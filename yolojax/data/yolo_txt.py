@@ -459,7 +459,7 @@ def _read_label(
                 "it or add a name"
             )
         name = file_names[int(number_of_class)]
-        if name not in index:
+        if name not in index:  # a class of the data set that is not among those asked for
             with notebook.guard(where):
                 raise unknown_class(name, where, list(index))
             continue
