@@ -10,7 +10,7 @@ from PIL import Image
 
 from yolojax.data import list_splits, open_dataset, open_splits
 from yolojax.data.opening import separate_parts
-from yolojax.errors import DataError
+from yolojax.errors import ConfigError, DataError
 
 BOX = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>"
 
@@ -185,6 +185,32 @@ def test_voc_objects_within_another_element_are_named(tmp_path):
     )
     with pytest.raises(DataError, match=r"a\.xml: 1 of 1 <object> elements do not stand directly within <annotation>"):
         open_dataset(tmp_path)
+
+
+def test_voc_lists_with_an_underscore_are_splits_unless_they_flag_a_class(tmp_path):
+    """``train_set.txt`` is a part; ``cat_train.txt`` of the development kit, whose rows end in -1, 0 or 1, is none."""
+    for name in ("a", "b", "c 1", "d 0"):
+        picture(tmp_path / "JPEGImages" / f"{name}.png", value=ord(name[0]))
+        xml(tmp_path / "Annotations" / f"{name}.xml")
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train_set.txt").write_text("a\nb\n")
+    (lists / "val_2017.txt").write_text("c 1\nd 0\n")  # names with blanks, which are there
+    (lists / "cat_train_set.txt").write_text("a  1\nb -1\n")
+    assert list_splits(tmp_path) == ("train_set", "val_2017")
+    train, val = open_splits(tmp_path)
+    assert val is not None and (len(train), len(val)) == (2, 2) and not notes(train) + notes(val)
+    (lists / "dog_train.txt").write_text("a  0\nb  0\n")
+    (said,) = notes(open_dataset(tmp_path, "train"))
+    assert said.startswith("1 lists are not read as parts") and "(dog_train.txt)" in said
+    for name in ("train_set", "val_2017"):
+        (lists / f"{name}.txt").unlink()
+    assert list_splits(tmp_path) == ()
+    (said,) = notes(open_dataset(tmp_path))
+    assert said.startswith("2 lists are not read as parts") and "(cat_train_set.txt, dog_train.txt)" in said
+    (lists / "my_val.txt").write_text("a\n")
+    with pytest.raises(ConfigError, match=r"none of its splits \(my_val\) is clearly the one to train on"):
+        open_splits(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ _ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "xml", "x
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "photos", "pictures")
 _ENCODINGS = ("gb2312", "gbk", "gb18030", "big5", "shift_jis", "euc-jp", "euc-kr", "cp949")
 """Encodings of several bytes a letter that the XML parser leaves to its caller."""
+_SNIFFED, _ROWS = 2000, 8  # bytes and rows of a list that tell what it is
 
 
 def find_voc(folder: Path) -> list[Path]:
@@ -57,12 +58,61 @@ def is_mainly_xml(root: Path) -> bool:
 
 def voc_splits(roots: Sequence[Path]) -> list[str]:
     """The splits of VOC roots: the folders themselves where there are several, else the split lists of the one, without
-    the per-class lists (``cat_train``), else the folders in which its annotations lie."""
+    the lists of single classes (`_split_lists`), else the folders in which its annotations lie."""
     if len(roots) > 1:
         return [root.name for root in roots]
     (root,) = roots
-    listed = sorted(p.stem for p in files_in(root / "ImageSets" / "Main", ".txt") if "_" not in p.stem)
-    return listed or sorted(_part_folders(_required_folder(root)))
+    annotations = _required_folder(root)
+    listed, _ = _split_lists(root / "ImageSets" / "Main", annotations)
+    return listed or sorted(_part_folders(annotations))
+
+
+def _split_lists(folder: Path, annotations: Path) -> tuple[list[str], list[str]]:
+    """The names of the lists of a folder ``ImageSets/Main``: those of splits, and those of single classes.
+
+    The development kit writes ``cat_train.txt``, whose rows have a second column of -1, 0 or 1: not, difficult, yes.
+    Only such a list, by its first rows, is one of a class; ``train_set.txt`` and ``fold_1.txt`` are splits.
+    """
+    splits: list[str] = []
+    of_classes: list[str] = []
+    for path in files_in(folder, ".txt"):
+        is_of_class = "_" in path.stem and _has_flags(path, annotations)
+        (of_classes if is_of_class else splits).append(path.stem)
+    return sorted(splits), sorted(of_classes)
+
+
+def _has_flags(path: Path, annotations: Path) -> bool:
+    """Whether the first rows of a list each name an image and say -1, 0 or 1 of it."""
+    if not path.is_file():  # a link that leads nowhere, or a pipe: its reader says so
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_SNIFFED)
+    except OSError:
+        return False
+    complete = head if len(head) < _SNIFFED else head.rpartition(b"\n")[0]
+    rows = [line.strip() for line in complete.decode("utf-8-sig", "replace").splitlines() if line.strip()][:_ROWS]
+    flagged = [row for row in rows if row.split()[1:] in (["-1"], ["0"], ["1"])]
+    return (
+        bool(rows)
+        and flagged == rows
+        and not any(_is_there(_listed_name(row, annotations), annotations) for row in rows)
+    )
+
+
+def _name_lists_of_classes(root: Path, annotations: Path, notebook: Notebook) -> None:
+    """Notes the lists that are taken for those of single classes and have no list of a split to belong to."""
+    folder = root / "ImageSets" / "Main"
+    splits, of_classes = _split_lists(folder, annotations)
+    alone = [name for name in of_classes if not any(name.endswith(f"_{split}") for split in splits)]
+    if alone:
+        some = ", ".join(f"{shortened(name, 40)}.txt" for name in alone[:3]) + (", ..." if len(alone) > 3 else "")
+        notebook.add(
+            "note",
+            str(folder),
+            f"{len(alone)} lists are not read as parts, since their rows say -1, 0 or 1 as those of single classes do "
+            f"({some}): a part is a list of names alone",
+        )
 
 
 def _part_folders(annotations: Path) -> dict[str, Path]:
@@ -97,6 +147,8 @@ def read_voc(
         root, chosen_part = roots[0], split
     annotations = _required_folder(root)
     notebook = Notebook(skip_bad)
+    if len(roots) == 1:
+        _name_lists_of_classes(root, annotations, notebook)
     if chosen_part is None:
         chosen = sorted(_xml_below(annotations))
     else:
