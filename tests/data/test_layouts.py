@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from yolojax.cli.data import Check
 from yolojax.data import list_splits, open_dataset, open_splits
 from yolojax.data.opening import separate_parts
 from yolojax.errors import ConfigError, DataError
@@ -487,6 +488,32 @@ def test_yolo_classes_as_tools_write_them(tmp_path):
 
 
 # All
+
+
+def test_images_of_two_parts_are_named_by_data_check(tmp_path, capsys):
+    """In every layout, and where one of the two is a link to the other; ``trainval`` is meant to hold both."""
+    for name in "abc":
+        picture(tmp_path / "voc" / "JPEGImages" / f"{name}.png", value=ord(name))
+        xml(tmp_path / "voc" / "Annotations" / f"{name}.xml")
+        picture(tmp_path / "coco" / "images" / f"{name}.png", value=ord(name))
+        picture(tmp_path / "yolo" / "train" / f"{name}.png", value=ord(name)).with_suffix(".txt").write_text(
+            "0 .5 .5 .4 .4\n"
+        )
+    lists = tmp_path / "voc" / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for name, listed in {"train": "a\nb\n", "val": "b\nc\n", "trainval": "a\nb\nc\n"}.items():
+        (lists / f"{name}.txt").write_text(listed)
+    coco(tmp_path / "coco" / "annotations" / "instances_train.json", "a.png", "b.png")
+    coco(tmp_path / "coco" / "annotations" / "instances_val.json", "b.png", "c.png")
+    (tmp_path / "yolo" / "val").mkdir()
+    for name in ("b.png", "b.txt"):
+        (tmp_path / "yolo" / "val" / name).symlink_to(tmp_path / "yolo" / "train" / name)
+    (tmp_path / "yolo" / "data.yaml").write_text("names: [cat]\ntrain: train\nval: val\n")
+    for name in ("voc", "coco", "yolo"):
+        assert Check(str(tmp_path / name), out=tmp_path / "out" / name).run() == 0
+        printed = capsys.readouterr().out
+        assert printed.count(" stand under ") == 1
+        assert "1 images stand under train and under val, e.g. " in printed and "b.png: what is measured" in printed
 
 
 def test_files_of_macos_are_no_data(tmp_path):

@@ -25,7 +25,16 @@ from yolojax.data.dataset import Dataset
 from yolojax.data.documents import read_text
 from yolojax.data.images import is_image
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
-from yolojax.data.paths import choose_split, files_in, images_below, inside, is_apple_double, subfolders, walk
+from yolojax.data.paths import (
+    choose_split,
+    files_in,
+    images_below,
+    inside,
+    is_apple_double,
+    shared_images,
+    subfolders,
+    walk,
+)
 from yolojax.data.summary import Notebook
 from yolojax.data.watching import Watched
 from yolojax.errors import DataError, shortened, shown
@@ -154,18 +163,17 @@ def read_voc(
     else:
         lists = root / "ImageSets" / "Main"
         split = choose_split(chosen_part, voc_splits(roots), lists if lists.is_dir() else root)
-        listed = lists / f"{split}.txt"
-        if listed.is_file():
-            chosen = _listed(listed, annotations, notebook)
-        else:
-            chosen = sorted(_xml_below(_part_folders(annotations)[split]))
+        chosen = _xml_of_split(split, root, annotations, notebook)
     names_of_classes = tuple(class_names) if class_names is not None else _all_class_names(all_annotations)
     index = class_lookup(names_of_classes, str(root))
     builder = RecordBuilder(notebook, "xyxy", images_needed=images_needed)
     pictures = _Pictures(root, annotations, images, notebook)
+    image_of: dict[Path, Path] = {}
     for xml in chosen:
         with notebook.guard(str(xml)):
-            _read_one(xml, pictures, index, builder)
+            image_of[xml] = _read_one(xml, pictures, index, builder)
+    if split is None:
+        _name_shared(voc_splits(roots), root, annotations, image_of, notebook)
     if split is None or len(roots) > 1:
         _name_unlabelled(builder.files, annotations, pictures, notebook)
     records = builder.close(str(annotations))
@@ -180,6 +188,26 @@ def read_voc(
         skip_bad=skip_bad,
         watched=tuple(Watched("tree", str(place)) for place in (*roots, images) if place is not None),
     )
+
+
+def _xml_of_split(split: str, root: Path, annotations: Path, notebook: Notebook) -> list[Path]:
+    """The XML files of a split of one root."""
+    listed = root / "ImageSets" / "Main" / f"{split}.txt"
+    if listed.is_file():
+        return _listed(listed, annotations, notebook)
+    return sorted(_xml_below(_part_folders(annotations)[split]))
+
+
+def _name_shared(
+    splits: Sequence[str], root: Path, annotations: Path, image_of: dict[Path, Path], notebook: Notebook
+) -> None:
+    """Notes images that belong to two splits, where all of the data set was read."""
+    parts: dict[str, list[Path]] = {}
+    for split in splits if len(splits) > 1 else ():
+        files = _xml_of_split(split, root, annotations, Notebook(skip_bad=True))  # faults are named where it is read
+        parts[split] = [image_of[xml] for xml in files if xml in image_of]
+    for said in shared_images(parts):
+        notebook.add("note", str(root), said)
 
 
 def _name_unlabelled(used: Collection[str], annotations: Path, pictures: "_Pictures", notebook: Notebook) -> None:
@@ -344,8 +372,8 @@ def _parse_encoded(path: Path) -> Element:
     return parse_xml_text(body.decode(stated).strip())
 
 
-def _read_one(xml: Path, pictures: "_Pictures", index: dict[str, int], builder: RecordBuilder) -> None:
-    """Adds the image of an XML file to the builder."""
+def _read_one(xml: Path, pictures: "_Pictures", index: dict[str, int], builder: RecordBuilder) -> Path:
+    """Adds the image of an XML file to the builder; returns its path."""
     root = _parse(xml)
     _check_places(root, str(xml))
     stated = _stated_size(xml, root, builder.notebook)
@@ -366,6 +394,7 @@ def _read_one(xml: Path, pictures: "_Pictures", index: dict[str, int], builder: 
         objects.append(RawObject(number, box, index[name], difficult=_flag(element, "difficult", f"{xml} {where}")))
     size, upright = builder.open_image(path, stated, str(xml), [o.box for o in objects])
     builder.add(len(builder) + 1, pictures.name(path), path, size, upright, str(xml), objects)
+    return path
 
 
 def _check_places(root: Element, where: str) -> None:

@@ -23,7 +23,7 @@ from yolojax.data.objects import (
     finite_number,
     unknown_class,
 )
-from yolojax.data.paths import choose_split, files_in, images_below, inside, relocated
+from yolojax.data.paths import choose_split, files_in, images_below, inside, relocated, shared_images
 from yolojax.data.summary import Notebook
 from yolojax.data.watching import Watched, files_in_each
 from yolojax.errors import DataError, shortened, shown
@@ -297,14 +297,16 @@ def _list_images(
     if not entries:
         raise DataError(f"{path}: names no images; add train and val, each a folder of images")
     found: dict[Path, str] = {}
-    shared: dict[tuple[str, str], list[Path]] = {}
+    of_parts: dict[str, list[Path]] = {}
     for key, entry in entries:
         (place, note), where = places[key, entry], f"{path} {key}"
         if images is not None:
             if place.suffix != ".txt":
                 place, note = _part_of(images, entry, key, parts, where), ""
             elif place.is_file():
-                found |= dict.fromkeys(_listed_in(place, images), key)
+                listed = _listed_in(place, images)
+                found |= dict.fromkeys(listed, key)
+                of_parts.setdefault(key, []).extend(listed)
                 continue
         if not place.exists():
             if split is None:
@@ -322,16 +324,10 @@ def _list_images(
         for image in _images_at(place, where, root, notebook):
             if image in found and (split is not None or found[image] == key):
                 notebook.add("duplicate", str(image), f"listed more than once under {key}")
-            elif image in found:
-                shared.setdefault((found[image], key), []).append(image)
             found.setdefault(image, key)
-    for (first, second), both in shared.items():
-        notebook.add(
-            "note",
-            str(path),
-            f"{len(both)} images stand under {first} and under {second}, e.g. {both[0]}: what is measured on images "
-            "that were trained on flatters",
-        )
+            of_parts.setdefault(key, []).append(image)
+    for said in shared_images(of_parts):
+        notebook.add("note", str(path), said)
     if not found:
         raise DataError(f"{path}: no images in {', '.join(v for _, v in entries)} of {root}; correct the folders")
     return list(found), lists
