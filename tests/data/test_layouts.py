@@ -10,6 +10,7 @@ from PIL import Image
 
 from yolojax.cli.data import Check
 from yolojax.data import list_splits, open_dataset, open_splits
+from yolojax.data.check import check_dataset
 from yolojax.data.opening import separate_parts
 from yolojax.errors import ConfigError, DataError
 
@@ -48,6 +49,12 @@ def edit(path: Path, change) -> Path:
     change(content)
     path.write_text(json.dumps(content))
     return path
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """``data check`` without its plots, which take longer than all of the rest."""
+    monkeypatch.setattr("yolojax.data.check.write_report", lambda dataset, report, folder: [])
 
 
 def notes(data):
@@ -468,14 +475,29 @@ def test_yolo_paths_of_another_machine(tmp_path):
     assert open_dataset(yolo(tmp_path, train="/content/drive/set/images/"), images=root / "images").object_count == 1
 
 
-def test_yolo_a_missing_part_is_named_with_those_that_exist(tmp_path):
+def test_yolo_a_missing_part_is_named_with_those_that_exist(tmp_path, no_pictures):
     root = yolo(tmp_path, val="valid/images")
     with pytest.raises(
         DataError, match=r"val: .*valid/images does not exist, while these parts do: train .*remove val"
     ):
         open_splits(root)
+    assert [f.detail for f in open_dataset(root).summary.of("missing")] == [
+        f"{root}/valid/images does not exist; left out"
+    ]
+    assert Check(str(root), out=tmp_path / "out").run() == 2  # although what is there was read
+    assert not check_dataset(open_dataset(root, "train")).errors
     (root / "data.yaml").write_text(json.dumps({"names": ["cat"], "train": "images", "valid": "images"}))
     assert list_splits(root) == ("train", "val")
+
+
+def test_yolo_patterns_of_file_names_are_not_read(tmp_path):
+    root, says = yolo(tmp_path, val="images/*.png"), "patterns of file names are not read: name the folder"
+    assert says in open_dataset(root).summary.of("missing")[0].detail
+    with pytest.raises(DataError, match=rf"val: .* does not exist.*; {says}"):
+        open_dataset(root, "val")
+    (root / "data.yaml").write_text(json.dumps({"names": ["cat"], "train": "images/*.png"}))
+    with pytest.raises(DataError, match=rf"no images in images/\*\.png of .*; {says}"):
+        open_dataset(root)
 
 
 def test_yolo_classes_as_tools_write_them(tmp_path):
@@ -490,7 +512,7 @@ def test_yolo_classes_as_tools_write_them(tmp_path):
 # All
 
 
-def test_images_of_two_parts_are_named_by_data_check(tmp_path, capsys):
+def test_images_of_two_parts_are_named_by_data_check(tmp_path, no_pictures, capsys):
     """In every layout, and where one of the two is a link to the other; ``trainval`` is meant to hold both."""
     for name in "abc":
         picture(tmp_path / "voc" / "JPEGImages" / f"{name}.png", value=ord(name))

@@ -69,8 +69,9 @@ class DataReport:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """What could not be used at all; a data set without errors can be opened without ``skip_bad``."""
-        return self.summary.of("skipped")
+        """What could not be used at all, and parts that are not there; a data set without errors can be opened without
+        ``skip_bad``, and so can each of its parts."""
+        return self.summary.of("skipped") + self.summary.of("missing")
 
     def text(self, limit: int = 10) -> str:
         """The report in words, with a bar for every class and the first ``limit`` findings of each kind by name."""

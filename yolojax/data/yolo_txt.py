@@ -310,14 +310,14 @@ def _list_images(
                 continue
         if not place.exists():
             if split is None:
-                notebook.add("note", where, f"{place} does not exist; left out")
+                notebook.add("missing", where, f"{place} does not exist; left out{_no_pattern(entry)}")
                 continue
             there = [f"{k} ({p})" for (k, _), (p, _) in places.items() if p.exists()]
             outside = "" if place.is_relative_to(root) else f" lies outside the data set's folder {root} and"
             raise DataError(
                 f"{where}: {place}{outside} does not exist, "
                 + (f"while these parts do: {', '.join(there)}; " if there else "as do the other parts; ")
-                + f"correct the path, or remove {key} from the file"
+                + f"correct the path, or remove {key} from the file{_no_pattern(entry)}"
             )
         if note:
             notebook.add("note", where, note)
@@ -329,8 +329,14 @@ def _list_images(
     for said in shared_images(of_parts):
         notebook.add("note", str(path), said)
     if not found:
-        raise DataError(f"{path}: no images in {', '.join(v for _, v in entries)} of {root}; correct the folders")
+        named = ", ".join(v for _, v in entries)
+        raise DataError(f"{path}: no images in {named} of {root}; correct the folders{_no_pattern(named)}")
     return list(found), lists
+
+
+def _no_pattern(entry: str) -> str:
+    """What is said of a place that does not exist and is written as a pattern."""
+    return "; patterns of file names are not read: name the folder" if any(c in entry for c in "*?[") else ""
 
 
 def _part_of(images: Path, entry: str, key: str, parts: int, where: str) -> Path:
