@@ -374,7 +374,7 @@ def _categories(content: dict[str, Any], path: Path, notebook: Notebook) -> tupl
             raise DataError(f"{where}: name is {shown(name)}; every category needs a name")
         if entry["id"] in position_of:
             raise DataError(
-                f"{where}: id {shown(entry['id'])} belongs to {position_of[entry['id']]!r} already; use another"
+                f"{where}: id {shown(entry['id'])} belongs to {shown(position_of[entry['id']])} already; use another"
             )
         position_of[entry["id"]] = name
         named.append((category_id, name, entry))
