@@ -443,11 +443,14 @@ def _read_label(
         where, columns = f"{path} line {number}", line.split()
         is_polygon = len(columns) != 5 + keypoints and len(columns) > 6 and len(columns) % 2 == 1
         if len(columns) not in (5, 5 + keypoints) and not is_polygon:
-            mend = "a sixth is the score of a prediction; " if len(columns) == 6 else ""
+            mend = "a sixth is the score of a prediction; " if len(columns) == 6 else _of_commas(line)
             raise DataError(f"{where}: {len(columns)} columns, but a row has 5 (class cx cy w h); {mend}correct it")
         values = [finite_number(c) for c in columns]
         if any(v is None for v in values):
-            raise DataError(f"{where}: {shown(line.strip())} holds something that is no finite number; correct the row")
+            raise DataError(
+                f"{where}: {shown(line.strip())} holds something that is no finite number; {_of_commas(line)}correct "
+                "the row"
+            )
         number_of_class, *numbers = (v for v in values if v is not None)
         numbers = numbers if is_polygon else numbers[:4]
         if max(map(abs, numbers)) > _LARGEST_FRACTION:
@@ -476,3 +479,14 @@ def _read_label(
     if polygons:
         notebook.add("polygon", str(path), f"{polygons} of {len(objects)} rows are polygons")
     return objects
+
+
+def _of_commas(row: str) -> str:
+    """What is said of a row that is no row because of its commas or semicolons."""
+    if ";" in row:
+        return "blanks separate the columns, not semicolons; "
+    if "," not in row:
+        return ""
+    plain = row.strip()
+    is_decimal = len(plain.split()) >= 5 and not any(column.endswith(",") for column in plain.split())
+    return "decimals have a point, not a comma; " if is_decimal else "blanks separate the columns, not commas; "
