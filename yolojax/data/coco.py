@@ -137,6 +137,8 @@ def read_coco(
     else:
         image_entries, by_image, raw, bad = {}, {}, {}, {}
         names_of_images = plain.file_names
+    if not (content["images"] if plain is None else names_of_images):
+        notebook.add("doubtful", str(path), "its list of images is empty")
     root = root_of(path)
     folder = find_image_folder(path, split, images, names_of_images)
     if names_of_images and images is None and not folder.is_relative_to(root):

@@ -66,9 +66,11 @@ def open_dataset(
         path, split, class_names=class_names, images=images, skip_bad=skip_bad, images_needed=images_needed
     )
     if not dataset.records:
-        skipped = dataset.summary.of("skipped")
-        reason = f"; all were skipped, the first: {skipped[0].where}: {skipped[0].detail}" if skipped else ""
-        raise DataError(f"{path}: holds no usable image{reason}")
+        reasons = dataset.summary.of("skipped") or dataset.summary.of("doubtful")
+        reason = f"{reasons[0].where}: {reasons[0].detail}" if reasons else "none is listed"
+        if dataset.summary.of("skipped"):
+            reason = f"all were skipped, the first: {reason}"
+        raise DataError(f"{path}: holds no usable image; {reason}")
     return dataset
 
 

@@ -164,6 +164,8 @@ def read_voc(
         lists = root / "ImageSets" / "Main"
         split = choose_split(chosen_part, voc_splits(roots), lists if lists.is_dir() else root)
         chosen = _xml_of_split(split, root, annotations, notebook)
+        if not chosen and not notebook.summary().of("skipped"):
+            notebook.add("doubtful", str(lists / f"{split}.txt"), "the list is empty")
     names_of_classes = tuple(class_names) if class_names is not None else _all_class_names(all_annotations)
     index = class_lookup(names_of_classes, str(root))
     builder = RecordBuilder(notebook, "xyxy", images_needed=images_needed)

@@ -330,7 +330,9 @@ def _list_images(
         notebook.add("note", str(path), said)
     if not found:
         named = ", ".join(v for _, v in entries)
-        raise DataError(f"{path}: no images in {named} of {root}; correct the folders{_no_pattern(named)}")
+        unread = notebook.summary().of("unread")
+        others = f"; what lies there is not read, such as {unread[0].where}: {unread[0].detail}" if unread else ""
+        raise DataError(f"{path}: no images in {named} of {root}; correct the folders{_no_pattern(named)}{others}")
     return list(found), lists
 
 
