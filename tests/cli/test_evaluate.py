@@ -251,13 +251,15 @@ def test_diagnose_of_a_run(trained, yolojax):
         (["RUN", "--confused", "a:b=.5"], "not both"),
         (["nowhere"], "nowhere: no metrics.json there"),
         (["--precision", ".5", "--recall", ".5", "--ap50", ".3", "--ap", ".6"], "are they swapped?"),
-        (["bad.json"], "bad.json: not a metrics.json of ours"),
+        (["bad.json"], "bad.json: not a metrics.json of ours (it has no 'precision'); write it anew"),
         (["deep.json"], "deep.json: not a metrics.json of ours"),
+        (["photo.jpg"], "photo.jpg: not a metrics.json of ours (no text); write it anew"),
     ],
 )
 def test_diagnose_errors(arguments, said, trained, yolojax, tmp_path):
     (tmp_path / "bad.json").write_text('{"AP": 1}')
     (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "photo.jpg").write_bytes(bytes(range(256)) * 100)
     ended = yolojax("diagnose", *[str(trained) if a == "RUN" else a for a in arguments])
     assert ended.code == 2 and ended.out == "" and ended.err.count("\n") == 1 and said in ended.err
 

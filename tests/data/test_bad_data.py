@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -81,11 +82,11 @@ def the_image(root):
     return path
 
 
-def one_skipped(root):
+def one_skipped(root, name=f"{FIRST}.png"):
     data = open_dataset(root, "train", skip_bad=True)
     assert len(data) == 3 and data.skip_bad
     (finding,) = data.summary.of("skipped")
-    assert f"{FIRST}.png" in finding.where + finding.detail
+    assert name in finding.where + finding.detail
 
 
 @pytest.mark.parametrize("writer", [write_voc, write_coco, write_yolo])
@@ -161,6 +162,13 @@ def test_voc_object_without_a_box(voc):
     cut = text[: text.index("<bndbox>")] + text[text.index("</bndbox>") + len("</bndbox>") :]
     path.write_text(cut)
     refused(voc, [f"{FIRST}.xml object 1", "no <bndbox>"], "train")
+
+
+def test_voc_object_without_a_name(voc):
+    path = voc / "Annotations" / f"{FIRST}.xml"
+    path.write_text(re.sub("<name>.*?</name>", "<name> </name>", path.read_text(), count=1))
+    refused(voc, [f"{FIRST}.xml object 1", "unknown class ''"], "train")
+    one_skipped(voc, f"{FIRST}.xml")
 
 
 def test_voc_entities_are_refused(voc):
@@ -271,6 +279,24 @@ def test_coco_malformed_annotations(coco, key, value, says):
     refused(coco, ["annotation", says], "train")
     data = open_dataset(coco, "train", skip_bad=True)
     assert len(data.summary.of("skipped")) == 1
+    # The image would teach that its object is background; without an image id nobody knows which one that is.
+    assert len(data) == (4 if key == "image_id" else 3)
+    lacks = [f.detail for f in data.summary.of("doubtful") if "1 annotations belong to no image" in f.detail]
+    assert len(lacks) == (key == "image_id")
+
+
+def test_coco_images_that_cannot_be_told_apart_are_both_left_out(coco):
+    """Of two entries with one id nobody knows whose the objects are, nor of one file with two ids whether all are."""
+    before = open_dataset(coco, "train")
+    path = coco / "annotations" / "instances_train.json"
+    text = path.read_text()
+    change(coco, lambda c: c["images"][1].update(id=1))
+    assert len(open_dataset(coco, "train", skip_bad=True)) == len(before) - 2
+    path.write_text(text)
+    change(coco, lambda c: c["images"].append({**c["images"][0], "id": 77}))
+    change(coco, lambda c: c["annotations"][0].update(image_id=77))
+    data = open_dataset(coco, "train", skip_bad=True)
+    assert [r.image_id for r in data.records] == [2, 3, 4] and not data.summary.of("doubtful")
 
 
 def use_a_name_twice(content):
@@ -315,7 +341,11 @@ def test_coco_malformed_images_and_categories(coco, edit, says):
         ("0 .1 .1 .2 .2 .3 nan", "no finite number"),
         ("0 .1 .1 .2 .2 .3 30", "seems to be in pixels"),
         ("0 .5 .5 nan .1", "no finite number"),
-        ("0 .5 x .1 .1", "no finite number"),
+        ("0 .5 x .1 .1", "no finite number; correct the row"),
+        ("0,0.5,0.5,0.1,0.1", "1 columns, but a row has 5 (class cx cy w h); blanks separate the columns, not commas"),
+        ("0, 0.5, 0.5, 0.1, 0.1", "no finite number; blanks separate the columns, not commas"),
+        ("0;0,5;0,5;0,1;0,1", "blanks separate the columns, not semicolons"),
+        ("0 0,5 0,5 0,1 0,1", "no finite number; decimals have a point, not a comma"),
         ("cross .5 .5 .1 .1", "no finite number"),
         ("6 .5 .5 .1 .1", "class 6 is not an index from 0 to 5"),
         ("-1 .5 .5 .1 .1", "class -1 is not an index"),

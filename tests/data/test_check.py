@@ -8,6 +8,7 @@ from PIL import Image
 
 from yolojax.data import open_dataset, shapes_dataset, write_voc
 from yolojax.data.check import check_dataset, class_bars, label_sheet, plot_labels, write_report
+from yolojax.data.opening import read_dataset
 from yolojax.errors import DataError
 from yolojax.fonts import font_for
 
@@ -131,3 +132,23 @@ def test_names_that_no_font_here_can_write_are_told_apart(tmp_path, monkeypatch)
     plot_labels(data, check_dataset(data), tmp_path / "labels.png")
     shown = [font_for(name, 10)[1] for name in names[:-1]]
     assert shown == ["\\u732b", "\\u72d7", "Gr\xf6\xdfe", "$x_1$", "a b"]
+
+
+def test_a_data_set_that_comes_to_nothing_says_why(tmp_path):
+    """In every layout; what a list names and is not there is named by other tests."""
+    path = tmp_path / "x.json"
+    path.write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}')
+    assert f"{path}: its list of images is empty" in check_dataset(read_dataset(path)).text()
+    with pytest.raises(DataError, match=r"holds no usable image; .*x\.json: its list of images is empty"):
+        open_dataset(path)
+
+    write_voc({"train": shapes_dataset(1, size=(40, 40))}, tmp_path / "voc")
+    listed = tmp_path / "voc" / "ImageSets" / "Main" / "train.txt"
+    listed.write_text("\n")
+    assert f"{listed}: the list is empty" in check_dataset(read_dataset(tmp_path / "voc", "train")).text()
+
+    (tmp_path / "yolo" / "images").mkdir(parents=True)
+    (tmp_path / "yolo" / "data.yaml").write_text("names: [a]\ntrain: images\n")
+    (tmp_path / "yolo" / "images" / "a.psd").write_bytes(b"8BPS")
+    with pytest.raises(DataError, match=r"no images in images of .*; what lies there is not read, such as .*a\.psd: "):
+        open_dataset(tmp_path / "yolo")

@@ -206,7 +206,22 @@ def test_images_of_few_bits_in_sixteen(tmp_path):
     (doubt,) = open_dataset(root).summary.of("doubtful")
     assert "3 images of 16 bits use few of them" in doubt.detail and "they seem to hold 12 bits" in doubt.detail
     Image.fromarray(grey * 16).save(tmp_path / "images" / "2.png")
+    (doubt,) = open_dataset(root).summary.of("doubtful")
+    assert "2 of 3 images of 16 bits that were looked at use few" in doubt.detail and "hold 12 bits" in doubt.detail
+    Image.fromarray(grey // 4).save(tmp_path / "images" / "1.png")  # two dark scenes, but no two of one depth
     assert not open_dataset(root).summary.findings
+
+
+@pytest.mark.parametrize(("dark", "says"), [({4}, None), ({0, 11}, "2 of 6 images"), ({0, 7}, "2 of 6 images")])
+def test_one_dark_image_among_those_of_all_sixteen_bits_is_not_doubted(tmp_path, dark, says):
+    """One may show a dark scene, several of the same few bits are no chance; of twelve images six are looked at."""
+    (tmp_path / "images").mkdir()
+    grey = RNG.integers(0, 4096, (H, W)).astype(np.uint16)
+    for i in range(12):
+        Image.fromarray(grey if i in dark else grey * 16).save(tmp_path / "images" / f"{i:02}.png")
+    root = yolo(tmp_path, {f"{i:02}.png": "0 .5 .5 .1 .1\n" for i in range(12)})
+    doubts = [finding.detail for finding in open_dataset(root).summary.of("doubtful")]
+    assert not doubts if says is None else (len(doubts) == 1 and says in doubts[0])
 
 
 def test_images_of_few_bits_in_thirty_two(tmp_path):

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from yolojax.cli.data import Check
 from yolojax.data import list_splits, open_dataset, open_splits
+from yolojax.data.check import check_dataset
 from yolojax.data.opening import separate_parts
-from yolojax.errors import DataError
+from yolojax.errors import ConfigError, DataError
 
 BOX = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>"
 
@@ -47,6 +49,12 @@ def edit(path: Path, change) -> Path:
     change(content)
     path.write_text(json.dumps(content))
     return path
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """``data check`` without its plots, which take longer than all of the rest."""
+    monkeypatch.setattr("yolojax.data.check.write_report", lambda dataset, report, folder: [])
 
 
 def notes(data):
@@ -185,6 +193,32 @@ def test_voc_objects_within_another_element_are_named(tmp_path):
     )
     with pytest.raises(DataError, match=r"a\.xml: 1 of 1 <object> elements do not stand directly within <annotation>"):
         open_dataset(tmp_path)
+
+
+def test_voc_lists_with_an_underscore_are_splits_unless_they_flag_a_class(tmp_path):
+    """``train_set.txt`` is a part; ``cat_train.txt`` of the development kit, whose rows end in -1, 0 or 1, is none."""
+    for name in ("a", "b", "c 1", "d 0"):
+        picture(tmp_path / "JPEGImages" / f"{name}.png", value=ord(name[0]))
+        xml(tmp_path / "Annotations" / f"{name}.xml")
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train_set.txt").write_text("a\nb\n")
+    (lists / "val_2017.txt").write_text("c 1\nd 0\n")  # names with blanks, which are there
+    (lists / "cat_train_set.txt").write_text("a  1\nb -1\n")
+    assert list_splits(tmp_path) == ("train_set", "val_2017")
+    train, val = open_splits(tmp_path)
+    assert val is not None and (len(train), len(val)) == (2, 2) and not notes(train) + notes(val)
+    (lists / "dog_train.txt").write_text("a  0\nb  0\n")
+    (said,) = notes(open_dataset(tmp_path, "train"))
+    assert said.startswith("1 lists are not read as parts") and "(dog_train.txt)" in said
+    for name in ("train_set", "val_2017"):
+        (lists / f"{name}.txt").unlink()
+    assert list_splits(tmp_path) == ()
+    (said,) = notes(open_dataset(tmp_path))
+    assert said.startswith("2 lists are not read as parts") and "(cat_train_set.txt, dog_train.txt)" in said
+    (lists / "my_val.txt").write_text("a\n")
+    with pytest.raises(ConfigError, match=r"none of its splits \(my_val\) is clearly the one to train on"):
+        open_splits(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -441,14 +475,29 @@ def test_yolo_paths_of_another_machine(tmp_path):
     assert open_dataset(yolo(tmp_path, train="/content/drive/set/images/"), images=root / "images").object_count == 1
 
 
-def test_yolo_a_missing_part_is_named_with_those_that_exist(tmp_path):
+def test_yolo_a_missing_part_is_named_with_those_that_exist(tmp_path, no_pictures):
     root = yolo(tmp_path, val="valid/images")
     with pytest.raises(
         DataError, match=r"val: .*valid/images does not exist, while these parts do: train .*remove val"
     ):
         open_splits(root)
+    assert [f.detail for f in open_dataset(root).summary.of("missing")] == [
+        f"{root}/valid/images does not exist; left out"
+    ]
+    assert Check(str(root), out=tmp_path / "out").run() == 2  # although what is there was read
+    assert not check_dataset(open_dataset(root, "train")).errors
     (root / "data.yaml").write_text(json.dumps({"names": ["cat"], "train": "images", "valid": "images"}))
     assert list_splits(root) == ("train", "val")
+
+
+def test_yolo_patterns_of_file_names_are_not_read(tmp_path):
+    root, says = yolo(tmp_path, val="images/*.png"), "patterns of file names are not read: name the folder"
+    assert says in open_dataset(root).summary.of("missing")[0].detail
+    with pytest.raises(DataError, match=rf"val: .* does not exist.*; {says}"):
+        open_dataset(root, "val")
+    (root / "data.yaml").write_text(json.dumps({"names": ["cat"], "train": "images/*.png"}))
+    with pytest.raises(DataError, match=rf"no images in images/\*\.png of .*; {says}"):
+        open_dataset(root)
 
 
 def test_yolo_classes_as_tools_write_them(tmp_path):
@@ -461,6 +510,32 @@ def test_yolo_classes_as_tools_write_them(tmp_path):
 
 
 # All
+
+
+def test_images_of_two_parts_are_named_by_data_check(tmp_path, no_pictures, capsys):
+    """In every layout, and where one of the two is a link to the other; ``trainval`` is meant to hold both."""
+    for name in "abc":
+        picture(tmp_path / "voc" / "JPEGImages" / f"{name}.png", value=ord(name))
+        xml(tmp_path / "voc" / "Annotations" / f"{name}.xml")
+        picture(tmp_path / "coco" / "images" / f"{name}.png", value=ord(name))
+        picture(tmp_path / "yolo" / "train" / f"{name}.png", value=ord(name)).with_suffix(".txt").write_text(
+            "0 .5 .5 .4 .4\n"
+        )
+    lists = tmp_path / "voc" / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for name, listed in {"train": "a\nb\n", "val": "b\nc\n", "trainval": "a\nb\nc\n"}.items():
+        (lists / f"{name}.txt").write_text(listed)
+    coco(tmp_path / "coco" / "annotations" / "instances_train.json", "a.png", "b.png")
+    coco(tmp_path / "coco" / "annotations" / "instances_val.json", "b.png", "c.png")
+    (tmp_path / "yolo" / "val").mkdir()
+    for name in ("b.png", "b.txt"):
+        (tmp_path / "yolo" / "val" / name).symlink_to(tmp_path / "yolo" / "train" / name)
+    (tmp_path / "yolo" / "data.yaml").write_text("names: [cat]\ntrain: train\nval: val\n")
+    for name in ("voc", "coco", "yolo"):
+        assert Check(str(tmp_path / name), out=tmp_path / "out" / name).run() == 0
+        printed = capsys.readouterr().out
+        assert printed.count(" stand under ") == 1
+        assert "1 images stand under train and under val, e.g. " in printed and "b.png: what is measured" in printed
 
 
 def test_files_of_macos_are_no_data(tmp_path):

@@ -101,8 +101,8 @@ def test_yolo_folders_written_one_level_up_are_found_beside_the_file(tmp_path):
     assert data.object_count == 1 and data.records[0].source.is_relative_to(root)
 
 
-def test_yolo_splits_without_images_are_noted_when_all_are_read(tmp_path):
+def test_yolo_splits_without_images_are_named_when_all_are_read(tmp_path):
     root = yolo(tmp_path, "0 0.5 0.5 0.5 0.5\n", val="images/val")
-    assert [f.where for f in open_dataset(root).summary.of("note")] == [f"{root / 'data.yaml'} val"]
+    assert [f.where for f in open_dataset(root).summary.of("missing")] == [f"{root / 'data.yaml'} val"]
     with pytest.raises(DataError, match=r"images/val does not exist, while these parts do: train \(.*images/train\)"):
         open_dataset(root, "val")

@@ -42,14 +42,20 @@ class Check:
         keep_index()
         parts = separate_parts(self.path) if self.split is None else ()
         if not parts:
-            return self._check(self.split, out)
-        codes = []
+            return self._check(self.split, out)[0]
+        from yolojax.data.paths import shared_images
+
+        codes, files = [], {}
         for split in parts:
             print(f"{'' if not codes else chr(10)}[{split}]\n")
-            codes.append(self._check(split, out / split))
+            code, files[split] = self._check(split, out / split)
+            codes.append(code)
+        for said in shared_images(files):
+            print(f"\nwarning: {said}")
         return max(codes)
 
-    def _check(self, split: str | None, out: Path) -> int:
+    def _check(self, split: str | None, out: Path) -> tuple[int, list[str | Path]]:
+        """Prints the report of a part; returns the exit code and the image files."""
         from yolojax.cli.progress import make_reporter
         from yolojax.data.check import check_dataset, write_report
         from yolojax.data.opening import read_dataset
@@ -60,7 +66,8 @@ class Check:
         print(report.text())
         written = write_report(dataset, report, out)
         print(f"\n{out}: {', '.join(path.name for path in written)}")
-        return 2 if report.errors or not report.images else 0
+        files = [source for source in dataset.columns.sources if isinstance(source, str | Path)]
+        return 2 if report.errors or not report.images else 0, files
 
 
 @dataclass(frozen=True)

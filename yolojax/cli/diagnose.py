@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from yolojax.errors import ConfigError, ResultError
+from yolojax.errors import ConfigError, ResultError, shortened, shown
 
 if TYPE_CHECKING:
     from yolojax.eval.mistakes import Mistake
@@ -107,10 +107,19 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         mistakes = [_mistake(one) for one in values.get("mistakes", [])]
         confusions = {(_name(pair["object"]), _name(pair["taken_for"])): _share(pair["share"]) for pair in pairs}
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ResultError(f"{file}: not a metrics.json of ours ({error!r}); write it anew with yolojax val") from error
+        raise ResultError(
+            f"{file}: not a metrics.json of ours ({_why(error)}); write it anew with yolojax val"
+        ) from error
     if any(numbers[name] is None for name in ("recall", "AP50", "AP")):
         raise ResultError(f"{file}: the data set has no objects, so there is nothing to read")
     return {**numbers, "class_recall": class_recall, "confusions": confusions, "mistakes": mistakes}
+
+
+def _why(error: Exception) -> str:
+    """An error in reading a file, in a few words: those of Python hold all bytes that are no text."""
+    if isinstance(error, UnicodeDecodeError):
+        return "no text"
+    return f"it has no {shortened(str(error), 40)}" if isinstance(error, KeyError) else shortened(str(error), 120)
 
 
 def _mistake(value: Any) -> Mistake:
@@ -125,11 +134,11 @@ def _number(value: Any) -> float | None:
 
 def _share(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is not a number")
+        raise TypeError(f"{shown(value)} is not a number")
     return float(value)
 
 
 def _name(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a name")
+        raise TypeError(f"{shown(value)} is not a name")
     return value

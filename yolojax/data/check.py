@@ -69,13 +69,15 @@ class DataReport:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """What could not be used at all; a data set without errors can be opened without ``skip_bad``."""
-        return self.summary.of("skipped")
+        """What could not be used at all, and parts that are not there; a data set without errors can be opened without
+        ``skip_bad``, and so can each of its parts."""
+        return self.summary.of("skipped") + self.summary.of("missing")
 
     def text(self, limit: int = 10) -> str:
         """The report in words, with a bar for every class and the first ``limit`` findings of each kind by name."""
         if not self.images:
-            return "\n".join(["images    none that can be used", "", self.summary.text(limit)])
+            reasons = self.summary.text(limit) or "none is listed"
+            return "\n".join(["images    none that can be used", "", reasons])
         (low_h, low_w), (high_h, high_w) = self.image_sizes
         same = self.image_sizes[0] == self.image_sizes[1]
         sizes = f"{low_w} x {low_h}" if same else f"{low_w} x {low_h} to {high_w} x {high_h}"

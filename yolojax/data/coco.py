@@ -132,11 +132,13 @@ def read_coco(
     ]
     known += [{"id": i, "name": n} for i, n in zip(category_ids, names, strict=True) if i not in categories]
     if plain is None:
-        image_entries, by_image, raw = _entries(content, path, keys, notebook)
+        image_entries, by_image, raw, bad = _entries(content, path, keys, notebook)
         names_of_images = [str(e["file_name"]) for e in image_entries.values()]
     else:
-        image_entries, by_image, raw = {}, {}, {}
+        image_entries, by_image, raw, bad = {}, {}, {}, {}
         names_of_images = plain.file_names
+    if not (content["images"] if plain is None else names_of_images):
+        notebook.add("doubtful", str(path), "its list of images is empty")
     root = root_of(path)
     folder = find_image_folder(path, split, images, names_of_images)
     if names_of_images and images is None and not folder.is_relative_to(root):
@@ -148,6 +150,8 @@ def read_coco(
     if plain is None:
         for image_id, entry in image_entries.items():
             with notebook.guard(f"{path} image {image_id}"):
+                if image_id in bad:
+                    raise bad[image_id]
                 _read_one(path, image_id, entry, by_image.get(image_id, []), finder, categories, index, builder)
     else:
         to_class = np.array([index.get(categories[i], -1) for i in sorted(categories)], np.int32)
@@ -286,18 +290,23 @@ class FileEntries:
             return {e["id"]: e for e in named}, {e["id"]: e for e in content["annotations"]}
         notebook = Notebook(self.skip_bad)
         _, keys = _categories(content, self.path, notebook)
-        images, _, annotations = _entries(content, self.path, keys, notebook)
+        images, _, annotations, _ = _entries(content, self.path, keys, notebook)
         return images, annotations
 
 
 def _entries(
     content: dict[str, Any], path: Path, keys: list[int], notebook: Notebook
-) -> tuple[dict[int, dict[str, Any]], dict[int, list[tuple[int, dict[str, Any]]]], dict[int, dict[str, Any]]]:
-    """The entries of images by number, those of annotations by image, and by number."""
+) -> tuple[
+    dict[int, dict[str, Any]],
+    dict[int, list[tuple[int, dict[str, Any]]]],
+    dict[int, dict[str, Any]],
+    dict[int, DataError],
+]:
+    """The entries of images by number, those of annotations by image and by number, and the images to leave out."""
     images, id_of_image = _images(content, path, notebook)
     id_of_category = {c["id"]: i for c, i in zip(content["categories"], keys, strict=True)}
-    by_image, annotations = _annotations(content, path, images, id_of_image, id_of_category, notebook)
-    return images, by_image, annotations
+    by_image, annotations, bad = _annotations(content, path, images, id_of_image, id_of_category, notebook)
+    return images, by_image, annotations, bad
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -367,7 +376,7 @@ def _categories(content: dict[str, Any], path: Path, notebook: Notebook) -> tupl
             raise DataError(f"{where}: name is {shown(name)}; every category needs a name")
         if entry["id"] in position_of:
             raise DataError(
-                f"{where}: id {shown(entry['id'])} belongs to {position_of[entry['id']]!r} already; use another"
+                f"{where}: id {shown(entry['id'])} belongs to {shown(position_of[entry['id']])} already; use another"
             )
         position_of[entry["id"]] = name
         named.append((category_id, name, entry))
@@ -422,10 +431,14 @@ def _grouping_categories(content: dict[str, Any], named: list[tuple[int, str, di
 def _images(
     content: dict[str, Any], path: Path, notebook: Notebook
 ) -> tuple[dict[int, dict[str, Any]], dict[Any, int]]:
-    """The entries of images by number, and the number of each id that the file has."""
+    """The entries of images by number, and the number of each id that the file has.
+
+    Where two entries contradict each other, neither image is used: the objects of both cannot be told apart.
+    """
     images: dict[int, dict[str, Any]] = {}
     numbers: dict[Any, int] = {}
     id_of_file: dict[str, int] = {}
+    unclear: set[int] = set()
     are_texts = _text_ids(content["images"])
     # The evaluation visits images in the order of their ids, on which ties depend: the numbers keep that order.
     rank = {one: k for k, one in enumerate(sorted({e["id"] for e in content["images"]}), 1)} if are_texts else {}
@@ -438,9 +451,11 @@ def _images(
             if image_id in images and images[image_id]["file_name"] == name:
                 notebook.add("duplicate", where, f"image {image_id} ({called}) is listed more than once")
             elif image_id in images:
+                unclear.add(image_id)
                 other = shortened(images[image_id]["file_name"], 100)
                 raise DataError(f"{where}: {called} has the id {image_id} of {other}; give each image an id of its own")
             elif name in id_of_file:
+                unclear.add(id_of_file[name])
                 raise DataError(
                     f"{where}: {called} has the ids {id_of_file[name]} and {image_id}; merge the two entries"
                 )
@@ -450,7 +465,7 @@ def _images(
                 numbers[entry["id"]] = image_id
     if are_texts:
         notebook.add("note", str(path), "the ids of its images are texts; they are numbered in their order")
-    return images, numbers
+    return {number: entry for number, entry in images.items() if number not in unclear}, numbers
 
 
 def _annotations(
@@ -460,26 +475,43 @@ def _annotations(
     id_of_image: dict[Any, int],
     id_of_category: dict[Any, int],
     notebook: Notebook,
-) -> tuple[dict[int, list[tuple[int, dict[str, Any]]]], dict[int, dict[str, Any]]]:
-    """The annotations as ``(id, entry)`` by image, and all by id; ids renumbered when one is below 1 or used twice."""
+) -> tuple[dict[int, list[tuple[int, dict[str, Any]]]], dict[int, dict[str, Any]], dict[int, DataError]]:
+    """The annotations as ``(id, entry)`` by image, and all by id; ids renumbered when one is below 1 or used twice.
+
+    The third value holds what is wrong with an annotation, by its image: without this object the image would teach
+    that there is background.
+    """
     entries: list[tuple[int, int, dict[str, Any]]] = []
-    texts = 0
+    bad: dict[int, DataError] = {}
+    stated = {entry.get("id") for entry in content["images"] if isinstance(entry.get("id"), int | float | str)}
+    texts = homeless = 0
     image_texts, category_texts = (any(isinstance(one, str) for one in ids) for ids in (id_of_image, id_of_category))
     for position, entry in enumerate(content["annotations"], 1):
         where = f"{path} annotation number {position}"
-        with notebook.guard(where):
+        image_id: int | None = None
+        try:
+            image_id = _reference(entry, "image_id", id_of_image, image_texts, where)
+            if image_id is None or image_id not in images:
+                image_id, shown_id = None, shown(entry.get("image_id"))
+                raise DataError(f"{where}: image_id {shown_id} is not among the images; add the image or remove it")
             if isinstance(entry.get("id"), str):
                 annotation_id, texts = 0, texts + 1
             else:
                 annotation_id = 0 if entry.get("id") is None else _integer(entry, "id", where)
-            image_id = _reference(entry, "image_id", id_of_image, image_texts, where)
-            if image_id is None or image_id not in images:
-                shown_id = shown(entry.get("image_id"))
-                raise DataError(f"{where}: image_id {shown_id} is not among the images; add the image or remove it")
             category_id = _reference(entry, "category_id", id_of_category, category_texts, where)
             if image_texts or category_texts:
                 entry = {**entry, "image_id": image_id, "category_id": category_id}
             entries.append((annotation_id, image_id, entry))
+        except DataError as error:
+            if image_id is not None and notebook.skip_bad:
+                bad.setdefault(image_id, error)
+                continue
+            notebook.skip(where, error)
+            key = entry.get("image_id")
+            homeless += not isinstance(key, int | float | str) or key not in stated
+    if homeless:
+        said = f"{homeless} annotations belong to no image of the file: images may lack objects, and teach background"
+        notebook.add("doubtful", str(path), said)
     used = Counter(annotation_id for annotation_id, _, _ in entries)
     faulty = [i for i, count in used.items() if i < 1 or count > 1]
     if texts:
@@ -494,7 +526,7 @@ def _annotations(
     by_image: dict[int, list[tuple[int, dict[str, Any]]]] = {}
     for annotation_id, image_id, entry in entries:
         by_image.setdefault(image_id, []).append((annotation_id, entry))
-    return by_image, {annotation_id: entry for annotation_id, _, entry in entries}
+    return by_image, {annotation_id: entry for annotation_id, _, entry in entries}, bad
 
 
 def _read_one(
@@ -524,9 +556,11 @@ def _read_one(
         crowd = _flag(annotation, "iscrowd", spoken)
         category_id = annotation["category_id"]
         name = None if category_id is None else categories.get(int(category_id))
-        if name is None or name not in index:
+        if name is None:
+            raise unknown_class(f"category {shown(category_id)}", spoken, list(index))
+        if name not in index:  # a category of the file that is not among the classes asked for
             with builder.notebook.guard(spoken):
-                raise unknown_class(name or f"category {annotation['category_id']}", spoken, list(index))
+                raise unknown_class(name, spoken, list(index))
             continue
         objects.append(
             RawObject(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
 from yolojax.data.images import as_rgb, decoded_size, read_image
-from yolojax.errors import DataError
+from yolojax.errors import DataError, shortened
 
 Source = Path | UInt8[np.ndarray, "h w 3"] | Callable[[], Any]
 """An image file, the pixels themselves, or a function that gives the pixels."""
@@ -68,7 +68,9 @@ class ImageRecord:
             except DataError:  # names the file itself
                 raise
             except Exception as error:
-                raise DataError(f"{name}: the function that gives this image raised {error!r}") from error
+                raise DataError(
+                    f"{name}: the function that gives this image raised {shortened(repr(error))}"
+                ) from error
             image = as_rgb(given, name)
         self._check_size((image.shape[0], image.shape[1]), name)
         return image

@@ -4,6 +4,7 @@ No single box tells that corners were written as centre and size, but all of the
 with its evidence. Nothing is changed: what a file says counts until its owner corrects it.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,7 @@ _SAID = {
 }
 _DEEP_SAMPLE = 6
 _DEEP_DARK = 8192  # of 65535: what uses less than an eighth of the range looks black
+_FEWEST_DARK, _DARK_SHARE = 2, 1 / 3  # of those looked at, beside bright ones
 
 
 Rows = Literal["xyxy", "xywh", "cxcywh"]
@@ -85,17 +87,36 @@ class Doubts:
         ]
 
     def _of_depth(self) -> list[str]:
-        step = max(1, len(self._deep) // _DEEP_SAMPLE)
-        values = [(deepest_value(path), path) for path in self._deep[::step][:_DEEP_SAMPLE]]
+        """Whether images of 16 bits use few of them, as those of 12-bit cameras do, by a few that are decoded.
+
+        All of these must be dark (no value from 8192 on), or at least two of them, and a third, with the same number of
+        bits beside bright ones: that is a second camera or converter. One dark image among bright ones may show a dark
+        scene.
+        """
+        at = np.linspace(0, len(self._deep) - 1, min(len(self._deep), _DEEP_SAMPLE)).round().astype(int)
+        values = [(deepest_value(self._deep[i]), self._deep[i]) for i in at.tolist()]
         known = [(value, path) for value, path in values if value is not None]
-        if not known or max(known)[0] >= _DEEP_DARK:
+        dark = [(value, path) for value, path in known if value < _DEEP_DARK]
+        if not dark:
             return []
-        most, path = max(known)
-        bits = most.bit_length()
+        if len(dark) == len(known):
+            most, path = max(dark)
+            said = (
+                f"{len(self._deep)} images of 16 bits use few of them (up to {most} of 65535 in {len(known)} that were "
+                f"looked at, e.g. {path}): they"
+            )
+        else:
+            bits, count = Counter(value.bit_length() for value, _ in dark).most_common(1)[0]
+            if count < _FEWEST_DARK or count < len(known) * _DARK_SHARE:
+                return []
+            most, path = max(one for one in dark if one[0].bit_length() == bits)
+            said = (
+                f"{count} of {len(known)} images of 16 bits that were looked at use few of them (up to {most} of "
+                f"65535, e.g. {path}), while others use all ({len(self._deep)} images have 16 bits): those {count}"
+            )
         return [
-            f"{len(self._deep)} images of 16 bits use few of them (up to {most} of 65535 in {len(known)} that were "
-            f"looked at, e.g. {path}): they seem to hold {bits} bits and are nearly black as they are read; multiply "
-            f"their values by {65535 // max(most, 1)}, or save them with 8 bits"
+            f"{said} seem to hold {most.bit_length()} bits and are nearly black as they are read; multiply their "
+            f"values by {65535 // max(most, 1)}, or save them with 8 bits"
         ]
 
 

@@ -48,7 +48,8 @@ def open_dataset(
       class_names: the classes in the order wanted; by default those of the data set.
       images: the folder of the images, where the format's own place for them does not hold.
       skip_bad: for training only: leave out what cannot be used, and name it in the summary, instead of raising. An
-        object of unknown class is left out alone; any other error leaves out the whole image.
+        error in one object leaves out the whole image, which would otherwise show the object as background. Only an
+        object of a class that the data set has and ``class_names`` leaves out is left out alone.
       images_needed: with False, an image may be missing where its annotation states its size: to evaluate detections
         the ground truth alone is enough.
 
@@ -65,9 +66,11 @@ def open_dataset(
         path, split, class_names=class_names, images=images, skip_bad=skip_bad, images_needed=images_needed
     )
     if not dataset.records:
-        skipped = dataset.summary.of("skipped")
-        reason = f"; all were skipped, the first: {skipped[0].where}: {skipped[0].detail}" if skipped else ""
-        raise DataError(f"{path}: holds no usable image{reason}")
+        reasons = dataset.summary.of("skipped") or dataset.summary.of("doubtful")
+        reason = f"{reasons[0].where}: {reasons[0].detail}" if reasons else "none is listed"
+        if dataset.summary.of("skipped"):
+            reason = f"all were skipped, the first: {reason}"
+        raise DataError(f"{path}: holds no usable image; {reason}")
     return dataset
 
 

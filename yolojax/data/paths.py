@@ -1,7 +1,8 @@
 """File names that stand in annotation files: never followed out of the data set's folder."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path, PureWindowsPath
 
 from yolojax.data.images import UNREAD_SUFFIXES, is_image, why_unread
@@ -151,3 +152,36 @@ def split_named(name: str, splits: Sequence[str]) -> str | None:
         return name
     candidates = [split for split in splits if split.startswith(name)]
     return candidates[0] if len(candidates) == 1 else None
+
+
+def real_paths(paths: Iterable[str | Path]) -> list[str]:
+    """The files that these paths lead to, whatever links are on the way; each folder is resolved once."""
+    folders: dict[str, str] = {}
+    found: list[str] = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        plain = os.path.join(folders[folder], name)
+        found.append(os.path.realpath(plain) if os.path.islink(plain) else plain)
+    return found
+
+
+def shared_images(parts: Mapping[str, Sequence[str | Path]]) -> list[str]:
+    """A sentence for each two parts of a data set that have image files in common.
+
+    A part whose name begins or ends with that of the other, as ``trainval`` does, is meant to hold the other's images
+    or some of them.
+    """
+    files = {name: dict(zip(real_paths(paths), paths, strict=True)) for name, paths in parts.items()}
+    said: list[str] = []
+    for first, second in combinations(parts, 2):
+        if any(a.startswith(b) or a.endswith(b) for a, b in ((first, second), (second, first))):
+            continue
+        both = [path for real, path in files[first].items() if real in files[second]]
+        if both:
+            said.append(
+                f"{len(both)} images stand under {first} and under {second}, e.g. {both[0]}: what is measured on "
+                "images that were trained on flatters"
+            )
+    return said

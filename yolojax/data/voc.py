@@ -25,7 +25,16 @@ from yolojax.data.dataset import Dataset
 from yolojax.data.documents import read_text
 from yolojax.data.images import is_image
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, finite_number, unknown_class
-from yolojax.data.paths import choose_split, files_in, images_below, inside, is_apple_double, subfolders, walk
+from yolojax.data.paths import (
+    choose_split,
+    files_in,
+    images_below,
+    inside,
+    is_apple_double,
+    shared_images,
+    subfolders,
+    walk,
+)
 from yolojax.data.summary import Notebook
 from yolojax.data.watching import Watched
 from yolojax.errors import DataError, shortened, shown
@@ -35,6 +44,7 @@ _ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "xml", "x
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "photos", "pictures")
 _ENCODINGS = ("gb2312", "gbk", "gb18030", "big5", "shift_jis", "euc-jp", "euc-kr", "cp949")
 """Encodings of several bytes a letter that the XML parser leaves to its caller."""
+_SNIFFED, _ROWS = 2000, 8  # bytes and rows of a list that tell what it is
 
 
 def find_voc(folder: Path) -> list[Path]:
@@ -57,12 +67,61 @@ def is_mainly_xml(root: Path) -> bool:
 
 def voc_splits(roots: Sequence[Path]) -> list[str]:
     """The splits of VOC roots: the folders themselves where there are several, else the split lists of the one, without
-    the per-class lists (``cat_train``), else the folders in which its annotations lie."""
+    the lists of single classes (`_split_lists`), else the folders in which its annotations lie."""
     if len(roots) > 1:
         return [root.name for root in roots]
     (root,) = roots
-    listed = sorted(p.stem for p in files_in(root / "ImageSets" / "Main", ".txt") if "_" not in p.stem)
-    return listed or sorted(_part_folders(_required_folder(root)))
+    annotations = _required_folder(root)
+    listed, _ = _split_lists(root / "ImageSets" / "Main", annotations)
+    return listed or sorted(_part_folders(annotations))
+
+
+def _split_lists(folder: Path, annotations: Path) -> tuple[list[str], list[str]]:
+    """The names of the lists of a folder ``ImageSets/Main``: those of splits, and those of single classes.
+
+    The development kit writes ``cat_train.txt``, whose rows have a second column of -1, 0 or 1: not, difficult, yes.
+    Only such a list, by its first rows, is one of a class; ``train_set.txt`` and ``fold_1.txt`` are splits.
+    """
+    splits: list[str] = []
+    of_classes: list[str] = []
+    for path in files_in(folder, ".txt"):
+        is_of_class = "_" in path.stem and _has_flags(path, annotations)
+        (of_classes if is_of_class else splits).append(path.stem)
+    return sorted(splits), sorted(of_classes)
+
+
+def _has_flags(path: Path, annotations: Path) -> bool:
+    """Whether the first rows of a list each name an image and say -1, 0 or 1 of it."""
+    if not path.is_file():  # a link that leads nowhere, or a pipe: its reader says so
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_SNIFFED)
+    except OSError:
+        return False
+    complete = head if len(head) < _SNIFFED else head.rpartition(b"\n")[0]
+    rows = [line.strip() for line in complete.decode("utf-8-sig", "replace").splitlines() if line.strip()][:_ROWS]
+    flagged = [row for row in rows if row.split()[1:] in (["-1"], ["0"], ["1"])]
+    return (
+        bool(rows)
+        and flagged == rows
+        and not any(_is_there(_listed_name(row, annotations), annotations) for row in rows)
+    )
+
+
+def _name_lists_of_classes(root: Path, annotations: Path, notebook: Notebook) -> None:
+    """Notes the lists that are taken for those of single classes and have no list of a split to belong to."""
+    folder = root / "ImageSets" / "Main"
+    splits, of_classes = _split_lists(folder, annotations)
+    alone = [name for name in of_classes if not any(name.endswith(f"_{split}") for split in splits)]
+    if alone:
+        some = ", ".join(f"{shortened(name, 40)}.txt" for name in alone[:3]) + (", ..." if len(alone) > 3 else "")
+        notebook.add(
+            "note",
+            str(folder),
+            f"{len(alone)} lists are not read as parts, since their rows say -1, 0 or 1 as those of single classes do "
+            f"({some}): a part is a list of names alone",
+        )
 
 
 def _part_folders(annotations: Path) -> dict[str, Path]:
@@ -97,23 +156,26 @@ def read_voc(
         root, chosen_part = roots[0], split
     annotations = _required_folder(root)
     notebook = Notebook(skip_bad)
+    if len(roots) == 1:
+        _name_lists_of_classes(root, annotations, notebook)
     if chosen_part is None:
         chosen = sorted(_xml_below(annotations))
     else:
         lists = root / "ImageSets" / "Main"
         split = choose_split(chosen_part, voc_splits(roots), lists if lists.is_dir() else root)
-        listed = lists / f"{split}.txt"
-        if listed.is_file():
-            chosen = _listed(listed, annotations, notebook)
-        else:
-            chosen = sorted(_xml_below(_part_folders(annotations)[split]))
+        chosen = _xml_of_split(split, root, annotations, notebook)
+        if not chosen and not notebook.summary().of("skipped"):
+            notebook.add("doubtful", str(lists / f"{split}.txt"), "the list is empty")
     names_of_classes = tuple(class_names) if class_names is not None else _all_class_names(all_annotations)
     index = class_lookup(names_of_classes, str(root))
     builder = RecordBuilder(notebook, "xyxy", images_needed=images_needed)
     pictures = _Pictures(root, annotations, images, notebook)
+    image_of: dict[Path, Path] = {}
     for xml in chosen:
         with notebook.guard(str(xml)):
-            _read_one(xml, pictures, index, builder)
+            image_of[xml] = _read_one(xml, pictures, index, builder)
+    if split is None:
+        _name_shared(voc_splits(roots), root, annotations, image_of, notebook)
     if split is None or len(roots) > 1:
         _name_unlabelled(builder.files, annotations, pictures, notebook)
     records = builder.close(str(annotations))
@@ -128,6 +190,26 @@ def read_voc(
         skip_bad=skip_bad,
         watched=tuple(Watched("tree", str(place)) for place in (*roots, images) if place is not None),
     )
+
+
+def _xml_of_split(split: str, root: Path, annotations: Path, notebook: Notebook) -> list[Path]:
+    """The XML files of a split of one root."""
+    listed = root / "ImageSets" / "Main" / f"{split}.txt"
+    if listed.is_file():
+        return _listed(listed, annotations, notebook)
+    return sorted(_xml_below(_part_folders(annotations)[split]))
+
+
+def _name_shared(
+    splits: Sequence[str], root: Path, annotations: Path, image_of: dict[Path, Path], notebook: Notebook
+) -> None:
+    """Notes images that belong to two splits, where all of the data set was read."""
+    parts: dict[str, list[Path]] = {}
+    for split in splits if len(splits) > 1 else ():
+        files = _xml_of_split(split, root, annotations, Notebook(skip_bad=True))  # faults are named where it is read
+        parts[split] = [image_of[xml] for xml in files if xml in image_of]
+    for said in shared_images(parts):
+        notebook.add("note", str(root), said)
 
 
 def _name_unlabelled(used: Collection[str], annotations: Path, pictures: "_Pictures", notebook: Notebook) -> None:
@@ -292,8 +374,8 @@ def _parse_encoded(path: Path) -> Element:
     return parse_xml_text(body.decode(stated).strip())
 
 
-def _read_one(xml: Path, pictures: "_Pictures", index: dict[str, int], builder: RecordBuilder) -> None:
-    """Adds the image of an XML file to the builder."""
+def _read_one(xml: Path, pictures: "_Pictures", index: dict[str, int], builder: RecordBuilder) -> Path:
+    """Adds the image of an XML file to the builder; returns its path."""
     root = _parse(xml)
     _check_places(root, str(xml))
     stated = _stated_size(xml, root, builder.notebook)
@@ -305,13 +387,16 @@ def _read_one(xml: Path, pictures: "_Pictures", index: dict[str, int], builder: 
         _check_once(element, ("name", "bndbox", "difficult"), f"{xml} {where}")
         name = (element.findtext("name") or "").strip()
         box = _box(element, f"{xml} {where}")
-        if name not in index:
+        if not name:
+            raise unknown_class(name, f"{xml} {where}", list(index))
+        if name not in index:  # a class of the data set that is not among those asked for
             with builder.notebook.guard(f"{xml} {where}"):
                 raise unknown_class(name, f"{xml} {where}", list(index))
             continue
         objects.append(RawObject(number, box, index[name], difficult=_flag(element, "difficult", f"{xml} {where}")))
     size, upright = builder.open_image(path, stated, str(xml), [o.box for o in objects])
     builder.add(len(builder) + 1, pictures.name(path), path, size, upright, str(xml), objects)
+    return path
 
 
 def _check_places(root: Element, where: str) -> None:

@@ -23,7 +23,7 @@ from yolojax.data.objects import (
     finite_number,
     unknown_class,
 )
-from yolojax.data.paths import choose_split, files_in, images_below, inside, relocated
+from yolojax.data.paths import choose_split, files_in, images_below, inside, relocated, shared_images
 from yolojax.data.summary import Notebook
 from yolojax.data.watching import Watched, files_in_each
 from yolojax.errors import DataError, shortened, shown
@@ -297,44 +297,48 @@ def _list_images(
     if not entries:
         raise DataError(f"{path}: names no images; add train and val, each a folder of images")
     found: dict[Path, str] = {}
-    shared: dict[tuple[str, str], list[Path]] = {}
+    of_parts: dict[str, list[Path]] = {}
     for key, entry in entries:
         (place, note), where = places[key, entry], f"{path} {key}"
         if images is not None:
             if place.suffix != ".txt":
                 place, note = _part_of(images, entry, key, parts, where), ""
             elif place.is_file():
-                found |= dict.fromkeys(_listed_in(place, images), key)
+                listed = _listed_in(place, images)
+                found |= dict.fromkeys(listed, key)
+                of_parts.setdefault(key, []).extend(listed)
                 continue
         if not place.exists():
             if split is None:
-                notebook.add("note", where, f"{place} does not exist; left out")
+                notebook.add("missing", where, f"{place} does not exist; left out{_no_pattern(entry)}")
                 continue
             there = [f"{k} ({p})" for (k, _), (p, _) in places.items() if p.exists()]
             outside = "" if place.is_relative_to(root) else f" lies outside the data set's folder {root} and"
             raise DataError(
                 f"{where}: {place}{outside} does not exist, "
                 + (f"while these parts do: {', '.join(there)}; " if there else "as do the other parts; ")
-                + f"correct the path, or remove {key} from the file"
+                + f"correct the path, or remove {key} from the file{_no_pattern(entry)}"
             )
         if note:
             notebook.add("note", where, note)
         for image in _images_at(place, where, root, notebook):
             if image in found and (split is not None or found[image] == key):
                 notebook.add("duplicate", str(image), f"listed more than once under {key}")
-            elif image in found:
-                shared.setdefault((found[image], key), []).append(image)
             found.setdefault(image, key)
-    for (first, second), both in shared.items():
-        notebook.add(
-            "note",
-            str(path),
-            f"{len(both)} images stand under {first} and under {second}, e.g. {both[0]}: what is measured on images "
-            "that were trained on flatters",
-        )
+            of_parts.setdefault(key, []).append(image)
+    for said in shared_images(of_parts):
+        notebook.add("note", str(path), said)
     if not found:
-        raise DataError(f"{path}: no images in {', '.join(v for _, v in entries)} of {root}; correct the folders")
+        named = ", ".join(v for _, v in entries)
+        unread = notebook.summary().of("unread")
+        others = f"; what lies there is not read, such as {unread[0].where}: {unread[0].detail}" if unread else ""
+        raise DataError(f"{path}: no images in {named} of {root}; correct the folders{_no_pattern(named)}{others}")
     return list(found), lists
+
+
+def _no_pattern(entry: str) -> str:
+    """What is said of a place that does not exist and is written as a pattern."""
+    return "; patterns of file names are not read: name the folder" if any(c in entry for c in "*?[") else ""
 
 
 def _part_of(images: Path, entry: str, key: str, parts: int, where: str) -> Path:
@@ -441,11 +445,14 @@ def _read_label(
         where, columns = f"{path} line {number}", line.split()
         is_polygon = len(columns) != 5 + keypoints and len(columns) > 6 and len(columns) % 2 == 1
         if len(columns) not in (5, 5 + keypoints) and not is_polygon:
-            mend = "a sixth is the score of a prediction; " if len(columns) == 6 else ""
+            mend = "a sixth is the score of a prediction; " if len(columns) == 6 else _of_commas(line)
             raise DataError(f"{where}: {len(columns)} columns, but a row has 5 (class cx cy w h); {mend}correct it")
         values = [finite_number(c) for c in columns]
         if any(v is None for v in values):
-            raise DataError(f"{where}: {shown(line.strip())} holds something that is no finite number; correct the row")
+            raise DataError(
+                f"{where}: {shown(line.strip())} holds something that is no finite number; {_of_commas(line)}correct "
+                "the row"
+            )
         number_of_class, *numbers = (v for v in values if v is not None)
         numbers = numbers if is_polygon else numbers[:4]
         if max(map(abs, numbers)) > _LARGEST_FRACTION:
@@ -459,7 +466,7 @@ def _read_label(
                 "it or add a name"
             )
         name = file_names[int(number_of_class)]
-        if name not in index:
+        if name not in index:  # a class of the data set that is not among those asked for
             with notebook.guard(where):
                 raise unknown_class(name, where, list(index))
             continue
@@ -474,3 +481,14 @@ def _read_label(
     if polygons:
         notebook.add("polygon", str(path), f"{polygons} of {len(objects)} rows are polygons")
     return objects
+
+
+def _of_commas(row: str) -> str:
+    """What is said of a row that is no row because of its commas or semicolons."""
+    if ";" in row:
+        return "blanks separate the columns, not semicolons; "
+    if "," not in row:
+        return ""
+    plain = row.strip()
+    is_decimal = len(plain.split()) >= 5 and not any(column.endswith(",") for column in plain.split())
+    return "decimals have a point, not a comma; " if is_decimal else "blanks separate the columns, not commas; "
