@@ -203,13 +203,34 @@ def _xml_of_split(split: str, root: Path, annotations: Path, notebook: Notebook)
 def _name_shared(
     splits: Sequence[str], root: Path, annotations: Path, image_of: dict[Path, Path], notebook: Notebook
 ) -> None:
-    """Notes images that belong to two splits, where all of the data set was read."""
+    """Notes images that belong to two splits, where all of the data set was read; looks at no file but the lists."""
+    folders = _part_folders(annotations)
+    by_name: dict[str, Path] = {}
+    for xml, image in image_of.items():
+        name = xml.relative_to(annotations).with_suffix("").as_posix()
+        by_name[name] = image
     parts: dict[str, list[Path]] = {}
     for split in splits if len(splits) > 1 else ():
-        files = _xml_of_split(split, root, annotations, Notebook(skip_bad=True))  # faults are named where it is read
-        parts[split] = [image_of[xml] for xml in files if xml in image_of]
+        listed = root / "ImageSets" / "Main" / f"{split}.txt"
+        if listed.is_file():
+            found: list[Path | None] = []
+            with Notebook(skip_bad=True).guard(str(listed)):  # its faults are named where the part is read
+                found += [_image_of_row(row.strip(), by_name) for row in read_text(listed).splitlines() if row.strip()]
+            parts[split] = [image for image in found if image is not None]
+        elif split in folders:
+            parts[split] = [image for xml, image in image_of.items() if xml.is_relative_to(folders[split])]
     for said in shared_images(parts):
         notebook.add("note", str(root), said)
+
+
+def _image_of_row(row: str, by_name: dict[str, Path]) -> Path | None:
+    """The image of a row of a list, found as `_listed` finds its XML file."""
+    for text in (row, row.split(maxsplit=1)[0]):
+        name = _without_suffix(text)
+        image = by_name.get(name) or by_name.get(name.replace("\\", "/").rsplit("/", 1)[-1])
+        if image is not None:
+            return image
+    return None
 
 
 def _name_unlabelled(used: Collection[str], annotations: Path, pictures: "_Pictures", notebook: Notebook) -> None:
@@ -286,10 +307,14 @@ def _listed(path: Path, annotations: Path, notebook: Notebook) -> list[Path]:
 def _listed_name(name: str, annotations: Path) -> str:
     """A name of a list without the suffix of an image or of its XML file; without its folders, where it has its XML
     file only so."""
-    stem, suffix = os.path.splitext(name)
-    plain = stem if is_image(name) or suffix.casefold() == ".xml" else name
+    plain = _without_suffix(name)
     base = plain.replace("\\", "/").rsplit("/", 1)[-1]
     return base if not _is_there(plain, annotations) and _is_there(base, annotations) else plain
+
+
+def _without_suffix(name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return stem if is_image(name) or suffix.casefold() == ".xml" else name
 
 
 def _is_there(name: str, annotations: Path) -> bool:
