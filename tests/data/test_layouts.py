@@ -486,6 +486,9 @@ def test_yolo_a_missing_part_is_named_with_those_that_exist(tmp_path, no_picture
     ]
     assert Check(str(root), out=tmp_path / "out").run() == 2  # although what is there was read
     assert not check_dataset(open_dataset(root, "train")).errors
+    tested = yolo(tmp_path, test="test/images")  # as exporters write it
+    assert any("test/images does not exist; left out" in one for one in notes(open_dataset(tested)))
+    assert Check(str(tested), out=tmp_path / "tested").run() == 0
     (root / "data.yaml").write_text(json.dumps({"names": ["cat"], "train": "images", "valid": "images"}))
     assert list_splits(root) == ("train", "val")
 

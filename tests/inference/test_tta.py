@@ -64,8 +64,10 @@ SIZES = TTA(scales=(0.7, 1.0, 1.4), flip=True)
 
 
 ROUNDING = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else {}
-"""XLA's newer code rounds the halves of a grey level alike in a program of all views and operation by operation; by the
-older, with which the tests compile where there still is that code, 291 of 36864 pixels of a view differ by one level."""
+"""XLA's newer code rounds the halves of a grey level alike in a program of all views and operation by operation.
+
+By the older, with which the tests compile where there still is that code, 291 of 36864 pixels of a view differ by one.
+"""
 
 
 def run(model, images, tta, iou: float | None = IOU, **options):

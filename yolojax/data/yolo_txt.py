@@ -310,7 +310,9 @@ def _list_images(
                 continue
         if not place.exists():
             if split is None:
-                notebook.add("missing", where, f"{place} does not exist; left out{_no_pattern(entry)}")
+                # Exporters name a test part whether there is one or not; nobody trains without the other two.
+                kind = "note" if key == "test" else "missing"
+                notebook.add(kind, where, f"{place} does not exist; left out{_no_pattern(entry)}")
                 continue
             there = [f"{k} ({p})" for (k, _), (p, _) in places.items() if p.exists()]
             outside = "" if place.is_relative_to(root) else f" lies outside the data set's folder {root} and"
