@@ -60,7 +60,7 @@ FAMILIES = {
     "yolo11": Row(),
     "yolo12": Row(),
     "yolonas": Row(epochs=40),
-    "yolox-nano": Row(),
+    "yolox-nano": Row(epochs=160),
     "fasterrcnn": Row(TWO_STAGES),
     # With the published weights of the losses its classes are learnt long after its boxes.
     "rtdetr": Row(
