@@ -13,6 +13,7 @@ removes it.
     checkpoints/00000130/manifest.json   {"files": {name: sha256}}
 """
 
+import functools
 import gc
 import hashlib
 import json
@@ -200,6 +201,22 @@ def _drop_unfinished_reads() -> None:
         gc.collect()
     finally:
         sys.unraisablehook = hook
+    _ignore_late_reads()
+
+
+_LATE = ("Event loop is closed", "Encountered error while reading array index")
+"""What a read says that ends after the failure of another, in a thread of orbax's store."""
+
+
+@functools.cache  # once in a process
+def _ignore_late_reads() -> None:
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not any(text in str(unraisable.exc_value) for text in _LATE):
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _read_object(path: Path) -> dict[str, Any]:
