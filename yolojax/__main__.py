@@ -29,7 +29,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _end() -> None:
     with contextlib.suppress(OSError, ValueError):  # nobody reads the output any more
-        print("yolojax: interrupted", file=sys.stderr, flush=True)
+        # `sys.stderr` may be a buffer at that moment, in which the parser's words are caught.
+        print("yolojax: interrupted", file=sys.__stderr__, flush=True)
     os._exit(INTERRUPTED)
 
 
