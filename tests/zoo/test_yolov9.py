@@ -58,7 +58,9 @@ def test_multimedia_weights_give_what_the_peer_computes(scale, golden, tmp_path)
         for i, level in enumerate(levels):
             for kind, found in level._asdict().items():
                 expected = golden[f"{scale}/{head}/{i}/{kind}"]
-                np.testing.assert_allclose(found[0], expected, rtol=1e-3, atol=1e-3, err_msg=f"{head} {i} {kind}")
+                # Of values of a thousand, one near zero is a difference that keeps their rounding.
+                close = max(1e-3, 3e-6 * float(np.abs(expected).max()))
+                np.testing.assert_allclose(found[0], expected, rtol=1e-3, atol=close, err_msg=f"{head} {i} {kind}")
 
     back = zoo.to_state_dict(detector, variables)
     assert back.keys() == tensors.keys()
