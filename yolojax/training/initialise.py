@@ -49,8 +49,8 @@ def load_init(path: str | Path) -> Weights:
     path = weights_in_folder(user_path(path))
     if (part := _arrays_alone(path)) is not None:
         return Weights(part, None)
-    detector, variables = _load_whole(path)
-    return Weights(variables, None if _nameless_classes(path) is not None else detector.spec)
+    detector, variables, is_named = _load_whole(path)
+    return Weights(variables, detector.spec if is_named else None)
 
 
 def detector_of(path: str | Path) -> Detector | None:
@@ -81,14 +81,14 @@ def _arrays_alone(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _load_whole(path: Path) -> tuple[Detector, Variables]:
-    """A detector and its variables; classes without names get some."""
+def _load_whole(path: Path) -> tuple[Detector, Variables, bool]:
+    """A detector, its variables, and whether its classes have names; they get some where they have none."""
     if (count := _nameless_classes(path)) is not None:
         names = tuple(f"class{i}" for i in range(count))
         read = zoo.from_yolox if path.suffix.lower() == ".npz" else zoo.from_pytorch
-        return read(path, class_names=names)
+        return (*read(path, class_names=names), False)
     # To load an .onnx is to run its graph; here its weights are wanted.
-    return zoo.from_pytorch(path) if path.suffix.lower() == ".onnx" else load_detector(path)
+    return (*(zoo.from_pytorch(path) if path.suffix.lower() == ".onnx" else load_detector(path)), True)
 
 
 def _nameless_classes(path: Path) -> int | None:
