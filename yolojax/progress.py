@@ -1,8 +1,11 @@
 """How long work reports its progress, without the library knowing about terminals."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
+
+Progress = Callable[[int, int], None]
+"""Called in the main thread with the number of units done and of all units; `Reporter` is for more than that."""
 
 
 @runtime_checkable

@@ -1,6 +1,7 @@
 """What looks wrong in a data set as a whole is said with its evidence, and right data are not doubted."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from yolojax.config import DataConfig
 from yolojax.data import open_dataset, shapes_dataset, write_coco, write_voc, write_yolo
 from yolojax.data.check import check_dataset
 from yolojax.data.doubts import doubts_of_areas, doubts_of_boxes
+from yolojax.data.paths import lie_apart, real_paths
 from yolojax.errors import DataError
 from yolojax.progress import Quiet
 from yolojax.training.data import open_data
@@ -166,6 +168,29 @@ def test_images_of_two_parts_are_said(tmp_path):
 
     open_data(DataConfig(path=root), 0, None, Listening())
     assert told == ["1 of 1 validation images are trained on as well: what is measured on them flatters"]
+
+
+@pytest.mark.parametrize("link", ["none", "file", "folder", "part of a folder"])
+def test_images_of_both_parts_are_found_through_links(tmp_path, link):
+    """Folders that lie apart and hold no links are not looked at file by file."""
+    for name in ("train/a.png", "train/b.png", "val/c.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    val = [tmp_path / "val" / "c.png"]
+    if link == "file":
+        val[0].unlink()
+        val[0].symlink_to(tmp_path / "train" / "b.png")
+    elif link == "folder":
+        (tmp_path / "other").symlink_to(tmp_path / "train")
+        val = [tmp_path / "other" / "b.png"]
+    elif link == "part of a folder":
+        (tmp_path / "val" / "more").symlink_to(tmp_path / "train")
+        val += [tmp_path / "val" / "more" / "b.png"]
+    train = [str(tmp_path / "train" / name) for name in ("a.png", "b.png")]
+    assert lie_apart(train, val) == (link == "none")
+    both = set(real_paths(train)) & set(real_paths(val))
+    assert both == (set() if link == "none" else {os.path.realpath(train[1])})
 
 
 @pytest.mark.parametrize("flag", ["iscrowd", "ignore"])

@@ -1,5 +1,7 @@
 """Decoding: every kind of pixel becomes RGB uint8, orientations are settled, and damage is named."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -213,7 +215,7 @@ def test_a_quick_look_at_a_damaged_head(name, tmp_path):
     damaged = [whole[:end] for end in range(0, 700, 7)]
     for place in random.integers(0, min(len(whole), 640), 300).tolist():
         damaged.append(whole[:place] + bytes([int(random.integers(256))]) + whole[place + 1 :])
-    taken = 0
+    taken = decoded = 0
     for content in damaged:
         path.write_bytes(content)
         quick = quick_header(path)
@@ -221,7 +223,15 @@ def test_a_quick_look_at_a_damaged_head(name, tmp_path):
             continue
         taken += 1
         assert quick == read_header(path)
-    assert taken > 10
+        try:
+            shape = read_image(path).shape[:2]
+        except DataError as error:
+            with pytest.raises(DataError, match=re.escape(str(error))):
+                decoded_size(path)
+        else:
+            decoded += 1
+            assert decoded_size(path) == shape
+    assert taken > 10 and 0 < decoded < taken
 
 
 def test_a_quick_look_at_what_is_no_file(tmp_path):

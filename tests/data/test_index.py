@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from yolojax.cli import main
 from yolojax.data import index, opening, watching
 from yolojax.data.check import bad_images
+from yolojax.data.dataset import Dataset
 from yolojax.data.index import keep_index
 from yolojax.data.opening import read_dataset
 from yolojax.errors import DataError
@@ -314,7 +316,25 @@ def test_two_processes_write_at_once(tmp_path, cache):
     expected = opening._read(root, None, None, None, False, True).fingerprint()
     assert {line for out, _ in said for line in out.split()} == {expected}
     assert all(err == "" for _, err in said)
-    assert {path.suffix for path in cache.iterdir()} == {".npz"}  # no draft is left
+    assert {path.suffix for path in cache.iterdir()} == {".npz", ".json"}  # no draft is left
+
+
+def test_the_fingerprint_is_kept(tmp_path, cache, monkeypatch):
+    """It is computed once for the same files, and anew for others, for fewer images and for other classes."""
+    root = make_coco(tmp_path / "set")
+    made = read_dataset(root).fingerprint()
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "_make_fingerprint", lambda *_: pytest.fail("computed again"))
+        assert read_dataset(root).fingerprint() == made
+    data = read_dataset(root)
+    assert replace(data, class_names=tuple(name + "x" for name in data.class_names)).fingerprint() != made
+    assert data.take([0]).fingerprint() != made
+    path = next((root / "annotations").iterdir())
+    path.write_text(path.read_text().replace("[1, 2, 3, 4]", "[1, 2, 3, 5]"))
+    changed = read_dataset(root).fingerprint()
+    assert changed != made
+    monkeypatch.setattr(index, "_in_use", [])
+    assert read_dataset(root).fingerprint() == changed
 
 
 def test_images_are_decoded_once(tmp_path, cache, monkeypatch, capsys):

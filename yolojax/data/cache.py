@@ -19,7 +19,6 @@ from yolojax.data.input_images import (
     ImageCache,
     InputImages,
     Pixels,
-    Progress,
     decode_all,
     input_image_fields,
     load_input_image,
@@ -28,6 +27,7 @@ from yolojax.data.summary import Finding, Summary
 from yolojax.errors import DataError, WriteError
 from yolojax.files import write_whole
 from yolojax.geometry import Preprocess
+from yolojax.progress import Progress
 
 Gather = Callable[[Array, Int[np.ndarray, " B"]], UInt8[Array, "B H W 3"]]
 

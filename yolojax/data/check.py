@@ -10,13 +10,13 @@ from PIL.ImageFont import FreeTypeFont
 
 from yolojax.data.columns import Columns
 from yolojax.data.dataset import Dataset
-from yolojax.data.input_images import Progress
 from yolojax.data.summary import Finding, Summary
 from yolojax.draw import Objects, caption, contact_sheet, draw_boxes, enlarge
 from yolojax.errors import DataError, shortened, shown
 from yolojax.files import write_whole
 from yolojax.fonts import font_for
 from yolojax.host_boxes import iou_table
+from yolojax.progress import Progress
 
 SMALL, LARGE = 32.0**2, 96.0**2
 """Square pixels that part small from medium and medium from large objects; the bounds belong to both (COCO)."""
@@ -175,13 +175,14 @@ def bad_images(dataset: Dataset, progress: Progress | None = None) -> list[tuple
             progress(len(dataset), len(dataset))
         return known
     findings: list[tuple[int, Finding]] = []
-    for i, record in enumerate(dataset.records):
+    columns = dataset.columns
+    for i in range(len(columns)):
         try:
-            record.check_pixels()
+            columns.check_pixels(i)
         except DataError as error:
-            findings.append((i, Finding("skipped", record.file_name, str(error))))
+            findings.append((i, Finding("skipped", columns.file_names[i], str(error))))
         if progress is not None:
-            progress(i + 1, len(dataset.records))
+            progress(i + 1, len(columns))
     if kept is not None:
         kept.write_bad_images(findings)
     return findings

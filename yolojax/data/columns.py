@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt64
 
 from yolojax.data.images import as_rgb, decoded_size, read_image
 from yolojax.errors import DataError, shortened
@@ -75,19 +75,16 @@ class ImageRecord:
         self._check_size((image.shape[0], image.shape[1]), name)
         return image
 
-    def check_pixels(self) -> None:
-        """Raises `DataError` where `pixels` does; of a file it makes no array."""
-        if isinstance(self.source, Path):
-            self._check_size(decoded_size(self.source, upright=self.upright), str(self.source))
-        else:
-            self.pixels()
-
     def _check_size(self, size: tuple[int, int], name: str) -> None:
         if size != self.size:
-            raise DataError(
-                f"{name}: decodes to {size[1]} x {size[0]} pixels, but was {self.size[1]} x {self.size[0]} when the "
-                "data set was opened; open the data set again"
-            )
+            raise _other_size(size, self.size, name)
+
+
+def _other_size(size: tuple[int, int], before: tuple[int, int], name: str) -> DataError:
+    return DataError(
+        f"{name}: decodes to {size[1]} x {size[0]} pixels, but was {before[1]} x {before[0]} when the data set was "
+        "opened; open the data set again"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +125,16 @@ class Columns:
         """The position of the image of each object."""
         return np.repeat(np.arange(len(self)), self.counts)
 
+    def check_pixels(self, i: int) -> None:
+        """Raises `DataError` where `ImageRecord.pixels` of image ``i`` does; of a file it makes no array."""
+        source = self.sources[i]
+        if not isinstance(source, str | Path):
+            self.record(i).pixels()
+            return
+        size, before = decoded_size(source, upright=bool(self.upright[i])), tuple(self.sizes[i].tolist())
+        if size != before:
+            raise _other_size(size, before, str(source))
+
     @functools.cached_property
     def repeated(self) -> int:
         """The number of objects that repeat another of the same class and box on their image exactly."""
@@ -136,6 +143,9 @@ class Columns:
         boxes = np.ascontiguousarray(self.boxes + np.float32(0))  # so that -0 is 0
         image_and_class = self.image_of.astype(np.uint64) << np.uint64(32) | self.classes.astype(np.uint64)
         keys = np.column_stack([boxes.view(np.uint64), image_and_class])
+        mixed = (keys * _MIXING).sum(1)  # equal keys are among those that have the same number here
+        of_equals = np.isin(mixed, _repeated_values(mixed))
+        keys = keys[of_equals]
         keys = keys[np.lexsort(keys.T)]
         return int((keys[1:] == keys[:-1]).all(1).sum())
 
@@ -206,6 +216,15 @@ class Columns:
             areas=joined("areas", np.float64),
             annotation_ids=joined("annotation_ids", np.int64),
         )
+
+
+_MIXING = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
+
+
+def _repeated_values(values: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " k"]:
+    """The values that occur more than once."""
+    ordered = np.sort(values)
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 
 def offsets_of(counts: Sequence[int] | Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n_and_1"]:

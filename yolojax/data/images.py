@@ -200,17 +200,21 @@ def quick_header(path: Path | str) -> Header | None:
         return None
     finally:
         os.close(file)
+    shape = _plain_shape(head)
+    return None if shape is None else Header(shape[:2], 1)
+
+
+def _plain_shape(head: bytes) -> tuple[int, int, int] | None:
+    """``(height, width, colours)`` of a plain JPEG or PNG (0 for the colours of a PNG); None for all else."""
     try:
-        size = _size_of_jpeg(head) if head[:3] == b"\xff\xd8\xff" else _size_of_png(head)
+        shape = _shape_of_jpeg(head) if head[:3] == b"\xff\xd8\xff" else _shape_of_png(head)
     except (IndexError, struct.error):  # the head ends before the pixels begin
         return None
-    if size is None or not 0 < size[0] * size[1] <= (Image.MAX_IMAGE_PIXELS or 0):
-        return None
-    return Header(size, 1)
+    return shape if shape is not None and 0 < shape[0] * shape[1] <= (Image.MAX_IMAGE_PIXELS or 0) else None
 
 
-def _size_of_jpeg(head: bytes) -> tuple[int, int] | None:
-    place, size = 2, None
+def _shape_of_jpeg(head: bytes) -> tuple[int, int, int] | None:
+    place, shape = 2, None
     while head[place] == 0xFF:
         marker = head[place + 1]
         length = head[place + 2] << 8 | head[place + 3]
@@ -218,11 +222,11 @@ def _size_of_jpeg(head: bytes) -> tuple[int, int] | None:
             return None
         if marker in _JPEG_FRAMES:
             bits, h, w, colours = struct.unpack_from(">BHHB", head, place + 4)
-            if bits != 8 or colours not in (1, 3) or length != 8 + 3 * colours or size is not None:
+            if bits != 8 or colours not in (1, 3) or length != 8 + 3 * colours or shape is not None:
                 return None
-            size = (h, w)
+            shape = (h, w, colours)
         elif marker == 0xDA:
-            return size if place + 2 + length <= len(head) else None
+            return shape if place + 2 + length <= len(head) else None
         elif marker == 0xE2:
             if head[place + 4 : place + 15] != b"ICC_PROFILE":  # several pictures in one file, for one
                 return None
@@ -240,7 +244,7 @@ _JPEG_PLAIN = (0xC4, 0xDD, 0xE0, 0xFE)
 """Tables of Huffman codes, restart interval, JFIF, comment."""
 
 
-def _size_of_png(head: bytes) -> tuple[int, int] | None:
+def _shape_of_png(head: bytes) -> tuple[int, int, int] | None:
     if head[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR":
         return None
     w, h, bits, kind, compression, filters, interlace = struct.unpack_from(">IIBBBBB", head, 16)
@@ -255,7 +259,7 @@ def _size_of_png(head: bytes) -> tuple[int, int] | None:
         ):
             return None
         place = end + 4
-    return h, w
+    return h, w, 0
 
 
 _PNG_PLAIN = frozenset([(b"IHDR", 13), (b"gAMA", 4), (b"sRGB", 1), (b"pHYs", 9), (b"cHRM", 32), (b"tIME", 7)])
@@ -313,11 +317,14 @@ def read_image(path: Path, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"
         return to_rgb(image, str(path), upright=upright)
 
 
-def decoded_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
+def decoded_size(path: Path | str, *, upright: bool = True) -> tuple[int, int]:
     """The ``(height, width)`` of what `read_image` gives; decodes the image and makes no array of it.
 
     Raises `DataError` where `read_image` does.
     """
+    if (size := _size_of_plain_jpeg(path)) is not None:
+        return size
+    path = Path(path)
     with _opened(path) as image:
         if image.mode not in ("RGB", "L", "P", "RGBA", "CMYK", "1") or 0 in image.size:
             h, w, _ = to_rgb(image, str(path), upright=upright).shape
@@ -325,6 +332,26 @@ def decoded_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
         orientation = _orientation(image) if upright else 1
         image.load()
         return Header((image.height, image.width), orientation).upright
+
+
+def _size_of_plain_jpeg(path: Path | str) -> tuple[int, int] | None:
+    """The size of a plain JPEG (`quick_header`) that decodes to its end; None for every other file.
+
+    Pillow's decoder gets the whole file at once. Opening a photo its usual way costs more than decoding a small one.
+    """
+    if not os.path.isfile(path):
+        return None
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(_HEAD)
+            shape = _plain_shape(head)
+            if shape is None or not shape[2]:
+                return None
+            mode = "RGB" if shape[2] == 3 else "L"
+            Image.frombytes(mode, (shape[1], shape[0]), head + file.read(), "jpeg", mode, "")
+    except Exception:  # whatever is wrong with the file, reading it in the usual way says so
+        return None
+    return shape[:2]
 
 
 def read_image_bytes(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:

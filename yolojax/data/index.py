@@ -3,7 +3,7 @@
 An entry belongs to one call of the reader and to one state of all files that the reader saw (`yolojax.data.watching`).
 Where anything has changed since, where the entry is damaged, or where another version wrote it, the files are read
 again: the index is never trusted over them. It holds the findings of the reader too, so that they are said again, and
-beside it lies which images could not be decoded, once somebody has tried all of them.
+beside it lie facts that cost time to find (`Kept.read`), such as which images cannot be decoded.
 
 Entries are arrays without Python objects (NumPy's ``.npz``); nothing in one is executed. What goes wrong with the index
 never stops a command.
@@ -39,7 +39,7 @@ LARGEST = 500 * 10**6
 
 _ARRAYS = ("image_ids", "sizes", "upright", "starts", "boxes", "classes", "crowd", "difficult", "areas")
 _ALL_ARRAYS = (*_ARRAYS, "annotation_ids")
-_ENTRY, _DECODED = ".npz", "-decoded.json"
+_ENTRY, _FACT = ".npz", ".json"
 
 _in_use: list[Path] = []
 _looks: list[dict[Watched, Fingerprint | None]] = []
@@ -89,24 +89,33 @@ class Kept:
     digest: str
     columns: Columns
 
+    def read(self, name: str) -> Any:
+        """A fact that `write` kept of the files as they are now; None where there is none."""
+        try:
+            said = json.loads(self._place(name).read_text())
+            return said["value"] if said["digest"] == self.digest else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def write(self, name: str, value: Any) -> None:
+        """Keeps a fact, a JSON value, about the files as they are now."""
+        with contextlib.suppress(WriteError, OSError):
+            write_whole(self._place(name), json.dumps({"digest": self.digest, "value": value}), advice="")
+
+    def _place(self, name: str) -> Path:
+        return self.folder / f"{self.key}-{name}{_FACT}"
+
     def read_bad_images(self) -> list[tuple[int, Finding]] | None:
         """The images that could not be decoded, by position; None where nobody has tried."""
         try:
-            said = json.loads((self.folder / f"{self.key}{_DECODED}").read_text())
-            if said["digest"] != self.digest:
-                return None
-            bad = [(int(i), Finding("skipped", str(where), str(detail))) for i, where, detail in said["bad"]]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            bad = [(int(i), Finding("skipped", str(where), str(detail))) for i, where, detail in self.read("decoded")]
+        except (ValueError, TypeError):
             return None
         return bad if all(0 <= i < len(self.columns) for i, _ in bad) else None
 
     def write_bad_images(self, bad: Sequence[tuple[int, Finding]]) -> None:
         """Keeps which images could not be decoded."""
-        rows = [(i, finding.where, finding.detail) for i, finding in bad]
-        with contextlib.suppress(WriteError, OSError):
-            write_whole(
-                self.folder / f"{self.key}{_DECODED}", json.dumps({"digest": self.digest, "bad": rows}), advice=""
-            )
+        self.write("decoded", [(i, finding.where, finding.detail) for i, finding in bad])
 
 
 def find_key(paths: Sequence[Path | None], *settings: Any) -> str | None:
@@ -292,7 +301,7 @@ def _tidy(folder: Path) -> None:
     """Removes the entries not used for longest, until at most `LARGEST` bytes remain."""
     there = {}
     for entry in os.scandir(folder):
-        if entry.name.endswith((_ENTRY, _DECODED)):
+        if entry.name.endswith((_ENTRY, _FACT)):
             with contextlib.suppress(OSError):  # removed by another process meanwhile
                 there[entry.path] = entry.stat()
     total = sum(status.st_size for status in there.values())

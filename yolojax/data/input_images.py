@@ -24,10 +24,8 @@ from yolojax.data.summary import Finding, Summary
 from yolojax.errors import ConfigError, DataError
 from yolojax.geometry import Placement, Preprocess, place_on_input, scale_and_offset
 from yolojax.processor.memory import available_cores
+from yolojax.progress import Progress
 from yolojax.structures import Batch, Targets
-
-Progress = Callable[[int, int], None]
-"""Called in the main thread with the number of images done and of all images."""
 
 Pixels = UInt8[np.ndarray, "B H W 3"] | UInt8[Array, "B H W 3"]
 

@@ -155,16 +155,37 @@ def split_named(name: str, splits: Sequence[str]) -> str | None:
 
 
 def real_paths(paths: Iterable[str | Path]) -> list[str]:
-    """The files that these paths lead to, whatever links are on the way; each folder is resolved once."""
-    folders: dict[str, str] = {}
+    """The files that these paths lead to, whatever links are on the way; each folder is looked at once."""
+    folders: dict[str, tuple[str, frozenset[str] | None]] = {}
     found: list[str] = []
     for path in paths:
         folder, name = os.path.split(path)
         if folder not in folders:
-            folders[folder] = os.path.realpath(folder)
-        plain = os.path.join(folders[folder], name)
-        found.append(os.path.realpath(plain) if os.path.islink(plain) else plain)
+            real = os.path.realpath(folder)
+            folders[folder] = os.path.join(real, ""), _links_in(real)
+        real, links = folders[folder]
+        plain = real + name
+        is_link = os.path.islink(plain) if links is None else name in links
+        found.append(os.path.realpath(plain) if is_link else plain)
     return found
+
+
+def lie_apart(first: Iterable[str | Path], second: Iterable[str | Path]) -> bool:
+    """Whether it takes no look at single files to know that no file belongs to both: their folders are different ones
+    without links in them."""
+    one, other = (
+        {os.path.realpath(folder) for folder in {os.path.dirname(path) for path in paths}} for paths in (first, second)
+    )
+    return not one & other and all(_links_in(folder) == frozenset() for folder in one | other)
+
+
+def _links_in(folder: str) -> frozenset[str] | None:
+    """The names of the links directly in a folder; None where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_symlink())
+    except OSError:
+        return None
 
 
 def shared_images(parts: Mapping[str, Sequence[str | Path]]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from yolojax.config import DataConfig, ModelConfig, TrainConfig, changed_settings
 from yolojax.data import Dataset, InputImages, Sampler, make_sampler, open_input_images, open_splits, take_fraction
 from yolojax.data.dataset import say_findings
-from yolojax.data.paths import real_paths
+from yolojax.data.paths import lie_apart, real_paths
 from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError, DataError
 from yolojax.eval.inputs import read_ground_truth
@@ -86,12 +86,11 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
 
 def _shared_images(train: Dataset, val: Dataset) -> int:
     """How many files of the validation set belong to the training set too."""
-    trained, measured = (
-        real_paths(source for source in dataset.columns.sources if isinstance(source, str | Path))
-        for dataset in (train, val)
-    )
-    known = set(trained)
-    return sum(path in known for path in measured)
+    trained, measured = ([s for s in dataset.columns.sources if isinstance(s, str | Path)] for dataset in (train, val))
+    if lie_apart(trained, measured):
+        return 0
+    known = set(real_paths(trained))
+    return sum(path in known for path in real_paths(measured))
 
 
 def check_untouched(config: DataConfig | ModelConfig, names: tuple[str, ...], argument: str) -> None:
