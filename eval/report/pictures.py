@@ -5,11 +5,12 @@
 
 import io
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64
+from PIL import Image
 
 from yolojax.errors import shortened
 from yolojax.eval.analysis import Analysis
@@ -51,9 +52,10 @@ def report_pictures(analysis: Analysis) -> dict[str, bytes]:
     """
     names = [shortened(name, 24) for name in analysis.truth.category_names]
     curves = confidence_curves(analysis.truth, analysis.found, analysis.matches)
-    # One pair of axes serves all curves, and another both matrices: making and placing ticks takes longest.
-    figure, axes = _unit_square()
-    files = {"PR_curve.png": _precision_recall(figure, axes, analysis, names)}
+    # One sheet serves all curves, and another both matrices: making and drawing ticks takes longest.
+    sheet = _unit_square()
+    axes = sheet.axes
+    files = {"PR_curve.png": _precision_recall(sheet, analysis, names)}
     for file, y_label, values in (
         ("F1_curve.png", "F1", curves.f1),
         ("P_curve.png", "precision", curves.precision),
@@ -64,27 +66,60 @@ def report_pictures(analysis: Analysis) -> dict[str, bytes]:
         if best is not None:
             together += f": best {format_number(best.f1)} at {best.confidence:.3f}"
             marks.append(axes.axvline(best.confidence, color="0.4", linestyle=":", linewidth=1))
-        axes.set(xlabel="confidence threshold", ylabel=y_label, title=f"{y_label} over confidence, IoU .50")
         marks += _lines(axes, curves.confidence, values[:-1], dict(enumerate(names)), values[-1], together)
-        files[file] = _png_without(figure, marks)
+        files[file] = sheet.png(marks, f"{y_label} over confidence, IoU .50", "confidence threshold", y_label)
     counts = analysis.confusion.counts
     rows = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, rows, out=np.zeros(counts.shape), where=rows > 0)
-    matrix = _matrix_axes(names)
-    files["confusion_matrix.png"] = _matrix(*matrix, analysis, counts.astype(np.float64), "counts", ".0f")
-    files["confusion_matrix_normalized.png"] = _matrix(*matrix, analysis, shares, "shares of each row", ".2f")
+    sheet = _matrix_sheet(names)
+    files["confusion_matrix.png"] = _matrix(sheet, analysis, counts.astype(np.float64), "counts", ".0f")
+    files["confusion_matrix_normalized.png"] = _matrix(sheet, analysis, shares, "shares of each row", ".2f")
     return files
 
 
-def _precision_recall(figure: "Figure", axes: "Axes", analysis: Analysis, names: list[str]) -> bytes:
+class _Sheet:
+    """A figure with one pair of axes, whose ticks and grid are drawn once and serve for several pictures."""
+
+    def __init__(self, figure: "Figure", axes: "Axes") -> None:
+        self.figure, self.axes = figure, axes
+        self._words: list[Artist] = [axes.title, axes.xaxis.label, axes.yaxis.label]
+        self._empty: Any = None
+
+    def png(self, drawn: "Sequence[Artist]", title: str, x_label: str, y_label: str) -> bytes:
+        """The picture with what was ``drawn`` on the sheet, which is removed from it again."""
+        canvas: Any = self.figure.canvas
+        frame = self.axes.spines.values()
+        with warnings.catch_warnings():
+            # The fonts that come with Matplotlib lack some scripts; their letters are empty boxes here.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            if self._empty is None:
+                for artist in (*drawn, *frame):
+                    artist.set_visible(False)
+                canvas.draw()  # finds the places of title and labels, too
+                for artist in (*drawn, *frame):
+                    artist.set_visible(True)
+                self._empty = canvas.copy_from_bbox(self.figure.bbox)
+            self.axes.set(title=title, xlabel=x_label, ylabel=y_label)
+            above = sorted((*drawn, *frame, *self._words), key=lambda artist: artist.get_zorder())
+            canvas.restore_region(self._empty)
+            for artist in above:
+                self.figure.draw_artist(artist)
+        for artist in drawn:
+            artist.remove()
+        file = io.BytesIO()
+        Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(file, "PNG", compress_level=3)
+        return file.getvalue()
+
+
+def _precision_recall(sheet: _Sheet, analysis: Analysis, names: list[str]) -> bytes:
     curves, result = analysis.result.curves, analysis.result
     of_class = curves.at_iou(0.5).T
     measured = ~np.isnan(of_class[:, 0])
     mean = of_class[measured].mean(axis=0) if measured.any() else np.full(len(curves.recall), np.nan)
     labels = {k: f"{name} {format_number(result.classes[k].AP50)}" for k, name in enumerate(names) if measured[k]}
-    axes.set(xlabel="recall", ylabel="precision", title="precision over recall, IoU .50")
     words = f"mean of classes: AP50 {format_number(result.AP50)}"
-    return _png_without(figure, _lines(axes, curves.recall, of_class, labels, mean, words))
+    drawn = _lines(sheet.axes, curves.recall, of_class, labels, mean, words)
+    return sheet.png(drawn, "precision over recall, IoU .50", "recall", "precision")
 
 
 def _lines(
@@ -116,20 +151,20 @@ def _lines(
     return [*drawn, legend]
 
 
-def _unit_square() -> "tuple[Figure, Axes]":
+def _unit_square() -> _Sheet:
     """The right third is for the legend."""
     figure = _figure(9.0, 5.0)
     axes = figure.add_axes((0.07, 0.11, 0.6, 0.8))
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    return figure, axes
+    return _Sheet(figure, axes)
 
 
 _MARGIN = 2.3
 """Inches beside a confusion matrix; a name of 24 letters has room there."""
 
 
-def _matrix_axes(names: list[str]) -> "tuple[Figure, Axes]":
+def _matrix_sheet(names: list[str]) -> _Sheet:
     """Axes of a confusion matrix of these classes, with their names where there is room for them."""
     lines = len(names) + 1
     side = float(np.clip(0.45 * lines, 2.5, 14.0))
@@ -142,14 +177,13 @@ def _matrix_axes(names: list[str]) -> "tuple[Figure, Axes]":
         for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
             text.set_parse_math(False)
             text.set_fontsize(9 if lines <= MATRIX_NUMBERS else 6)
-    axes.set(xlabel="predicted class", ylabel="class of the object")
-    return figure, axes
+    axes.set(xlim=(-0.5, lines - 0.5), ylim=(lines - 0.5, -0.5))
+    return _Sheet(figure, axes)
 
 
-def _matrix(
-    figure: "Figure", axes: "Axes", analysis: Analysis, values: Float64[np.ndarray, "L L"], what: str, form: str
-) -> bytes:
+def _matrix(sheet: _Sheet, analysis: Analysis, values: Float64[np.ndarray, "L L"], what: str, form: str) -> bytes:
     """Darker cells hold more; cells of nothing are white and have no number."""
+    figure, axes = sheet.figure, sheet.axes
     matrix, most = analysis.confusion, max(values.max(), 1.0)
     image = axes.imshow(np.ma.masked_equal(values, 0), cmap="Blues", vmin=0, vmax=most)
     place, inch = axes.get_position(original=True), 1 / figure.get_figwidth()
@@ -160,8 +194,8 @@ def _matrix(
         for row, column in np.argwhere(values > 0):
             style = {"color": "white" if values[row, column] > most / 2 else "black", "fontsize": 8}
             numbers.append(axes.text(column, row, f"{values[row, column]:{form}}", ha="center", va="center", **style))
-    axes.set_title(f"confusion matrix, {what}\nIoU {matrix.iou:.2f}, confidence {matrix.confidence:g}")
-    return _png_without(figure, [bar, image, *numbers])
+    title = f"confusion matrix, {what}\nIoU {matrix.iou:.2f}, confidence {matrix.confidence:g}"
+    return sheet.png([bar, image, *numbers], title, "predicted class", "class of the object")
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -169,18 +203,6 @@ def _figure(width: float, height: float) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height), dpi=100)
     FigureCanvasAgg(figure)
     return figure
-
-
-def _png_without(figure: "Figure", drawn: "list[Artist]") -> bytes:
-    """The picture of a figure; what was ``drawn`` is removed from it again."""
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        # The fonts that come with Matplotlib lack some scripts; their letters are empty boxes here.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(file, format="png", dpi=100)
-    for artist in drawn:
-        artist.remove()
-    return file.getvalue()
