@@ -60,11 +60,11 @@ def traced_for(platform: str | None) -> AbstractContextManager[None]:
 
 
 def compiler_options(platform: str) -> dict[str, str | bool]:
-    """How XLA compiles the training program for a platform as JAX names it.
+    """How XLA compiles a program for a platform as JAX names it.
 
     A processor's programs spend their time in prepared matrix products and simple loops, for which LLVM's first level
-    of optimisation does: compiling takes .79 of the time and a step of YOLOv8n as long as before. A level that stands
-    in the environment's ``XLA_FLAGS`` is kept.
+    of optimisation does: compiling a step of YOLOv8n takes .79 of the time, and the step as long as before. A level
+    that stands in the environment's ``XLA_FLAGS`` is kept.
     """
     level = "xla_backend_optimization_level"
     return {level: "1"} if platform == "cpu" and level not in os.environ.get("XLA_FLAGS", "") else {}
