@@ -5,7 +5,7 @@ format is held to what chance gives: the hits of detections on the objects of ot
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -90,6 +90,10 @@ class Sample:
         rows, classes = (np.roll(column, shift, axis=0) for column in (self.rows, self.row_classes))
         return replace(self, rows=rows, row_classes=classes)
 
+    def by_chance(self) -> Iterator["Sample"]:
+        """Up to five samples in which images have the detections of others."""
+        return map(self.rolled, range(1, min(len(self.images), 6)))
+
 
 def pick_rows(values: np.ndarray, starts: np.ndarray, ends: np.ndarray, fill: float | int) -> np.ndarray:
     """Up to `SAMPLED_BOXES` rows from each start on, padded with ``fill`` to the most that there are."""
@@ -171,7 +175,7 @@ def is_no_chance(sample: Sample, hits: Callable[[Sample, str], int], box: str, t
 
 def hits_by_chance(sample: Sample, hits: Callable[[Sample], int]) -> float:
     """The mean number of hits when images have the detections of others."""
-    return float(np.mean([hits(sample.rolled(shift)) for shift in range(1, min(len(sample.images), 6))]))
+    return float(np.mean([hits(other) for other in sample.by_chance()]))
 
 
 def _unusual(rows: Float64[np.ndarray, "i d 4"], layout: str, sizes: Int64[np.ndarray, "i d 2"]) -> np.ndarray:

@@ -5,11 +5,11 @@ twice as many objects as they do now; ids likewise. Where no convention explains
 said.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64, Int64
 
 from yolojax.eval.box_formats import (
     LEAST_IMAGES,
@@ -152,34 +152,30 @@ def _no_match(sample: Sample) -> Iterable[Mistake]:
     if rows < LEAST_ROWS or sample.count < LEAST_OBJECTS or n < LEAST_IMAGES:
         return
 
-    def is_chance(count: Callable[[Sample], int], allowed: float) -> bool:
-        mean = hits_by_chance(sample, count)
-        return count(sample) <= max(mean + 3 * mean**0.5, allowed)
-
-    if (
-        int(_overlapped(sample, 0.5).sum()) < 0.2 * sample.count
-        and is_chance(_near_objects, 0.02 * rows)
-        and is_chance(lambda one: int(_overlapped(one, 0.5).any(axis=1).sum()), n / 20)
-        and is_chance(lambda one: int(_overlapped(one, ON_OBJECT).any(axis=1).sum()), n / 20)
-    ):
-        own, chance = _near_objects(sample), hits_by_chance(sample, _near_objects)
+    overlaps = _best_overlaps(sample)
+    if np.sum(overlaps >= 0.5) >= 0.2 * sample.count:
+        return
+    own = _counts(overlaps)
+    chance = np.mean([_counts(_best_overlaps(other)) for other in sample.by_chance()], axis=0)
+    if (own <= np.maximum(chance + 3 * chance**0.5, [0.02 * rows, n / 20, n / 20])).all():
         yield Mistake(
             "no_match",
-            f"almost nothing matches: on {own} of {sample.count} sampled objects lies a detection, and with the "
-            f"detections of another image it would be {chance:.0f}",
+            f"almost nothing matches: on {own[0]} of {sample.count} sampled objects lies a detection, and with the "
+            f"detections of another image it would be {chance[0]:.0f}",
             "check that image ids and box format are those of the ground truth; if they are, the detector has learnt "
             "nothing yet: look at its loss",
         )
 
 
-def _overlapped(sample: Sample, iou: float) -> Bool[np.ndarray, "i g"]:
-    """Which objects of the sample a detection overlaps by this IoU or more."""
-    return iou_table(sample.rows, sample.objects).max(axis=1, initial=0) >= iou
+def _best_overlaps(sample: Sample) -> Float64[np.ndarray, "i g"]:
+    """The largest IoU of each object of the sample with a detection."""
+    return iou_table(sample.rows, sample.objects).max(axis=1, initial=0)
 
 
-def _near_objects(sample: Sample) -> int:
-    """How many objects of the sample have a detection near them."""
-    return int(_overlapped(sample, NEAR_OBJECT).sum())
+def _counts(overlaps: Float64[np.ndarray, "i g"]) -> Int64[np.ndarray, " 3"]:
+    """Objects that have a detection near them, and images with a detection on an object by IoU .5 and `ON_OBJECT`."""
+    images = [(overlaps >= iou).any(axis=1).sum() for iou in (0.5, ON_OBJECT)]
+    return np.array([np.sum(overlaps >= NEAR_OBJECT), *images])
 
 
 def _count_beyond(truth: GroundTruth, found: ScoredBoxes, share: float) -> int:

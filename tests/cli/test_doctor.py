@@ -23,10 +23,10 @@ def test_it_tells_versions_devices_caches_and_packages(yolojax, monkeypatch, tmp
 
 
 def test_optional_packages_are_those_of_the_extras():
-    """An extra that nobody is told of is not found; the extra ``test`` is for developers."""
+    """An extra that nobody is told of is not found; some are for developers."""
     root = Path(__file__).resolve().parents[2]
     extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert {entry.extra for entry in doctor.OPTIONAL} == set(extras) - {"test", "docs"}
+    assert {entry.extra for entry in doctor.OPTIONAL} == set(extras) - {"test", "docs", "fuzz"}
 
 
 def test_checks_that_cost_little_are_right():

@@ -87,6 +87,16 @@ def test_labels_that_no_image_claims_are_named(tmp_path, labels, orphan, reason)
     assert (finding.kind, finding.where) == ("orphan", str(tmp_path / orphan)) and reason in finding.detail
 
 
+@pytest.mark.parametrize("row", ["0,.5,.5,.4,.4", "0; .5; .5; .4; .4"])
+def test_a_label_with_commas_that_no_image_claims_is_named(tmp_path, row):
+    """Among labels; elsewhere it may be any table."""
+    root = lay(tmp_path, "images/a.png", "labels/a.txt")
+    for name in ("labels/ghost.txt", "table.txt"):
+        (root / name).write_text(row + "\n")
+    (finding,) = open_dataset(root).summary.findings
+    assert finding.kind == "orphan" and finding.where == str(root / "labels" / "ghost.txt")
+
+
 def test_other_text_files_are_no_labels(tmp_path):
     root = lay(tmp_path, "images/a.png", "labels/a.txt", train="train.txt")
     (root / "train.txt").write_text("images/a.png\n")

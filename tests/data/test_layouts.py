@@ -539,6 +539,8 @@ def test_images_of_two_parts_are_named_by_data_check(tmp_path, no_pictures, caps
         printed = capsys.readouterr().out
         assert printed.count(" stand under ") == 1
         assert "1 images stand under train and under val, e.g. " in printed and "b.png: what is measured" in printed
+    written = (tmp_path / "out" / "coco" / "summary.txt").read_text()  # of parts that are read one by one
+    assert written.startswith("train: 2 images; see train/summary.txt\nval: 2 images") and " stand under " in written
 
 
 def test_files_of_macos_are_no_data(tmp_path):

@@ -44,14 +44,18 @@ class Check:
         if not parts:
             return self._check(self.split, out)[0]
         from yolojax.data.paths import shared_images
+        from yolojax.files import write_whole
 
         codes, files = [], {}
         for split in parts:
             print(f"{'' if not codes else chr(10)}[{split}]\n")
             code, files[split] = self._check(split, out / split)
             codes.append(code)
-        for said in shared_images(files):
-            print(f"\nwarning: {said}")
+        warnings = [f"warning: {said}" for said in shared_images(files)]
+        print("".join(f"\n{warning}\n" for warning in warnings), end="")
+        counts = [f"{split}: {len(files[split])} images; see {split}/summary.txt" for split in parts]
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "summary.txt", "\n".join([*counts, *warnings]) + "\n")
         return max(codes)
 
     def _check(self, split: str | None, out: Path) -> tuple[int, list[str | Path]]:

@@ -15,7 +15,7 @@ from yolojax.data.dataset import Dataset, Source
 from yolojax.data.images import as_rgb
 from yolojax.data.objects import RawObject, RecordBuilder, class_lookup, unknown_class
 from yolojax.data.summary import Notebook
-from yolojax.errors import DataError
+from yolojax.errors import DataError, shown
 from yolojax.paths import user_path
 
 KEYS = ("image", "boxes", "classes", "crowd", "image_id", "file_name", "size")
@@ -55,7 +55,7 @@ def dataset_from_records(
     """`Dataset.from_records`."""
     texts = isinstance(class_names, str) or list(class_names)
     if texts is True or not all(isinstance(name, str) for name in texts):
-        raise DataError(f"class_names = {class_names!r}: give a list of texts")
+        raise DataError(f"class_names = {shown(class_names)}: give a list of texts")
     class_names = tuple(texts)
     index = class_lookup(class_names, "class_names")
     notebook = Notebook(skip_bad=False)
@@ -65,7 +65,7 @@ def dataset_from_records(
         name, image_id = _read_record(record, position, tuple(class_names), index, builder)
         for what, key in (("file_name", name), ("image_id", image_id)):
             if (other := position_of.setdefault((what, key), position)) != position:
-                raise DataError(f"images {other} and {position} have the same {what} {key!r}; give each its own")
+                raise DataError(f"images {other} and {position} have the same {what} {shown(key)}; give each its own")
     if not len(builder):
         raise DataError("no image was given; a data set needs at least one")
     made = builder.close("the arrays")
@@ -92,20 +92,20 @@ def _read_record(
         raise DataError(f"{where}: a record is a dict with the keys {', '.join(KEYS)}, not {type(record).__name__}")
     for key in record:
         if key not in KEYS:
-            raise DataError(f"{where}: unknown key {key!r}; a record may have {', '.join(KEYS)}")
+            raise DataError(f"{where}: unknown key {shown(key)}; a record may have {', '.join(KEYS)}")
     for key in ("image", "boxes", "classes"):
         if key not in record:
-            raise DataError(f"{where}: has no {key!r}; every record needs image, boxes and classes")
+            raise DataError(f"{where}: has no {shown(key)}; every record needs image, boxes and classes")
     given = record.get("file_name")
     if given is not None and (not isinstance(given, str) or not given):
-        raise DataError(f"{where}: file_name is {given!r}, not a text")
+        raise DataError(f"{where}: file_name is {shown(given)}, not a text")
     if given is not None:
         where = f"image {position} ({given})"
     source, size, upright = _read_source(record, where, given is not None, builder)
     name = given or (str(source) if isinstance(source, Path) else f"{position + 1:06d}")
     image_id = record.get("image_id", position + 1)
     if isinstance(image_id, bool) or not isinstance(image_id, int | np.integer) or not 0 <= image_id < 2**53:
-        raise DataError(f"{where}: image_id is {image_id!r}, not an integer of at least 0")
+        raise DataError(f"{where}: image_id is {shown(image_id)}, not an integer of at least 0")
     objects = _read_objects(record, where, class_names, index)
     builder.add(int(image_id), name, source, size, upright, where, objects)
     return name, int(image_id)
@@ -120,7 +120,7 @@ def _read_source(
     if stated is not None:
         sides = [int(side) for side in np.ravel(np.asarray(stated))] if np.asarray(stated).dtype.kind in "iu" else []
         if len(sides) != 2 or min(sides) < 1:
-            raise DataError(f"{where}: size is {stated!r}, not (height, width) in pixels")
+            raise DataError(f"{where}: size is {shown(stated)}, not (height, width) in pixels")
         stated = (sides[0], sides[1])
     if isinstance(image, str | Path):
         path = user_path(image)
@@ -153,7 +153,7 @@ def _read_objects(
     kinds: Any = record["classes"]
     kinds = np.asarray(kinds) if hasattr(kinds, "__array__") else kinds
     if isinstance(kinds, str) or not hasattr(kinds, "__iter__") or getattr(kinds, "ndim", 1) != 1:
-        raise DataError(f"{where}: classes is {kinds!r}; give one row, a class for each box")
+        raise DataError(f"{where}: classes is {shown(kinds)}; give one row, a class for each box")
     classes = list(kinds)
     crowd = np.zeros(len(boxes), bool) if record.get("crowd") is None else np.asarray(record["crowd"])
     if crowd.size == 0:
@@ -194,7 +194,7 @@ def _class_index(kind: Any, where: str, class_names: tuple[str, ...], index: Map
             raise unknown_class(kind, where, class_names)
         return index[kind]
     if isinstance(kind, bool | np.bool_) or not isinstance(kind, int | np.integer):
-        raise DataError(f"{where}: class {kind!r} is neither an integer nor the name of a class")
+        raise DataError(f"{where}: class {shown(kind)} is neither an integer nor the name of a class")
     if not 0 <= kind < len(class_names):
         known = ", ".join(f"{i} {name}" for i, name in enumerate(class_names[:12]))
         more = ", ..." if len(class_names) > 12 else ""

@@ -6,6 +6,7 @@ may be called ``Images``, ``img`` or ``JPEGImages``, and ``Labels`` or ``label``
 """
 
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -240,9 +241,10 @@ def _is_label(path: Path, among: bool) -> bool:
             head = file.read(400)
     except OSError:
         return False
-    columns = next((line.split() for line in head.splitlines() if line.strip()), None)
-    if columns is None:
+    row = next((line for line in head.splitlines() if line.strip()), None)
+    if row is None:
         return among
+    columns = re.split(rb"[\s,;]+" if among else rb"\s+", row.strip())  # elsewhere commas are those of other tables
     try:
         values = [float(column) for column in columns[:5]]
     except ValueError:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -83,7 +84,7 @@ def _look_at(watched: Watched) -> Fingerprint | None:
         folder = folders.pop()
         try:
             own = os.stat(folder)
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(folder), key=attrgetter("name"))
         except OSError:
             digest.update(f"{folder}\0missing\0".encode("utf-8", "surrogateescape"))
             continue
@@ -93,21 +94,18 @@ def _look_at(watched: Watched) -> Fingerprint | None:
         budget -= len(entries)
         if budget < 0:
             return None
-        names: list[str] = []
-        states: list[tuple[int, int, int]] = []
-        for entry in entries:
-            is_folder = _is_folder(entry)
-            if is_folder and folder == path and entry.name in _NOT_WATCHED:
-                continue
-            names.append(entry.name)
-            # A folder is described by what lies in it.
-            states.append((-2, 0, 0) if is_folder else _state_of(entry))
-            if is_folder and kind == "tree":
-                folders.append(entry.path)
-        digest.update("\0".join((folder, *names)).encode("utf-8", "surrogateescape"))
-        numbers = np.array(states, np.int64).reshape(-1, 3)
+        inner = {entry.name: entry.path for entry in entries if _is_folder(entry)}
+        files = [entry for entry in entries if entry.name not in inner]
+        if folder == path:
+            inner = {name: place for name, place in inner.items() if name not in _NOT_WATCHED}
+        if kind == "tree":
+            folders += inner.values()
+        # A folder is described by what lies in it; no name is empty.
+        names = "\0".join((folder, *inner, "", *(entry.name for entry in files)))
+        digest.update(names.encode("utf-8", "surrogateescape"))
+        numbers = np.array(_states_of(files), np.int64).reshape(-1, 3)
         digest.update(numbers.tobytes())
-        latest = max(latest, own.st_mtime_ns if names else 0, int(numbers[:, 1:].max(initial=0)))
+        latest = max(latest, own.st_mtime_ns if inner or files else 0, int(numbers[:, 1:].max(initial=0)))
     return Fingerprint(digest.hexdigest(), latest / 1e9)
 
 
@@ -145,9 +143,8 @@ def _state(path: str) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _state_of(entry: os.DirEntry[str]) -> tuple[int, int, int]:
+def _states_of(files: list[os.DirEntry[str]]) -> list[tuple[int, int, int]]:
     try:
-        status = entry.stat()
-    except OSError:
-        return -1, -1, -1
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        return [(s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in map(os.DirEntry.stat, files)]
+    except OSError:  # one has gone, or is a link to nothing
+        return [_state(file.path) for file in files]
