@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--kind", required=True)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--corpus", type=Path, help="folder that is read and added to (default: one in the temporary folder)")
+    parser.add_argument("--corpus", type=Path, help="folder that is read and added to (default: a temporary one)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     with atheris.instrument_imports(include=["yolojax"]):  # some readers are imported by their first call

@@ -15,12 +15,14 @@ import pytest
 from PIL import Image
 
 from yolojax.cli import main
-from yolojax.data import index, opening, watching
-from yolojax.data.check import bad_images
+from yolojax.data import check, index, opening, watching
+from yolojax.data.check import bad_images, check_dataset, plot_labels
 from yolojax.data.dataset import Dataset
+from yolojax.data.images import read_image
 from yolojax.data.index import keep_index
 from yolojax.data.opening import read_dataset
 from yolojax.errors import DataError
+from yolojax.training import data as training_data
 
 
 @pytest.fixture
@@ -279,6 +281,7 @@ def test_old_entries_make_room(tmp_path, cache, monkeypatch):
 PROCESS = """
 import sys
 from yolojax.data import watching
+from yolojax.data.images import read_image
 from yolojax.data.index import keep_index
 from yolojax.data.opening import read_dataset
 watching.SETTLED = -1000.0
@@ -365,3 +368,33 @@ def test_entries_of_a_changed_file_are_not_mixed(tmp_path, cache):
     _touch(root / "annotations" / "instances_all.json")
     with pytest.raises(DataError, match="has changed since the data set was opened"):
         data.to_coco()
+
+
+def test_what_follows_from_a_data_set_is_kept(tmp_path, cache, monkeypatch):
+    """The picture of the labels and the test of the ground truth are made once for the same files; a damaged entry and
+    other counts are of no use."""
+    root = make_coco(tmp_path / "set")
+    data = read_dataset(root)
+    report = check_dataset(data, decode=False)
+    plot_labels(data, report, tmp_path / "one.png")
+    drawn = []
+    real = check._draw_labels
+    monkeypatch.setattr(check, "_draw_labels", lambda *given: drawn.append(1) or real(*given))
+    again = read_dataset(root)
+    plot_labels(again, report, tmp_path / "two.png")
+    assert not drawn and (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    plot_labels(again, replace(report, per_class=dict.fromkeys(report.per_class, 7)), tmp_path / "three.png")
+    assert drawn == [1]
+    (kept,) = cache.glob("*-labels.json")
+    for damage in (b"[1]", b"{", b'{"digest": 1}', kept.read_bytes().replace(b'"is": "', b'"is": "?')):
+        kept.write_bytes(damage)
+        plot_labels(again, report, tmp_path / "four.png")
+        assert read_image(tmp_path / "four.png").shape == read_image(tmp_path / "one.png").shape
+
+    read = []
+    monkeypatch.setattr(training_data, "read_ground_truth", lambda truth: read.append(len(truth["images"])))
+    for _ in range(2):
+        training_data._check_ground_truth(read_dataset(root))
+    assert read == [2]
+    training_data._check_ground_truth(again.take([0]))
+    assert read == [2, 1]

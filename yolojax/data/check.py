@@ -1,5 +1,7 @@
 """Checks a data set before training: counts, sizes, every repair by name, and pictures of the labels."""
 
+import base64
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -282,7 +284,23 @@ def write_report(dataset: Dataset, report: DataReport, folder: Path) -> list[Pat
 
 
 def plot_labels(dataset: Dataset, report: DataReport, path: Path) -> None:
-    """A PNG with the count of each class, where box centres lie, and how wide and high boxes are for their image."""
+    """A PNG with the count of each class, where box centres lie, and how wide and high boxes are for their image.
+
+    Where the index has the picture of an earlier run, none is drawn.
+    """
+
+    def make() -> str:
+        return base64.b64encode(_draw_labels(dataset, report)).decode()
+
+    kept = dataset.known("labels", list(report.per_class.values()), make)
+    try:
+        content = base64.b64decode(kept, validate=True)
+    except (TypeError, ValueError):  # somebody changed what was kept
+        content = _draw_labels(dataset, report)
+    write_whole(path, content)
+
+
+def _draw_labels(dataset: Dataset, report: DataReport) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
@@ -314,4 +332,6 @@ def plot_labels(dataset: Dataset, report: DataReport, path: Path) -> None:
     centres.invert_yaxis()
     centres.set(xlabel="x / image width", ylabel="y / image height")
     sizes.set(xlabel="width / image width", ylabel="height / image height")
-    figure.savefig(path)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()

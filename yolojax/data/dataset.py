@@ -187,17 +187,30 @@ class Dataset:
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        classes = repr((self.class_names, self.category_ids))
+        return str(self.known("fingerprint", None, self._make_fingerprint))
+
+    def known(self, name: str, of: Any, make: Callable[[], Any]) -> Any:
+        """A fact that follows from the data set, from the index where it was kept there, else made and kept.
+
+        Args:
+          name: of the fact, and of its file.
+          of: a JSON value, without tuples, that decides the fact besides the images, objects and classes; a fact kept
+            of another one is made again.
+          make: makes the fact, a JSON value but None.
+        """
         kept = self.kept if self.kept is not None and self.kept.columns is self.columns else None
-        if kept is not None and isinstance(known := kept.read("fingerprint"), list) and known[:1] == [classes]:
-            return str(known[-1])
-        found = self._make_fingerprint(classes)
-        if kept is not None:
-            kept.write("fingerprint", [classes, found])
+        if kept is None:
+            return make()
+        of = [list(self.class_names), list(self.category_ids), of]
+        said = kept.read(name)
+        if isinstance(said, dict) and said.get("of") == of and said.get("is") is not None:
+            return said["is"]
+        found = make()
+        kept.write(name, {"of": of, "is": found})
         return found
 
-    def _make_fingerprint(self, classes: str) -> str:
-        digest = hashlib.sha256(classes.encode())
+    def _make_fingerprint(self) -> str:
+        digest = hashlib.sha256(repr((self.class_names, self.category_ids)).encode())
         columns, starts = self.columns, self.columns.starts.tolist()
         arrays = (columns.boxes, columns.classes, columns.crowd, columns.difficult)
         rows = [(memoryview(a.tobytes()), a.itemsize * (4 if a.ndim == 2 else 1)) for a in arrays]

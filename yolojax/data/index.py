@@ -143,10 +143,13 @@ def _versions() -> list[str]:
         except PackageNotFoundError:
             found.append("none")
     own = Path(__file__).parent
-    for path in sorted([*own.glob("*.py"), *own.parent.glob("*.py")]):
-        status = path.stat()
-        found.append(f"{path} {status.st_size} {status.st_mtime_ns}")
-    return found
+    return [*found, *states_of_sources(own), *states_of_sources(own.parent)]
+
+
+def states_of_sources(folder: Path) -> list[str]:
+    """The names, sizes and times of the Python files of a folder, which change with the version of a package."""
+    states = ((path, path.stat()) for path in sorted(folder.glob("*.py")))
+    return [f"{path} {status.st_size} {status.st_mtime_ns}" for path, status in states]
 
 
 def read_index(key: str) -> Dataset | None:

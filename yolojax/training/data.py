@@ -8,9 +8,11 @@ from typing import NamedTuple
 from yolojax.config import DataConfig, ModelConfig, TrainConfig, changed_settings
 from yolojax.data import Dataset, InputImages, Sampler, make_sampler, open_input_images, open_splits, take_fraction
 from yolojax.data.dataset import say_findings
+from yolojax.data.index import states_of_sources
 from yolojax.data.paths import lie_apart, real_paths
 from yolojax.detector import DetectorSpec
 from yolojax.errors import ConfigError, DataError
+from yolojax.eval import inputs
 from yolojax.eval.inputs import read_ground_truth
 from yolojax.progress import Reporter
 from yolojax.sharding.devices import Devices
@@ -80,8 +82,18 @@ def open_data(config: DataConfig, seed: int, given: GivenData | None, reporter: 
             "so: set iscrowd to 0"
         )
     if val is not None:
-        read_ground_truth(val.to_coco())
+        _check_ground_truth(val)
     return DataPair(train, val)
+
+
+def _check_ground_truth(val: Dataset) -> None:
+    """Raises `DataError` where the evaluation cannot use the ground truth; once for the same files and evaluation."""
+
+    def check() -> bool:
+        read_ground_truth(val.to_coco())
+        return True
+
+    val.known("evaluated", states_of_sources(Path(inputs.__file__).parent), check)
 
 
 def _shared_images(train: Dataset, val: Dataset) -> int:
