@@ -12,6 +12,7 @@ from yolojax.assign._common import (
     sort_by_content,
     without_padding,
 )
+from yolojax.assign._matching import least_cost_matching
 from yolojax.boxes import box_iou, generalized_box_iou, paired_box_iou, xyxy_to_cxcywh
 from yolojax.coding import cell_centres
 from yolojax.errors import ConfigError
@@ -288,28 +289,25 @@ def hungarian_assign(cost: Float[Array, "B M N"], targets: Targets) -> Assigned:
 
     ``cost[b, m, n]`` is the cost of prediction ``n`` for row ``m`` of the targets. Rows that are padding or crowd are
     not read. If there are more objects than predictions, those objects are matched whose total is least. The costs are
-    read without gradient; infinite or NaN ones count as the largest finite one. Scores of positives are 1. The
-    algorithm is `optax.assignment.hungarian_algorithm`, whose time is cubic in the number of objects.
+    read without gradient; infinite or NaN ones count as the largest finite one. Scores of positives are 1. The time is
+    that of the objects which there are, at most cubic in their number; padding costs none.
     """
-    import optax  # The import is slow, and the other assigners do not need it.
-
-    objects = sort_by_content(targets)
-    m, n = cost.shape[1:]
+    objects = sort_by_content(targets)  # those to be matched come first
+    batch, m, n = cost.shape
     cost = jnp.take_along_axis(jax.lax.stop_gradient(cost.astype(jnp.float32)), objects.rows[..., None], axis=1)
     known = objects.assignable[..., None] & jnp.isfinite(cost)
     largest = jnp.max(jnp.where(known, cost, -jnp.inf), axis=(1, 2), keepdims=True)
     largest = jnp.where(jnp.isfinite(largest), largest, 0.0)
-    # A row without an object has equal costs and takes what the others leave. Where there are fewer predictions than
-    # rows, it must also cost more than any object.
-    filler = largest + 1.0 if m > n else jnp.zeros_like(largest)
-    cost = jnp.where(objects.assignable[..., None], jnp.where(known, cost, largest), filler)
-
-    row, column = jax.vmap(optax.assignment.hungarian_algorithm)(cost)
-    image = jnp.broadcast_to(jnp.arange(cost.shape[0])[:, None], row.shape)
-    index = jnp.zeros((cost.shape[0], m), jnp.int32).at[image, row].set(column.astype(jnp.int32))[..., None]
-    matched = jnp.zeros((cost.shape[0], m), bool).at[image, row].set(True) & objects.assignable
-    owner, won = resolve_conflicts(matched[..., None], index, jnp.zeros(index.shape), n)
-    return as_assigned(owner, index, won.astype(jnp.float32), objects)
+    cost = jnp.where(known, cost, largest)
+    if m > n:  # columns that are no prediction, and dearer than any, take what is left over
+        cost = jnp.concatenate([cost, jnp.broadcast_to(largest + 1.0, (batch, m, m - n))], axis=2)
+    owner = least_cost_matching(cost, jnp.sum(objects.assignable, axis=1))[:, :n]
+    owner = jnp.where(owner < 0, m, owner)
+    image = jnp.broadcast_to(jnp.arange(batch)[:, None], owner.shape)
+    column = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32)[None], owner.shape)
+    index = jnp.zeros((batch, m), jnp.int32).at[image, owner].set(column, mode="drop")
+    matched = jnp.zeros((batch, m), jnp.float32).at[image, owner].set(1.0, mode="drop")
+    return as_assigned(owner, index[..., None], matched[..., None], objects)
 
 
 def _read(predictions: Predictions) -> Predictions:
