@@ -96,6 +96,12 @@ def test_tensorboard_callback(example, monkeypatch):
         def add_scalar(self, name, value, step):
             told.append((name, value, step))
 
+        def add_text(self, name, text, step):
+            assert name == "settings" and step == 0
+
+        def add_image(self, name, pixels, step, dataformats):
+            assert dataformats == "HWC" and pixels.ndim == 3
+
         def flush(self):
             pass
 
