@@ -103,6 +103,12 @@ def conclude(record: Record) -> str:
     return f"Estimates of the compilers, not measurements. {'; '.join(told)}."
 
 
+def _of_loops(run: Record) -> str:
+    """What is said of a run whose loops take as many turns as the data want."""
+    unknown = run["time"]["unknown_loops"]
+    return f"; {unknown} operations in loops of a length that the data decide are counted once" if unknown else ""
+
+
 def page(record: Record) -> str:
     rows, dear = [], []
     for run in record["runs"]:
@@ -132,7 +138,8 @@ def page(record: Record) -> str:
     head += ["without an estimate", "launches", "one by one", "compiled in s"]
     compilers = ", ".join(sorted({run["compiler"] for run in record["runs"]}))
     limits = [
-        f"- {name_of(run)}, {run['images']} images on {run['target']}: {run['limits']}." for run in record["runs"]
+        f"- {name_of(run)}, {run['images']} images on {run['target']}: {run['limits']}{_of_loops(run)}."
+        for run in record["runs"]
     ]
     return "\n".join(
         [
