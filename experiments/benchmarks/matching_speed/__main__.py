@@ -1,0 +1,3 @@
+from experiments.benchmarks.matching_speed.study import main
+
+main()
