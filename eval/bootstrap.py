@@ -23,7 +23,7 @@ AT_ONCE = 1000
 """Most resamples that are computed together, between two words of progress: many at once cost less each."""
 
 DETECTIONS_AT_ONCE = 500_000_000
-"""Detections times resamples that are computed together, which takes a second or two."""
+"""Detections times resamples that are computed together, which takes some seconds."""
 
 LARGEST_WEIGHTS = 50_000_000
 """Weights (images times resamples) that are kept at once."""
@@ -103,8 +103,8 @@ def bootstrap(
     prepared = Prepared(truth, detections, caps)
     matches = matches or match_detections(truth, detections, 0.5)
     per_image = _counts_per_image(truth, detections, matches, confidence)
-    most = max(len(detections.scores), 1)
-    at_once = max(min(AT_ONCE, LARGEST_WEIGHTS // images, DETECTIONS_AT_ONCE // most), 1)
+    count = max(len(detections.scores), 1)
+    at_once = max(min(AT_ONCE, LARGEST_WEIGHTS // images, DETECTIONS_AT_ONCE // count), 1)
     parts: list[tuple[WeightedNumbers, dict[str, np.ndarray]]] = []
     for first in range(0, samples, at_once):
         weights = resample_weights(seed, min(at_once, samples - first), images, first)

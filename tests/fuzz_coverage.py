@@ -3,8 +3,9 @@
 Run: python -m tests.fuzz_coverage --kind yaml --seconds 600
 
 The kinds and their rules are those of `tests.fuzz_readers`, whose mutations take turns with libFuzzer's own. A case
-ends in data or in a named error within five seconds. The first that does not ends the search with exit code 1, its
-input and its traceback. Cases that reach new lines of the project stay in ``--corpus``, where a later search begins.
+ends in data or in a named error, soon. The first that does not ends the search: with exit code 77 and its traceback, or
+with 70 after half a minute of the clock. Its input lies in the temporary folder, as does the folder of the cases. Cases
+that reach new lines of the project stay in ``--corpus``, where a later search begins.
 """
 
 import argparse
@@ -35,7 +36,10 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     with atheris.instrument_imports(include=["yolojax"]):  # some readers are imported by their first call
-        file, contents, read, _ = kinds(folder, options.kind)[options.kind]
+        known = kinds(folder, options.kind)
+    if options.kind not in known:
+        parser.error(f"--kind is one of {', '.join(known)}")
+    file, contents, read, _ = known[options.kind]
     if not contents:
         parser.error(f"{options.kind} is not run; its package is not installed")
     path, corpus = folder / file, options.corpus or folder / "corpus"
@@ -59,7 +63,7 @@ def main() -> None:
     settings = {
         "max_total_time": options.seconds,
         "seed": options.seed,
-        "timeout": int(SLOW),
+        "timeout": int(6 * SLOW),  # of the clock, on a machine that may be busy
         "rss_limit_mb": MEMORY,
         "max_len": 4 * max(map(len, contents)) + 1000,
         "artifact_prefix": os.path.join(tempfile.gettempdir(), f"fuzz_{options.kind}_"),

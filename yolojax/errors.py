@@ -63,7 +63,12 @@ class _Bounded(reprlib.Repr):
         return repr(x) if x.bit_length() < 200 else f"an integer of {x.bit_length()} bits"
 
     def repr_instance(self, x: object, level: int) -> str:
-        """The values that files hold are plain; of anything else the type says enough."""
+        """The values that files hold are plain, as are NumPy's numbers; of anything else the type says enough."""
+        shape, item = getattr(x, "shape", None), getattr(x, "item", None)
+        if shape == () and item is not None:
+            return self.repr1(item(), level - 1)
+        if isinstance(shape, tuple):
+            return f"an array of shape {list(shape)}"
         return repr(x) if isinstance(x, float | complex | bool | None) else f"a {type(x).__name__}"
 
 

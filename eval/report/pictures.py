@@ -88,7 +88,7 @@ class _Sheet:
     def png(self, drawn: "Sequence[Artist]", title: str, x_label: str, y_label: str) -> bytes:
         """The picture with what was ``drawn`` on the sheet, which is removed from it again."""
         canvas: Any = self.figure.canvas
-        frame = self.axes.spines.values()
+        frame = [spine for spine in self.axes.spines.values() if spine.get_visible()]
         with warnings.catch_warnings():
             # The fonts that come with Matplotlib lack some scripts; their letters are empty boxes here.
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
@@ -99,7 +99,8 @@ class _Sheet:
                 for artist in (*drawn, *frame):
                     artist.set_visible(True)
                 self._empty = canvas.copy_from_bbox(self.figure.bbox)
-            self.axes.set(title=title, xlabel=x_label, ylabel=y_label)
+            self.axes.set_title(title, loc="center")
+            self.axes.set(xlabel=x_label, ylabel=y_label)
             above = sorted((*drawn, *frame, *self._words), key=lambda artist: artist.get_zorder())
             canvas.restore_region(self._empty)
             for artist in above:

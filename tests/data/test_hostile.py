@@ -199,6 +199,8 @@ def test_values_are_shown_shortly():
     assert shown(10**5000).startswith("an integer of") and shown(b"\0" * 10**6).endswith("...")
     assert shown({"a": [1, 2, 3, 4, 5]}) == "{'a': [1, 2, 3, 4, ...]}"
     assert len(shown([[["y" * 1000] * 100] * 100] * 100)) <= 80
+    assert shown(np.int64(-3)) == "-3" and shown([np.float32(0.5), np.bool_(True)]) == "[0.5, True]"
+    assert shown(np.zeros((2, 3))) == "an array of shape [2, 3]"
     assert shown(object()) == "a object" and shown(None) == "None" and shown(True) == "True"
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from yolojax.data import images
 from yolojax.data.images import decoded_size, quick_header, read_header, read_image, resolve_size, to_rgb
 from yolojax.errors import DataError
 
@@ -232,6 +233,38 @@ def test_a_quick_look_at_a_damaged_head(name, tmp_path):
             decoded += 1
             assert decoded_size(path) == shape
     assert taken > 10 and 0 < decoded < taken
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        b"\xff\xe0\0\x07JFIF\0",
+        b"\xff\xe0\0\x08JFIF\0\1",
+        b"\xff\xe2\0\x0eICC_PROFILE\0",
+        b"\xff\xe2\0\x0fICC_PROFILE\0\1",
+    ],
+)
+def test_a_segment_that_breaks_off_is_left_to_pillow(segment, tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(RGB).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:2] + segment + content[2:])
+    assert quick_header(path) is None
+    with pytest.raises(DataError) as refused:
+        read_image(path)
+    with pytest.raises(DataError, match=re.escape(str(refused.value))):
+        decoded_size(path)
+
+
+def test_a_file_behind_the_picture_is_not_read_whole(tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(RGB).save(path)
+    with path.open("ab") as file:
+        file.write(bytes(10_000))
+    assert decoded_size(path) == RGB.shape[:2]
+    monkeypatch.setattr(images, "_WHOLE_FILE", 5_000)
+    monkeypatch.setattr(Image, "frombytes", lambda *_: pytest.fail("read whole"))
+    assert decoded_size(path) == RGB.shape[:2]
 
 
 def test_a_quick_look_at_what_is_no_file(tmp_path):

@@ -398,3 +398,19 @@ def test_what_follows_from_a_data_set_is_kept(tmp_path, cache, monkeypatch):
     assert read == [2]
     training_data._check_ground_truth(again.take([0]))
     assert read == [2, 1]
+
+
+def test_a_link_to_another_folder_of_the_set_is_seen(tmp_path, cache):
+    """Both folders were there before, and are looked at by their own names."""
+    root = make_yolo(tmp_path / "set")
+    (root / "labels").rename(root / "labels_v1")
+    shutil.copytree(root / "labels_v1", root / "labels_v2")
+    for label in (root / "labels_v2").glob("*.txt"):
+        label.write_text("0 .5 .5 .1 .1\n")
+    (root / "labels").symlink_to("labels_v1")
+    first = read_dataset(root)
+    (root / "labels").unlink()
+    (root / "labels").symlink_to("labels_v2")
+    second = read_dataset(root)
+    assert second.fingerprint() != first.fingerprint()
+    assert second.fingerprint() == opening._read(root, None, None, None, False, True).fingerprint()

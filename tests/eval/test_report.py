@@ -1,9 +1,11 @@
 """What the files and pictures of a report say, for every kind of input that a stranger may have."""
 
+import io
 import json
 import re
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +16,7 @@ from yolojax.eval.coco import METRICS
 from yolojax.eval.matching import overlaps
 from yolojax.eval.report.gallery import FOUND, IGNORED, Limits, build_gallery, errors_per_image
 from yolojax.eval.report.markdown import plain
-from yolojax.eval.report.pictures import PICTURE_FILES
+from yolojax.eval.report.pictures import PICTURE_FILES, report_pictures
 from yolojax.eval.report.write import REPORT_FILES, write_report
 from yolojax.eval.tide import KINDS, tide_errors
 
@@ -203,6 +205,20 @@ def test_pictures_of_every_kind_of_data_set(kind: str, make_case, tmp_path: Path
             pixels = np.asarray(picture.convert("L"))
         # Something is drawn, and nothing is cut off at the border.
         assert (pixels < 128).any() and all((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0]))
+
+
+def test_pictures_follow_the_settings_of_matplotlib(make_case) -> None:
+    """Titles stand in the middle, and a frame without an upper line stays without it in every picture."""
+    truth, found = make_case(6, images=12)
+    analysis = analyse(truth, found, samples=0)
+    usual = report_pictures(analysis)
+    with matplotlib.rc_context({"axes.titlelocation": "left", "axes.spines.top": False}):
+        own = report_pictures(analysis)
+    for name in ("PR_curve.png", "F1_curve.png"):
+        one, other = (np.asarray(Image.open(io.BytesIO(files[name])).convert("L")) for files in (usual, own))
+        upper = int(np.argmax((one < 50).sum(axis=1) > 400))  # the upper line of the frame
+        np.testing.assert_array_equal(one[: upper - 2], other[: upper - 2])  # the title
+        assert (one[:upper] < 128).any() and (other[upper] < 50).sum() < 100
 
 
 def test_differences_are_the_objects_that_one_finds(make_case, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ class Check:
       path: a folder or file in Pascal VOC, COCO or YOLO layout, or "shapes" for generated images.
       split: part of the data set.
       images: the folder of the images, where they do not lie at their format's usual place.
-      out: folder for summary.txt, labels.png and sheet.png (in a folder for each part, where DATA has several that
-        are data sets by themselves and no split is named).
+      out: folder for summary.txt, labels.png and sheet.png (in a folder for each part under a summary of all, where
+        DATA has several that are data sets by themselves and no split is named).
     """
 
     path: Annotated[Positional[str], arg(metavar="DATA")]

@@ -198,5 +198,5 @@ def _class_index(kind: Any, where: str, class_names: tuple[str, ...], index: Map
     if not 0 <= kind < len(class_names):
         known = ", ".join(f"{i} {name}" for i, name in enumerate(class_names[:12]))
         more = ", ..." if len(class_names) > 12 else ""
-        raise DataError(f"{where}: class {int(kind)} is out of range; the classes are {known}{more}")
+        raise DataError(f"{where}: class {shown(int(kind))} is out of range; the classes are {known}{more}")
     return int(kind)

@@ -3,6 +3,7 @@
 import base64
 import io
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -292,7 +293,7 @@ def plot_labels(dataset: Dataset, report: DataReport, path: Path) -> None:
     def make() -> str:
         return base64.b64encode(_draw_labels(dataset, report)).decode()
 
-    kept = dataset.known("labels", list(report.per_class.values()), make)
+    kept = dataset.known("labels", [version("matplotlib"), *report.per_class.values()], make)
     try:
         content = base64.b64decode(kept, validate=True)
     except (TypeError, ValueError):  # somebody changed what was kept

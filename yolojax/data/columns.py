@@ -143,7 +143,7 @@ class Columns:
         boxes = np.ascontiguousarray(self.boxes + np.float32(0))  # so that -0 is 0
         image_and_class = self.image_of.astype(np.uint64) << np.uint64(32) | self.classes.astype(np.uint64)
         keys = np.column_stack([boxes.view(np.uint64), image_and_class])
-        mixed = (keys * _MIXING).sum(1)  # equal keys are among those that have the same number here
+        mixed = (keys * _MIXING).sum(1)  # equal rows have equal numbers: only rows whose number repeats are compared
         of_equals = np.isin(mixed, _repeated_values(mixed))
         keys = keys[of_equals]
         keys = keys[np.lexsort(keys.T)]

@@ -187,7 +187,8 @@ class Dataset:
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        return str(self.known("fingerprint", None, self._make_fingerprint))
+        found = self.known("fingerprint", None, self._make_fingerprint)
+        return found if isinstance(found, str) and len(found) == 64 else self._make_fingerprint()
 
     def known(self, name: str, of: Any, make: Callable[[], Any]) -> Any:
         """A fact that follows from the data set, from the index where it was kept there, else made and kept.

@@ -51,6 +51,7 @@ _MORE_FORMATS = ("TGA", "PCX", "QOI", "SGI")
 
 _ORIENTATION_TAG = 0x0112
 _SMALL_FILE = 2**20
+_WHOLE_FILE = 2**26  # bytes; something else may lie behind the picture
 _HEAD = 4096  # bytes that `quick_header` reads
 _SUBFILE_TAG = 254  # bit 0: a reduced copy of another page (TIFF 6.0, NewSubfileType)
 
@@ -128,7 +129,7 @@ def _formats() -> tuple[str, ...]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # False, too, for a name that is too long
         raise DataError(
             f"{path}: image file is missing; restore it, remove its annotation, or give the folder with --images"
         )
@@ -228,12 +229,12 @@ def _shape_of_jpeg(head: bytes) -> tuple[int, int, int] | None:
         elif marker == 0xDA:
             return shape if place + 2 + length <= len(head) else None
         elif marker == 0xE2:
-            if head[place + 4 : place + 15] != b"ICC_PROFILE":  # several pictures in one file, for one
+            if head[place + 4 : place + 15] != b"ICC_PROFILE" or length < 16:  # several pictures in one file, for one
                 return None
         elif marker == 0xDB:
             if length % 65 != 2 or any(head[table] > 3 for table in range(place + 4, place + 2 + length, 65)):
                 return None
-        elif marker not in _JPEG_PLAIN:
+        elif marker not in _JPEG_PLAIN or (marker == 0xE0 and length < 9):
             return None
         place += 2 + length
     return None
@@ -345,7 +346,7 @@ def _size_of_plain_jpeg(path: Path | str) -> tuple[int, int] | None:
         with open(path, "rb", buffering=0) as file:
             head = file.read(_HEAD)
             shape = _plain_shape(head)
-            if shape is None or not shape[2]:
+            if shape is None or not shape[2] or os.fstat(file.fileno()).st_size > _WHOLE_FILE:
                 return None
             mode = "RGB" if shape[2] == 3 else "L"
             Image.frombytes(mode, (shape[1], shape[0]), head + file.read(), "jpeg", mode, "")

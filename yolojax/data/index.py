@@ -109,7 +109,7 @@ class Kept:
         """The images that could not be decoded, by position; None where nobody has tried."""
         try:
             bad = [(int(i), Finding("skipped", str(where), str(detail))) for i, where, detail in self.read("decoded")]
-        except (ValueError, TypeError):
+        except (OverflowError, TypeError, ValueError):
             return None
         return bad if all(0 <= i < len(self.columns) for i, _ in bad) else None
 

@@ -171,8 +171,7 @@ def real_paths(paths: Iterable[str | Path]) -> list[str]:
 
 
 def lie_apart(first: Iterable[str | Path], second: Iterable[str | Path]) -> bool:
-    """Whether it takes no look at single files to know that no file belongs to both: their folders are different ones
-    without links in them."""
+    """Whether the folders alone show that no file belongs to both: they are different ones, and none holds a link."""
     one, other = (
         {os.path.realpath(folder) for folder in {os.path.dirname(path) for path in paths}} for paths in (first, second)
     )

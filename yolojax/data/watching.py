@@ -79,7 +79,7 @@ def _look_at(watched: Watched) -> Fingerprint | None:
         digest.update(repr(state).encode())
         latest = max(0, *state[1:])
     folders = [] if kind == "file" else [path]
-    seen: set[tuple[int, int]] = set()
+    seen: dict[tuple[int, int], str] = {}
     while folders:
         folder = folders.pop()
         try:
@@ -88,9 +88,10 @@ def _look_at(watched: Watched) -> Fingerprint | None:
         except OSError:
             digest.update(f"{folder}\0missing\0".encode("utf-8", "surrogateescape"))
             continue
-        if (own.st_dev, own.st_ino) in seen:  # by a link to a folder above
+        first = seen.setdefault((own.st_dev, own.st_ino), folder)
+        if first != folder:  # a link leads here, from a folder above or beside
+            digest.update(f"{folder}\0again\0{first}\0".encode("utf-8", "surrogateescape"))
             continue
-        seen.add((own.st_dev, own.st_ino))
         budget -= len(entries)
         if budget < 0:
             return None
@@ -100,7 +101,7 @@ def _look_at(watched: Watched) -> Fingerprint | None:
             inner = {name: place for name, place in inner.items() if name not in _NOT_WATCHED}
         if kind == "tree":
             folders += inner.values()
-        # A folder is described by what lies in it; no name is empty.
+        # A folder is described by what lies in it. The empty name parts folders from files.
         names = "\0".join((folder, *inner, "", *(entry.name for entry in files)))
         digest.update(names.encode("utf-8", "surrogateescape"))
         numbers = np.array(_states_of(files), np.int64).reshape(-1, 3)

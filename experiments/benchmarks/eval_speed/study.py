@@ -9,8 +9,9 @@ numbers; ours from two sets of NumPy columns (boxes, scores, classes, images, ar
 files*: everything from reading the JSON on, in a process that has its libraries loaded. *Command*: a new process, its
 start included, with its peak memory. Every program's numbers are compared with those of pycocotools: the backends must
 be equal to the bit, our evaluation in float32 to 1e-4. From memory ours is the median of three calls after the first;
-of the others, what takes less than 20 seconds is the median of three calls, and the rest runs once. The record says how
-busy the machine was; a load above `BUSY` is not recorded without `--out`.
+of the others, what takes less than 20 seconds is the median of three calls, and the rest runs once. A resample costs
+the difference of two bootstraps, of 10 resamples and of more, by their number. The record says how busy the machine
+was; a load above `BUSY` is not recorded without `--out`.
 
 Command:   python -m experiments.benchmarks.eval_speed
 Expected:  about six minutes on two idle cores; see experiments/benchmarks/eval_speed/README.md.
