@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from yolojax.assign._matching import least_cost_matching
+from yolojax.assign import least_cost_matching
 
 B = 6
 

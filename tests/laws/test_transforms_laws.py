@@ -198,6 +198,7 @@ ASSIGNERS = {
     "assign.responsible_assign": lambda x: assign.responsible_assign(x["targets"], (GRID,), predictions(x)),
     "assign.one_to_one_assign": lambda x: assign.one_to_one_assign(x["targets"], LEVELS, predictions(x)),
     "assign.hungarian_assign": lambda x: assign.hungarian_assign(x["cost"], x["targets"]),
+    "assign.least_cost_matching": lambda x: assign.least_cost_matching(x["cost"], jnp.full(2, 2)),
     "assign.matching_cost": lambda x: assign.matching_cost(x["boxes"], x["soft"], x["targets"], (32, 32)),
     "assign.query_cost": lambda x: assign.query_cost(fractions(x), x["logits"], x["targets"], jnp.full((2, 2), 64.0)),
     "assign.denoising_queries": lambda x: assign.denoising_queries(

@@ -43,6 +43,7 @@ from yolojax.assign._common import (
     sort_by_content,
     without_padding,
 )
+from yolojax.assign._matching import least_cost_matching
 from yolojax.assign._queries import DenoisingQueries, denoising_queries, query_cost, visible_queries
 from yolojax.assign._regions import Matched, Sample, balanced_sample, every_row, overlap_assign
 
@@ -77,6 +78,7 @@ __all__ = [
     "hungarian_assign",
     "ignored_negatives",
     "inside_crowd",
+    "least_cost_matching",
     "matching_cost",
     "one_to_one_assign",
     "overlap_assign",

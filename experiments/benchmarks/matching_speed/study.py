@@ -1,7 +1,7 @@
 """How long does it take to match queries and objects one to one, beside the solvers that others use?
 
 Question: detectors of the DETR family match the queries of every decoder layer with the objects in each training step.
-How long does `yolojax.assign.hungarian_assign`'s solver take for all layers and images of a step, and how long do
+How long does `yolojax.assign.least_cost_matching` take for all layers and images of a step, and how long do
 `optax.assignment.hungarian_algorithm`, which is compiled too, and SciPy's, which PyTorch's trainers call for one image
 after another?
 
@@ -34,8 +34,7 @@ import optax
 from scipy.optimize import linear_sum_assignment
 
 from experiments.shared.record import figure, run_study, table
-from yolojax.assign import matching_cost
-from yolojax.assign._matching import least_cost_matching
+from yolojax.assign import least_cost_matching, matching_cost
 from yolojax.structures import Targets
 
 OURS, OPTAX, SCIPY = "yolojax", "optax", "SciPy, one image after another"
