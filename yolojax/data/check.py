@@ -172,7 +172,7 @@ def bad_images(dataset: Dataset, progress: Progress | None = None) -> list[tuple
 
     Where the index knows it of an earlier run, no image is decoded.
     """
-    kept = dataset.kept if dataset.kept is not None and dataset.kept.columns is dataset.columns else None
+    kept = dataset.entry
     if kept is not None and (known := kept.read_bad_images()) is not None:
         if progress is not None:
             progress(len(dataset), len(dataset))

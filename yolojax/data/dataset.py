@@ -190,6 +190,11 @@ class Dataset:
         found = self.known("fingerprint", None, self._make_fingerprint)
         return found if isinstance(found, str) and len(found) == 64 else self._make_fingerprint()
 
+    @property
+    def entry(self) -> Any:
+        """The place in the index (`yolojax.data.index.Kept`), where it is that of just these images; else None."""
+        return self.kept if self.kept is not None and self.kept.columns is self.columns else None
+
     def known(self, name: str, of: Any, make: Callable[[], Any]) -> Any:
         """A fact that follows from the data set, from the index where it was kept there, else made and kept.
 
@@ -199,8 +204,7 @@ class Dataset:
             of another one is made again.
           make: makes the fact, a JSON value but None.
         """
-        kept = self.kept if self.kept is not None and self.kept.columns is self.columns else None
-        if kept is None:
+        if (kept := self.entry) is None:
             return make()
         of = [list(self.class_names), list(self.category_ids), of]
         said = kept.read(name)
