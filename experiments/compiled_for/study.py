@@ -23,11 +23,11 @@ import argparse
 import dataclasses
 import sys
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from experiments.shared.record import Runs, figure, run_study, table
 from yolojax.cli.progress import make_reporter
-from yolojax.config import AugmentConfig, ModelConfig, TrainConfig
+from yolojax.config import AugmentConfig, ModelConfig, Remat, TrainConfig
 from yolojax.planning.compilers import compile_on_processor, missing_compiler
 from yolojax.planning.plan import make_plan
 from yolojax.planning.targets import parse_target
@@ -38,7 +38,7 @@ PARTS = ("augmentation", "forward", "loss", "backward", "optimiser")
 Record = dict[str, Any]
 
 
-def compiled(target: str, model: str, images: int, remat: bool, size: int, options: Record) -> Record:
+def compiled(target: str, model: str, images: int, remat: Remat, size: int, options: Record) -> Record:
     """What the compiler says of one training step, with this many images on each chip."""
     chips = parse_target(target)
     config = TrainConfig(
@@ -56,7 +56,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", nargs="+", default=list(TARGETS), help=f"default {' '.join(TARGETS)}")
     parser.add_argument("--model", nargs="+", default=list(MODELS), help=f"default {' '.join(MODELS)}")
     parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES), help="images on each chip")
-    parser.add_argument("--remat", action="store_true", help="with activations computed again (`train --remat`)")
+    parser.add_argument(
+        "--remat", choices=get_args(Remat), default="none", help="what is computed again (`train --remat`)"
+    )
 
 
 def measure(args: argparse.Namespace) -> Record:
@@ -82,8 +84,8 @@ def one_by_one(run: Record) -> str:
 
 
 def name_of(run: Record) -> str:
-    """The model, and whether its activations are computed again."""
-    return run["model"] + (", remat" if run.get("remat") else "")
+    """The model, and what of it is computed again."""
+    return run["model"] + ("" if run["remat"] == "none" else f", remat of {run['remat']}")
 
 
 def conclude(record: Record) -> str:

@@ -24,7 +24,7 @@ def asked(monkeypatch):
             "objects": 32,
             "compute": "bfloat16",
             "accumulate": 1,
-            "remat": False,
+            "remat": "none",
         }
         return Plan(target=target.text, **facts, **sizes, batch_size=8, programs=[], largest_batch=None)
 

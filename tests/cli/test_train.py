@@ -57,7 +57,7 @@ OPTIONS = {
     "minutes": (["--minutes", "7.5"], 7.5),
     "select_by": (["--select-by", "F1"], "F1"),
     "validate_raw": (["--validate-raw"], True),
-    "remat": (["--remat"], True),
+    "remat": (["--remat", "segments"], "segments"),
     "data.fraction": (["--fraction", "0.5"], 0.5),
     "data.sampling": (["--sampling", "class-balanced"], "class-balanced"),
     "data.repeat_threshold": (["--repeat-threshold", "0.1"], 0.1),

@@ -14,7 +14,7 @@ from yolojax.config import OptimiserConfig
 from yolojax.detector import check_parts
 from yolojax.errors import ConfigError
 from yolojax.structures import Batch, Hyper, Targets, hyper_as_arrays
-from yolojax.training.gradient import accumulated_gradient, rematerialised, whole_gradient
+from yolojax.training.gradient import accumulated_gradient, whole_gradient
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
 
@@ -111,26 +111,6 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_so(step, accumulate,
     assert not bool(jnp.isfinite(report.image_loss).all())
     assert not bool(jnp.isfinite(report.parts["objects"])) and bool(jnp.isfinite(report.parts["images"]))
     jax.tree.map(np.testing.assert_array_equal, after, state)
-
-
-def test_rematerialised_activations_change_no_step_and_take_less_memory():
-    """The residuals of the backward pass are those of the function that `jax.vjp` returns."""
-    detector = toy_detector()
-    batch, variables = toy_batch(), toy_state().variables
-    images = jnp.zeros((8, *INPUT_SIZE, 3))
-
-    def residual_bytes(forward_train):
-        def backward(params):
-            run = functools.partial(forward_train, images=images, targets=batch.targets, key=jax.random.key(0))
-            return jax.vjp(lambda params: run({**variables, "params": params}), params)[1]
-
-        leaves = jax.tree.leaves(jax.eval_shape(backward, variables["params"]))
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-
-    plain, remat = (residual_bytes(f) for f in (detector.forward_train, rematerialised(detector.forward_train)))
-    assert remat < 0.6 * plain
-    (want, _), (got, _) = (run(toy_state(), batch, HYPER) for run in (toy_step(), toy_step(remat=True)))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), got.variables, want.variables)
 
 
 def test_of_accumulated_parts_the_image_that_is_not_finite_is_named():

@@ -91,7 +91,9 @@ def test_so_it_is_with_a_real_detector(config):
     real = {s: sweep(config, TRIALS, strategy=s, measure=False) for s in ("vmap", "unroll", "devices")}
     losses, _ = one_by_one(config, real["unroll"].detector)
     for strategy, result in real.items():
-        np.testing.assert_allclose(result.losses, losses, rtol=1e-4, err_msg=strategy)
+        # Each way adds up in an order of its own, and Adam's steps double that rounding from step to step.
+        np.testing.assert_allclose(result.losses[:, :4], losses[:, :4], rtol=2e-5, err_msg=strategy)
+        np.testing.assert_allclose(result.losses, losses, rtol=1e-3, err_msg=strategy)
 
 
 def test_runs_are_measured(found):

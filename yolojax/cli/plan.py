@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from yolojax.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, ValidationConfig, check
+from yolojax.config import AugmentConfig, DataConfig, ModelConfig, Remat, TrainConfig, ValidationConfig, check
 from yolojax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Plan:
       size: longest side of the images as the detector sees them, in pixels; a multiple of 32.
       batch_size: images per step, over all chips.
       accumulate: parts in which a batch is computed, one after another; the same step in less memory.
-      remat: keep fewer activations and compute them again in the backward pass.
+      remat: what the backward pass computes again instead of keeping it, as train takes it.
       compute: number format of the network's computation.
       classes: number of classes, where there is no data set.
       objects: most objects of an image, where there is no data set.
@@ -53,7 +53,7 @@ class Plan:
     )
     batch_size: int = 16
     accumulate: int = 1
-    remat: bool = False
+    remat: Remat = "none"
     compute: Literal["float32", "bfloat16"] = "bfloat16"
     classes: int = 80
     objects: int = 128

@@ -18,6 +18,7 @@ from yolojax.config import (
     DataConfig,
     ModelConfig,
     OptimiserConfig,
+    Remat,
     TrainConfig,
     ValidationConfig,
     check,
@@ -70,8 +71,9 @@ class Train:
       minutes: time for training and measuring; the run is shortened to what still fits as it goes on.
       batch_size: images per step, over all devices, or auto for what fits the memory.
       accumulate: parts in which a batch is computed, one after another; the same step in less memory.
-      remat: keep fewer activations and compute them again in the backward pass; the same step in some .6 of the memory
-        of an accelerator, and in more time.
+      remat: what the backward pass computes again instead of keeping it: the same step in less memory of an
+        accelerator, and in more time. activations keeps what convolutions give (some .6 of the memory), segments what
+        passes between segments of the network (some .35).
       seed: of everything random; the same seed gives the same run.
       compute: number format of the network's computation; bfloat16 is faster on a GPU or TPU.
       validate_every: epochs between measurements on the validation images; 0 measures only at the end.
@@ -136,7 +138,7 @@ class Train:
     minutes: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: as long as it takes)")] = None
     batch_size: Annotated[int | Literal["auto"], arg(metavar="INT|auto")] = _DEFAULT.batch_size
     accumulate: int = _DEFAULT.accumulate
-    remat: bool = _DEFAULT.remat
+    remat: Remat = _DEFAULT.remat
     seed: int = _DEFAULT.seed
     compute: Literal["float32", "bfloat16"] = _DEFAULT.compute
     validate_every: int = _DEFAULT.validate_every

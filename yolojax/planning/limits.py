@@ -9,7 +9,7 @@ from yolojax.training.programs import MEMORY_SHARE
 LAUNCH_SECONDS = 4e-6
 """What it takes to start a kernel on a GPU, as is assumed here. A call cannot be faster than the sum of its starts."""
 
-SMALLER = "give a smaller batch, more parts (accumulate), remat, bfloat16, or more or larger chips"
+SMALLER = "give a smaller batch, more parts (accumulate), remat of segments, bfloat16, or more or larger chips"
 
 
 def memory_limit(device: Device) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from yolojax import zoo
-from yolojax.config import TrainConfig, check
+from yolojax.config import Remat, TrainConfig, check
 from yolojax.data import Dataset
 from yolojax.errors import ConfigError
 from yolojax.planning.analysis import (
@@ -117,7 +117,7 @@ class Plan:
     objects: int
     compute: str
     accumulate: int
-    remat: bool
+    remat: Remat
     batch_size: int
     programs: list[ProgramPlan]
     largest_batch: int | None

@@ -28,7 +28,7 @@ def as_text(plan: Plan) -> str:
     parts = f" in {plan.accumulate} parts" if plan.accumulate > 1 else ""
     head = (
         f"{plan.detector}{options}: {width} x {height} pixels, batch {plan.batch_size}{parts}, {plan.compute}, "
-        f"{'remat, ' if plan.remat else ''}"
+        f"{'' if plan.remat == 'none' else f'remat of {plan.remat}, '}"
         f"{plan.classes} classes, {plan.objects} objects"
     )
     lines = [*textwrap.wrap(head, 118), f"{plan.target}: {chips}, by {plan.compiler}", "", verdict(plan)]

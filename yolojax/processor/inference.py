@@ -42,17 +42,21 @@ def traced_for_detection(function: Callable[..., Any], platform: str | None = No
     return traced
 
 
-@functools.cache
 def inference_options(platform: str | None = None) -> dict[str, Any] | None:
     """Compiler options for a program that only detects; None for an accelerator, and where XLA does not know them.
 
     In the latter case convolutions keep the lowerings of a program with gradients. ``platform`` is as
     `jit_for_inference` takes it.
     """
-    if (platform or jax.default_backend()) != "cpu":
-        return None
+    on_cpu = (platform or jax.default_backend()) == "cpu"
+    return {**WITHOUT_YNNPACK, **compiler_options("cpu")} if on_cpu and _is_known() else None
+
+
+@functools.cache
+def _is_known() -> bool:
+    """Whether this version of XLA takes the options `WITHOUT_YNNPACK`."""
     try:
         jax.jit(lambda: 0, compiler_options=WITHOUT_YNNPACK).lower().compile()
     except jax.errors.JaxRuntimeError:
-        return None
-    return {**WITHOUT_YNNPACK, **compiler_options("cpu")}
+        return False
+    return True

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.extend.core import Primitive
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from yolojax.detector import Detector, ForwardTrain, Variables
+from yolojax.detector import Detector, Variables
 from yolojax.processor.platform import by_platform
 from yolojax.structures import Hyper, LossTerms, Targets
 
@@ -34,20 +32,6 @@ class Gradient(NamedTuple):
 
 
 GradientOf = Callable[[Detector, Variables, Float[Array, "B H W 3"], Targets, PRNGKeyArray, Hyper], Gradient]
-
-
-def rematerialised(forward_train: ForwardTrain) -> ForwardTrain:
-    """Wraps a network's ``forward_train``: the backward pass computes again whatever is cheap.
-
-    Of the activations only the outputs of convolutions and matrix products stay in memory; normalisation, activation
-    functions and sums are computed once more from them (`jax.checkpoint`; Chen et al., "Training Deep Nets with
-    Sublinear Memory Cost", arXiv 1604.06174). Values are the same, gradients up to rounding.
-    """
-
-    def is_kept(primitive: Primitive, *_: Any, **__: Any) -> bool:
-        return primitive in (lax.conv_general_dilated_p, lax.dot_general_p)
-
-    return jax.checkpoint(forward_train, policy=is_kept)
 
 
 def whole_gradient(

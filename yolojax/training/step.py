@@ -11,13 +11,14 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from yolojax.augment import Augmentation
-from yolojax.config import OptimiserConfig, TrainConfig
+from yolojax.config import OptimiserConfig, Remat, TrainConfig
 from yolojax.detector import Detector, freeze_mask, prepare_images
 from yolojax.errors import ConfigError
 from yolojax.structures import Batch, Hyper, hyper_as_arrays
-from yolojax.training.gradient import Gradient, accumulated_gradient, rematerialised, whole_gradient
+from yolojax.training.gradient import Gradient, accumulated_gradient, whole_gradient
 from yolojax.training.optimiser import ema_decay_at, make_optimiser, schedule_at, update_ema
 from yolojax.training.packing import Packing
+from yolojax.training.remat import remat_function
 from yolojax.training.state import TrainState
 
 HyperAt = Callable[[Hyper, Int[Array, ""], Int[Array, ""]], Hyper]
@@ -94,7 +95,7 @@ def make_train_step(
     mixing: Augmentation | None = None,
     close_mixing: float = 0.0,
     accumulate: int = 1,
-    remat: bool = False,
+    remat: Remat = "none",
     freeze: Sequence[str] = (),
     hyper_at: HyperAt | None = None,
     packing: Packing | None = None,
@@ -110,7 +111,7 @@ def make_train_step(
       augmentation, mixing, close_mixing: the random changes of its batches (see `make_augment`).
       seed: of these changes and of the network; each step derives its own keys from it.
       accumulate: in how many parts the batch is computed, one after another (see `accumulated_gradient`).
-      remat: compute cheap activations again in the backward pass (see `rematerialised`).
+      remat: which activations are computed again in the backward pass (see `yolojax.training.remat`).
       freeze: parts of the detector, such as ``backbone``, whose parameters, running statistics and average do not move
         and which normalise as at inference (see `yolojax.detector.freeze_mask`).
       hyper_at: changes the hyper-parameters with the step.
@@ -120,8 +121,7 @@ def make_train_step(
     gradient_of = whole_gradient if accumulate == 1 else accumulated_gradient(accumulate)
     if freeze:
         detector = detector._replace(forward_train=detector.freeze(detector.forward_train, tuple(freeze)))
-    if remat:
-        detector = detector._replace(forward_train=rematerialised(detector.forward_train))
+    detector = detector._replace(forward_train=remat_function(remat)(detector.forward_train))
     if packing is not None:
         detector, freeze = packing.detector(detector), packing.freeze
 
