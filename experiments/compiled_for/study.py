@@ -149,7 +149,7 @@ def page(record: Record) -> str:
             "of the compiler's cycles, to which operations without an estimate add; on the GPU what all bytes take at "
             "the published bandwidth. `ms at the peak`: three times the forward convolutions at the published peak. "
             "`launches`: kernels and copies of a call; `one by one`: how many times something is started for them, "
-            "where XLA makes CUDA graphs of those that follow each other (not told of the older rows).",
+            "where XLA makes CUDA graphs of those that follow each other.",
             "",
             table(head, rows),
             "",
