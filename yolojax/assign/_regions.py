@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from yolojax.assign._common import inside_crowd, sort_by_content, without_padding
 from yolojax.boxes import box_iou
+from yolojax.image_wise import image_wise
 from yolojax.structures import Targets
 
 
@@ -91,7 +92,7 @@ def balanced_sample(key: PRNGKeyArray, matched: Matched, targets: Targets, size:
 
     def draw(mask: Array, count: int) -> tuple[Array, Array]:
         """The first of the mask's rows in an order drawn by chance, and how many rows there are."""
-        _, at = jax.lax.top_k(jnp.where(mask, chance, -1.0), count)
+        at = image_wise(lambda chances: jax.lax.top_k(chances, count)[1], jnp.where(mask, chance, -1.0))
         return at, jnp.sum(mask, axis=1, dtype=jnp.int32)[:, None]
 
     positive_at, positives = draw(matched.positive, most)

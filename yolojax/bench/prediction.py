@@ -38,11 +38,12 @@ from yolojax.export.onnx_running import choose_runtime
 from yolojax.export.running import RUNTIMES
 from yolojax.export.running import Runtime as RuntimeName
 from yolojax.geometry import Placement, Preprocess, batch_to_original
+from yolojax.image_wise import by_image
 from yolojax.inference.loading import load_detector
 from yolojax.inference.pipeline import batches_ahead
 from yolojax.processor.inference import jit_for_inference
 from yolojax.progress import Reporter
-from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
+from yolojax.sharding.batches import on_all_devices, split_over_devices
 from yolojax.structures import Detections
 
 

@@ -18,7 +18,7 @@ from yolojax.config import TrainConfig, check
 from yolojax.data import device_batches, prefetch
 from yolojax.detector import prepare_images
 from yolojax.progress import Reporter
-from yolojax.sharding.by_image import with_loss_by_image
+from yolojax.sharding.batches import on_split_batches
 from yolojax.sharding.devices import device_memory
 from yolojax.sharding.processes import replicate
 from yolojax.structures import Batch
@@ -181,7 +181,7 @@ def measure_parts(
     gradient takes beyond loss and forward pass, and the optimiser includes the running average. Of a batch in parts
     (``accumulate``) the parts of the whole batch are measured.
     """
-    detector, hyper = with_loss_by_image(ready.detector, ready.devices.split), ready.hyper
+    detector, hyper = on_split_batches(ready.detector, ready.devices.split), ready.hyper
     key = jax.random.fold_in(ready.step_seed, 1)
 
     @jax.jit

@@ -29,6 +29,7 @@ from yolojax.errors import ConfigError, DataError
 from yolojax.eval.coco import CocoResult, evaluate_coco
 from yolojax.eval.files import detections_to_coco
 from yolojax.geometry import batch_to_original
+from yolojax.image_wise import by_image
 from yolojax.inference.loading import ModelPath, load_detector
 from yolojax.inference.predict import Predictor
 from yolojax.inference.tiled import TiledPredictor
@@ -37,7 +38,7 @@ from yolojax.nms import Suppression, named_suppression
 from yolojax.nms.named import BuiltIn
 from yolojax.processor.inference import jit_for_inference
 from yolojax.progress import Quiet, Reporter
-from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
+from yolojax.sharding.batches import on_all_devices, split_over_devices
 from yolojax.structures import Detections
 from yolojax.tiling import Tiling
 

@@ -25,6 +25,7 @@ from yolojax.detector import Detector, DetectorSpec, Variables, fold_on_host
 from yolojax.errors import ConfigError, DataError
 from yolojax.export.running import Runtime
 from yolojax.geometry import Placement, batch_to_original
+from yolojax.image_wise import by_image
 from yolojax.inference.loading import ModelPath, Size, is_exported, load_detector, model_files, released_folder
 from yolojax.inference.pipeline import batches_ahead
 from yolojax.inference.results import Result
@@ -34,7 +35,7 @@ from yolojax.nms.named import BuiltIn
 from yolojax.paths import user_path
 from yolojax.processor.inference import inference_options, traced_for_detection
 from yolojax.settings import shown
-from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
+from yolojax.sharding.batches import on_all_devices, split_over_devices
 from yolojax.structures import Detections
 from yolojax.tiling import Tiling
 

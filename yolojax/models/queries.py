@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from yolojax.assign import DenoisingQueries, visible_queries
 from yolojax.coding import refine_boxes, refinement_offsets, refinement_steps
+from yolojax.image_wise import image_wise
 from yolojax.losses import QuerySet
 from yolojax.models.blocks import Features
 from yolojax.models.layers import Activation, ConvBNAct, Style
@@ -110,7 +111,8 @@ class QuerySelection(nn.Module):
             memory = layer_norm(self.style, "norm")(dense(width, dtype, "output")(memory))
         scores = dense_classes(self.classes, self.style, "classes")(memory).astype(jnp.float32)
         count = min(self.queries, memory.shape[1])
-        _, best = lax.top_k(lax.stop_gradient(scores.max(axis=-1)), count)
+        largest = lax.stop_gradient(scores.max(axis=-1))
+        best = image_wise(lambda of_images: lax.top_k(of_images, count)[1], largest)
         content = jnp.take_along_axis(memory, best[..., None], axis=1)
         moves = MLP((width, width, 4), self.activation, True, dtype, name="boxes")(content).astype(jnp.float32)
         chosen = jnp.take_along_axis(scores, best[..., None], axis=1)
@@ -238,7 +240,7 @@ class LocationQuality(nn.Module):
     @nn.compact
     def __call__(self, corners: Float[Array, "B Q K"]) -> Float[Array, "B Q 1"]:
         shares = jax.nn.softmax(corners.reshape(*corners.shape[:2], 4, -1), axis=-1)
-        best = lax.top_k(shares, 4)[0]
+        best = image_wise(lambda of_images: lax.top_k(of_images, 4)[0], shares)
         summary = jnp.concatenate([best, best.mean(axis=-1, keepdims=True)], axis=-1)
         summary = summary.reshape(*corners.shape[:2], -1)
         return MLP((64, 1), self.activation, True, self.style.dtype)(summary).astype(jnp.float32)

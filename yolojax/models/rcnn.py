@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from yolojax.assign import Matched, Sample, balanced_sample, overlap_assign, sort_by_content
 from yolojax.coding import Proposals, flatten_levels, pyramid_roi_align, region_anchors, select_proposals
+from yolojax.image_wise import image_wise
 from yolojax.models.blocks import Features
 from yolojax.models.layers import Conv, ConvBNAct, Style
 from yolojax.structures import Targets
@@ -132,13 +134,12 @@ class RegionHead(nn.Module):
         objectness, deltas = ProposalHead(self.proposal_depth, style, name="proposal")(features)
         image_size, anchors = anchors_of(objectness, [(side,) for side in sizes.anchors])
         number = sizes.proposals if targets is None else sizes.training_proposals
-        proposals = select_proposals(
+        proposals = image_wise(
+            partial(select_proposals, image_size=image_size, per_level=number, count=number),
             [x.reshape(x.shape[0], -1) for x in objectness],
             [x.reshape(x.shape[0], -1, 4) for x in deltas],
             anchors,
-            image_size,
-            per_level=number,
-            count=number,
+            shared=1,
         )
         samples = None
         if targets is not None:

@@ -17,7 +17,7 @@ from yolojax.detector import Detector, check_parts
 from yolojax.errors import ConfigError
 from yolojax.inference.evaluate import DetectBatch, check_classes, make_detect_batch, validation_suppression
 from yolojax.progress import Reporter
-from yolojax.sharding.by_image import with_loss_by_image
+from yolojax.sharding.batches import on_split_batches
 from yolojax.sharding.devices import Devices, all_devices, check_batch_size
 from yolojax.structures import Hyper
 from yolojax.training.augmentation import Resize, make_augmentations, make_resize, sizes_around
@@ -195,7 +195,7 @@ def make_programs(
       keep_states: whether the state before a step stays whole after it. States are then not packed either.
     """
     packing = None if keep_states else packing_for(devices.platform, detector, config.optimiser, config.freeze)
-    step_of = step_maker(config, with_loss_by_image(detector, devices.split), hyper_at, packing)
+    step_of = step_maker(config, on_split_batches(detector, devices.split), hyper_at, packing)
     return Programs(step_of(step_seed), devices, donate=not keep_states, packing=packing)
 
 

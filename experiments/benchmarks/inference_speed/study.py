@@ -83,9 +83,10 @@ def ours(model: str, batch: int, weights: Path) -> dict[str, Call]:
     from yolojax import zoo
     from yolojax.detect import detect
     from yolojax.detector import fold_on_host, prepare_images
+    from yolojax.image_wise import by_image
     from yolojax.processor.inference import inference_options, traced_for_detection
     from yolojax.processor.memory import prepare_processor
-    from yolojax.sharding.by_image import by_image, on_all_devices, split_over_devices
+    from yolojax.sharding.batches import on_all_devices, split_over_devices
 
     prepare_processor(batch)
     where = files(weights)

@@ -10,8 +10,9 @@ from yolojax import zoo
 from yolojax.augment import compose, random_flip
 from yolojax.config import OptimiserConfig
 from yolojax.data import build_cache, shapes_dataset
+from yolojax.image_wise import image_wise, split_over
 from yolojax.inference.evaluate import make_detect_batch
-from yolojax.sharding.by_image import with_loss_by_image
+from yolojax.sharding.batches import on_split_batches
 from yolojax.structures import Hyper, hyper_as_arrays
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
@@ -38,9 +39,13 @@ def batch(detector):
 
 @pytest.fixture(scope="module")
 def program(detector, shardings, batch):
+    return compiled_step(detector, shardings, batch)
+
+
+def compiled_step(detector, shardings, batch):
     replicated, split = shardings
     step = make_train_step(
-        with_loss_by_image(detector, split),
+        on_split_batches(detector, split),
         OptimiserConfig(),
         compose([random_flip(0.5)]),
         jax.random.key(0),
@@ -63,6 +68,23 @@ def collectives(text: str) -> list[tuple[str, str, str]]:
 
 
 def test_the_step_communicates_sums_only(program):
+    check_sums_only(program)
+
+
+QUERIES = {"scale": "atto", "queries": 12, "denoising": 4}
+PROPOSALS = {"depth": 18, "width": 4, "channels": 8, "hidden": 8, "anchor_sizes": [8.0, 16.0, 32.0, 64.0, 128.0]}
+PROPOSALS |= {"proposals": 12, "training_proposals": 16, "first_sample": 32, "second_sample": 16}
+
+
+@pytest.mark.slow  # two to four minutes each
+@pytest.mark.parametrize(("name", "options"), [("deimv2", QUERIES), ("fasterrcnn", PROPOSALS)])
+def test_so_it_is_where_the_network_chooses_queries_or_proposals(name, options, shardings):
+    detector = zoo.build(name, tuple("abcdef"), (64, 64), **options)
+    images = build_cache(shapes_dataset(4, size=(64, 64)), (64, 64), detector.spec.preprocess)
+    check_sums_only(compiled_step(detector, shardings, images.batch(np.arange(4))))
+
+
+def check_sums_only(program):
     found = collectives(program.as_text())
     assert sum(kind == "all-reduce" for kind, _, _ in found) >= 10  # gradients and BatchNorm; else this sees nothing
     for kind, shape, origin in found:
@@ -70,6 +92,26 @@ def test_the_step_communicates_sums_only(program):
         if kind != "all-reduce":
             # The report's loss of each image, which every process reads: four numbers.
             assert kind == "all-gather" and shape.strip().startswith("f32[4]"), (kind, shape, origin)
+
+
+def test_what_treats_images_one_by_one_needs_no_communication(shardings):
+    split = shardings[1]
+
+    def best(x, weights):
+        return image_wise(lambda x, weights: jax.lax.top_k(x * weights[None], 3), x, weights, shared=1)
+
+    def known(x, weights):
+        with split_over(split):
+            return best(x, weights)
+
+    x, weights = jax.random.normal(jax.random.key(0), (4, 50)), jax.random.normal(jax.random.key(1), (50,))
+    compiled = [jax.jit(f, in_shardings=(split, shardings[0])).lower(x, weights).compile() for f in (best, known)]
+    collected, alone = (collectives(program.as_text()) for program in compiled)
+    assert {kind for kind, *_ in collected} == {"all-gather"} and not alone
+    found = compiled[1](jax.device_put(x, split), jax.device_put(weights, shardings[0]))
+    jax.tree.map(np.testing.assert_array_equal, found, jax.lax.top_k(x * weights[None], 3))
+    slope = jax.grad(lambda x: known(x, weights)[0].sum())(x)
+    np.testing.assert_array_equal(slope, jax.grad(lambda x: best(x, weights)[0].sum())(x))
 
 
 def test_loss_and_gradient_are_those_of_one_device(detector, shardings, batch, program):
@@ -96,7 +138,7 @@ def test_loss_and_gradient_are_those_of_one_device(detector, shardings, batch, p
 
 def test_shared_divisors_stay_shared(detector, shardings, batch):
     """Accumulation takes one gradient for each different divisor, and tells them apart by identity."""
-    split_up = with_loss_by_image(detector, shardings[1])
+    split_up = on_split_batches(detector, shardings[1])
 
     def terms(batch):
         images = batch.images.astype(np.float32) / 255

@@ -1,37 +1,14 @@
-"""Functions that treat every image by itself, run without communication where a batch is split over devices.
+"""Batches that are split over devices: how, and a detector that then communicates as little as can be."""
 
-XLA's partitioner does not see that top-k, scatters and loops over a batch touch one image at a time. It collects the
-whole batch on every device first (for `lax.top_k` and scatters) or synchronises every round (for a vmapped loop). A
-loss gives sums per image (`LossTerms`), and suppression treats images one by one, so both may run inside
-`jax.shard_map`, where each device sees its own images only.
-"""
-
-from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from yolojax.detector import Detector, Outputs
+from yolojax.detector import Detector, Outputs, Variables
+from yolojax.image_wise import by_image, split_over
 from yolojax.structures import Hyper, LossTerms, Targets
-
-
-def by_image(function: Callable[..., Any], split: NamedSharding, *, shared: int = 0) -> Callable[..., Any]:
-    """Returns the same function, run by each device on its own images.
-
-    Args:
-      function: of pytrees with a leading batch axis, to pytrees with one; no image may influence another.
-      split: how a batch lies on the devices.
-      shared: how many of the last arguments belong to no image and are the same for all.
-    """
-    rows, whole = split.spec, PartitionSpec()
-
-    def split_up(*arguments: Any) -> Any:
-        specs = (rows,) * (len(arguments) - shared) + (whole,) * shared
-        # The check of what varies between devices is off, because loops that begin with a constant would fail it.
-        return jax.shard_map(function, mesh=split.mesh, in_specs=specs, out_specs=rows, check_vma=False)(*arguments)
-
-    return split_up
 
 
 def split_over_devices(batch_size: int) -> NamedSharding | None:
@@ -48,10 +25,19 @@ def on_all_devices(variables: Any, split: NamedSharding) -> Any:
     return jax.device_put(variables, NamedSharding(split.mesh, PartitionSpec()))
 
 
-def with_loss_by_image(detector: Detector, split: NamedSharding) -> Detector:
-    """Returns a detector whose loss, assignment included, communicates nothing. The numbers are the same."""
+def on_split_batches(detector: Detector, split: NamedSharding) -> Detector:
+    """Returns a detector that trains on batches which lie on devices so. The numbers are the same.
+
+    Its loss, assignment included, communicates nothing, nor does what the network itself calls `image_wise`.
+    """
     if split.mesh.size == 1:
         return detector
+
+    def forward_train(
+        variables: Variables, images: Float[Array, "B H W 3"], targets: Targets, key: PRNGKeyArray
+    ) -> tuple[Outputs, Variables]:
+        with split_over(split):
+            return detector.forward_train(variables, images, targets, key)
 
     def loss(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
         divisor_of: dict[str, int] = {}
@@ -69,4 +55,4 @@ def with_loss_by_image(detector: Detector, split: NamedSharding) -> Detector:
         sums, divisors, counts = by_image(terms_of, split, shared=1)(outputs, targets, hyper)
         return LossTerms(sums, {name: divisors[i] for name, i in divisor_of.items()}, counts)
 
-    return detector._replace(loss=loss)
+    return detector._replace(forward_train=forward_train, loss=loss)
