@@ -22,7 +22,7 @@ def slopes(pool, x, weights, size):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("size", [5, 9, 13])
+@pytest.mark.parametrize("size", [1, 3, 5, 7, 9, 13])
 def test_values_and_gradients_are_those_of_xla_with_many_equal_maxima(size, dtype):
     x = jax.random.randint(jax.random.key(0), SHAPE, 0, 5).astype(dtype)
     # Weights that add up without rounding, so that the order of sums does not matter.
@@ -65,3 +65,8 @@ def test_the_derivative_scatters_nothing():
     x = jnp.zeros(SHAPE)
     text = jax.jit(jax.grad(lambda x: jnp.sum(lax.square(max_pool_same(x, 5))))).lower(x).as_text()
     assert "scatter" not in text and "scatter" in jax.jit(jax.grad(lambda x: windows(x, 5).sum())).lower(x).as_text()
+
+
+def test_an_even_window_has_no_middle():
+    with pytest.raises(ValueError, match="odd"):
+        max_pool_same(jnp.zeros(SHAPE), 4)

@@ -47,7 +47,7 @@ def close(found, want):
     ("optimiser", "settings"),
     [
         (OptimiserConfig(clip_norm=0.5), {}),
-        (OptimiserConfig(name="sgd", decay="coupled"), {"freeze": ("neck",), "remat": "activations", "accumulate": 2}),
+        (OptimiserConfig(name="sgd", decay="coupled"), {"freeze": ("neck",), "remat": "segments", "accumulate": 2}),
     ],
 )
 def test_a_step_on_a_packed_state_is_the_same_step(optimiser, settings):

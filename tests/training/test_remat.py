@@ -2,7 +2,10 @@
 
 import functools
 import itertools
+import json
 import math
+import warnings
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +18,8 @@ from tests.training.own_detectors import tuple_detector
 from tests.training.toy import toy_batch, toy_detector
 from yolojax import zoo
 from yolojax.augment import compose
-from yolojax.config import OptimiserConfig
+from yolojax.config import OptimiserConfig, Remat
+from yolojax.errors import ConfigError
 from yolojax.structures import Hyper, hyper_as_arrays
 from yolojax.training import remat
 from yolojax.training.remat import (
@@ -28,6 +32,7 @@ from yolojax.training.remat import (
     remat_function,
     within,
 )
+from yolojax.training.run_directory import read_config
 from yolojax.training.state import make_state
 from yolojax.training.step import make_train_step
 
@@ -137,7 +142,9 @@ def test_a_network_of_one_operation_or_none_is_not_cut(one):
 
     arguments = {"params": jnp.ones((3, 3))}, jnp.ones((2, 1, 3, 3)), TARGETS, KEY
     assert cut(jax.make_jaxpr(forward_train)(*arguments).jaxpr) == []
-    np.testing.assert_array_equal(in_segments(forward_train)(*arguments)[0], forward_train(*arguments)[0])
+    with pytest.warns(UserWarning, match="remat = segments: no cut of this network would save memory"):
+        found = in_segments(forward_train)(*arguments)[0]
+    np.testing.assert_array_equal(found, forward_train(*arguments)[0])
 
 
 def test_outputs_that_are_arguments_or_constants_pass():
@@ -190,14 +197,77 @@ def test_least_crosses_the_cuts_of_all_within_a_budget(data):
         assert found.peak <= budget and found.kept == min(allowed)
 
 
-def test_both_kinds_are_named_by_the_setting():
+def test_the_kinds_are_named_by_the_setting():
+    assert set(remat.KINDS) == set(get_args(Remat))
     assert remat_function("activations") is keep_products and remat_function("segments") is in_segments
     assert remat_function("none")(chain) is chain
+    with pytest.raises(ConfigError, match="remat = 'all': give one of none, activations, segments"):
+        remat_function("all")
 
 
-def test_tuples_as_variables_are_cut_too():
+def test_a_compiled_function_is_cut_as_its_layers_are():
+    def compiled(variables, images, targets, key):
+        return jax.jit(chain)(variables, images, targets, key)
+
+    variables, images = chain_variables(), jax.random.normal(KEY, (64, WIDTH, 1, 3))
+    assert cut(jax.make_jaxpr(compiled)(variables, images, TARGETS, KEY).jaxpr) == []
+    kept = [residual_bytes(in_segments(network), variables, images) for network in (chain, compiled)]
+    assert kept[0] == kept[1] < residual_bytes(chain, variables, images) / 2
+    want, got = (network(variables, images, TARGETS, KEY) for network in (chain, in_segments(compiled)))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), got, want)
+
+
+def test_a_loop_is_one_operation_that_weighs_all_of_its_turns():
+    def loop(variables, images, targets, key):
+        weights = jnp.stack(variables["params"])
+        return jax.lax.scan(lambda x, weight: (jnp.tanh(x @ weight), None), images[:, :, 0, 0], weights)[0], {}
+
+    def around(variables, images, targets, key):
+        x = loop(variables, images, targets, key)[0]
+        return jnp.tanh(x @ variables["params"][0]) @ variables["params"][1], {}
+
+    variables, images = chain_variables(), jnp.ones((64, WIDTH, 1, 3))
+    equations = jax.make_jaxpr(loop)(variables, images, TARGETS, KEY).jaxpr.eqns
+    (scan,) = (equation for equation in equations if equation.primitive.name == "scan")
+    assert remat._activations(scan) == LAYERS * 64 * WIDTH * 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        in_segments(around)(variables, images, TARGETS, KEY)
+
+
+def test_random_numbers_and_hand_written_derivatives_are_the_same_the_second_time():
+    @jax.custom_vjp
+    def double(x):
+        return 2 * x
+
+    double.defvjp(lambda x: (2 * x, None), lambda _, slope: (1.1 * slope,))  # wrong on purpose: it has to be this one
+
+    def noisy(variables, images, targets, key):
+        x = images[:, :, 0, 0]
+        for weight, own in zip(variables["params"], jax.random.split(key, LAYERS), strict=True):
+            x = double(jnp.tanh(x @ weight)) * jax.random.bernoulli(own, 0.5, x.shape)
+        return x, {}
+
+    variables, images = chain_variables(), jax.random.normal(KEY, (8, WIDTH, 1, 3))
+
+    def loss(params, network):
+        return jnp.sum(jnp.square(network({**variables, "params": params}, images, TARGETS, KEY)[0]))
+
+    want, got = (jax.jit(jax.grad(loss), static_argnums=1)(variables["params"], n) for n in (noisy, in_segments(noisy)))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+def test_runs_of_before_there_were_two_kinds_are_read(tmp_path):
+    for old, new in ((True, "activations"), (False, "none")):
+        (tmp_path / "config.json").write_text(json.dumps({"remat": old}))
+        assert read_config(tmp_path).remat == new
+
+
+def test_a_small_network_with_tuples_as_variables_is_trained_as_without():
     detector = tuple_detector()
     variables, images = detector.init(KEY), jax.random.uniform(KEY, (2, 32, 32, 3))
     want = detector.forward_train(variables, images, TARGETS, KEY)
-    got = in_segments(detector.forward_train)(variables, images, TARGETS, KEY)
+    with pytest.warns(UserWarning, match="no cut of this network would save memory"):
+        got = in_segments(detector.forward_train)(variables, images, TARGETS, KEY)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), got, want)

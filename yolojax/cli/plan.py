@@ -33,7 +33,8 @@ class Plan:
       size: longest side of the images as the detector sees them, in pixels; a multiple of 32.
       batch_size: images per step, over all chips.
       accumulate: parts in which a batch is computed, one after another; the same step in less memory.
-      remat: what the backward pass computes again instead of keeping it, as train takes it.
+      remat: what the backward pass computes again instead of keeping it; activations keeps what convolutions give,
+        segments what passes between segments of the network.
       compute: number format of the network's computation.
       classes: number of classes, where there is no data set.
       objects: most objects of an image, where there is no data set.

@@ -65,8 +65,10 @@ def max_pool(
 def max_pool_same(x: Float[Array, "B H W C"], size: int) -> Float[Array, "B H W C"]:
     """Maximum over a ``size x size`` window, stride 1, borders excluded: rows first, then columns.
 
-    The gradient goes to the first of equal maxima.
+    The gradient goes to the first of equal maxima. Raises `ValueError` for an even ``size``.
     """
+    if size % 2 == 0:
+        raise ValueError(f"size = {size}: give an odd number, whose window has a middle")
     return _line_max(_line_max(x, size, 1), size, 2)
 
 
@@ -84,13 +86,21 @@ def _line_max(x: Float[Array, "B H W C"], size: int, axis: int) -> Float[Array, 
 
 @_line_max.defjvp
 def _line_max_jvp(size: int, axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    first, *others = _neighbours(primals[0], size, axis, -jnp.inf)
+    # A wide window is several narrow ones after another, which compares far less, and finds the same first maximum.
+    x, slope = primals[0], tangents[0]
+    for reach in [2] * (size // 4) + [1] * (size // 2 % 2):
+        x, slope = _narrow_max(x, slope, 2 * reach + 1, axis)
+    return x, slope
+
+
+def _narrow_max(x: Array, slope: Array, size: int, axis: int) -> tuple[Array, Array]:
+    first, *others = _neighbours(x, size, axis, -jnp.inf)
     largest, place = first, jnp.zeros(first.shape, jnp.int8)
     for index, other in enumerate(others, start=1):
         wins = (other > largest) | jnp.isnan(other)
         largest, place = jnp.where(wins, other, largest), jnp.where(wins, jnp.int8(index), place)
-    moved = enumerate(_neighbours(tangents[0], size, axis, 0.0))
-    return largest, sum((jnp.where(place == index, slope, 0) for index, slope in moved), start=jnp.zeros_like(largest))
+    moved = enumerate(_neighbours(slope, size, axis, 0.0))
+    return largest, sum((jnp.where(place == index, of_one, 0) for index, of_one in moved), start=jnp.zeros_like(slope))
 
 
 def _neighbours(x: Array, size: int, axis: int, beyond: float) -> list[Array]:

@@ -8,51 +8,41 @@ The step computes the same; gradients differ by rounding.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var, jaxpr_as_fun
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from yolojax.config import Remat
 from yolojax.detector import ForwardTrain, Outputs, Variables
+from yolojax.errors import ConfigError
 from yolojax.structures import Targets
 
 BUDGETS = 64
 """How many sizes of the memory for a backward pass are tried."""
 
-ARITHMETIC = (
-    "abs",
-    "add",
-    "and",
-    "clamp",
-    "div",
-    "erf",
-    "exp",
-    "integer_pow",
-    "log",
-    "log1p",
-    "logistic",
-    "max",
-    "min",
+UNCUT = (
+    "no cut of this network would save memory (a loop is one operation, and is not cut), so it is trained as without; "
+    "give activations, or write a loop's layers one after another"
 )
-ARITHMETIC += ("min", "mul", "neg", "not", "or", "pow", "rsqrt", "sign", "sqrt", "square", "sub", "tanh")
-CHEAP = {
-    *ARITHMETIC,
-    *("eq", "ge", "gt", "le", "lt", "ne", "select_n"),
-    *("broadcast_in_dim", "convert_element_type", "expand_dims", "platform_index", "reshape", "slice", "squeeze"),
-}
+"""What is said of a network of which nothing can be saved so."""
+
+ARITHMETIC = "abs add and clamp div erf exp integer_pow log log1p logistic max min mul neg not or pow rsqrt sign sqrt"
+SHAPING = "broadcast_in_dim convert_element_type expand_dims platform_index reshape slice squeeze"
+CHEAP = {*ARITHMETIC.split(), "square", "sub", "tanh", "eq", "ge", "gt", "le", "lt", "ne", "select_n", *SHAPING.split()}
 """Operations that a compiler computes together with what reads them: their results take no memory of their own."""
 
 
-def remat_function(remat: Remat) -> Callable[[ForwardTrain], ForwardTrain]:
-    """Returns what wraps ``forward_train`` for a setting of `yolojax.config.TrainConfig`."""
-    wrappers = {"none": lambda forward_train: forward_train, "activations": keep_products, "segments": in_segments}
-    assert set(wrappers) == set(get_args(Remat))
-    return wrappers[remat]
+def remat_function(remat: str) -> Callable[[ForwardTrain], ForwardTrain]:
+    """Returns what wraps ``forward_train`` for a setting of `yolojax.config.TrainConfig`; `ConfigError` for no kind."""
+    if remat not in KINDS:
+        raise ConfigError(f"remat = {remat!r}: give one of {', '.join(KINDS)}")
+    return KINDS[remat]
 
 
 def keep_products(forward_train: ForwardTrain) -> ForwardTrain:
@@ -83,11 +73,17 @@ def in_segments(forward_train: ForwardTrain) -> ForwardTrain:
     ) -> tuple[Outputs, Variables]:
         arguments = (variables, images, targets, key)
         closed, shapes = jax.make_jaxpr(forward_train, return_shape=True)(*arguments)
+        if inlined := _inlined(closed.jaxpr):
+            closed = jax.make_jaxpr(inlined)(*closed.consts, *jax.tree.leaves(arguments))
         jaxpr: Jaxpr = closed.jaxpr
         known: dict[Var, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
         known.update(zip(jaxpr.invars, jax.tree.leaves(arguments), strict=True))
         jaxpr = _narrowed(jaxpr, known)
-        bounds = [0, *cut(jaxpr), len(jaxpr.eqns)]
+        cuts = cut(jaxpr)
+        if not cuts:
+            warnings.warn(f"remat = segments: {UNCUT}", stacklevel=2)
+            return forward_train(*arguments)
+        bounds = [0, *cuts, len(jaxpr.eqns)]
         last_read = _last_reads(jaxpr)
         for start, stop in itertools.pairwise(bounds):
             equations = jaxpr.eqns[start:stop]
@@ -98,10 +94,49 @@ def in_segments(forward_train: ForwardTrain) -> ForwardTrain:
             segment = jaxpr.replace(constvars=[], invars=list(read), outvars=passed, eqns=equations)
             part = jaxpr_as_fun(ClosedJaxpr(segment, ()))
             known.update(zip(passed, jax.checkpoint(part)(*(known[var] for var in read)), strict=True))
-        leaves = [var.val if isinstance(var, Literal) else known[var] for var in jaxpr.outvars]
+        leaves = [jnp.asarray(var.val) if isinstance(var, Literal) else known[var] for var in jaxpr.outvars]
         return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
     return segmented
+
+
+KINDS: dict[str, Callable[[ForwardTrain], ForwardTrain]] = {
+    "none": lambda forward_train: forward_train,
+    "activations": keep_products,
+    "segments": in_segments,
+}
+"""What wraps a network's ``forward_train``, by the name of the setting."""
+
+
+def _inlined(jaxpr: Jaxpr) -> Callable[..., list[Any]] | None:
+    """Returns the same program without the borders of `jax.jit` around its layers; None where there are none."""
+    inner = [_program_of(equation) for equation in jaxpr.eqns]
+    if not any(inner):
+        return None
+
+    def run(*arguments: Any) -> list[Any]:
+        known: dict[Any, Any] = dict(zip(jaxpr.invars, arguments, strict=True))
+
+        def values(atoms: Sequence[Any]) -> list[Any]:
+            return [atom.val if isinstance(atom, Literal) else known[atom] for atom in atoms]
+
+        for equation, program in zip(jaxpr.eqns, inner, strict=True):
+            read, made = _vars(equation.invars), _vars(equation.outvars)
+            if program is None:
+                alone = jaxpr.replace(constvars=[], invars=read, outvars=made, eqns=[equation])
+                known.update(zip(made, jaxpr_as_fun(ClosedJaxpr(alone, ()))(*values(read)), strict=True))
+            else:
+                found = (_inlined(program.jaxpr) or jaxpr_as_fun(program))(*program.consts, *values(equation.invars))
+                known.update(zip(equation.outvars, found, strict=True))
+        return values(jaxpr.outvars)
+
+    return run
+
+
+def _program_of(equation: JaxprEqn) -> ClosedJaxpr | None:
+    """The program of a call of a compiled function that is more than cheap operations; None for anything else."""
+    program = equation.params.get("jaxpr") if equation.primitive.name in ("jit", "pjit") else None
+    return program if program is not None and any(map(_activations, program.jaxpr.eqns)) else None
 
 
 def _narrowed(jaxpr: Jaxpr, known: dict[Var, Any]) -> Jaxpr:
@@ -170,7 +205,7 @@ def crossing(lives: Sequence[Life], places: Sequence[int]) -> np.ndarray:
 
 
 def within(work: np.ndarray, places: Sequence[int]) -> np.ndarray:
-    """``[i, j]``: bytes of a segment's backward pass: all its activations, and the largest once more as a gradient."""
+    """``[i, j]``: bytes of a segment's backward pass: its activations, and the largest once more as a gradient."""
     between = np.split(work, places[1:-1])
     total, largest = (np.array([reduce(part) for part in between]) for reduce in (np.sum, np.max))
     sums = np.concatenate([[0.0], np.cumsum(total)])
@@ -221,6 +256,7 @@ def least_kept(crossing: np.ndarray, within: np.ndarray, budget: float) -> Cuts 
 
 def _vars(atoms: Sequence[Any]) -> list[Var]:
     """The variables among what an operation reads or gives."""
+    # What nobody reads is a `DropVar`, which `jax.extend.core` does not give.
     return [atom for atom in atoms if isinstance(atom, Var) and type(atom).__name__ != "DropVar"]
 
 
@@ -237,5 +273,11 @@ def _bytes(var: Var) -> int:
 
 
 def _activations(equation: JaxprEqn) -> int:
-    """The bytes of what a backward pass keeps of one operation."""
-    return 0 if equation.primitive.name in CHEAP else sum(_bytes(var) for var in _vars(equation.outvars))
+    """The bytes of what a backward pass keeps of one operation, of a loop in all of its turns."""
+    if equation.primitive.name in CHEAP:
+        return 0
+    own = sum(_bytes(var) for var in _vars(equation.outvars))
+    parts = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: isinstance(x, ClosedJaxpr | Jaxpr))
+    programs = [part.jaxpr if isinstance(part, ClosedJaxpr) else part for part in parts]
+    inside = [sum(map(_activations, part.eqns)) for part in programs if isinstance(part, Jaxpr)]
+    return max(own, int(equation.params.get("length", 1)) * max(inside, default=0))

@@ -185,7 +185,7 @@ def read_config(folder: Path) -> TrainConfig:
     """
     values = _read_values(folder)
     values.pop(GIVEN, None)
-    if isinstance(values.get("remat"), bool):  # as runs of version 0.1 have it
+    if isinstance(values.get("remat"), bool):  # as runs had it before there were two kinds
         values["remat"] = "activations" if values["remat"] else "none"
     try:
         return from_dict(values)
