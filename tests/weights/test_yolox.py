@@ -1,6 +1,7 @@
 """Reading published YOLOX weights: every form gives the same, and what is wrong is said by the file's own names."""
 
 import json
+import zipfile
 
 import jax
 import numpy as np
@@ -182,3 +183,12 @@ def test_files_that_are_no_archive_are_refused(tmp_path):
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
     with pytest.raises(CheckpointError, match="one array, not an archive"):
         read_yolox(tmp_path / "one.npz")
+
+
+def test_a_member_that_is_no_array_is_named(tmp_path):
+    """NumPy gives its bytes, whatever they are, in the place of an array."""
+    path = write_arrays(tmp_path / "w.npz", golden("plain"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("head.stems.9.conv.weight.npy", b"no array")
+    with pytest.raises(CheckpointError, match=r"w\.npz: its member 'head\.stems\.9\.conv\.weight' is no array"):
+        read_yolox(path)

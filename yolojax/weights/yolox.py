@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yolojax.errors import CheckpointError
+from yolojax.errors import CheckpointError, shown
 from yolojax.paths import user_path
 from yolojax.weights.foreign import Module, WeightFile, class_names, printable, read_weight_file
 from yolojax.weights.ultralytics import Names
@@ -177,7 +177,14 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             if isinstance(archive, np.ndarray):
                 raise CheckpointError(f"{path}: one array, not an archive of them; write it with numpy.savez")
             with archive:
-                return {name: archive[name] for name in archive.files}
+                found = {name: archive[name] for name in archive.files}
+                # Of a member that is no array NumPy gives the bytes.
+                strange = [name for name, value in found.items() if not isinstance(value, np.ndarray)]
+                if strange:
+                    raise CheckpointError(
+                        f"{path}: its member {shown(strange[0])} is no array; write arrays with numpy.savez"
+                    )
+                return found
     except CheckpointError:
         raise
     except Exception as error:  # damaged archives raise nearly anything: BadZipFile, zlib.error, EOFError, KeyError
