@@ -104,10 +104,10 @@ def test_a_detector_of_the_zoo_keeps_fewer_bytes_of_each_kind():
     detector = zoo.build("compact", ("thing",), (64, 64), **shape)
     variables = jax.jit(detector.init)(KEY)
     images = jnp.zeros((8, 64, 64, 3))
-    plain, *fewer = (
+    plain, activations, segments = (
         residual_bytes(wrap(detector.forward_train), variables, images) for wrap in map(remat_function, KINDS)
     )
-    assert max(fewer) < 0.8 * plain
+    assert activations < 0.6 * plain and segments < 0.8 * plain
 
 
 def test_of_equal_layers_about_the_square_root_is_kept():
@@ -127,7 +127,8 @@ def test_of_images_what_the_network_reads_is_kept():
         return jnp.sin(jnp.sin(jnp.sin(x @ variables["params"]) @ variables["params"])), {}
 
     variables, images = {"params": jnp.ones((3, 3), jnp.bfloat16)}, jnp.ones((2, 8, 8, 3))
-    assert residual_bytes(in_segments(narrow), variables, images) <= 4 * images.size * 2 < 6 * images.nbytes
+    # The images and one value of their shape, both in bfloat16.
+    assert residual_bytes(in_segments(narrow), variables, images) <= images.nbytes
     np.testing.assert_array_equal(
         in_segments(narrow)(variables, images, TARGETS, KEY)[0], narrow(variables, images, TARGETS, KEY)[0]
     )
@@ -206,13 +207,18 @@ def test_the_kinds_are_named_by_the_setting():
 
 
 def test_a_compiled_function_is_cut_as_its_layers_are():
+    factor = jnp.ones(WIDTH)  # closed over, inside and outside of what is compiled
+
     def compiled(variables, images, targets, key):
-        return jax.jit(chain)(variables, images, targets, key)
+        inner = jax.jit(lambda *given: (chain(*given)[0] * factor[None], chain(*given)[1]))
+        outputs, new = inner(variables, images, targets, key)
+        return outputs * factor[None], new
 
     variables, images = chain_variables(), jax.random.normal(KEY, (64, WIDTH, 1, 3))
     assert cut(jax.make_jaxpr(compiled)(variables, images, TARGETS, KEY).jaxpr) == []
     kept = [residual_bytes(in_segments(network), variables, images) for network in (chain, compiled)]
-    assert kept[0] == kept[1] < residual_bytes(chain, variables, images) / 2
+    assert max(kept) < residual_bytes(chain, variables, images) / 2
+    assert kept[1] <= kept[0] + 4 * images[..., 0, 0].nbytes
     want, got = (network(variables, images, TARGETS, KEY) for network in (chain, in_segments(compiled)))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), got, want)
 

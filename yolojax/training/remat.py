@@ -73,11 +73,13 @@ def in_segments(forward_train: ForwardTrain) -> ForwardTrain:
     ) -> tuple[Outputs, Variables]:
         arguments = (variables, images, targets, key)
         closed, shapes = jax.make_jaxpr(forward_train, return_shape=True)(*arguments)
+        given = jax.tree.leaves(arguments)
         if inlined := _inlined(closed.jaxpr):
-            closed = jax.make_jaxpr(inlined)(*closed.consts, *jax.tree.leaves(arguments))
+            given = [*closed.consts, *given]
+            closed = jax.make_jaxpr(inlined)(*given)
         jaxpr: Jaxpr = closed.jaxpr
         known: dict[Var, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-        known.update(zip(jaxpr.invars, jax.tree.leaves(arguments), strict=True))
+        known.update(zip(jaxpr.invars, given, strict=True))
         jaxpr = _narrowed(jaxpr, known)
         cuts = cut(jaxpr)
         if not cuts:
@@ -115,7 +117,7 @@ def _inlined(jaxpr: Jaxpr) -> Callable[..., list[Any]] | None:
         return None
 
     def run(*arguments: Any) -> list[Any]:
-        known: dict[Any, Any] = dict(zip(jaxpr.invars, arguments, strict=True))
+        known: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), arguments, strict=True))
 
         def values(atoms: Sequence[Any]) -> list[Any]:
             return [atom.val if isinstance(atom, Literal) else known[atom] for atom in atoms]
@@ -126,7 +128,8 @@ def _inlined(jaxpr: Jaxpr) -> Callable[..., list[Any]] | None:
                 alone = jaxpr.replace(constvars=[], invars=read, outvars=made, eqns=[equation])
                 known.update(zip(made, jaxpr_as_fun(ClosedJaxpr(alone, ()))(*values(read)), strict=True))
             else:
-                found = (_inlined(program.jaxpr) or jaxpr_as_fun(program))(*program.consts, *values(equation.invars))
+                given, inside = values(equation.invars), _inlined(program.jaxpr)
+                found = inside(*program.consts, *given) if inside else jaxpr_as_fun(program)(*given)
                 known.update(zip(equation.outvars, found, strict=True))
         return values(jaxpr.outvars)
 
