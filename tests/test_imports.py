@@ -47,6 +47,12 @@ print(" ".join(sorted({name.partition(".")[0] for name in sys.modules})))
     assert not set(HEAVY) & set(loaded.stdout.split())
 
 
+def test_kept_predictors_are_opened_without_the_code_of_networks() -> None:
+    """A second call of `predict` takes the program that the first one kept; importing Flax would be half of its time."""
+    loaded = run_python("import sys, yolojax.inference.kept; print('flax' in sys.modules, 'optax' in sys.modules)")
+    assert loaded.stdout.split() == ["False", "False"], loaded.stderr
+
+
 def test_help_does_not_import_jax() -> None:
     program = """
 import sys, time

@@ -13,12 +13,12 @@ import numpy as np
 
 from yolojax import __version__
 from yolojax.config import MOST_DETECTIONS
+from yolojax.described import check_stated_size, read_postprocess, read_preprocess
 from yolojax.detector import Detector, DetectorSpec, Postprocess, Variables
 from yolojax.errors import CheckpointError, ConfigError, shortened, shown
 from yolojax.geometry import Preprocess
 from yolojax.settings import build, converted
 from yolojax.weights.released import flatten
-from yolojax.zoo.description import check_input_size, read_postprocess, read_preprocess
 
 FORMAT = 1
 """Of the description in a file; a reader refuses newer ones."""
@@ -216,7 +216,7 @@ def from_json(plain: Any, source: str) -> Description:
     try:
         thresholds = plain["thresholds"]
         values = {name: plain[name] for name in Description._fields}
-        check_input_size(tuple(plain["input_size"]))
+        check_stated_size(tuple(plain["input_size"]))
         values |= {
             "class_names": converted(tuple[str, ...], plain["class_names"], "class_names"),
             "input_size": tuple(plain["input_size"]),

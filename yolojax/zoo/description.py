@@ -12,21 +12,18 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 from weakref import WeakKeyDictionary
 
-from yolojax.config import MOST, MOST_DETECTIONS
-from yolojax.detector import Detector, DetectorSpec, Postprocess
+from yolojax.described import check_stated_size, read_postprocess, read_preprocess
+from yolojax.detector import Detector, DetectorSpec
 from yolojax.errors import CheckpointError, ConfigError, shortened, shown
 from yolojax.geometry import Preprocess
-from yolojax.settings import build as build_settings
 from yolojax.settings import converted
 from yolojax.zoo.parts import CUSTOM, needs_part, qualified_name
 
 FIELDS = tuple(name for name in Detector._fields if name != "spec")
 """The functions of the record."""
-
-_LARGEST_SIDE = MOST["model.size"]
 
 _built: WeakKeyDictionary[Callable[..., Any], set[tuple[str, str]]] = WeakKeyDictionary()
 """Of each function that a zoo function made: the fields and the architectures that it was made for."""
@@ -124,7 +121,7 @@ def restore(
         custom |= {k: v.removeprefix(CUSTOM) for k, v in options.items() if isinstance(v, str) and v.startswith(CUSTOM)}
         if not isinstance(name, str):
             raise TypeError(f"name is {shown(name)}")
-        check_input_size(input_size)
+        check_stated_size(input_size)
     except (KeyError, TypeError, ValueError) as error:
         reason = shortened(f"{type(error).__name__}: {error}")
         raise CheckpointError(f"the description does not make a detector: {reason}") from error
@@ -157,32 +154,3 @@ def restore(
     detector = detector._replace(spec=spec, **{part: parts[part] for part in parts if part in FIELDS})
     check_record(detector, {**description, "preprocess": dataclasses.asdict(preprocess)}, loose=tuple(own_options))
     return detector
-
-
-def check_input_size(input_size: tuple[Any, ...]) -> None:
-    """Raises `TypeError` unless it is two whole numbers that an image can have."""
-    if len(input_size) != 2 or not all(type(side) is int and 0 < side <= _LARGEST_SIDE for side in input_size):
-        raise TypeError(f"input_size is {shown(input_size)}, not two whole numbers up to {_LARGEST_SIDE:,}")
-
-
-def read_postprocess(stated: Any) -> Postprocess:
-    """The thresholds that a description states."""
-    found: Postprocess = build_settings(Postprocess, stated, "postprocess")
-    for name, one in (("validation", found.validation), ("prediction", found.prediction)):
-        if not (0 <= one.confidence <= 1 and 0 <= one.iou <= 1 and 0 < one.max_detections <= MOST_DETECTIONS):
-            raise ConfigError(f"postprocess.{name} = {shown(stated[name])}: its values are out of range")
-    return found
-
-
-def read_preprocess(stated: Any) -> Preprocess:
-    """The preprocessing that a description states; raises `ConfigError` for a value that this version does not know."""
-    if not isinstance(stated, Mapping):
-        raise ConfigError(f"preprocess = {shown(stated)}: it is no object")
-    for name, hint in get_type_hints(Preprocess).items():
-        if get_origin(hint) is Literal and stated.get(name, get_args(hint)[0]) not in get_args(hint):
-            raise ConfigError(f"preprocess.{name} = {shown(stated[name])}: known are {', '.join(get_args(hint))}")
-    # Descriptions written before there was a choice of filters say none, and meant the antialiased one.
-    found: Preprocess = build_settings(Preprocess, {"filter": Preprocess().filter, **stated}, "preprocess")
-    if not (0 <= found.pad <= 255 and 0 < found.scale <= 1e6 and 0 <= found.border < _LARGEST_SIDE):
-        raise ConfigError(f"preprocess = {shown(dict(stated))}: its values are out of range")
-    return found
