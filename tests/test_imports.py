@@ -48,7 +48,7 @@ print(" ".join(sorted({name.partition(".")[0] for name in sys.modules})))
 
 
 def test_kept_predictors_are_opened_without_the_code_of_networks() -> None:
-    """A second call of `predict` takes the program that the first one kept; importing Flax would be half of its time."""
+    """A second call of `predict` takes the program that the first one kept and needs no Flax."""
     loaded = run_python("import sys, yolojax.inference.kept; print('flax' in sys.modules, 'optax' in sys.modules)")
     assert loaded.stdout.split() == ["False", "False"], loaded.stderr
 

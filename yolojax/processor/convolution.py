@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from yolojax.processor.platform import by_platform
@@ -25,10 +24,6 @@ from yolojax.processor.platform import by_platform
 # Below, gathering the windows of a strided convolution costs more than its matrix product saves: with both gradients,
 # 16 images of 160x160x16 to 32 channels take 41 ms as columns and 36 as they are, 80x80x32 to 64 take 24.5 and 21.
 COLUMNS_CHANNELS = 64
-
-# Below, transposing the input costs more than the matrix products save: of 8 images of 80x80x16 to 16 channels the
-# kernel's gradient takes 7.0 ms as a convolution and 15 as products, of 40x40x64 to 64 channels 59 and 22.
-GRADIENT_CHANNELS = 32
 
 
 def plain(
@@ -65,52 +60,6 @@ def by_columns(
     x = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
     windows = [x[:, i : i + height : stride, j : j + width : stride, :] for i in range(kh) for j in range(kw)]
     return _product(jnp.concatenate(windows, axis=-1), kernel.reshape(kh * kw * cin, cout))
-
-
-@jax.custom_jvp
-def gradient_by_products(x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"]) -> Float[Array, "B H W O"]:
-    """A convolution with stride 1 and odd sides whose kernel's gradient is made by matrix products.
-
-    The value and the gradient of ``x`` are `plain`. XLA's own gradient of the kernel takes 2.5 times as long as the
-    convolution, because it is a convolution with a window as large as the image.
-    """
-    return plain(x, kernel)
-
-
-@partial(gradient_by_products.defjvp, symbolic_zeros=True)
-def _gradient_by_products_jvp(
-    primals: tuple[Array, Array], tangents: tuple[Array | SymbolicZero, Array | SymbolicZero]
-) -> tuple[Array, Array]:
-    x, kernel = primals
-    dx, dkernel = tangents
-    value = gradient_by_products(x, kernel)
-    parts = []
-    if not isinstance(dx, SymbolicZero):
-        parts.append(gradient_by_products(dx, kernel))
-    if not isinstance(dkernel, SymbolicZero):
-        parts.append(_by_transposed_columns(x, dkernel))
-    return value, sum(parts[1:], start=parts[0]) if parts else jnp.zeros_like(value)
-
-
-def _by_transposed_columns(x: Float[Array, "B H W I"], kernel: Float[Array, "kh kw I O"]) -> Float[Array, "B H W O"]:
-    """The same convolution as one matrix product for every column of the kernel.
-
-    Its transpose with regard to the kernel is what it is written for: products of the output's gradient with channels
-    of ``x`` in rows of all pixels, the fastest order of the four that a matrix product over pixels can have.
-    """
-    kh, kw, cin, cout = kernel.shape
-    batch, height, width, _ = x.shape
-    padded = jnp.pad(jnp.transpose(x, (3, 0, 1, 2)), ((0, 0), (0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2)))
-    total = jnp.zeros((cout, batch * height * width), jnp.float32)
-    for j in range(kw):
-        rows = jnp.stack([padded[:, :, i : i + height, j : j + width] for i in range(kh)])
-        total += lax.dot_general(
-            kernel[:, j].reshape(kh * cin, cout),
-            rows.reshape(kh * cin, batch * height * width),
-            (((0,), (0,)), ((), ())),
-            preferred_element_type=jnp.float32,
-        )
-    return jnp.transpose(total.reshape(cout, batch, height, width), (1, 2, 3, 0)).astype(x.dtype)
 
 
 def _product(x: Float[Array, "B H W I"], matrix: Float[Array, "I O"]) -> Float[Array, "B H W O"]:
@@ -196,8 +145,6 @@ def _cpu_lowering(
     if _is_small(x, kernel, stride, groups):
         return by_columns
     odd = size[0] % 2 == size[1] % 2 == 1
-    if stride == 1 and odd and x[3] >= GRADIENT_CHANNELS:
-        return gradient_by_products
     even = x[1] % 2 == x[2] % 2 == 0
     if stride == 2 and odd and even and x[3] >= COLUMNS_CHANNELS:
         return partial(by_columns, stride=2)
