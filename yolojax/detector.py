@@ -201,6 +201,11 @@ class Detector(NamedTuple):
     learning_rates: Callable[[PyTree], PyTree] = equal_rates
 
 
+def variable_shapes(detector: Detector) -> Variables:
+    """The detector's variables as `jax.ShapeDtypeStruct`: nothing is computed and nothing compiled, not even a key."""
+    return jax.eval_shape(lambda: detector.init(jax.random.key(0)))
+
+
 def fold_on_host(detector: Detector, variables: Variables) -> Variables:
     """What `Detector.fold` makes of these variables as arrays of NumPy.
 

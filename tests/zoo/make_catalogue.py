@@ -7,11 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-import jax
-
 import yolojax.catalogue
 from yolojax import zoo
 from yolojax.catalogue import CATALOGUE, Entry
+from yolojax.detector import variable_shapes
 
 FILE = Path(yolojax.catalogue.__file__).with_name("catalogue.json")
 
@@ -21,7 +20,7 @@ def count(entry: Entry, scale: str) -> tuple[int, int]:
     variant, names = entry.variants[scale], tuple(f"class{i}" for i in range(entry.classes))
     options = {**entry.options, **({"scale": scale} if scale else {})}
     detector = zoo.build(entry.name, names, (variant.size, variant.size), **options)
-    shapes = jax.eval_shape(detector.init, jax.random.key(0))
+    shapes = variable_shapes(detector)
     return zoo.parameter_count(shapes), zoo.forward_flops(detector)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from yolojax import zoo
 from yolojax.assign import Assigned, simota_assign
+from yolojax.detector import variable_shapes
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.losses import binary_cross_entropy, complete_box_iou_loss, focal_loss
 from yolojax.structures import Hyper, Targets
@@ -40,9 +41,7 @@ def targets() -> Targets:
 
 def terms(detector, seed=0):
     """The loss of outputs drawn at random, of the shapes that the network gives."""
-    shapes = jax.eval_shape(
-        detector.forward, jax.eval_shape(detector.init, jax.random.key(0)), jnp.zeros((2, *SIZE, 3))
-    )
+    shapes = jax.eval_shape(detector.forward, variable_shapes(detector), jnp.zeros((2, *SIZE, 3)))
     leaves, tree = jax.tree.flatten(shapes)
     rng = np.random.default_rng(seed)
     outputs = tree.unflatten([rng.normal(size=x.shape).astype(np.float32) for x in leaves])

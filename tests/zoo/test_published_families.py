@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from yolojax import zoo
+from yolojax.detector import variable_shapes
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.models.layers import BatchNorm
 from yolojax.weights.foreign import read_weight_file
@@ -67,7 +68,7 @@ PUBLISHED = [
 )
 def test_has_the_published_size(name, scale, parameters, gflops):
     detector = zoo.build(name, COCO, (640, 640), scale=scale)
-    shapes = jax.eval_shape(detector.init, jax.random.key(0))
+    shapes = variable_shapes(detector)
     count = zoo.parameter_count(jax.eval_shape(detector.fold, shapes) if name == "yolov5" else shapes)
     if isinstance(parameters, int):
         assert count == parameters - (0 if name in ("yolov5", "yolo26") else 16)
@@ -92,7 +93,7 @@ def normalised_values(detector):
 
     image = jax.ShapeDtypeStruct((1, *detector.spec.input_size, 3), np.float32)
     with nn.intercept_methods(note):
-        jax.eval_shape(detector.forward, jax.eval_shape(detector.init, jax.random.key(0)), image)
+        jax.eval_shape(detector.forward, variable_shapes(detector), image)
     return sum(sizes)
 
 

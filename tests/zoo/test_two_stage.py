@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from tests.goldens.seeded_regions import BOXES, LABELS, SIZE, images, seeded
 from tests.weights import pytorch_files
 from yolojax import zoo
-from yolojax.detector import prepare_images
+from yolojax.detector import prepare_images, variable_shapes
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.inference.loading import load_detector
 from yolojax.postprocess import postprocess
@@ -67,7 +67,7 @@ BACKBONE_NORMS = 53_120
 )
 def test_has_the_published_size(name, version, published, frozen):
     detector = zoo.build(name, zoo.COCO_CLASSES_90, (64, 64), version=version)
-    assert zoo.parameter_count(jax.eval_shape(detector.init, jax.random.key(0))) == published + frozen
+    assert zoo.parameter_count(variable_shapes(detector)) == published + frozen
 
 
 def test_classes_of_published_files_are_cocos_by_their_ids():
@@ -101,7 +101,7 @@ def built(request):
     name, version = request.param.split()
     detector = zoo.build(name, NAMES, (64, 64), version=version, frozen_norm=version == "v1", **SMALL[name])
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(detector.init, jax.random.key(0))
+    shapes = variable_shapes(detector)
     return detector, jax.tree.map(lambda x: jnp.asarray(rng.normal(0.5, 0.2, x.shape), jnp.float32), shapes)
 
 
@@ -271,7 +271,7 @@ def test_a_pth_of_pytorch_is_loaded_and_detects(small, tmp_path):
 def test_imagenets_weights_start_a_backbone(depth, tmp_path):
     """A classifier's file gives the backbone of any detector that has this ResNet, and nothing else."""
     detector = zoo.build("retinanet", NAMES, (64, 64), **SMALL["retinanet"] | {"depth": depth})
-    shapes = jax.eval_shape(detector.init, jax.random.key(0))
+    shapes = variable_shapes(detector)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda x: jnp.asarray(rng.normal(0.5, 0.2, x.shape), jnp.float32), shapes)
     body = "backbone.body."

@@ -13,6 +13,7 @@ import pytest
 from tests import darknet_reference
 from tests.darknet_cases import Writer, random_image, random_weights
 from yolojax import zoo
+from yolojax.detector import variable_shapes
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.inference.loading import load_detector
 from yolojax.structures import Hyper, Targets
@@ -132,7 +133,7 @@ def test_another_input_size_is_refused(files, loaded):
 
 def test_other_numbers_of_classes_change_the_last_layers():
     detector = zoo.build("darknet", ("cat", "dog"), (48, 48), cfg=small())
-    shapes = jax.eval_shape(detector.init, jax.random.key(0))
+    shapes = variable_shapes(detector)
     assert shapes["params"]["head"]["connected9"]["kernel"].shape == (20, 9 * (2 + 5 * 2))
 
 
@@ -140,7 +141,7 @@ def test_other_numbers_of_classes_change_the_last_layers():
 def test_the_published_files_have_this_size(name, mebibytes):
     """pjreddie.com states 753 MB and 103 MB for 20 classes."""
     detector = zoo.build(name, tuple(map(str, range(20))), (448, 448))
-    shapes = jax.eval_shape(detector.init, jax.random.key(0))
+    shapes = variable_shapes(detector)
     numbers = sum(int(np.prod(one.shape)) for one in stored_arrays(yolov1_cfg(detector.spec)))
     assert numbers == sum(x.size for x in jax.tree.leaves(shapes))
     assert (20 + 4 * numbers) / 2**20 == pytest.approx(mebibytes, abs=1)

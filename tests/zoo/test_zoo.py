@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from yolojax import zoo
+from yolojax.detector import variable_shapes
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.structures import Hyper, Targets
 
@@ -102,7 +103,7 @@ def test_a_description_that_this_version_would_read_otherwise_is_refused(detecto
 def test_yolov8_has_the_published_size(scale, parameters, gflops):
     """The published counts include the 16 constants of the expectation over bins, which are no parameters here."""
     detector = zoo.build("yolov8", tuple(map(str, range(80))), (640, 640), scale=scale)
-    assert zoo.parameter_count(jax.eval_shape(detector.init, jax.random.key(0))) == parameters - 16
+    assert zoo.parameter_count(variable_shapes(detector)) == parameters - 16
     assert zoo.forward_flops(detector) / 1e9 == pytest.approx(gflops, abs=0.06)
 
 
@@ -139,7 +140,7 @@ def test_lesson_finds_its_anchors_on_the_data():
 def test_lesson_offers_both_backbones_and_box_losses(backbone, box_loss):
     options = {**SMALL["lesson"], "backbone": backbone, "box_loss": box_loss}
     detector = zoo.build("lesson", NAMES, SIZE, **options)
-    shapes = jax.eval_shape(detector.init, jax.random.key(0))
+    shapes = variable_shapes(detector)
     out = jax.eval_shape(detector.forward, shapes, jnp.zeros((1, *SIZE, 3)))
     assert [o.shape for o in out] == [(1, 4, 6, 2, 8), (1, 2, 3, 2, 8)]
 

@@ -56,9 +56,8 @@ class Info:
         return self._describe_files(model)
 
     def _describe_architecture(self, name: str) -> int:
-        import jax
-
         from yolojax import zoo
+        from yolojax.detector import variable_shapes
         from yolojax.settings import shown
 
         if self.classes is not None and not 1 <= self.classes <= 65_536:
@@ -79,7 +78,7 @@ class Info:
         detector = zoo.build(name, class_names, (size, size), **options)
         spec = detector.spec
         settings = ", ".join(f"{key}={shown(value)}" for key, value in spec.options.items())
-        shapes = jax.eval_shape(detector.init, jax.random.key(0))
+        shapes = variable_shapes(detector)
         figure = f"{published(listed)} ({listed.source})" if as_published and published(listed) else "not known"
         print_rows(
             {

@@ -14,7 +14,7 @@ from jaxtyping import DTypeLike
 
 from yolojax.catalogue import is_architecture, nearest
 from yolojax.config import MOST
-from yolojax.detector import Detector, Variables
+from yolojax.detector import Detector, Variables, variable_shapes
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.export.running import SUFFIXES, Runtime, load_exported
 from yolojax.paths import FOREIGN, user_path
@@ -211,7 +211,7 @@ def _load_released(
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     weights = folder / "weights.safetensors"
-    variables = fit_tree(load_weights(weights), jax.eval_shape(detector.init, jax.random.key(0)), str(weights))
+    variables = fit_tree(load_weights(weights), variable_shapes(detector), str(weights))
     return detector, jax.device_put(variables)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex, TypeVar, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, DTypeLike, Float, UInt8
@@ -243,7 +242,7 @@ class Predictor:
 
     def _settings(
         self, confidence: SupportsFloat | None, iou: SupportsFloat | None, classes: Classes | None, images: Any
-    ) -> tuple[jax.Array, jax.Array | None, np.ndarray | None]:
+    ) -> tuple[np.float32, np.float32 | None, np.ndarray | None]:
         """The thresholds and the mask of classes as the program takes them; raises as `many` does."""
         confidence = self._defaults.confidence if confidence is None else confidence
         if not 0 <= _number(confidence) < 1:
@@ -255,7 +254,7 @@ class Predictor:
         if isinstance(images, str | Path) or not isinstance(images, Iterable):
             raise ConfigError(f"many({images!r}): give a list of images")
         wanted = None if classes is None else class_mask(classes, self.spec.class_names)
-        return jnp.float32(float(confidence)), None if threshold is None else jnp.float32(threshold), wanted
+        return np.float32(float(confidence)), None if threshold is None else np.float32(threshold), wanted
 
     def _many(self, images: Iterable[Photo], settings: tuple[Any, ...]) -> Iterator[Result]:
         for photo, result in self._each(images, as_rgb, settings):

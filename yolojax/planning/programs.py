@@ -17,7 +17,7 @@ from yolojax import zoo
 from yolojax.config import TrainConfig
 from yolojax.data import Dataset, padded_objects
 from yolojax.detect import choose_iou
-from yolojax.detector import Detector
+from yolojax.detector import Detector, variable_shapes
 from yolojax.errors import ConfigError
 from yolojax.inference.evaluate import images_a_batch, make_detect_batch, validation_suppression
 from yolojax.inference.predict import prediction_program
@@ -134,7 +134,7 @@ def evaluation(work: Workload, devices: Devices) -> Program:
     """Returns the program with which a run measures its detector on validation images."""
     validation, detector = work.config.validation, work.detector
     batch_size = images_a_batch(validation.batch_size, devices.split)
-    variables, images = _variables(detector), _images(batch_size, detector.spec.input_size)
+    variables, images = variable_shapes(detector), _images(batch_size, detector.spec.input_size)
 
     def compile_evaluation() -> Any:
         detect_batch = make_detect_batch(
@@ -155,7 +155,7 @@ def prediction(work: Workload, devices: Devices) -> Program:
     """Returns the program with which the detector predicts, with its own thresholds."""
     detector, own = work.detector, work.detector.spec.postprocess.prediction
     batch_size = images_a_batch(work.config.validation.batch_size, devices.split)
-    variables = jax.eval_shape(detector.fold, _variables(detector))
+    variables = jax.eval_shape(detector.fold, variable_shapes(detector))
     images, split, whole = _images(batch_size, detector.spec.input_size), devices.split, devices.replicated
     suppress = detector.spec.suppression
     iou = choose_iou(detector.spec, None, None, own.iou)
@@ -201,10 +201,6 @@ def batch_shapes(batch_size: int, input_size: tuple[int, int], objects: int) -> 
 def size_of(tree: Any) -> int:
     """Returns the bytes of all arrays or shapes of a tree."""
     return sum(int(np.prod(x.shape, dtype=np.int64)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
-
-
-def _variables(detector: Detector) -> Any:
-    return jax.eval_shape(detector.init, jax.random.key(0))
 
 
 def _images(batch_size: int, input_size: tuple[int, int]) -> jax.ShapeDtypeStruct:

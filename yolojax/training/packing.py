@@ -20,7 +20,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from yolojax.config import OptimiserConfig
-from yolojax.detector import Detector, Outputs, Variables, equal_rates, freeze_mask, same_forward_train
+from yolojax.detector import Detector, Outputs, Variables, equal_rates, freeze_mask, same_forward_train, variable_shapes
 from yolojax.structures import Targets
 from yolojax.training.optimiser import ELEMENTWISE
 from yolojax.training.state import TrainState
@@ -115,7 +115,7 @@ class Packing:
     """
 
     def __init__(self, detector: Detector, freeze: Sequence[str] = ()) -> None:
-        shapes = jax.eval_shape(detector.init, jax.random.key(0))
+        shapes = variable_shapes(detector)
         self._layouts = {name: Layout(tree, kinds_of(name, tree, detector, freeze)) for name, tree in shapes.items()}
         self.freeze: tuple[str, ...] = (FROZEN,) if freeze else ()
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from yolojax.config import TrainConfig, changed_settings, check
 from yolojax.data import ImageCache, InputImages, Sampler, open_input_images
-from yolojax.detector import Detector, Variables, check_parts
+from yolojax.detector import Detector, Variables, check_parts, variable_shapes
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult
 from yolojax.inference.evaluate import evaluate_images, make_detect_batch, validation_suppression
@@ -248,7 +248,7 @@ def sweep(
     # Data and detector, as `fit` has them. With a fraction of the images all trials have one seed.
     train_set, val_set = open_data(config.data, trials[0].seed, data, reporter)
     detector = build(config, train_set) if detector is None else take_detector(config, train_set, detector)
-    check_parts(jax.eval_shape(detector.init, jax.random.key(0))["params"], config.freeze)
+    check_parts(variable_shapes(detector)["params"], config.freeze)
     spec, hyper_at = detector.spec, make_hyper_at(config, hyper)
     hypers = [make_hyper(replace(config, hyper={**config.hyper, **trial.hyper}), detector) for trial in trials]
     train_images = open_input_images(

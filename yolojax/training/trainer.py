@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 
 from yolojax.data import InputImages, device_batches, prefetch
-from yolojax.detector import Detector, Variables
+from yolojax.detector import Detector, Variables, variable_shapes
 from yolojax.errors import NonFiniteError
 from yolojax.inference.evaluate import Evaluation, evaluate_images
 from yolojax.progress import Reporter, Task
@@ -434,7 +434,7 @@ class Trainer:
 
     def _released_variables(self, detector: Detector) -> Variables:
         path = self.directory.folder / FOLDERS["ema"] / WEIGHTS
-        shapes = jax.eval_shape(detector.init, jax.random.key(0))
+        shapes = variable_shapes(detector)
         return jax.device_put(fit_tree(load_weights(path), shapes, str(path)))
 
     # ---- Small parts

@@ -6,13 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import DTypeLike, Float
 
 from yolojax.anchors import deal_to_levels, kmeans_anchors
 from yolojax.catalogue import architecture, known_names, nearest
-from yolojax.detector import Detector
+from yolojax.detector import Detector, variable_shapes
 from yolojax.errors import ConfigError
 from yolojax.models.network import parameter_count
 from yolojax.zoo.coco import COCO_CLASSES, COCO_CLASSES_90
@@ -207,7 +206,7 @@ def build(
             raise ConfigError(f"{key} = {options[key]!r}: give a name or a function")
     try:
         detector = builder(tuple(class_names), tuple(input_size), dtype=dtype, **options)
-        jax.eval_shape(detector.init, jax.random.key(0))
+        variable_shapes(detector)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
         given = ", ".join(f"{key} = {value!r}" for key, value in options.items())
         raise ConfigError(f"{name} cannot be built with {given}: {type(error).__name__}: {error}") from error

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
-from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Variables
+from yolojax.detector import Decode, Detector, DetectorSpec, Loss, Variables, variable_shapes
 from yolojax.errors import ConfigError
 from yolojax.files import write_together
 from yolojax.geometry import Preprocess
@@ -169,7 +169,7 @@ def from_darknet(
     )
     arrays = read_weights(weights, network).layers
     given = variables_from_arrays(split_parts(network, length), arrays)
-    wanted = jax.eval_shape(detector.init, jax.random.key(0))
+    wanted = variable_shapes(detector)
     return detector, jax.device_put(fit_tree(given, wanted, str(weights)))
 
 
@@ -210,7 +210,7 @@ def load_darknet(detector: Detector, weights: str | Path) -> Variables:
       ConfigError: the detector is none of them (`from_darknet` reads any network together with its cfg).
       CheckpointError: the file holds another network, naming the convolution.
     """
-    wanted = jax.eval_shape(detector.init, jax.random.key(0))
+    wanted = variable_shapes(detector)
     if detector.spec.name in GRIDS:
         network, length = _network_of(detector.spec)
         given = variables_from_arrays(split_parts(network, length), read_weights(weights, network).layers)
@@ -237,7 +237,7 @@ def save_darknet(
         return write_weights(weights, network, arrays, header or Header())
     paths = _paths(detector)
     arrays = {i: arrays_at(variables, path) for i, path in enumerate(paths)}
-    stored = _stored(jax.eval_shape(detector.init, jax.random.key(0)), paths)
+    stored = _stored(variable_shapes(detector), paths)
     write_stored(weights, stored, lambda i: _title(paths, i), arrays, header or Header())
 
 
@@ -254,7 +254,7 @@ def _paths(detector: Detector) -> list[ConvolutionPath]:
     name = detector.spec.name
     if name not in ORDERS:
         raise ConfigError(f"{name} has no published Darknet weights; known are {', '.join((*GRIDS, *ORDERS))}")
-    variables = jax.eval_shape(detector.init, jax.random.key(0))
+    variables = variable_shapes(detector)
 
     def forward(image: jax.Array) -> object:
         return detector.forward(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables), image)

@@ -33,7 +33,7 @@ from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 from yolojax.assign import Sample, every_row, overlap_assign
 from yolojax.boxes import clip_boxes, remove_small
 from yolojax.coding import best_pairs, decode_regions
-from yolojax.detector import Detector, DetectorSpec, Outputs, Postprocess, Thresholds, Variables
+from yolojax.detector import Detector, DetectorSpec, Outputs, Postprocess, Thresholds, Variables, variable_shapes
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.losses import faster_rcnn_loss
@@ -365,7 +365,7 @@ def torchvision_name(detector: Detector) -> Callable[[str], str]:
 
 def take_torchvision(tensors: Mapping[str, np.ndarray], detector: Detector, source: str) -> Variables:
     """The variables of a detector from tensors by torchvision's names; raises `CheckpointError` as `take_tensors`."""
-    expected, name_of = jax.eval_shape(detector.init, jax.random.key(0)), torchvision_name(detector)
+    expected, name_of = variable_shapes(detector), torchvision_name(detector)
     variables = take_tensors(
         dense_as_convolutions(tensors, expected, name_of), expected, name_of, rf".*\.{COUNTER}", source
     )

@@ -17,6 +17,7 @@ from yolojax.detector import (
     Outputs,
     Variables,
     prepare_images,
+    variable_shapes,
 )
 from yolojax.errors import ConfigError
 from yolojax.models import Module
@@ -96,7 +97,7 @@ def forward_flops(detector: Detector) -> int:
     """
     answering = detector.spec.options.get("head")
     unused = tuple(f"head/{name}" for name in PairPrediction._fields if name != answering)
-    variables = jax.eval_shape(detector.init, jax.random.key(0))
+    variables = variable_shapes(detector)
 
     def forward(image: Float[Array, "1 H W 3"]) -> Outputs:
         return detector.forward(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables), image)

@@ -24,7 +24,7 @@ from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray, PyTree
 
 from yolojax.assign import denoising_queries
 from yolojax.boxes import cxcywh_to_xyxy
-from yolojax.detector import Detector, DetectorSpec, Loss, Outputs, Postprocess, Thresholds, Variables
+from yolojax.detector import Detector, DetectorSpec, Loss, Outputs, Postprocess, Thresholds, Variables, variable_shapes
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.losses import QueryOutputs
@@ -281,7 +281,7 @@ def build_weights(
     decided = {"stored_anchors": None, **weights.options, "scale": weights.scale}
     own = options_of_file(title, builder, decided, {**weights.defaults, **(options or {})})
     detector = builder(names, size, dtype=dtype, **own)
-    expected = jax.eval_shape(detector.init, jax.random.key(0))
+    expected = variable_shapes(detector)
     tensors = dict(weights.tensors)
     if "boxes" in expected["params"]["head"]:
         tensors = merge_shared(tensors)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import DTypeLike
 
-from yolojax.detector import Detector, Variables
+from yolojax.detector import Detector, Variables, variable_shapes
 from yolojax.errors import CheckpointError
 from yolojax.geometry import Preprocess
 from yolojax.models.batch_norm import unfold_batch_norm
@@ -321,7 +321,7 @@ def build_layers(
     detector = layout.build(names, input_size or size_of(file), dtype=dtype, **own)
     preprocess = PREPROCESS if multimedia_prefix(file.tensors) is None else Preprocess()
     detector = detector._replace(spec=replace(detector.spec, preprocess=preprocess))
-    expected = jax.eval_shape(detector.init, jax.random.key(0))
+    expected = variable_shapes(detector)
     folded = not any(name.endswith(".bn.running_var") for name in tensors)
     ignored = r".*\.num_batches_tracked|" + "|".join(map(re.escape, constants))
     shapes = jax.eval_shape(detector.fold, expected) if folded else expected

@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from yolojax.assign import AnchorFreeAssign, task_aligned_assign
-from yolojax.detector import Detector, DetectorSpec, Postprocess, Thresholds, Variables
+from yolojax.detector import Detector, DetectorSpec, Postprocess, Thresholds, Variables, variable_shapes
 from yolojax.errors import CheckpointError
 from yolojax.geometry import Preprocess
 from yolojax.losses import BoxLoss, ClassLoss
@@ -264,7 +264,7 @@ def build_yolonas(
         **options_of_file("YOLO-NAS", yolonas, {"scale": weights.scale, "reg_max": weights.reg_max}, options),
     )
     detector = detector._replace(spec=replace(detector.spec, preprocess=PREPROCESS))
-    expected = jax.eval_shape(detector.init, jax.random.key(0))
+    expected = variable_shapes(detector)
     ignored = r".*\.(num_batches_tracked|rbr_reparam\.weight|rbr_reparam\.bias|id_tensor)"
     ignored += r"|heads\.(proj_conv|anchor_points|stride_tensor)"
     variables = take_tensors(weights.tensors, expected, PUBLISHED_NAMES, ignored, weights.source)

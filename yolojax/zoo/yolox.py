@@ -20,7 +20,7 @@ from jaxtyping import DTypeLike
 
 from yolojax.assign import AnchorFreeAssign
 from yolojax.coding import cell_centres, decode_yolox, flatten_levels, levels_of
-from yolojax.detector import Detector, DetectorSpec, Outputs, Postprocess, Thresholds, Variables
+from yolojax.detector import Detector, DetectorSpec, Outputs, Postprocess, Thresholds, Variables, variable_shapes
 from yolojax.errors import ConfigError
 from yolojax.geometry import Preprocess
 from yolojax.losses import BoxLoss, ClassLoss, yolox_loss
@@ -207,7 +207,7 @@ def build_yolox(
         dtype=dtype,
         **options_of_file("YOLOX", yolox, decided, options),
     )
-    expected = jax.eval_shape(detector.init, jax.random.key(0))
+    expected = variable_shapes(detector)
     shapes = jax.eval_shape(detector.fold, expected) if weights.folded else expected
     variables: Variables = take_tensors(
         weights.tensors, shapes, YOLOX_NAMES, r".*\.num_batches_tracked", weights.source
