@@ -218,15 +218,15 @@ def within(work: np.ndarray, places: Sequence[int]) -> np.ndarray:
     return found
 
 
-def least_memory(crossing: np.ndarray, within: np.ndarray) -> list[int]:
-    """Returns the places of the cuts with which a step takes least memory.
+def least_memory(crossed: np.ndarray, inside: np.ndarray) -> list[int]:
+    """Returns the places of the cuts with which a step takes least memory, from what `crossing` and `within` give.
 
     A step's memory has two peaks: that of the backward pass at its dearest segment, and that of the loss, whose own
     memory is not known here, beside all that crosses cuts. Of the budgets for the first, the one is taken with which
     the sum of both is least.
     """
-    budgets = np.geomspace(np.diagonal(within, 1).max(), within[0, -1], BUDGETS)
-    found = [choice for budget in budgets if (choice := least_kept(crossing, within, budget)) is not None]
+    budgets = np.geomspace(np.diagonal(inside, 1).max(), inside[0, -1], BUDGETS)
+    found = [choice for budget in budgets if (choice := least_kept(crossed, inside, budget)) is not None]
     return min(found, key=lambda choice: choice.kept + choice.peak).places
 
 
@@ -238,14 +238,14 @@ class Cuts(NamedTuple):
     peak: float
 
 
-def least_kept(crossing: np.ndarray, within: np.ndarray, budget: float) -> Cuts | None:
+def least_kept(crossed: np.ndarray, inside: np.ndarray, budget: float) -> Cuts | None:
     """Returns the cuts that least crosses, of those with which no segment needs more than ``budget``; None if none."""
-    count = len(crossing)
+    count = len(crossed)
     least, before = np.full(count, np.inf), np.zeros(count, dtype=int)
     least[0] = 0.0
     for j in range(1, count):
-        fits = least[:j] + within[:j, j] <= budget
-        kept = np.where(fits, least[:j] + crossing[:j, j], np.inf)
+        fits = least[:j] + inside[:j, j] <= budget
+        kept = np.where(fits, least[:j] + crossed[:j, j], np.inf)
         before[j] = np.argmin(kept)
         least[j] = kept[before[j]]
     if not np.isfinite(least[-1]):
@@ -253,7 +253,7 @@ def least_kept(crossing: np.ndarray, within: np.ndarray, budget: float) -> Cuts 
     bounds = [count - 1]
     while bounds[-1] > 0:
         bounds.append(int(before[bounds[-1]]))
-    peak = max(least[start] + within[start, stop] for stop, start in itertools.pairwise(bounds))
+    peak = max(least[start] + inside[start, stop] for stop, start in itertools.pairwise(bounds))
     return Cuts(bounds[-2:0:-1], float(least[-1]), float(peak))
 
 
