@@ -9,6 +9,7 @@ import pytest
 from tests.zoo.make_catalogue import count
 from yolojax import zoo
 from yolojax.catalogue import CATALOGUE, architecture, known_names, nearest, rows, split_scale
+from yolojax.detector import variable_shapes
 from yolojax.errors import ConfigError
 
 ORDERS, GRIDS = (getattr(sys.modules["yolojax.zoo.darknet"], name) for name in ("ORDERS", "GRIDS"))
@@ -64,7 +65,7 @@ def test_published_counts_of_yolov8():
 
 def test_a_name_with_its_scale_builds_that_scale():
     by_name, by_option = (
-        jax.eval_shape(d.init, jax.random.key(0))
+        variable_shapes(d)
         for d in (
             zoo.build("yolov8n", ("a",), (64, 64)),
             zoo.build("yolov8", ("a",), (64, 64), scale="n"),

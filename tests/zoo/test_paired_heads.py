@@ -86,7 +86,7 @@ def detectors(request):
             return rng.normal(0, np.prod(x.shape[:-1]) ** -0.5, x.shape).astype(np.float32)
         return rng.uniform(0.8, 1.2, x.shape).astype(np.float32)
 
-    return found, jax.tree.map(draw, jax.eval_shape(found["one_to_one"].init, jax.random.key(0)))
+    return found, jax.tree.map(draw, variable_shapes(found["one_to_one"]))
 
 
 @pytest.fixture(scope="module")

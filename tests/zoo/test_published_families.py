@@ -106,7 +106,7 @@ def fill(shapes, seed=0):
 @pytest.fixture(scope="module")
 def detectors():
     built = {name: zoo.build(name, NAMES, (64, 96)) for name in SMALLEST}
-    return {name: (one, fill(jax.eval_shape(one.init, jax.random.key(0)))) for name, one in built.items()}
+    return {name: (one, fill(variable_shapes(one))) for name, one in built.items()}
 
 
 @pytest.mark.parametrize("name", SMALLEST)

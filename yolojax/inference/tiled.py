@@ -123,7 +123,7 @@ class TiledPredictor(Predictor):
         keep = self.join_seams(boxes, scores, classes, numbers, cut)
         suppress: Suppression | BuiltIn = "nms" if self.suppress == "none" else self.suppress
         if suppress == "nms" and iou is None:
-            iou = jnp.float32(self._defaults.iou)
+            iou = np.float32(self._defaults.iou)
         program = partial(_suppression_program(suppress, self.max_detections), confidence=confidence, iou=iou)
         boxes, scores, classes, dropped = _suppress(
             program, boxes[keep], scores[keep], classes[keep], len(self.spec.class_names)

@@ -183,7 +183,7 @@ def backbone_variables(file: WeightFile) -> Variables | None:
     if depth is None or stem.ndim != 4:
         return None
     network = Network(ResNet(depth, width=len(stem)), Identity(), Identity())
-    shapes = jax.eval_shape(lambda key: init_variables(network, key, (64, 64)), jax.random.key(0))
+    shapes = jax.eval_shape(lambda: init_variables(network, jax.random.key(0), (64, 64)))
     expected = {name: {"backbone": tree["backbone"]} for name, tree in shapes.items()}
     return take_tensors(tensors, expected, resnet_name, rf"fc\.(weight|bias)|.*\.{COUNTER}", str(file.path))
 
