@@ -36,10 +36,10 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     with atheris.instrument_imports(include=["yolojax"]):  # some readers are imported by their first call
-        known = kinds(folder, options.kind)
+        known = {name: kind for name, kind in kinds(folder, options.kind).items() if not kind.beside}
     if options.kind not in known:
         parser.error(f"--kind is one of {', '.join(known)}")
-    file, contents, read, _ = known[options.kind]
+    file, contents, read, *_ = known[options.kind]
     if not contents:
         parser.error(f"{options.kind} is not run; its package is not installed")
     path, corpus = folder / file, options.corpus or folder / "corpus"

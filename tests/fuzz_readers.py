@@ -5,8 +5,8 @@ Run: python -m tests.fuzz_readers --count 1000000 --seed 1            (all kinds
 Half of the mutations are of bytes; the others exchange, repeat or remove what a text of that kind is made of (numbers,
 words, brackets), so that they come further than the parser. What is reported: how the cases ended, the longest time of
 one, and the peak of memory. A case of the kind `command_line` is a whole command in this process, one of `checkpoint`
-a run's checkpoints behind which an older one is whole. PyTorch files have a fuzzer of their own,
-`tests.weights.fuzz_pytorch`.
+a run's checkpoints behind which an older one is whole. Of the kinds `many_txt` and `many_voc` fifty files of one set
+are mutated, and the set is read once. PyTorch files have a fuzzer of their own, `tests.weights.fuzz_pytorch`.
 """
 
 import argparse
@@ -45,6 +45,9 @@ from yolojax.weights.darknet_cfg import read_cfg
 from yolojax.weights.foreign import read_weight_file
 from yolojax.weights.yolox import read_yolox
 
+TOGETHER = 50
+"""Files of one set that are mutated and read together: what a set takes to be found is then paid once for all."""
+
 SLOW = 5.0
 """Seconds of the processor that no case may take, so that a busy machine changes nothing."""
 
@@ -78,12 +81,21 @@ CFG = (
 
 
 class Kind(NamedTuple):
-    """A kind of file: its name on disk, contents, what reads it, and whether the contents are valid as they are."""
+    """A kind of file.
+
+    Fields:
+      file: its name on disk.
+      contents: what is mutated.
+      read: what reads it; returns how many files it left out where it reads several.
+      is_valid: whether the contents can be read as they are.
+      beside: names of files of the same kind that are mutated as well, and read together with it.
+    """
 
     file: str
     contents: list[bytes]
     read: Callable[[Path], object]
     is_valid: bool = True
+    beside: tuple[str, ...] = ()
 
 
 def kinds(folder: Path, wanted: str | None = None) -> dict[str, Kind]:
@@ -96,19 +108,23 @@ def kinds(folder: Path, wanted: str | None = None) -> dict[str, Kind]:
         images.append((folder / f"x.{suffix}").read_bytes())
         (folder / f"x.{suffix}").unlink()
 
-    def sub(name: str) -> Path:
+    def sub(name: str, count: int = 1) -> Path:
         (folder / name / "images").mkdir(parents=True)
-        Image.fromarray(pixels).save(folder / name / "images" / "a.png")
+        for image in _names(count):
+            Image.fromarray(pixels).save(folder / name / "images" / f"{image}.png")
         return folder / name
 
     _, voc, yolo, txt = (sub(name) for name in ("coco", "voc", "yolo", "txt"))
+    many_voc, many_txt = (sub(name, TOGETHER) for name in ("many_voc", "many_txt"))
     truth = folder / "truth.json"
     truth.write_text(json.dumps(COCO))
-    (voc / "Annotations").mkdir()
-    for place in (yolo, txt):
+    for place in (voc, many_voc):
+        (place / "Annotations").mkdir()
+    for place in (yolo, txt, many_txt):
         (place / "labels").mkdir()
         (place / "labels" / "a.txt").write_text("0 .5 .5 .4 .4\n")
-    (txt / "data.yaml").write_text("names: [cat, dog]\ntrain: images\n")
+    for place in (txt, many_txt):
+        (place / "data.yaml").write_text("names: [cat, dog]\ntrain: images\n")
     yaml = b"path: .\ntrain: images\nval: [images, ./images]\nnc: 2\nnames: {0: cat, 1: dog}\nx: &a [1]\ny: *a\n"
 
     def image(path: Path) -> None:
@@ -118,15 +134,36 @@ def kinds(folder: Path, wanted: str | None = None) -> dict[str, Kind]:
     def opened(root: Path) -> Callable[[Path], object]:
         return lambda _: (open_dataset(root), open_dataset(root, skip_bad=True).to_coco())
 
+    def left_out(root: Path) -> Callable[[Path], int]:
+        def read(_: Path) -> int:
+            dataset = open_dataset(root, skip_bad=True)
+            assert all(len(finding.where) + len(finding.detail) < 2000 for finding in dataset.summary.findings)
+            return TOGETHER - len(dataset.to_coco()["images"])
+
+        return read
+
+    xml = [XML.encode(), XML.replace("utf-8", "utf-16").encode("utf-16")]
+    row = [b"0 .5 .5 .4 .4\n1 .1 .1 .2 .1 .3 .3\n"]
+    others = _names(TOGETHER)[1:]
     return {
         "coco": Kind("coco/x.json", [json.dumps(COCO).encode()], lambda path: open_dataset(path).to_coco()),
         "truth": Kind("t.json", [json.dumps(COCO).encode()], lambda path: read_both(path, [])),
         "results": Kind("r.json", [json.dumps(RESULTS).encode()], lambda path: read_both(truth, path)),
-        "voc": Kind(
-            "voc/Annotations/a.xml", [XML.encode(), XML.replace("utf-8", "utf-16").encode("utf-16")], opened(voc)
+        "voc": Kind("voc/Annotations/a.xml", xml, opened(voc)),
+        "many_voc": Kind(
+            "many_voc/Annotations/a.xml",
+            xml,
+            left_out(many_voc),
+            beside=tuple(f"many_voc/Annotations/{name}.xml" for name in others),
         ),
         "yaml": Kind("yolo/data.yaml", [yaml], lambda path: (load_yaml(path), open_dataset(path))),
-        "txt": Kind("txt/labels/a.txt", [b"0 .5 .5 .4 .4\n1 .1 .1 .2 .1 .3 .3\n"], opened(txt)),
+        "txt": Kind("txt/labels/a.txt", row, opened(txt)),
+        "many_txt": Kind(
+            "many_txt/labels/a.txt",
+            row,
+            left_out(many_txt),
+            beside=tuple(f"many_txt/labels/{name}.txt" for name in others),
+        ),
         "image": Kind("i.png", images, image),
         "cfg": Kind("n.cfg", [CFG.encode()], read_cfg),
         "safetensors": Kind("w.safetensors", _safetensors(folder), read_weight_file),
@@ -136,6 +173,11 @@ def kinds(folder: Path, wanted: str | None = None) -> dict[str, Kind]:
         "released": _released(folder, wanted == "released"),
         "command_line": _command_line(folder, wanted == "command_line"),
     }
+
+
+def _names(count: int) -> list[str]:
+    """The names of a set's images: ``a``, ``a1``, ``a2`` and so on."""
+    return ["a", *(f"a{number}" for number in range(1, count))]
 
 
 def _checkpoint(folder: Path, is_wanted: bool) -> Kind:
@@ -351,6 +393,13 @@ class _TooLongError(Exception):
     pass
 
 
+def _of_its_image(content: bytes, path: Path) -> bytes:
+    """A file that names its image, naming the one of its own name."""
+    for encoding in ("utf-8", "utf-16-le"):
+        content = content.replace("a.png".encode(encoding), f"{path.stem}.png".encode(encoding))
+    return content
+
+
 def _stop(signal_number: int, frame: FrameType | None) -> None:
     raise _TooLongError(f"after {SLOW:g} s in {traceback.extract_stack(frame)[-1] if frame else 'native code'}")
 
@@ -369,30 +418,37 @@ def silent_leftovers() -> Iterator[None]:
 @silent_leftovers()
 def fuzz(kind: str, count: int, seed: int, folder: Path, say: Callable[[str], None]) -> tuple[int, float]:
     """The number of cases that ended otherwise than they may, each of which is said, and the longest time of one."""
-    file, contents, read, is_valid = kinds(folder, kind)[kind]
+    file, contents, read, is_valid, beside = kinds(folder, kind)[kind]
+    files = [folder / name for name in (file, *beside)]
     path, rng, wrong, longest = folder / file, random.Random(f"{kind} {seed}"), 0, 0.0
     ends: Counter[str] = Counter()
     for content in contents if is_valid else ():
-        path.write_bytes(content)
+        for each in files:
+            each.write_bytes(_of_its_image(content, each))
         read(path)
     before = signal.signal(signal.SIGPROF, _stop)
     try:
-        for number in range(count if contents else 0):
-            path.write_bytes(mutate(rng.choice(contents), rng))
+        for number in range(0, count if contents else 0, len(files)):
+            for each in files:
+                each.write_bytes(_of_its_image(mutate(rng.choice(contents), rng), each))
             began = time.process_time()
             signal.setitimer(signal.ITIMER_PROF, SLOW)
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # Pillow warns of odd metadata
-                    read(path)
-                ends["read"] += 1
+                    found = read(path)
+                refused = found if beside and isinstance(found, int) else 0
+                ends["read"] += len(files) - refused
+                ends["refused"] += refused
             except YolojaxError as error:
-                ends["refused"] += 1
+                ends["refused"] += len(files)
                 assert 0 < len(str(error)) < 2000, len(str(error))
             except Exception as error:  # whatever escapes is what is sought
                 wrong += 1
                 kept = Path(tempfile.gettempdir()) / f"fuzz_{kind}_{seed}_{number}"
-                kept.write_bytes(path.read_bytes())
+                kept.mkdir(exist_ok=True)
+                for each in files:
+                    shutil.copy(each, kept)
                 last = traceback.extract_tb(error.__traceback__)[-1]
                 say(f"{kind} case {number} ({kept}): {type(error).__name__}: {str(error)[:200]} at {last}")
             finally:

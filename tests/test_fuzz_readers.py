@@ -9,7 +9,23 @@ DEAR = {"checkpoint": 25, "released": 25, "command_line": 12}
 
 
 @pytest.mark.parametrize(
-    "kind", ["coco", "truth", "results", "voc", "yaml", "txt", "image", "cfg", "safetensors", "onnx", "npz", *DEAR]
+    "kind",
+    [
+        "coco",
+        "truth",
+        "results",
+        "voc",
+        "many_voc",
+        "yaml",
+        "txt",
+        "many_txt",
+        "image",
+        "cfg",
+        "safetensors",
+        "onnx",
+        "npz",
+        *DEAR,
+    ],
 )
 def test_mutated_files_end_in_data_or_in_a_named_error(kind, tmp_path) -> None:
     if kind == "onnx":
