@@ -96,11 +96,14 @@ def against(record: Record, data: str, name: str) -> Any:
 def conclude(record: Record) -> str:
     said = []
     for data in by_data(record):
-        ranked = sorted(names(record), key=lambda name: -np.mean(aps(record, data, name)))
+        best = max(names(record), key=lambda name: np.mean(aps(record, data, name)))
         apart = {name: against(record, data, name) for name in names(record) if name != REFERENCE}
-        clear = ", ".join(f"{name} ({d.mean:+.3f})" for name, d in apart.items() if d.low > 0 or d.high < 0) or "none"
-        listed = "; ".join(f"{name} {interval(aps(record, data, name))}" for name in ranked)
-        said.append(f"{data}, AP, best first: {listed}. Differences from {REFERENCE} that the seeds show: {clear}.")
+        clear = [(name, d.mean) for name, d in apart.items() if d.low > 0 or d.high < 0]
+        listed = ", ".join(f"{name} {mean:+.3f}" for name, mean in sorted(clear, key=lambda item: -item[1])) or "none"
+        said.append(
+            f"{data}: {best} is best, AP {interval(aps(record, data, best))}. Of {REFERENCE}, "
+            f"{interval(aps(record, data, REFERENCE))}, the seeds show apart: {listed}."
+        )
     return " ".join(said)
 
 

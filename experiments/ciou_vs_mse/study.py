@@ -79,13 +79,12 @@ def measure(args: argparse.Namespace) -> Record:
 def conclude(record: Record) -> str:
     said = {"more": "wins", "less": "loses", "no difference shown": "shows no difference"}
 
-    def sentence(runs: list[Record], name: str, weight: float | None) -> str:
+    def found(runs: list[Record], name: str, weight: float | None) -> str:
         whole = against_mse(runs, name, weight=weight)
         loose, tight = (against_mse(runs, name, at, weight) for at in (slice(0, 1), slice(5, 9)))
         return (
-            f"{spelt(name)} {said[verdict(whole)]} against squared error: AP {whole.mean:+.3f} (95 % from "
-            f"{whole.low:+.3f} to {whole.high:+.3f}, {whole.n} seeds); {loose.mean:+.3f} at IoU .50, {tight.mean:+.3f} "
-            "from .75 to .90."
+            f"{said[verdict(whole)]}, AP {whole.mean:+.3f} ({whole.low:+.3f} to {whole.high:+.3f}; "
+            f"{loose.mean:+.3f} at IoU .50, {tight.mean:+.3f} from .75 to .90)"
         )
 
     sentences = []
@@ -93,12 +92,14 @@ def conclude(record: Record) -> str:
         name = "ciou" if "ciou" in losses(runs) else losses(runs)[-1]
         weights = sorted({r["weight"] for r in runs})
         common = 5.0 if 5.0 in weights else weights[0]
-        sentences.append(f"{data}, the weight {common:g} for both: {sentence(runs, name, common)}")
+        sentence = f"{data}: {spelt(name)} against squared error, the weight {common:g} for both, "
+        sentence += found(runs, name, common)
         if len(weights) == 1:
-            sentences.append("No other weight was tried there, and a loss may do better at one of its own.")
+            sentence += "; no other weight was tried there, and a loss may do better at one of its own"
         else:
-            each = f"{data}, each at the better of {' and '.join(f'{w:g}' for w in weights)}"
-            sentences.append(f"{each}: {sentence(runs, name, None)}")
+            each = f"each at the better of {' and '.join(f'{w:g}' for w in weights)}"
+            sentence += f"; {each}, {found(runs, name, None)}"
+        sentences.append(f"{sentence}.")
     return " ".join(sentences)
 
 

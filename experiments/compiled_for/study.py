@@ -92,7 +92,9 @@ def conclude(record: Record) -> str:
     if not record["runs"]:
         return "Nothing was compiled: no compiler is installed."
     told = []
-    for run in record["runs"]:
+    # Of each model and target one run: most images that fit, with nothing computed again if there is such a run.
+    best = {(r["model"], r["target"]): r for r in sorted(record["runs"], key=_rank)}
+    for run in best.values():
         name = f"{name_of(run)}, {run['images']} images on {run['target']}"
         if not run["fits"]:
             told.append(f"{name}: does not fit ({run['needs'] / 1e9:.1f} GB)")
@@ -103,6 +105,10 @@ def conclude(record: Record) -> str:
             started = sum(run["launches"].values())
             told.append(f"{name}: {run['needs'] / 1e9:.1f} GB, {started:,} launches")
     return f"Estimates of the compilers, not measurements. {'; '.join(told)}."
+
+
+def _rank(run: Record) -> tuple[bool, bool, int]:
+    return run["fits"], run["remat"] == "none", run["images"]
 
 
 def _of_loops(run: Record) -> str:

@@ -97,13 +97,14 @@ def against_one(record: Record, look: str) -> tuple[float, float, float]:
 def conclude(record: Record) -> str:
     six, larger = "three sizes, mirrored", PAIRS["three sizes, mirrored"]
     six = six if six in looks(record) else looks(record)[-1]
-    text = f"AP less that of one look, generated images: {six} {say(*against_one(record, six))}"
-    for look in (look for look in (FUSED, OWN_SOFT, larger) if look in looks(record)):
-        text += f", {named(look)} {say(*against_one(record, look))}"
-    for model, by_look in on_photos(record).items():
-        told = [f"{named(look)} {say(*apart(by_look[look], by_look[ONE]))}" for look in (six, FUSED, OWN_SOFT, larger)]
-        text += f"; {model}: " + ", ".join(told)
-    return text + "."
+    photos = on_photos(record)
+    told = []
+    for look in (look for look in (six, FUSED, OWN_SOFT, larger) if look in looks(record)):
+        found = [against_one(record, look), *(apart(by_look[look], by_look[ONE]) for by_look in photos.values())]
+        values = (f"{mean:+.3f}{'*' if low > 0 or high < 0 else ''}" for mean, low, high in found)
+        told.append(f"{named(look)} {', '.join(values)}")
+    on = ", ".join(("generated images", *photos))
+    return f"AP less that of one look, on {on} (* where the interval leaves out 0): {'; '.join(told)}."
 
 
 def page(record: Record) -> str:

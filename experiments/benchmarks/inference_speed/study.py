@@ -414,13 +414,15 @@ def markdown(record: dict[str, Any], remarks: str) -> str:
 
 def conclude(record: dict[str, Any]) -> str:
     """The sentence of the table of studies."""
-    said = []
+    ratios: dict[str, list[float]] = {}
     for network, batch in dict.fromkeys((row["network"], row["batch"]) for row in record["rows"]):
         rows = {r["runtime"]: r["network_ms"] for r in record["rows"] if (r["network"], r["batch"]) == (network, batch)}
         ours = rows.pop("yolojax")
-        ratios = ", ".join(f"{ours / ms:.2f} {name}" for name, ms in rows.items())
-        said.append(f"{network}, batch {batch}, {ours:.1f} ms: {ratios}")
-    return f"Our time for the network alone as a multiple of that of others: {'; '.join(said)}."
+        for name, ms in rows.items():
+            ratios.setdefault(name, []).append(ours / ms)
+    said = [f"{min(of):.2f} to {max(of):.2f} of {name}'s" for name, of in ratios.items()]
+    networks = len({row["network"] for row in record["rows"]})
+    return f"Our time for the network alone, of {networks} networks at two batch sizes: {'; '.join(said)}."
 
 
 def main() -> None:
