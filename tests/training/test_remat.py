@@ -20,7 +20,7 @@ from yolojax import zoo
 from yolojax.augment import compose
 from yolojax.config import OptimiserConfig, Remat
 from yolojax.errors import ConfigError
-from yolojax.structures import Hyper, hyper_as_arrays
+from yolojax.structures import Hyper, Targets, hyper_as_arrays
 from yolojax.training import remat
 from yolojax.training.remat import (
     Life,
@@ -34,7 +34,7 @@ from yolojax.training.remat import (
 )
 from yolojax.training.run_directory import read_config
 from yolojax.training.state import make_state
-from yolojax.training.step import make_train_step
+from yolojax.training.step import make_train_step, whole_gradient
 
 CONFIG = OptimiserConfig(warmup_steps=0, schedule="constant", ema_decay=0.5)
 HYPER = hyper_as_arrays(Hyper(learning_rate=0.01, weight_decay=0.1))
@@ -277,3 +277,45 @@ def test_a_small_network_with_tuples_as_variables_is_trained_as_without():
     with pytest.warns(UserWarning, match="no cut of this network would save memory"):
         got = in_segments(detector.forward_train)(variables, images, TARGETS, KEY)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), got, want)
+
+
+CHOOSING = {
+    "rtdetr": {"scale": "r18", "queries": 20, "denoising": 6, "backbone_rate": 1.0},
+    "fasterrcnn": {
+        "depth": 18,
+        "width": 4,
+        "channels": 8,
+        "hidden": 8,
+        "anchor_sizes": [8.0, 16.0, 32.0, 64.0, 128.0],
+        "proposals": 12,
+        "training_proposals": 16,
+        "first_sample": 32,
+        "second_sample": 16,
+    },
+}
+"""Detectors that choose queries or proposals inside their forward pass."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHOOSING)
+def test_what_chooses_inside_its_forward_pass_has_the_same_gradient_by_segments(name):
+    detector = zoo.build(name, ("cat", "dog"), (64, 64), **CHOOSING[name])
+    rng = np.random.default_rng(0)
+    # No two weights alike: where boxes or scores are equal, rounding decides what is chosen.
+    stir = lambda x: x + rng.normal(0, 0.03, x.shape).astype(np.float32)  # noqa: E731
+    variables = jax.jit(detector.init)(KEY)
+    variables = {**variables, "params": jax.tree.map(stir, variables["params"])}
+    boxes = jnp.array([[[8, 8, 40, 44], [30, 20, 60, 50]], [[4, 12, 50, 60], [0, 0, 0, 0]]], jnp.float32)
+    valid = jnp.array([[True, True], [True, False]])
+    targets = Targets(boxes, jnp.array([[0, 1], [1, 0]]), valid, jnp.zeros_like(valid), jnp.zeros(2, jnp.int32))
+    images = jax.random.normal(KEY, (2, 64, 64, 3))
+
+    def gradient(wrap):
+        wrapped = detector._replace(forward_train=wrap(detector.forward_train))
+        return jax.jit(functools.partial(whole_gradient, wrapped))(variables, images, targets, KEY, HYPER)
+
+    want, got = gradient(remat.KINDS["none"]), gradient(remat.KINDS["segments"])
+    np.testing.assert_allclose(got.loss, want.loss, rtol=1e-5)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(want.parameters))
+    same = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5 * largest)
+    jax.tree.map(same, got.parameters, want.parameters)

@@ -87,7 +87,9 @@ def test_losses_are_those_of_separate_runs(config, found):
 
 
 @pytest.mark.slow
-def test_so_it_is_with_a_real_detector(config):
+@pytest.mark.parametrize("remat", ["none", "segments"])
+def test_so_it_is_with_a_real_detector(config, remat):
+    config = replace(config, remat=remat)
     real = {s: sweep(config, TRIALS, strategy=s, measure=False) for s in ("vmap", "unroll", "devices")}
     losses, _ = one_by_one(config, real["unroll"].detector)
     for strategy, result in real.items():
