@@ -77,6 +77,8 @@ def encode_refinement(
     high = (corners[..., 2:] - references[..., :2]) / unit - 0.5 * scale
     offsets = jnp.clip(jnp.concatenate([low, high], axis=-1), steps[0], steps[-1])
     values = jnp.asarray(steps)
-    lower = jnp.clip(jnp.searchsorted(values, offsets, side="right") - 1, 0, len(steps) - 2).astype(jnp.int32)
+    # Compared with each of the few steps: bisection would be a loop, each turn of which an accelerator starts anew.
+    found = jnp.searchsorted(values, offsets, side="right", method="compare_all").astype(jnp.int32)
+    lower = jnp.clip(found - 1, 0, len(steps) - 2)
     share = (offsets - values[lower]) / (values[lower + 1] - values[lower])
     return lower, share

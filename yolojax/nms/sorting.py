@@ -16,6 +16,9 @@ from yolojax.processor.platform import by_platform
 
 _TOP_BIT = np.uint32(1 << 31)
 
+_MOST_COMPARED = 1 << 18
+"""Pairs of slots and words up to which `first_set` compares all: bisection is a loop, of which each step is dear."""
+
 
 def score_keys(scores: Float[Array, "*n"], valid: Bool[Array, "*n"]) -> UInt32[Array, "*n"]:
     """Keys that rise as scores fall; every row that is not ``valid`` has the largest key, 2**32 - 1.
@@ -85,8 +88,9 @@ def count_set(words: UInt32[Array, "*b w"]) -> Int[Array, "*b"]:
 def first_set(words: UInt32[Array, " w"], size: int) -> tuple[Int[Array, " {size}"], Bool[Array, " {size}"]]:
     """`first_true` of a mask that is given by its words.
 
-    A running count over all entries would dominate the cost of the search. Words are counted instead: bisection finds
-    the word of each slot, and halving finds the entry within the word.
+    A running count over all entries would dominate the cost of the search. Words are counted instead: the word of each
+    slot is found by comparison with all of them, or by bisection where they are many; halving finds the entry within
+    the word.
     """
     slots = jnp.arange(size, dtype=jnp.int32)
     if len(words) == 0:
@@ -94,7 +98,9 @@ def first_set(words: UInt32[Array, " w"], size: int) -> tuple[Int[Array, " {size
     counts = lax.population_count(words).astype(jnp.int32)
     ends = by_platform(counts, cpu=_running_sum, default=jnp.cumsum)
     exists = slots < ends[-1]
-    word = jnp.minimum(jnp.searchsorted(ends, slots, side="right").astype(jnp.int32), len(words) - 1)
+    method = "compare_all" if len(words) * size <= _MOST_COMPARED else "scan"
+    found = jnp.searchsorted(ends, slots, side="right", method=method).astype(jnp.int32)
+    word = jnp.minimum(found, len(words) - 1)
     rest, skip = words[word], slots - (ends - counts)[word]
     position = word * 32
     for width in (16, 8, 4, 2, 1):
