@@ -34,8 +34,6 @@ ModelPath = str | Path | Sequence[str | Path]
 Size = SupportsIndex | Sequence[SupportsIndex]
 """Pixels of the longer side, or ``(height, width)``."""
 
-"""Files that hold tensors by PyTorch's names; the content decides what they are."""
-
 
 def load_detector(
     *paths: ModelPath,
