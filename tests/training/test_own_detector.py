@@ -157,3 +157,19 @@ def test_hyper_parameters_change_with_the_step_in_one_program(tmp_path):
     np.testing.assert_allclose(losses(late, "late") / base, [1, 1, 1, 2], rtol=1e-5)
     double = lambda hyper, step, total: hyper._replace(lambda_coord=hyper.lambda_coord * (1 + step / total))  # noqa: E731
     np.testing.assert_allclose(losses(still, "own", hyper=double) / base, [1, 1.25, 1.5, 1.75], rtol=1e-5)
+
+
+def test_the_log_has_the_learning_rate_that_a_function_made_of_the_progress(tmp_path):
+    constant = OptimiserConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0)
+    config = dataclasses.replace(CONFIG, optimiser=constant, batch_size=16, epochs=4)
+    rising = lambda hyper, step, total: hyper._replace(learning_rate=hyper.learning_rate * (1 + hyper.progress))  # noqa: E731
+    fit(config, tmp_path / "run", data=DATA[0], detector=tuple_detector(), hyper=rising)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    share = np.array([row["step"] - 1 for row in rows]) / rows[-1]["step"]
+    np.testing.assert_allclose([row["learning_rate"] for row in rows], 1e-3 * (1 + share), rtol=1e-6)
+
+
+def test_a_function_of_the_step_that_returns_nothing_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="hyper: the function returned a NoneType"):
+        fit(CONFIG, tmp_path / "run", data=DATA, detector=tuple_detector(), hyper=lambda hyper, step, total: None)
+    assert not (tmp_path / "run").exists()
