@@ -262,3 +262,5 @@ def test_what_is_wrong_is_said(file, small, tmp_path):
         load_detector(file, dtype="bfloat16")
     with pytest.raises(ConfigError, match="cannot be trained"):
         load_exported(file)[0].init(jax.random.key(0))
+    with pytest.raises(ConfigError, match="dtype = 'bfloat16': an ONNX file computes in float32 or float16"):
+        to_onnx(small[0], small[1], dtype="bfloat16")
