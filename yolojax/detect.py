@@ -119,6 +119,7 @@ def choose_iou(
     if iou is not None:
         if FILE_CONFIDENCE in spec.options:
             raise ConfigError(f"iou = {iou:g}: the exported file suppresses by itself; export it again, or with raw")
-        who = f"{spec.name} needs no suppression" if suppress == "none" else "another suppression is chosen"
+        unneeded = suppress == spec.suppression == "none"
+        who = f"{spec.name} needs no suppression" if unneeded else "another suppression is chosen"
         raise ConfigError(f"iou = {iou:g} is the threshold of greedy suppression (nms), but {who}; leave iou out")
     return None

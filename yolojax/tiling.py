@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from yolojax.errors import ConfigError
+from yolojax.settings import is_number, shown
 
 SEAM_OVERLAP = 0.5
 """Intersection over the smaller box above which two boxes, one of them cut by a seam, are of one object."""
@@ -45,7 +46,13 @@ class Tiling:
 
 
 def check_tiling(tiling: Tiling) -> Tiling:
-    """The same tiling; raises `ConfigError` where a setting is out of range."""
+    """The same tiling; raises `ConfigError` where it is none, or a setting is out of range."""
+    if not isinstance(tiling, Tiling):
+        raise ConfigError(f"tiling = {shown(tiling)}: give a Tiling, such as Tiling(640)")
+    if not is_number(int, tiling.size):
+        raise ConfigError(f"tile size = {shown(tiling.size)}: give whole pixels")
+    if not is_number(float, tiling.overlap):
+        raise ConfigError(f"tile overlap = {shown(tiling.overlap)}: give a share from 0 to {LARGEST_OVERLAP:g}")
     if tiling.size < 32:
         raise ConfigError(f"tile size = {tiling.size}: give at least 32 pixels")
     if tiling.size > LARGEST_TILE:

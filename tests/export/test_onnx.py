@@ -197,8 +197,9 @@ def test_sixteen_bits(small, tmp_path):
         if kind == "onnx":
             model = onnx.load(path)
             onnx.checker.check_model(model, full_check=True)
-            kernels = [t for t in model.graph.initializer if len(t.dims) == 4 and min(t.dims[:2]) > 1]
-            assert kernels and {t.data_type for t in kernels} == {onnx.TensorProto.FLOAT16}
+            kernels = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+            types = {tensor.data_type for tensor in model.graph.initializer if tensor.name in kernels}
+            assert types == {onnx.TensorProto.FLOAT16}
 
 
 @pytest.mark.slow  # a detector more
@@ -262,3 +263,5 @@ def test_what_is_wrong_is_said(file, small, tmp_path):
         load_detector(file, dtype="bfloat16")
     with pytest.raises(ConfigError, match="cannot be trained"):
         load_exported(file)[0].init(jax.random.key(0))
+    with pytest.raises(ConfigError, match="dtype = 'bfloat16': an ONNX file computes in float32 or float16"):
+        to_onnx(small[0], small[1], dtype="bfloat16")

@@ -206,8 +206,45 @@ def test_what_is_wrong_with_a_file_is_said(file, tmp_path):
         (ExportSettings(iou=0.0), "above 0"),
         (ExportSettings(max_detections=0), "give 1 to"),
         (ExportSettings(batch=0), "at least 1"),
+        (ExportSettings(half=True), "half: the network computes in float32"),
     ],
 )
 def test_settings_that_a_file_cannot_honour(small, settings, said):
     with pytest.raises(ConfigError, match=said):
         to_stablehlo(small[0], small[1], settings)
+
+
+@pytest.mark.parametrize("platforms", [(), ("gpu",), "cpu"])
+def test_platforms_go_by_the_names_of_jax(small, platforms):
+    with pytest.raises(ConfigError, match=r"^platforms = .*: give a list of some of cpu, cuda, tpu, rocm$"):
+        to_stablehlo(small[0], small[1], platforms=platforms)
+
+
+def test_a_type_that_no_network_computes_in_is_refused(small):
+    with pytest.raises(ConfigError, match="dtype = 'float64': give one of"):
+        to_stablehlo(small[0], small[1], dtype="float64")
+
+
+REFUSED = """
+from yolojax import zoo
+from yolojax.errors import ConfigError
+from yolojax.export import ExportSettings, to_stablehlo
+
+detector = zoo.build("compact", ("a",), (64, 64), widths=(8, 8, 16), depths=(0, 0, 1), head_width=8)
+for options in ({"batch": "dynamic"}, {"batch": 1.5}, {"confidence": "low"}, {"max_detections": True}):
+    try:
+        to_stablehlo(detector, {}, ExportSettings(**options))
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def test_settings_of_wrong_types_are_refused_by_name():
+    """In a process of its own, since the tests' own check of types would be first."""
+    told = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, timeout=300)
+    assert told.stdout.splitlines() == [
+        "batch = 'dynamic': give a whole number",
+        "batch = 1.5: give a whole number",
+        "confidence = 'low': give a number",
+        "max_detections = True: give a whole number",
+    ], told.stderr

@@ -494,8 +494,15 @@ REFUSED = """
 import sys, yolojax
 from yolojax.errors import ConfigError
 from yolojax.inference.predict import Predictor, load_detector
+from yolojax.inference.tta import TTA
+from yolojax.tiling import Tiling
 
 detector, variables = load_detector(sys.argv[1])
+for model in (detector, [detector, variables]):
+    try:
+        yolojax.evaluate(model, "data")
+    except ConfigError as error:
+        print(error)
 many = Predictor(detector, variables).many
 for call, options in (
     (many, {"confidence": "0.5"}), (many, {"iou": [0.5]}), (many, {"classes": 1.5}),
@@ -503,6 +510,10 @@ for call, options in (
     (yolojax.load, {"size": "96"}), (yolojax.load, {"size": (64, 96, 3)}), (yolojax.load, {"size": 96.0}),
     (yolojax.load, {"max_detections": 2.5}), (yolojax.load, {"max_detections": 10**8}),
     (yolojax.load, {"batch_size": "2"}),
+    (yolojax.load, {"tta": True}), (yolojax.load, {"tta": TTA(1.0)}), (yolojax.load, {"tta": TTA(("small",))}),
+    (yolojax.load, {"tiling": 640}), (yolojax.load, {"tiling": Tiling(64.5)}),
+    (yolojax.load, {"tiling": Tiling(64, "a")}),
+    (yolojax.load, {"detector": "compact"}),
 ):
     try:
         call([] if call is many else sys.argv[1], **options)
@@ -516,6 +527,7 @@ def test_arguments_of_wrong_types_are_refused_by_name(released):
     told = subprocess.run([sys.executable, "-c", REFUSED, released], capture_output=True, text=True, timeout=300)
     assert told.returncode == 0, told.stderr
     assert [line.partition(";")[0] for line in told.stdout.splitlines()] == [
+        *["a model that is a record is a pair: give (detector, variables)"] * 2,
         "confidence = '0.5': give a number from 0 to below 1",
         "iou = [0.5]: give a number above 0, at most 1",
         "classes: 1.5 is none of the 3 classes, which are cell, platelet, other",
@@ -526,4 +538,11 @@ def test_arguments_of_wrong_types_are_refused_by_name(released):
         "max_detections = 2.5: give a whole number from 1 to 100000",
         "max_detections = 100000000: give a whole number from 1 to 100000",
         "batch_size = '2': give a whole number of at least 1",
+        "tta = True: give a TTA, such as TTA()",
+        "tta scales = 1.0: give several numbers, such as (0.8, 1.0, 1.2)",
+        "tta scales = ('small',): give several numbers, such as (0.8, 1.0, 1.2)",
+        "tiling = 640: give a Tiling, such as Tiling(640)",
+        "tile size = 64.5: give whole pixels",
+        "tile overlap = 'a': give a share from 0 to 0.9",
+        "detector: give the whole record (a Detector), not a str",
     ]

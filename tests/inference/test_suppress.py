@@ -175,6 +175,8 @@ def test_settings_that_nothing_reads_are_refused(detector):
     ):
         with pytest.raises(ConfigError, match=said):
             evaluate((detector, {}), DATA, validation=validation)
+    with pytest.raises(ConfigError, match="but another suppression is chosen; leave iou out"):
+        evaluate((detector, {}), DATA, validation=ValidationConfig(iou=0.5), suppress="none")
     with pytest.raises(ConfigError, match="given twice"):
         evaluate((detector, {}), DATA, validation=ValidationConfig(suppress="nms"), suppress=best_alone)
 

@@ -42,9 +42,9 @@ def test_depthwise(kernel, size, stride):
     close_to_plain(lambda x, k: convolution.depthwise(x, k, stride), (2, *size, 4), (*kernel, 1, 4), stride, groups=4)
 
 
-# A shape for every lowering: input, kernel, stride, groups.
 pytestmark = pytest.mark.any_platform
 
+# A shape for every lowering: input, kernel, stride, groups.
 LOWERINGS = {
     "pointwise": ((2, 8, 12, 5), (1, 1, 5, 7), 1, 1),
     "depthwise": ((2, 8, 12, 4), (3, 3, 1, 4), 1, 4),

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -157,3 +159,63 @@ def test_hyper_parameters_change_with_the_step_in_one_program(tmp_path):
     np.testing.assert_allclose(losses(late, "late") / base, [1, 1, 1, 2], rtol=1e-5)
     double = lambda hyper, step, total: hyper._replace(lambda_coord=hyper.lambda_coord * (1 + step / total))  # noqa: E731
     np.testing.assert_allclose(losses(still, "own", hyper=double) / base, [1, 1.25, 1.5, 1.75], rtol=1e-5)
+
+
+def test_the_log_has_the_learning_rate_that_a_function_made_of_the_progress(tmp_path):
+    constant = OptimiserConfig(learning_rate=1e-3, schedule="constant", warmup_steps=0)
+    config = dataclasses.replace(CONFIG, optimiser=constant, batch_size=16, epochs=4)
+    rising = lambda hyper, step, total: hyper._replace(learning_rate=hyper.learning_rate * (1 + hyper.progress))  # noqa: E731
+    fit(config, tmp_path / "run", data=DATA[0], detector=tuple_detector(), hyper=rising)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    share = np.array([row["step"] - 1 for row in rows]) / rows[-1]["step"]
+    np.testing.assert_allclose([row["learning_rate"] for row in rows], 1e-3 * (1 + share), rtol=1e-6)
+
+
+def test_a_function_of_the_step_that_returns_nothing_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="hyper: the function returned a NoneType"):
+        fit(CONFIG, tmp_path / "run", data=DATA, detector=tuple_detector(), hyper=lambda hyper, step, total: None)
+    assert not (tmp_path / "run").exists()
+
+
+REFUSED = """
+import sys
+from yolojax.config import TrainConfig
+from yolojax.data import shapes_dataset
+from yolojax.errors import ConfigError
+from yolojax.training.fit import fit
+from yolojax.training.sweep import Trial, sweep
+
+data, config = shapes_dataset(8, size=(32, 32)), TrainConfig()
+for options in ({"detector": "yolov8n"}, {"callbacks": print}, {"callbacks": ["tensorboard"]}):
+    try:
+        fit(config, sys.argv[1], data=data, **options)
+    except ConfigError as error:
+        print(error)
+for trials, options in (
+    ([Trial()], {"strategy": "vmaps"}), ([Trial()], {"strategy": "vmaps", "width": 1}), ([Trial()], {"width": 1.5}),
+    ([0], {}), ([Trial(-1)], {}), ([Trial(0.5)], {}), ([Trial(hyper={"lambda_cls": "a"})], {}),
+):
+    try:
+        sweep(config, trials, data=data, **options)
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def test_arguments_of_wrong_types_are_refused_by_name(tmp_path):
+    """In a process of its own, since the tests' own check of types would be first."""
+    program = [sys.executable, "-c", REFUSED, str(tmp_path / "run")]
+    told = subprocess.run(program, capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stderr
+    assert [line.partition(";")[0] for line in told.stdout.splitlines()] == [
+        "detector: give a Detector, such as that of yolojax.zoo.build, not a str",
+        "callbacks = <built-in function print>: give a list of functions",
+        "callbacks: 'tensorboard' is no function of an event",
+        *["sweep strategy = 'vmaps': give auto, vmap, unroll or devices"] * 2,
+        "sweep width = 1.5: give a whole number of at least 1",
+        "0 is no trial",
+        "seed = -1: give 0 or more",
+        "seed = 0.5: give a whole number",
+        "hyper.lambda_cls = 'a': give a number",
+    ]
+    assert not (tmp_path / "run").exists()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from yolojax.training import sweep as module
 from yolojax.training.preparation import step_maker
 from yolojax.training.state import make_state
 from yolojax.training.step import make_hyper
-from yolojax.training.sweep import GroupRunner, Trial, choose_strategy, grid, make_train, sweep
+from yolojax.training.sweep import GroupRunner, Trial, check_trial, choose_strategy, grid, make_train, sweep
 
 TRIALS = [Trial(0), Trial(1, {"lambda_cls": 2.0}), Trial(0, {"learning_rate": 5e-3, "weight_decay": 0.0})]
 STEPS = 10
@@ -106,6 +107,8 @@ def test_runs_are_measured(found):
     assert set(found["unroll"].seconds) == {"compile", "prepare", "train", "validate", "per_run"}
     with pytest.raises(ConfigError, match="measured"):
         found["vmap"].best()
+    with pytest.raises(ConfigError, match=r"^metric = 'AP60': give one of AP, "):
+        found["unroll"].best("AP60")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +125,13 @@ def test_a_grid_is_every_combination():
     trials = grid(seed=range(2), lambda_cls=[0.5, 1.0])
     assert [(t.seed, t.hyper["lambda_cls"]) for t in trials] == [(0, 0.5), (1, 0.5), (0, 1.0), (1, 1.0)]
     assert str(trials[1]) == "seed 1, lambda_cls 0.5"
+
+
+def test_trials_may_have_numbers_of_numpy_and_jax(config):
+    for number in (np.float32(0.5), jnp.float32(0.5)):
+        trial = Trial()
+        object.__setattr__(trial, "hyper", {"lambda_cls": number})  # past the check of types that only the tests have
+        assert check_trial(trial, config) == Trial(0, {"lambda_cls": 0.5})
 
 
 def test_wrong_sweeps_are_refused(config, toy):

@@ -51,6 +51,8 @@ def onnx_model(
 ) -> Any:
     """The ``onnx.ModelProto`` that `to_onnx` serialises; ``facts`` go into its description."""
     import_onnx()
+    if dtype not in ("float32", "float16"):
+        raise ConfigError(f"dtype = {dtype!r}: an ONNX file computes in float32 or float16")
     description = describe_export(detector, variables, settings, dtype)
     description.facts.update(facts or {})
     folded = fold_on_host(detector, variables)

@@ -45,7 +45,8 @@ def to_int8_onnx(
     """The content of an ONNX file of a detector with 8-bit integers.
 
     Args:
-      detector, variables, settings: as for `yolojax.export.to_onnx`; ``half`` and ``letterbox`` do not go with it.
+      detector, variables, settings: as for `yolojax.export.to_onnx`; ``half`` does not go with it, nor does
+        ``letterbox`` with ``static``.
       kind: ``weights`` or ``static``.
       calibration: for ``static``, input images (`calibration_images`).
 

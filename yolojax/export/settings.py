@@ -115,7 +115,15 @@ def describe_export(detector: Detector, variables: Variables, settings: ExportSe
 
     Raises `ConfigError` for a setting that is out of range, or that the file could not honour.
     """
+    if not isinstance(settings, ExportSettings):
+        raise ConfigError(f"settings = {shown(settings)}: give ExportSettings(...)")
+    settings = build(ExportSettings, dataclasses.asdict(settings))
     spec, own = detector.spec, detector.spec.postprocess.prediction
+    if settings.half and dtype == "float32":
+        raise ConfigError(
+            "half: the network computes in float32; build or load the detector with dtype float16 (ONNX) or bfloat16 "
+            "(StableHLO), and give the export the same dtype"
+        )
     if settings.batch is not None and settings.batch < 1:
         raise ConfigError(f"batch = {settings.batch}: give at least 1, or dynamic for any number")
     thresholds = None

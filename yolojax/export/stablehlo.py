@@ -24,13 +24,17 @@ import jax
 import jax.numpy as jnp
 
 from yolojax.detector import Detector, Variables, fold_on_host
-from yolojax.errors import CheckpointError, ConfigError, shortened
+from yolojax.errors import CheckpointError, ConfigError, shortened, shown
 from yolojax.export.program import make_program, narrowed
 from yolojax.export.settings import Description, ExportSettings, describe_export, from_json, to_json
 from yolojax.processor.convolution import traced_for_inference
 from yolojax.processor.platform import traced_for
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+"""For which a file is made unless told otherwise."""
+
+KNOWN_PLATFORMS = (*PLATFORMS, "rocm")
+DTYPES = ("float32", "bfloat16", "float16")
 
 PROGRAM, TEXT = "program.bin", "description.json"
 
@@ -67,6 +71,10 @@ def to_stablehlo(
       ConfigError: a setting out of range, or the package ``flatbuffers`` is missing.
     """
     export = _jax_export()
+    if isinstance(platforms, str) or not platforms or not set(platforms) <= set(KNOWN_PLATFORMS):
+        raise ConfigError(f"platforms = {shown(platforms)}: give a list of some of {', '.join(KNOWN_PLATFORMS)}")
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype = {dtype!r}: give one of {', '.join(DTYPES)}")
     description = describe_export(detector, variables, settings, dtype)
     description.facts["platforms"] = list(platforms)
     folded = fold_on_host(detector, variables)

@@ -242,7 +242,7 @@ def evaluate(
     if suppress is None:
         suppress = validation_suppression(validation)
     elif validation.suppress is not None:
-        raise ConfigError(f"suppress is given twice: a function and validation.suppress = {validation.suppress!r}")
+        raise ConfigError(f"suppress is given twice: suppress= and validation.suppress = {validation.suppress!r}")
     if isinstance(data, Dataset):
         if split is not None:
             raise ConfigError("split belongs to a path; a data set that is given is measured as it is")
@@ -305,8 +305,10 @@ def _as_detector(
     model: str | Path | Sequence[str | Path] | tuple[Detector, Variables], dtype: DTypeLike | None
 ) -> tuple[Detector, Variables]:
     """A pair of a detector and its variables as it is, or the one that paths lead to."""
-    if isinstance(model, tuple) and any(isinstance(part, Detector) for part in model):
-        if len(model) != 2 or not isinstance(model[0], Detector):
+    if isinstance(model, Detector):  # a tuple itself
+        raise ConfigError("a model that is a record is a pair: give (detector, variables)")
+    if isinstance(model, tuple | list) and any(isinstance(part, Detector) for part in model):
+        if len(model) != 2 or not isinstance(model[0], Detector) or not isinstance(model, tuple):
             raise ConfigError("a model that is a record is a pair: give (detector, variables)")
         if dtype is not None:
             raise ConfigError("dtype belongs to a model that is loaded; build the detector with dtype instead")

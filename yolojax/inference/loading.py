@@ -34,8 +34,6 @@ ModelPath = str | Path | Sequence[str | Path]
 Size = SupportsIndex | Sequence[SupportsIndex]
 """Pixels of the longer side, or ``(height, width)``."""
 
-"""Files that hold tensors by PyTorch's names; the content decides what they are."""
-
 
 def load_detector(
     *paths: ModelPath,
@@ -205,6 +203,8 @@ def _load_released(
         if detector is None:
             detector = zoo.from_description(description, dtype=dtype, parts=parts)
         else:
+            if not isinstance(detector, Detector):
+                raise ConfigError(f"detector: give the whole record (a Detector), not a {type(detector).__name__}")
             zoo.check_record(detector, description)
             if jnp.dtype(dtype) != jnp.float32:
                 raise ConfigError("dtype belongs to a detector that is loaded; build the record with dtype instead")

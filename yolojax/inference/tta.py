@@ -9,7 +9,9 @@ gives. `TTA.fusion` chooses between the two. What each gains and costs: ``experi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Literal, NamedTuple
 
 import jax
@@ -23,6 +25,7 @@ from yolojax.errors import ConfigError
 from yolojax.nms import Suppression, weighted_box_fusion
 from yolojax.nms.named import BuiltIn
 from yolojax.postprocess import postprocess
+from yolojax.settings import shown
 from yolojax.structures import Candidates, Detections
 
 LARGEST_SCALE = 4.0
@@ -60,10 +63,15 @@ class Augmentation(NamedTuple):
 def augmented_sizes(spec: DetectorSpec, tta: TTA) -> tuple[tuple[int, int], ...]:
     """The input sizes ``(height, width)`` of the scales, in their order: multiples of the largest stride.
 
-    Raises `ConfigError` for no scale, one out of range, two that give the same input size, or an unknown fusion.
+    Raises `ConfigError` for what is no `TTA`, for no scale, one out of range, two that give the same input size, or an
+    unknown fusion.
     """
+    if not isinstance(tta, TTA):
+        raise ConfigError(f"tta = {shown(tta)}: give a TTA, such as TTA()")
     if tta.fusion not in ("suppress", "wbf"):
         raise ConfigError(f"tta fusion = {tta.fusion!r}: choose suppress or wbf")
+    if not isinstance(tta.scales, Sequence) or not all(isinstance(scale, Real) for scale in tta.scales):
+        raise ConfigError(f"tta scales = {shown(tta.scales)}: give several numbers, such as (0.8, 1.0, 1.2)")
     if not tta.scales:
         raise ConfigError("tta scales: none given; give at least one, such as 1")
     stride, found = max(spec.strides), {}

@@ -13,14 +13,16 @@ Loggers (TensorBoard, Weights & Biases, MLflow) are callbacks of `yolojax.traini
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from yolojax.errors import ConfigError
 from yolojax.eval.files import write_json
 from yolojax.inference.evaluate import Evaluation
 from yolojax.inference.report import write_evaluation_report
 from yolojax.progress import Quiet, Reporter
+from yolojax.settings import shown
 from yolojax.sharding.processes import is_first
 from yolojax.training import plots
 from yolojax.training.preparation import Preparation
@@ -63,6 +65,17 @@ Callback = Callable[[Event], bool | None]
 
 An attribute ``reads_state = False`` on the callback says that it never looks at `Event.state`.
 """
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
+    """The callbacks as a tuple; raises `ConfigError` where they are no list of functions."""
+    if not isinstance(callbacks, Iterable):
+        raise ConfigError(f"callbacks = {shown(callbacks)}: give a list of functions")
+    found = tuple(callbacks)
+    for one in found:
+        if not callable(one):
+            raise ConfigError(f"callbacks: {shown(one)} is no function of an event; see yolojax.training.callbacks")
+    return found
 
 
 def reads_state(callbacks: Sequence[Callback]) -> bool:

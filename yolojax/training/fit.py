@@ -17,7 +17,7 @@ from yolojax.inference.evaluate import images_a_batch
 from yolojax.paths import user_path
 from yolojax.progress import Quiet, Reporter
 from yolojax.sharding.processes import is_first
-from yolojax.training.callbacks import Callback, EvaluationReport, Pictures, reads_state
+from yolojax.training.callbacks import Callback, EvaluationReport, Pictures, check_callbacks, reads_state
 from yolojax.training.data import GivenData, load_input_images
 from yolojax.training.initialise import Weights, load_init, start_from
 from yolojax.training.preparation import Preparation, prepare
@@ -84,7 +84,7 @@ def fit(
       Terminated, KeyboardInterrupt: SIGTERM or Ctrl-C arrived while training; a checkpoint was saved first.
     """
     started = time.monotonic()
-    config, out = check(config), user_path(out)
+    config, out, callbacks = check(config), user_path(out), check_callbacks(callbacks)
     # Of several processes the first writes and speaks; the others only compute.
     reporter = reporter if reporter is not None and is_first() else Quiet()
     with contextlib.ExitStack() as held:

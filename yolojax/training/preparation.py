@@ -163,8 +163,14 @@ def build(config: TrainConfig, train_set: Dataset) -> Detector:
 def take_detector(config: TrainConfig, train_set: Dataset, detector: Detector) -> Detector:
     """Returns the detector that was given.
 
-    Raises `ConfigError` when its classes are not those of the data, or when a setting contradicts it.
+    Raises `ConfigError` when it is no record, when its classes are not those of the data, or when a setting contradicts
+    it.
     """
+    if not isinstance(detector, Detector):
+        raise ConfigError(
+            f"detector: give a Detector, such as that of yolojax.zoo.build, not a {type(detector).__name__}; "
+            "config.model names an architecture"
+        )
     check_untouched(config.model, ("name", "size", "rectangular", "options"), "detector")
     for _, value in changed_settings(config, ("compute",)):
         raise ConfigError(

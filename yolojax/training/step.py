@@ -126,9 +126,7 @@ def make_train_step(
         detector, freeze = packing.detector(detector), packing.freeze
 
     def train_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, StepReport]:
-        hyper = hyper._replace(progress=progress_at(state))
-        if hyper_at is not None:
-            hyper = hyper_as_arrays(hyper_at(hyper, state.step, state.total_steps))
+        hyper = hyper_of_step(hyper, hyper_at, state.step, state.total_steps)
         with jax.named_scope("augmentation"):
             batch = augment(batch, state.step, state.total_steps)
             images = prepare_images(batch.images, detector.spec.preprocess)
@@ -152,9 +150,26 @@ def make_train_step(
     return train_step
 
 
-def progress_at(state: TrainState) -> Float[Array, ""]:
-    """The share of the run that has passed before the step that this state takes next."""
-    return state.step.astype(jnp.float32) / jnp.maximum(state.total_steps.astype(jnp.float32), 1.0)
+def progress_at(step: Int[Array, ""], total_steps: Int[Array, ""]) -> Float[Array, ""]:
+    """The share of the run that has passed before the step of this index."""
+    return step.astype(jnp.float32) / jnp.maximum(total_steps.astype(jnp.float32), 1.0)
+
+
+def hyper_of_step(hyper: Hyper, hyper_at: HyperAt | None, step: Int[Array, ""], total_steps: Int[Array, ""]) -> Hyper:
+    """Returns the hyper-parameters with which a run takes the step of this index.
+
+    Raises `ConfigError` where ``hyper_at`` returns something else than a `Hyper`.
+    """
+    hyper = hyper._replace(progress=progress_at(step, total_steps))
+    if hyper_at is None:
+        return hyper
+    found = hyper_at(hyper, step, total_steps)
+    if not isinstance(found, Hyper):
+        raise ConfigError(
+            f"hyper: the function returned a {type(found).__name__}; return the Hyper that it was given, changed by "
+            "hyper._replace(...)"
+        )
+    return hyper_as_arrays(found)
 
 
 def apply_gradient(

@@ -16,7 +16,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
-from yolojax.config import TrainConfig, changed_settings, check
+from yolojax.config import SELECTABLE, TrainConfig, changed_settings, check
 from yolojax.data import ImageCache, InputImages, Sampler, open_input_images
 from yolojax.detector import Detector, Variables, check_parts, variable_shapes
 from yolojax.errors import ConfigError
@@ -32,6 +32,7 @@ from yolojax.eval.coco import CocoResult
 from yolojax.inference.evaluate import evaluate_images, make_detect_batch, validation_suppression
 from yolojax.processor.platform import for_platform
 from yolojax.progress import Quiet, Reporter
+from yolojax.settings import is_number, shown
 from yolojax.structures import Batch, Hyper, Targets
 from yolojax.training.augmentation import images_per_sample
 from yolojax.training.data import GivenData, open_data, sampler_of
@@ -41,6 +42,7 @@ from yolojax.training.state import TrainState, make_state
 from yolojax.training.step import HyperAt, TrainStep, make_hyper, make_hyper_at
 
 Strategy = Literal["vmap", "unroll", "devices"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 @dataclass(frozen=True)
@@ -177,10 +179,12 @@ class Sweep(NamedTuple):
     seconds: dict[str, float]
 
     def best(self, metric: str = "AP") -> int:
-        """The index of the trial whose ``metric`` of `CocoResult` is highest; the first of equals.
+        """The index of the trial whose ``metric`` (of `yolojax.config.SELECTABLE`) is highest; the first of equals.
 
-        Raises `ConfigError` when nothing was measured.
+        Raises `ConfigError` for another name, and when nothing was measured.
         """
+        if metric not in SELECTABLE:
+            raise ConfigError(f"metric = {metric!r}: give one of {', '.join(SELECTABLE)}")
         values = {i: number_of(r, metric) for i, r in enumerate(self.results) if r is not None}
         measured = {i: value for i, value in values.items() if value is not None}
         if not measured:
@@ -235,15 +239,18 @@ def sweep(
       ConfigError: no trial, an unknown hyper-parameter, a width that the strategy cannot have, or a setting that a
         sweep cannot honour.
     """
-    config, reporter, trials = check(config), reporter or Quiet(), tuple(trials)
+    config, reporter = check(config), reporter or Quiet()
+    trials = tuple(check_trial(trial, config) for trial in trials)
     check_settings(config, trials)
     assert config.batch_size != "auto"
+    if strategy != "auto" and strategy not in STRATEGIES:
+        raise ConfigError(f"sweep strategy = {strategy!r}: give auto, {', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]}")
+    if width is not None and (not is_number(int, width) or width < 1):
+        raise ConfigError(f"sweep width = {width!r}: give a whole number of at least 1")
     chosen = choose_strategy() if strategy == "auto" else strategy
     width = min(choose_width(chosen, len(trials)) if width is None else width, len(trials))
     if chosen == "devices":
         width = -(-width // jax.local_device_count()) * jax.local_device_count()
-    if width < 1:
-        raise ConfigError(f"sweep width = {width}: give at least 1")
 
     # Data and detector, as `fit` has them. With a fraction of the images all trials have one seed.
     train_set, val_set = open_data(config.data, trials[0].seed, data, reporter)
@@ -312,6 +319,20 @@ def sweep(
         f"and {seconds['compile'] + seconds['prepare']:.0f} s of compilation and initial parameters"
     )
     return Sweep(trials, detector, np.stack(losses), tuple(variables), tuple(results), chosen, seconds)
+
+
+def check_trial(trial: Trial, config: TrainConfig) -> Trial:
+    """The trial with plain numbers; raises `ConfigError` for what is none, or has a seed or value that no run takes."""
+    if not isinstance(trial, Trial):
+        raise ConfigError(f"{shown(trial)} is no trial; see yolojax.training.sweep.grid")
+
+    def plain(value: Any) -> Any:  # a grid may go over the elements of an array of NumPy or JAX
+        return value.item() if isinstance(value, np.generic | jax.Array) and value.ndim == 0 else value
+
+    own = check(
+        replace(config, seed=plain(trial.seed), hyper={name: plain(value) for name, value in trial.hyper.items()})
+    )
+    return Trial(own.seed, own.hyper)
 
 
 def check_settings(config: TrainConfig, trials: Sequence[Trial]) -> None:

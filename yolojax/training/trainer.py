@@ -34,7 +34,7 @@ from yolojax.training.preparation import Preparation
 from yolojax.training.run_directory import RunDirectory, release
 from yolojax.training.run_state import FOLDERS, RunState, is_released, validation_columns
 from yolojax.training.state import TrainState
-from yolojax.training.step import StepReport
+from yolojax.training.step import StepReport, hyper_of_step
 from yolojax.training.stop import StopSignal
 from yolojax.weights.released import WEIGHTS, fit_tree, load_weights
 
@@ -466,7 +466,7 @@ class Trainer:
     def _learning_rate_at(self, step: Any, total_steps: Any) -> Any:
         step, total_steps = jnp.asarray(step, jnp.int32), jnp.asarray(total_steps, jnp.int32)
         run = self.run
-        hyper = run.hyper if run.hyper_at is None else run.hyper_at(run.hyper, step, total_steps)
+        hyper = hyper_of_step(run.hyper, run.hyper_at, step, total_steps)
         return schedule_at(run.config.optimiser, step, total_steps) * hyper.learning_rate
 
 
