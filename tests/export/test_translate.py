@@ -20,8 +20,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 H, W, C = 6, 8, 4
 
 
-def translated(function, x: np.ndarray, *, open_batch: bool) -> np.ndarray:
-    """The function of an array ``[B, ...]`` as a graph, run by onnxruntime."""
+def translated(function, x: np.ndarray, *, open_batch: bool) -> bytes:
+    """The function of an array ``[B, ...]`` as a file."""
     from onnx import TensorProto, helper
 
     from yolojax.export._graph import GraphBuilder
@@ -46,8 +46,13 @@ def translated(function, x: np.ndarray, *, open_batch: bool) -> np.ndarray:
     made = helper.make_model(graph.finish("test", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)])
     made.ir_version = 8
     assert isinstance(made.graph.node[0].name, str) and TensorProto.FLOAT == 1
-    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
+    return made.SerializeToString()
+
+
+def run(function, x: np.ndarray, *, open_batch: bool) -> np.ndarray:
+    """The function's file, run by onnxruntime."""
+    file = translated(function, x, open_batch=open_batch)
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
 
 
 KERNEL = np.random.default_rng(1).normal(size=(3, 3, C, 5)).astype(np.float32)
@@ -156,14 +161,14 @@ def test_it_computes_the_same(case, open_batch):
     x = np.random.default_rng(0).normal(size=(2, H, W, C)).astype(np.float32) * 2
     function = CASES[case]
     want = np.asarray(function(jnp.asarray(x)))
-    got = translated(function, x, open_batch=open_batch)
+    got = run(function, x, open_batch=open_batch)
     assert got.shape == want.shape and got.dtype == want.dtype
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
 def test_bytes_become_numbers():
     x = np.random.default_rng(0).integers(0, 256, (2, H, W, 3)).astype(np.uint8)
-    got = translated(lambda x: x.astype(jnp.float32)[..., ::-1] / 255, x, open_batch=True)
+    got = run(lambda x: x.astype(jnp.float32)[..., ::-1] / 255, x, open_batch=True)
     np.testing.assert_allclose(got, x[..., ::-1].astype(np.float32) / 255, rtol=1e-6)
 
 
@@ -171,3 +176,14 @@ def test_an_operation_without_translation_is_named():
     x = np.zeros((2, H, W, C), np.float32)
     with pytest.raises(ConfigError, match=r"the operation sort .* has no translation"):
         translated(lambda x: jnp.sort(x, -1), x, open_batch=False)
+
+
+def test_a_constant_that_is_repeated_is_written_once():
+    x = np.random.default_rng(0).normal(size=(3, 400, 4, 16)).astype(np.float32)
+    bins = np.arange(16, dtype=np.float32)
+
+    def expected(x):  # the expectation of a distribution over bins, as heads decode it
+        return jnp.sum(x * jnp.broadcast_to(jnp.asarray(bins) + 1, x.shape), -1)
+
+    assert len(translated(expected, x, open_batch=False)) < x.nbytes / 20
+    np.testing.assert_allclose(run(expected, x, open_batch=False), (x * (bins + 1)).sum(-1), rtol=1e-4, atol=1e-4)

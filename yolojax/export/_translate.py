@@ -10,6 +10,7 @@ This is a translator of our own because `jax2onnx` cannot be installed beside th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ from yolojax.export._lookups import gather, suppress, top_k
 from yolojax.export._values import Shape, Value, broadcast_shapes, constant, join_constants
 
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
+
+_MOST_REPEATED = 1 << 15
+"""Numbers of a repeated constant that are written out. Larger ones are left to the runtime, which broadcasts them."""
 
 NCHW_AXIS = {0: 0, 1: 2, 2: 3, 3: 1}
 """Where an axis of NHWC lies in NCHW."""
@@ -117,7 +121,8 @@ class Translator:
             return self.run(*closed, inputs)
         avals = [variable.aval for variable in equation.outvars]
         static = all(isinstance(side, int) for aval in avals for side in aval.shape)
-        if static and all(value.const is not None and value.actual == value.shape for value in inputs):
+        is_known = static and all(value.const is not None and value.actual == value.shape for value in inputs)
+        if is_known and not (name == "broadcast_in_dim" and math.prod(avals[0].shape) > _MOST_REPEATED):
             with jax.ensure_compile_time_eval():
                 found = equation.primitive.bind(*(value.const for value in inputs), **params)
             found = found if equation.primitive.multiple_results else [found]
