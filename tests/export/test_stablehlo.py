@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from jax import export
 
-from tests.export.conftest import NAMES, SETTINGS, SIZE, open_shapes, some_images
+from tests.export.conftest import NAMES, SETTINGS, SIZE, SMALL, open_shapes, some_images
+from yolojax import zoo
 from yolojax.data.input_images import make_input_image
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.export import ExportSettings, load_exported, to_stablehlo
+from yolojax.export.network_type import network_type
 from yolojax.export.program import content_box, resize_photos
 from yolojax.geometry import Preprocess, place_on_input
 from yolojax.inference.predict import Predictor
@@ -223,6 +225,14 @@ def test_platforms_go_by_the_names_of_jax(small, platforms):
 def test_a_type_that_no_network_computes_in_is_refused(small):
     with pytest.raises(ConfigError, match="dtype = 'float64': give one of"):
         to_stablehlo(small[0], small[1], dtype="float64")
+
+
+def test_the_type_in_which_a_network_computes_is_found_and_no_other_is_stated(small):
+    detector, variables = small
+    narrow = zoo.build("compact", detector.spec.class_names, detector.spec.input_size, dtype="bfloat16", **SMALL)
+    assert network_type(detector, variables) == "float32" and network_type(narrow, variables) == "bfloat16"
+    with pytest.raises(ConfigError, match="computes in float32; build or load it with dtype='bfloat16'"):
+        to_stablehlo(detector, variables, dtype="bfloat16")
 
 
 REFUSED = """

@@ -15,10 +15,13 @@ import numpy as np
 from jax import export
 
 from yolojax.detector import Detector, Variables, fold_on_host
-from yolojax.errors import ConfigError
+from yolojax.errors import ConfigError, shown
 from yolojax.export.program import candidates_of, narrowed
 from yolojax.export.settings import ENTRY, Description, ExportSettings, describe_export, to_json
 from yolojax.processor.platform import traced_for
+
+_DTYPES = ("float32", "float16")
+_CHOOSE = "an ONNX file computes in float32 or float16; build or load the detector with one of these as its dtype"
 
 
 def to_onnx(
@@ -26,7 +29,7 @@ def to_onnx(
     variables: Variables,
     settings: ExportSettings = ExportSettings(),  # noqa: B008 (frozen)
     *,
-    dtype: str = "float32",
+    dtype: str | None = None,
 ) -> bytes:
     """The content of an ONNX file of a detector.
 
@@ -34,10 +37,11 @@ def to_onnx(
       detector: any record whose network and decoding consist of operations that `yolojax.export._translate` knows.
       variables: those of the detector, as trained.
       settings: what the file computes.
-      dtype: in which the network computes, as the detector was built: ``float32`` or ``float16``.
+      dtype: in which the network computes: ``float32`` or ``float16``. None takes what the detector was built in.
 
     Raises:
-      ConfigError: a setting out of range, an operation without translation, or the package ``onnx`` is missing.
+      ConfigError: a setting out of range, a ``dtype`` in which the network does not compute, an operation without
+        translation, or the package ``onnx`` is missing.
     """
     return onnx_model(detector, variables, settings, dtype).SerializeToString()
 
@@ -46,18 +50,20 @@ def onnx_model(
     detector: Detector,
     variables: Variables,
     settings: ExportSettings,
-    dtype: str = "float32",
+    dtype: str | None = None,
     facts: dict[str, Any] | None = None,
 ) -> Any:
     """The ``onnx.ModelProto`` that `to_onnx` serialises; ``facts`` go into its description."""
     import_onnx()
-    if dtype not in ("float32", "float16"):
-        raise ConfigError(f"dtype = {dtype!r}: an ONNX file computes in float32 or float16")
+    if dtype not in (None, *_DTYPES):
+        raise ConfigError(f"dtype = {shown(dtype)}: {_CHOOSE}")
     description = describe_export(detector, variables, settings, dtype)
+    if description.dtype not in _DTYPES:
+        raise ConfigError(f"{description.name} computes in {description.dtype}: {_CHOOSE}")
     description.facts.update(facts or {})
     folded = fold_on_host(detector, variables)
     if settings.half:
-        folded = narrowed(folded, dtype)
+        folded = narrowed(folded, description.dtype)
     return build_model(detector, jax.device_get(folded), description)
 
 

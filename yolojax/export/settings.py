@@ -16,6 +16,7 @@ from yolojax.config import MOST_DETECTIONS
 from yolojax.described import check_stated_size, read_postprocess, read_preprocess
 from yolojax.detector import Detector, DetectorSpec, Postprocess, Variables
 from yolojax.errors import CheckpointError, ConfigError, shortened, shown
+from yolojax.export.network_type import network_type
 from yolojax.geometry import Preprocess
 from yolojax.settings import build, converted
 from yolojax.weights.released import flatten
@@ -110,8 +111,12 @@ class Description(NamedTuple):
         return CANDIDATES if self.raw else DETECTIONS
 
 
-def describe_export(detector: Detector, variables: Variables, settings: ExportSettings, dtype: str) -> Description:
+def describe_export(
+    detector: Detector, variables: Variables, settings: ExportSettings, dtype: str | None = None
+) -> Description:
     """Checks the settings for a detector, and describes the file that they make.
+
+    ``dtype`` is in which the network computes; None is found out.
 
     Raises `ConfigError` for a setting that is out of range, or that the file could not honour.
     """
@@ -119,11 +124,6 @@ def describe_export(detector: Detector, variables: Variables, settings: ExportSe
         raise ConfigError(f"settings = {shown(settings)}: give ExportSettings(...)")
     settings = build(ExportSettings, dataclasses.asdict(settings))
     spec, own = detector.spec, detector.spec.postprocess.prediction
-    if settings.half and dtype == "float32":
-        raise ConfigError(
-            "half: the network computes in float32; build or load the detector with dtype float16 (ONNX) or bfloat16 "
-            "(StableHLO), and give the export the same dtype"
-        )
     if settings.batch is not None and settings.batch < 1:
         raise ConfigError(f"batch = {settings.batch}: give at least 1, or dynamic for any number")
     thresholds = None
@@ -152,6 +152,12 @@ def describe_export(detector: Detector, variables: Variables, settings: ExportSe
         raise ConfigError(
             f"letterbox: {spec.name} resizes by the filter {spec.preprocess.filter}, which is not exported; "
             "resize outside"
+        )
+    dtype = network_type(detector, variables, dtype)
+    if settings.half and dtype == "float32":
+        raise ConfigError(
+            "half: the network computes in float32; build or load the detector with dtype float16 (ONNX) or bfloat16 "
+            "(StableHLO)"
         )
     facts = {
         "yolojax": __version__,

@@ -54,7 +54,7 @@ def to_stablehlo(
     variables: Variables,
     settings: ExportSettings = ExportSettings(),  # noqa: B008 (frozen)
     *,
-    dtype: str = "float32",
+    dtype: str | None = None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> bytes:
     """The content of a StableHLO file of a detector.
@@ -63,23 +63,24 @@ def to_stablehlo(
       detector: any record; what was replaced in it holds.
       variables: those of the detector, as trained.
       settings: what the file computes.
-      dtype: in which the network computes, as the detector was built; the description says it, and with
-        ``settings.half`` kernels are kept in it.
+      dtype: in which the network computes; None takes what the detector was built in. The description says it, and
+        with ``settings.half`` kernels are kept in it.
       platforms: for which the program is made, by JAX's names.
 
     Raises:
-      ConfigError: a setting out of range, or the package ``flatbuffers`` is missing.
+      ConfigError: a setting out of range, a ``dtype`` in which the network does not compute, or the package
+        ``flatbuffers`` is missing.
     """
     export = _jax_export()
     if isinstance(platforms, str) or not platforms or not set(platforms) <= set(KNOWN_PLATFORMS):
         raise ConfigError(f"platforms = {shown(platforms)}: give a list of some of {', '.join(KNOWN_PLATFORMS)}")
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype = {dtype!r}: give one of {', '.join(DTYPES)}")
+    if dtype not in (None, *DTYPES):
+        raise ConfigError(f"dtype = {shown(dtype)}: give one of {', '.join(DTYPES)}")
     description = describe_export(detector, variables, settings, dtype)
     description.facts["platforms"] = list(platforms)
     folded = fold_on_host(detector, variables)
     if settings.half:
-        folded = narrowed(folded, dtype)
+        folded = narrowed(folded, description.dtype)
     program = make_program(detector, folded, description)
     # The choice between forms of a part is left to the lowering, which happens once for each platform.
     with traced_for(None), traced_for_inference(), _without_locations():
