@@ -132,6 +132,16 @@ def test_each_rule(name, value):
         check(with_setting(name, value))
 
 
+@pytest.mark.parametrize("setting", ["hyper", "final_hyper"])
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [("learning_rate", 0.0, "positive"), ("weight_decay", -0.1, "0 or more"), ("lambda_cls", -1.0, "0 or more")],
+)
+def test_overrides_of_hyper_parameters_have_the_ranges_of_what_they_override(setting, name, value, rule):
+    with pytest.raises(ConfigError, match=f"^{setting}.{name} = {re.escape(repr(value))}: give .*{rule}"):
+        check(with_setting(setting, {name: value}))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("augment.hue", float("nan")), ("optimiser.learning_rate", float("inf")), ("optimiser.schedule", "cosin")],

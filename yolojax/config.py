@@ -361,6 +361,12 @@ def check(config: TrainConfig) -> TrainConfig:
     need(o.decay == "decoupled" or o.name == "sgd", "optimiser.decay", o.decay, "only sgd has coupled decay")
     used = bool(config.final_hyper) or config.final_share == TrainConfig.final_share
     need(used, "final_share", config.final_share, "give final_hyper as well")
+    for setting in ("hyper", "final_hyper"):
+        for name, value in getattr(config, setting).items():
+            if name == "learning_rate":
+                need(value > 0, f"{setting}.{name}", value, "give a positive number")
+            else:
+                need(value >= 0, f"{setting}.{name}", value, "give 0 or more")
     need(0 < config.final_share <= 1, "final_share", config.final_share, "give a share above 0, at most 1")
     need(o.weight_decay >= 0, "optimiser.weight_decay", o.weight_decay, "give 0 or more")
     need(o.warmup_steps >= 0, "optimiser.warmup_steps", o.warmup_steps, "give 0 or more")

@@ -85,8 +85,7 @@ def postprocess(
     for name, value in counts:
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}: at least one row must be asked for")
-    if suppress not in ("nms", "none") and not callable(suppress):
-        raise ConfigError(f"suppress is {suppress!r}: choose 'nms' or 'none', or give a function of yolojax.nms")
+    check_suppression(suppress)
     if suppress == "nms" and iou_threshold is None:
         raise ConfigError("greedy suppression needs an iou_threshold; give one, such as 0.7")
     if suppress != "nms" and iou_threshold is not None:
@@ -133,6 +132,12 @@ def postprocess(
         return run(boxes, scores, each=jax.vmap)
 
     return by_platform(*candidates, cpu=one_after_another, default=side_by_side)
+
+
+def check_suppression(suppress: Any) -> None:
+    """Raises `ConfigError` for what is no suppression: neither ``nms`` nor ``none`` nor a function."""
+    if suppress not in ("nms", "none") and not callable(suppress):
+        raise ConfigError(f"suppress is {suppress!r}: choose 'nms' or 'none', or give a function of yolojax.nms")
 
 
 def _words_over(

@@ -513,7 +513,7 @@ for call, options in (
     (yolojax.load, {"tta": True}), (yolojax.load, {"tta": TTA(1.0)}), (yolojax.load, {"tta": TTA(("small",))}),
     (yolojax.load, {"tiling": 640}), (yolojax.load, {"tiling": Tiling(64.5)}),
     (yolojax.load, {"tiling": Tiling(64, "a")}),
-    (yolojax.load, {"detector": "compact"}),
+    (yolojax.load, {"detector": "compact"}), (yolojax.load, {"suppress": "soft"}),
 ):
     try:
         call([] if call is many else sys.argv[1], **options)
@@ -545,4 +545,5 @@ def test_arguments_of_wrong_types_are_refused_by_name(released):
         "tile size = 64.5: give whole pixels",
         "tile overlap = 'a': give a share from 0 to 0.9",
         "detector: give the whole record (a Detector), not a str",
+        "suppress is 'soft': choose 'nms' or 'none', or give a function of yolojax.nms",
     ]

@@ -157,6 +157,8 @@ def test_hyper_parameters_change_with_the_step_in_one_program(tmp_path):
     base = losses(still, "base")
     late = dataclasses.replace(still, final_hyper={"lambda_coord": 10.0}, final_share=0.25)
     np.testing.assert_allclose(losses(late, "late") / base, [1, 1, 1, 2], rtol=1e-5)
+    last = dataclasses.replace(late, final_share=0.05)  # less than a step
+    np.testing.assert_allclose(losses(last, "last") / base, [1, 1, 1, 2], rtol=1e-5)
     double = lambda hyper, step, total: hyper._replace(lambda_coord=hyper.lambda_coord * (1 + step / total))  # noqa: E731
     np.testing.assert_allclose(losses(still, "own", hyper=double) / base, [1, 1.25, 1.5, 1.75], rtol=1e-5)
 

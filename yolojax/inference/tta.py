@@ -24,7 +24,7 @@ from yolojax.detector import Detector, DetectorSpec, Variables
 from yolojax.errors import ConfigError
 from yolojax.nms import Suppression, weighted_box_fusion
 from yolojax.nms.named import BuiltIn
-from yolojax.postprocess import postprocess
+from yolojax.postprocess import check_suppression, postprocess
 from yolojax.settings import shown
 from yolojax.structures import Candidates, Detections
 
@@ -149,9 +149,10 @@ def union_suppression(
     """The suppression that a detector needs with these augmentations: ``suppress``, or else what ``spec`` names.
 
     A detector that needs no suppression does need it (``nms``) where one suppression goes over several augmentations,
-    because each of them finds the same objects.
+    because each of them finds the same objects. Raises `ConfigError` for what is no suppression.
     """
     if suppress is not None:
+        check_suppression(suppress)
         return suppress
     if tta is not None and tta.fusion == "suppress" and len(augmentations_of(spec, tta)) > 1:
         return "nms"

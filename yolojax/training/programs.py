@@ -95,9 +95,9 @@ class Programs:
             packed = jax.eval_shape(self.pack, state)
             self._step.eval_shape(_placed(packed, whole), _placed(batch, split), _placed(hyper, whole))
         except (TypeError, ValueError, ArithmeticError) as error:
-            options = ", ".join(f"{key} = {value!r}" for key, value in config.model.options.items()) or "its defaults"
-            reason = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"{detector.spec.name} cannot be trained with {options}: {reason}") from error
+            options = ", ".join(f"{key} = {value!r}" for key, value in config.model.options.items())
+            trained = f"cannot be trained with {options}" if options else "cannot be trained"
+            raise ConfigError(f"{detector.spec.name} {trained}: {type(error).__name__}: {error}") from error
 
     def compile(self, state: Any, batch: Any, hyper: Hyper, options: dict[str, Any] | None = None) -> int | None:
         """Compiles for these shapes (arrays or `jax.ShapeDtypeStruct`) of a packed state; returns its `memory`.

@@ -232,13 +232,15 @@ def make_hyper(config: TrainConfig, detector: Detector) -> Hyper:
 def make_hyper_at(config: TrainConfig, own: HyperAt | None = None) -> HyperAt | None:
     """Returns what changes the hyper-parameters with the step; None where nothing does.
 
-    The last ``config.final_share`` of the run takes ``config.final_hyper``. A function of the user's own comes after.
+    The last ``config.final_share`` of the run, at least its last step, takes ``config.final_hyper``. A function of the
+    user's own comes after.
     """
     if not config.final_hyper:
         return own
 
     def hyper_at(hyper: Hyper, step: Int[Array, ""], total_steps: Int[Array, ""]) -> Hyper:
         final_from = jnp.round(total_steps * (1 - jnp.float32(config.final_share))).astype(jnp.int32)
+        final_from = jnp.minimum(final_from, total_steps - 1)
         final = hyper_as_arrays(hyper._replace(**config.final_hyper))
         hyper = jax.tree.map(lambda late, early: jnp.where(step >= final_from, late, early), final, hyper)
         return hyper if own is None else own(hyper, step, total_steps)
