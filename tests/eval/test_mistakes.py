@@ -501,6 +501,10 @@ def test_unlisted_ids_come_with_a_guess() -> None:
     first = [{**one, "image_id": one["image_id"] - 1} for one in results(truth)]
     with pytest.raises(ResultError, match="positions counted from 0: write the ground truth's ids"):
         evaluate_coco(truth, first)
+    background = [*results(truth), {**results(truth)[0], "category_id": 0}]
+    with pytest.raises(ResultError) as raised:  # counted from 0, the ids of all others would be wrong
+        evaluate_coco(truth, background)
+    assert "--category-ids" not in str(raised.value)
     high = [{**one, "category_id": one["category_id"] + 1} for one in results(truth)]
     with pytest.raises(ResultError, match="--category-ids less-one"):
         evaluate_coco(truth, high)
