@@ -30,6 +30,9 @@ SQUARES = (1, 100, 300, 500, 600, 1000, 1333, *range(128, 2049, SQUARE_STEP))
 LAYOUTS = ("", "-xyxy", "-cxcywh")
 """How boxes may be written on such a square."""
 
+_AS_GOOD = 0.01
+"""Share of the mean IoU by which boxes may fit less well on a square of a usual side than on the best of all."""
+
 TRIED_FIRST, TRIED_WHOLE = 12, 6
 """Images on which all formats are tried, and the formats that are then tried on all of the sample."""
 
@@ -42,6 +45,7 @@ UNUSUAL = {
     "mirrored": "left and right exchanged (x counted from the right edge)",
     "from_bottom": "y counted from the bottom edge",
     "sides_first": "width, height, left, top",
+    "sides_swapped": "left, top, height, width",
     "pairs": "x1, x2, y1, y2",
     "turned_left": "pixels of the photo turned by 90 degrees to the left",
     "turned_right": "pixels of the photo turned by 90 degrees to the right",
@@ -186,6 +190,7 @@ def _unusual(rows: Float64[np.ndarray, "i d 4"], layout: str, sizes: Int64[np.nd
         "mirrored": (width - a - c, b, c, d),
         "from_bottom": (a, height - b - d, c, d),
         "sides_first": (c, d, a, b),
+        "sides_swapped": (a, b, d, c),
         "pairs": (a, c, b - a, d - c),
         "turned_left": (width - b - d, a, d, c),
         "turned_right": (b, height - a - c, d, c),
@@ -216,7 +221,7 @@ def best_format(sample: Sample) -> tuple[str, int]:
 
 def _best_of_many(sample: Sample) -> tuple[str, int]:
     """The square or unusual layout in which most objects have a detection, and how many."""
-    formats = ["sides_first", "pairs"]
+    formats = ["sides_first", "sides_swapped", "pairs"]
     if sample.is_sized:
         kinds = ("letterbox", "corner", "stretch")
         formats = [*UNUSUAL, *(f"{kind}{side}{end}" for end in LAYOUTS for kind in kinds for side in SQUARES)]
@@ -228,9 +233,16 @@ def _best_of_many(sample: Sample) -> tuple[str, int]:
     best = max(scores, key=lambda box: scores[box][0])
     square = re.fullmatch(r"([a-z]+)(\d+)(-.*)?", best)
     if square is not None and (side := int(square[2])) > SQUARE_STEP:  # the side may be any near it
-        near = (f"{square[1]}{one}{square[3] or ''}" for one in range(side - SQUARE_STEP, side + SQUARE_STEP))
+        sides = range(side - SQUARE_STEP, side + SQUARE_STEP)
+        near = {f"{square[1]}{one}{square[3] or ''}": one for one in sides}
         scores |= {box: _on_objects(sample, box) for box in near}
         best = max(scores, key=lambda box: (scores[box], box == best))
+        hits, overlap = scores[best]
+        # Some pixels more or less are within the noise of the boxes; the sides of networks are multiples.
+        alike = [box for box in near if scores[box][0] >= max(0.95 * hits, 1)]
+        alike = [box for box in alike if scores[box][1] / scores[box][0] > (1 - _AS_GOOD) * overlap / hits]
+        usual = [box for step in (SQUARE_STEP, 100, 50) for box in alike if near[box] % step == 0]
+        best = usual[0] if usual else best
     return best, scores[best][0]
 
 

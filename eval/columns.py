@@ -69,7 +69,8 @@ def read_json(path: str | PathLike[str], error: type[YolojaxError]) -> Any:
     except (ValueError, RecursionError) as reason:
         lines = "Extra data" in str(reason) and content.lstrip().startswith(b"{")
         mend = "; it looks like one object a line: write them as one list, [...], with commas between" if lines else ""
-        raise error(f"{path} is not a JSON file: {shortened(str(reason), 80)}{mend}") from reason
+        what = shortened(str(reason), 80) if content.strip() else "it is empty; write it again"
+        raise error(f"{path} is not a JSON file: {what}{mend}") from reason
 
 
 def _parse(content: bytes) -> Any:

@@ -84,8 +84,10 @@ def find_conventions(truth: GroundTruth, found: ScoredBoxes) -> Iterable[Mistake
         ):
             yield _truth_mistake(other_truth, if_so, now, sample.count)
         elif is_better(now, then, sample.count) and is_no_chance(sample, count_hits, best, then):
-            box = best
-            yield _format_mistake(truth, found, best, then, now, sample.count, relative)
+            # A square that fits the images of one size alone is the wrong advice where one factor fits all of them.
+            moved = [] if best in WORDS else list(_moved(sample, now, then + max(3, 0.1 * then)))
+            box = "xywh" if moved else best
+            yield from moved or [_format_mistake(truth, found, best, then, now, sample.count, relative)]
         elif relative:
             yield Mistake(
                 "box_format",
@@ -122,10 +124,14 @@ def _format_mistake(
     )
 
 
-def _moved(sample: Sample, now: int) -> Iterable[Mistake]:
-    """Whether one factor and one shift for all images put the detections onto the objects."""
+def _moved(sample: Sample, now: int, least: float = 5) -> Iterable[Mistake]:
+    """Whether one factor and one shift for all images put the detections onto the objects, at least onto so many."""
     factor, (x, y), then = best_shift(sample)
-    if then < max(5, 0.3 * sample.count) or not is_better(now, then, sample.count) or len(sample.images) < LEAST_IMAGES:
+    if (
+        then < max(least, 5, 0.3 * sample.count)
+        or not is_better(now, then, sample.count)
+        or len(sample.images) < LEAST_IMAGES
+    ):
         return
     if then < 3 * hits_by_chance(sample, lambda other: best_shift(other)[2]) + 3:
         return
@@ -295,7 +301,15 @@ def _classes(truth: GroundTruth, sample: Sample, box: str) -> Iterable[Mistake]:
             "from-zero": ("class k lies on the class at position k, counted from 0", ids[found] == actual),
             "from-one": ("class k lies on the class at position k, counted from 1", ids[found] - 1 == actual),
         }
+    counts = np.zeros((len(ids), len(ids)), np.int64)
+    np.add.at(counts, (found, actual), 1)
+    main = counts.argmax(axis=1)
+    seen = np.flatnonzero(counts.sum(axis=1))
+    one_to_one = len(set(main[seen].tolist())) == len(seen)
+    regular = int(counts[seen, main[seen]].sum()) if one_to_one else 0
     for how, (what, holds) in shifts.items():
+        if regular > holds.sum() + max(2, 0.1 * cases):
+            continue  # a shift of all but a class or two is another order
         if is_better(agreeing, int(holds.sum()), cases) and holds.sum() >= 0.7 * cases:
             yield Mistake(
                 "class_ids",
@@ -304,13 +318,7 @@ def _classes(truth: GroundTruth, sample: Sample, box: str) -> Iterable[Mistake]:
                 f"--category-ids {how} reads them so",
             )
             return
-    counts = np.zeros((len(ids), len(ids)), np.int64)
-    np.add.at(counts, (found, actual), 1)
-    main = counts.argmax(axis=1)
-    seen = np.flatnonzero(counts.sum(axis=1))
-    regular = int(counts[seen, main[seen]].sum())
-    one_to_one = len(set(main[seen].tolist())) == len(seen)
-    if len(seen) > 1 and one_to_one and regular >= 0.8 * cases and is_better(agreeing, regular, cases):
+    if len(seen) > 1 and regular >= 0.8 * cases and is_better(agreeing, regular, cases):
         order = seen[np.argsort(-counts[seen, main[seen]], kind="stable")][:4]
         names = truth.category_names
         pairs = ", ".join(

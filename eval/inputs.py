@@ -289,7 +289,9 @@ def read_detections(
         if missing and unknown == "refuse":
             strange = dict.fromkeys(keys[row] for row in np.flatnonzero(found < 0))
             by_name = isinstance(next(iter(strange)), str) and not any(isinstance(one, str) for one in ids)
-            guess = guess_ids(kind, set(keys), names, ids) or guess_ids(kind, set(strange), names, ids)
+            guess = guess_ids(kind, set(keys), names, ids)
+            if not guess and all(isinstance(one, str) for one in strange):  # another way to count would change all ids
+                guess = guess_ids(kind, set(strange), names, ids)
             raise ResultError(
                 f"{where}: {missing.total()} rows are about {len(missing)} {kind} id(s) that the ground truth does not "
                 f"list: {few(strange)}; it has {few(names if by_name else ids)}"

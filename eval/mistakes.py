@@ -18,6 +18,7 @@ from yolojax.eval.conventions import Mistake, find_conventions
 from yolojax.eval.inputs import GroundTruth, ScoredBoxes
 from yolojax.eval.matching import Matches
 from yolojax.eval.ordering import stable_order
+from yolojax.eval.pairs import overlapping_pairs
 from yolojax.host_boxes import iou_table
 
 __all__ = ["Mistake", "find_mistakes"]
@@ -27,6 +28,10 @@ LEAST_PAIRED = 10
 
 LEAST_AHEAD = 0.25
 """Share of the pairs of a match and another one in which the match scores higher; poor detectors have about a half."""
+
+LEAST_ODD, LEAST_SURE = 3, 0.6
+"""Images on which nothing matches, from which this is said, and the share of confident detections that match on the
+others."""
 
 SAME_BOX = 0.95
 """IoU from which two boxes count as the same one; suppression never leaves both."""
@@ -51,7 +56,9 @@ def _of_detections(truth: GroundTruth, found: ScoredBoxes, matches: Matches) -> 
     yield from find_conventions(truth, found)
     yield from _repeated_rows(found)
     yield from _images_without_detections(truth, found, matches)
+    yield from _images_without_matches(truth, found)
     yield from _score_order(found, matches) or _score_scale(found)
+    yield from _equal_scores(found, matches)
 
 
 # --- ground truth ---
@@ -239,6 +246,56 @@ def _images_without_detections(truth: GroundTruth, found: ScoredBoxes, matches: 
         + f" (such as {truth.file_names[places[0]][:80]})",
         "check that the detector ran on all images",
     )
+
+
+def _images_without_matches(truth: GroundTruth, found: ScoredBoxes) -> Iterable[Mistake]:
+    """Far more images on which no confident detection lies on any object, than those of the other images explain.
+
+    Confident is what scores at least as high as half of the detections that lie on an object. Where one of several on
+    an image lies on an object, the others do with some probability p; the n of another image all miss with probability
+    (1 - p)^n. Confident ones seldom miss, so that a few odd images stand out; a poor detector has none.
+    """
+    pairs = overlapping_pairs(truth, found, 0.5, same_class=False)
+    on = np.zeros(len(found.scores), bool)
+    on[pairs.detections] = True
+    if not on.any():
+        return
+    sure = found.scores >= np.median(found.scores[on])
+    images = len(truth.image_ids)
+    n, hits = (np.bincount(found.images[which], minlength=images) for which in (sure, sure & on))
+    some = np.bincount(found.images[on], minlength=images)
+    with_objects = np.bincount(truth.images[~truth.crowd], minlength=images) > 0
+    odd = with_objects & (n > 0) & (some == 0)
+    several = (hits > 0) & (n > 1)
+    trials = int(np.sum(n[several] - 1))
+    if odd.sum() < max(LEAST_ODD, 0.1 * np.sum(n > 0)) or trials < 5:
+        return
+    rate = float(np.sum(hits[several] - 1)) / trials
+    expected = float(np.sum((1 - rate) ** n[with_objects & (n > 0)]))
+    if rate < LEAST_SURE or odd.sum() < 3 + 3 * expected:
+        return
+    first = int(np.flatnonzero(odd)[0])
+    yield Mistake(
+        "images_without_matches",
+        f"on {int(odd.sum())} of {int(np.sum(with_objects & (n > 0)))} images with objects and confident detections "
+        f"not one detection lies on an object, while {rate:.0%} of the confident ones of the other images do (the "
+        f"first: {truth.file_names[first][:80]})",
+        "check box format, image ids and orientation of these images; files of several conventions may have been "
+        "joined",
+    )
+
+
+def _equal_scores(found: ScoredBoxes, matches: Matches) -> Iterable[Mistake]:
+    """One score for all detections, where their order decides the numbers."""
+    n, wrong = len(found.scores), int(np.sum((matches.object_of < 0) & ~matches.ignored))
+    if n >= LEAST_PAIRED and 0 < wrong < n and found.scores.min() == found.scores.max():
+        yield Mistake(
+            "equal_scores",
+            f"all {n} detections have the score {found.scores[0]:g}, and {wrong} of them find nothing: which of them "
+            "come first, and so AP, is decided by their order in the file",
+            "write the confidence of each detection",
+            decisive=False,
+        )
 
 
 def _score_order(found: ScoredBoxes, matches: Matches) -> list[Mistake]:

@@ -46,8 +46,14 @@ def is_text(text: str) -> bool:
 
 
 def is_class_name(text: str) -> bool:
-    """Whether the name of a class can be shown: not blank, of at most `LONGEST_CLASS_NAME` characters, and UTF-8."""
-    return bool(text.strip()) and len(text) <= LONGEST_CLASS_NAME and is_text(text)
+    """Whether the name of a class can be shown: not blank, of at most `LONGEST_CLASS_NAME` characters, UTF-8, and
+    without control characters other than blanks, which steer a terminal and cannot stand in XML."""
+    return bool(text.strip()) and len(text) <= LONGEST_CLASS_NAME and is_text(text) and is_printable(text)
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text has no control characters but tabs and ends of lines."""
+    return text.isprintable() or not any(unicodedata.category(c) == "Cc" and c not in "\t\n\r" for c in text)
 
 
 def composed(name: str) -> str:

@@ -99,7 +99,7 @@ def test_a_full_standard_output_is_one_line(arguments):
     with open("/dev/full", "w") as full:
         process = start("-m", "yolojax", *arguments, stdout=full, stderr=subprocess.PIPE)
         err = process.communicate(timeout=60)[1]
-    assert process.returncode == 2 and err.count("\n") == 1 and "No space left" in err
+    assert process.returncode == 2 and err.count("\n") == 1 and "standard output or a file: No space left" in err
 
 
 @pytest.mark.parametrize(
@@ -140,3 +140,12 @@ def test_a_run_directory_is_held_by_one_process(tmp_path):
         pass
     with hold_run(tmp_path / "none"):  # that there is no run is said elsewhere
         pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "after"), [(["data", "check", ""], "check"), (["train", "shapes", "--out", ""], "--out")]
+)
+def test_an_empty_argument_is_no_folder(arguments, after, yolojax):
+    """As a path it would be the folder in which the command was started."""
+    ended = yolojax(*arguments)
+    assert ended.code == 2 and f"the argument after {after} is empty" in ended.err and ended.err.count("\n") == 1

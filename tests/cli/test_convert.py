@@ -1,6 +1,7 @@
 """``yolojax data convert``: what the layouts have in common survives any way round, and what is lost is named."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -87,3 +88,21 @@ def test_photos_turned_by_exif_are_written_upright(photos, yolojax, tmp_path):
     same(open_dataset(source, "train"), open_dataset(tmp_path / "flat", "train"))
     (written,) = (tmp_path / "flat" / "images" / "train").iterdir()
     assert Image.open(written).getexif().get(274, 1) == 1
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "a\x1bb.png", os.fsdecode(b"a\xff.png")])
+@pytest.mark.parametrize("layout", ["voc", "coco"])
+def test_names_that_no_annotation_can_hold_are_refused(name, layout, yolojax, tmp_path):
+    """They would be written into files that are not read again."""
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    image = tmp_path / "set" / "images" / name
+    try:
+        Image.new("RGB", (20, 10)).save(image)
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has no such names")
+    (tmp_path / "set" / "images" / f"{name[:-4]}.txt").write_text("0 .5 .5 .4 .4\n")
+    (tmp_path / "set" / "data.yaml").write_text("train: images\nnames: [cat]\n")
+    ended = yolojax("data", "convert", "set", "--out", "new", "--to", layout)
+    assert ended.code == 2 and "has characters that no file with annotations can hold; rename the image" in ended.err
+    assert yolojax("data", "convert", "set", "--out", "yolo", "--to", "yolo").code == 0
+    assert open_dataset(tmp_path / "yolo").object_count == 1

@@ -347,6 +347,13 @@ def test_coco_malformed_images_and_categories(coco, edit, says):
         ("0;0,5;0,5;0,1;0,1", "blanks separate the columns, not semicolons"),
         ("0 0,5 0,5 0,1 0,1", "no finite number; decimals have a point, not a comma"),
         ("cross .5 .5 .1 .1", "no finite number"),
+        ("# class x y w h", "does not begin with the index of a class"),
+        ("cross .9 10 10 50 50", "does not begin with the index of a class"),
+        (
+            "0 .5 .5 .1 .1 " + ".1 .1 2 " * 17,
+            "56 columns, but a row has 5 (class cx cy w h); for boxes with key points, "
+            "state kpt_shape: [17, 3] in the data file",
+        ),
         ("6 .5 .5 .1 .1", "class 6 is not an index from 0 to 5"),
         ("-1 .5 .5 .1 .1", "class -1 is not an index"),
         ("0.5 .5 .5 .1 .1", "class 0.5 is not an index"),

@@ -209,8 +209,9 @@ def test_messages_have_an_end():
     assert len(text) < 1600 and text.endswith("the mend")
 
 
-def test_class_names_that_are_no_text(tmp_path):
-    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "\ud800"}]}
+@pytest.mark.parametrize("name", ["\ud800", "a\x1b[31m", "a\0"])
+def test_class_names_that_are_no_text(tmp_path, name):
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": name}]}
     (tmp_path / "x.json").write_text(json.dumps(content))
     refused(tmp_path / "x.json", "class 0 is called")
 

@@ -270,3 +270,21 @@ def test_a_file_behind_the_picture_is_not_read_whole(tmp_path, monkeypatch):
 def test_a_quick_look_at_what_is_no_file(tmp_path):
     for path in (tmp_path, tmp_path / "missing.jpg", "a\0b", ""):
         assert quick_header(path) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "the file is empty: replace or remove it"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+            "it is a pointer of Git LFS: .*git lfs pull",
+        ),
+        (b"<!DOCTYPE html><html>404</html>", "it holds text, as a failed download does: fetch it again"),
+        (b"\0" * 100, "damaged, or of an unknown format: replace or convert it"),
+    ],
+)
+def test_what_lies_in_the_place_of_an_image_is_named(tmp_path, content, says):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.jpg: not an image that can be read \({says}\)"):
+        read_header(tmp_path / "a.jpg")

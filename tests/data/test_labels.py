@@ -77,7 +77,7 @@ def test_a_root_that_is_itself_called_images(tmp_path, extra):
         ("labels/a.txt elsewhere/b.txt", "elsewhere/b.txt", "the label file of"),
         ("labels/a.txt b.txt", "b.txt", "the label file of"),
         ("labels/a.txt labels/a.TXT", "labels/a.TXT", "labels/a.txt is read for the image"),
-        ("labels/a.txt labels/b.png.txt", "labels/b.png.txt", "no image belongs"),
+        ("labels/a.txt labels/b.png.txt", "labels/b.png.txt", "without .png"),
     ],
 )
 def test_labels_that_no_image_claims_are_named(tmp_path, labels, orphan, reason):
@@ -131,7 +131,9 @@ def test_a_label_file_that_could_belong_to_two_images_is_refused(tmp_path):
 
 def test_where_no_label_is_found_the_message_says_where_some_lie(tmp_path):
     root = lay(tmp_path, "images/a.png", "annots/a.txt")
-    with pytest.raises(DataError, match=r"labels/a\.txt: put the labels there \(label files lie in .*annots\)"):
+    with pytest.raises(
+        DataError, match=r"labels/a\.txt: put the labels there \(label files lie in .*annots, such as a\.txt\)"
+    ):
         open_dataset(root)
 
 
@@ -234,3 +236,29 @@ def test_accents_of_macos_and_others_are_the_same(tmp_path, forms):
         "</object></annotation>"
     )
     assert open_dataset(voc).object_count == 1
+
+
+def test_labels_called_after_the_whole_name_of_their_image(tmp_path):
+    """Some tools write ``a.png.txt``; the message says which name is read."""
+    root = lay(tmp_path, "images/a.png images/b.png", "labels/a.txt labels/b.png.txt")
+    (orphan,) = open_dataset(root).summary.of("orphan")
+    assert orphan.where.endswith("b.png.txt") and "is sought at" in orphan.detail and "without .png" in orphan.detail
+    (root / "labels" / "a.txt").unlink()
+    with pytest.raises(DataError, match=r"labels/a\.txt: put the labels there .*, such as b\.png\.txt"):
+        open_dataset(root)
+
+
+def test_listed_images_that_are_not_there(tmp_path):
+    """The list and its line are named; where nothing is there, labels are not what is missing."""
+    root = lay(tmp_path, "images/a.png", "labels/a.txt", train="train.txt")
+    (root / "train.txt").write_text("images/a.png\nimages/b.png\n")
+    with pytest.raises(DataError, match=r"train\.txt line 2: the image .*b\.png is not there; restore it, or correct"):
+        open_dataset(root)
+    assert len(open_dataset(root, skip_bad=True)) == 1
+    (root / "train.txt").write_text("data/images/b.png\ndata/images/c.png\n")
+    for skip_bad in (False, True):
+        with pytest.raises(DataError, match=r"train\.txt line 1: .*b\.png is not there, nor is any other .* --images"):
+            open_dataset(root, skip_bad=skip_bad)
+    (root / "train.txt").write_text("images\n")
+    with pytest.raises(DataError, match=r"train\.txt line 1: 'images' is a folder; name it in the data file"):
+        open_dataset(root)

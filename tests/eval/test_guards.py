@@ -298,6 +298,9 @@ def test_unreadable_files(tmp_path: Path) -> None:
     broken.write_text("{")
     with pytest.raises(DataError, match=r"broken\.json is not a JSON file"):
         evaluate_coco(broken, [])
+    broken.write_text(" \n")
+    with pytest.raises(DataError, match=r"broken\.json is not a JSON file: it is empty; write it again"):
+        evaluate_coco(broken, [])
     broken.write_text("[" * 100_000)
     with pytest.raises(DataError, match=r"broken\.json is not a JSON file"):
         evaluate_coco(broken, [])

@@ -97,6 +97,12 @@ MISTAKES = {
         "class k lies on class k + 1",
         {"category_ids": "plus-one"},
     ),
+    "turned in a ring": (
+        lambda r: {**r, "category_id": r["category_id"] % 3 + 1},
+        "class_order",
+        "'a' on 'c'",
+        None,
+    ),
     "another order": (
         lambda r: {**r, "category_id": {1: 2, 2: 1, 3: 3}[r["category_id"]]} if r["category_id"] < 3 else None,
         "class_order",
@@ -151,6 +157,7 @@ MISTAKES = {
     "mirrored": (boxed(lambda x, y, w, h: [W - x - w, y, w, h]), "box_format", "from the right edge", None),
     "from the bottom": (boxed(lambda x, y, w, h: [x, H - y - h, w, h]), "box_format", "from the bottom edge", None),
     "sides first": (boxed(lambda x, y, w, h: [w, h, x, y]), "box_format", "width, height, left, top", None),
+    "sides swapped": (boxed(lambda x, y, w, h: [x, y, h, w]), "box_format", "left, top, height, width", None),
     "x1 x2 y1 y2": (boxed(lambda x, y, w, h: [x, x + w, y, y + h]), "box_format", "x1, x2, y1, y2", None),
     "turned": (boxed(lambda x, y, w, h: [y, W - x - w, h, w]), "box_format", "turned by 90 degrees", None),
     "shorter side of 800": (in_units(800 / 480), "box_format", "of 106", {"box": "corner1067"}),
@@ -167,6 +174,12 @@ MISTAKES = {
         "logit_scores",
         "logits",
         {"scores": "logit"},
+    ),
+    "some images in parts": (
+        lambda r: boxed(lambda x, y, w, h: [x / W, y / H, w / W, h / H])(r) if r["image_id"] % 3 == 0 else r,
+        "images_without_matches",
+        "not one detection lies on an object",
+        None,
     ),
     "half": (lambda r: r if r["image_id"] <= 15 else None, "images_without_detections", "15 of 30 images", None),
     "a third": (lambda r: r if r["image_id"] % 3 else None, "images_without_detections", "10 of 30 images", None),
@@ -187,6 +200,37 @@ def test_mistakes_are_named_and_mended(case: str) -> None:
     if mend is not None:
         mended = evaluate_coco(truth, rows, result_format=ResultFormat(**mend))
         assert mended.AP is not None and mended.AP > 0.55 and mended.mistakes == ()
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_one_factor_for_images_of_several_sizes_is_no_square(factor: float) -> None:
+    """A square that fits the images of one size would be the wrong advice for the others."""
+    truth = data_set()
+    for image in truth["images"]:
+        image["width"], image["height"] = [(640, 480), (900, 500), (481, 640)][image["id"] % 3]
+    (mistake,) = evaluate_coco(truth, results(truth, in_units(factor))).mistakes
+    assert mistake.kind == "moved_boxes" and f"multiplied by {1 / factor:g}" in mistake.message
+
+
+@pytest.mark.parametrize("side", [1024, 1280, 300])
+def test_the_side_of_a_square_is_a_usual_one(side: int) -> None:
+    truth = data_set()
+    (mistake,) = evaluate_coco(truth, results(truth, in_units(side / W, 0, (side - side / W * H) / 2))).mistakes
+    assert f"--box-format letterbox{side} " in mistake.mend
+
+
+def test_one_score_for_all() -> None:
+    """Their order in the file decides then which of them come first."""
+    truth = data_set()
+    astray = boxed(lambda x, y, w, h: [x - 200, 0, 9, 9] if x > 300 else [x, y, w, h])
+    (mistake,) = evaluate_coco(truth, results(truth, lambda row: {**astray(row), "score": 1.0})).mistakes
+    assert mistake.kind == "equal_scores" and not mistake.decisive and "have the score 1, and" in mistake.message
+
+
+def test_one_score_without_false_positives_says_nothing() -> None:
+    """As when the ground truth itself is given: their order is without effect."""
+    truth = data_set()
+    assert evaluate_coco(truth, results(truth, lambda row: {**row, "score": 1.0})).mistakes == ()
 
 
 def test_a_right_file_stays_without_a_word() -> None:
@@ -457,6 +501,10 @@ def test_unlisted_ids_come_with_a_guess() -> None:
     first = [{**one, "image_id": one["image_id"] - 1} for one in results(truth)]
     with pytest.raises(ResultError, match="positions counted from 0: write the ground truth's ids"):
         evaluate_coco(truth, first)
+    background = [*results(truth), {**results(truth)[0], "category_id": 0}]
+    with pytest.raises(ResultError) as raised:  # counted from 0, the ids of all others would be wrong
+        evaluate_coco(truth, background)
+    assert "--category-ids" not in str(raised.value)
     high = [{**one, "category_id": one["category_id"] + 1} for one in results(truth)]
     with pytest.raises(ResultError, match="--category-ids less-one"):
         evaluate_coco(truth, high)

@@ -92,7 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
         _say(f"error: {_MEMORY}")
         code = 2
     except OSError as error:  # no space, no permission, no such file: the place is wrong, not the program
-        _say(f"error: {error.filename or 'a file'}: {error.strerror or error}; give another path or free space")
+        place = error.filename or "standard output or a file"  # what fails on writing has no name
+        _say(f"error: {place}: {error.strerror or error}; give another path or free space")
         code = 2
     _flush_or_close()
     return code
@@ -103,6 +104,10 @@ def _run(arguments: list[str]) -> int:
         print(f"yolojax {__version__}")
         return 0
     check_command(arguments)
+    if "" in arguments:  # as a path it would mean the folder one is in
+        before = arguments[: arguments.index("")]
+        place = f" after {before[-1]}" if before else ""
+        raise ConfigError(f"the argument{place} is empty; give a value, or leave it out (was a variable not set?)")
     command = parse(arguments or ["--help"])
     remember(arguments)
     # What orbax logs, tracebacks included, reaches the user as the error that is raised from it.

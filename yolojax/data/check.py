@@ -196,11 +196,11 @@ def _warnings(report: DataReport) -> list[str]:
     counts = report.per_class
     absent = [n for n, c in counts.items() if c == 0]
     if absent:
-        some = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
+        some = _listed(absent)
         found.append(f"{len(absent)} of {len(counts)} classes have no object: {some}")
     rare = [n for n, c in counts.items() if 0 < c < 10]
     if rare:
-        some = ", ".join(rare[:10]) + (", ..." if len(rare) > 10 else "")
+        some = _listed(rare)
         found.append(f"{len(rare)} classes have fewer than 10 objects; their accuracy will mean little: {some}")
     alike: dict[str, list[str]] = {}
     for name in counts:
@@ -225,9 +225,14 @@ def _warnings(report: DataReport) -> list[str]:
     return found
 
 
+def _listed(names: list[str]) -> str:
+    return ", ".join(shortened(name) for name in names[:10]) + (", ..." if len(names) > 10 else "")
+
+
 def class_bars(per_class: dict[str, int]) -> list[str]:
     """A line of text per class, the most frequent first, with a bar in proportion to its count."""
     most, total = max(per_class.values(), default=0), sum(per_class.values())
+    per_class = {" ".join(name.split()): count for name, count in per_class.items()}  # a name may end a line
     name_width = max((len(n) for n in per_class), default=0)
     count_width = len(str(most))
     lines: list[str] = []

@@ -149,7 +149,7 @@ def _decoding(name: str) -> Iterator[None]:
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"{name}: not an image that can be read (damaged, empty or of an unknown format)") from None
+        raise DataError(f"{name}: not an image that can be read ({_what_instead(name)})") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: {error}; cut or shrink the image if it can be trusted") from None
     except MemoryError:
@@ -160,6 +160,21 @@ def _decoding(name: str) -> Iterator[None]:
         raise DataError(f"{name}: damaged image ({error}); replace the file") from error
     except Exception as error:  # on damaged bytes decoders raise nearly anything: SyntaxError, struct.error
         raise DataError(f"{name}: damaged image ({error}); replace the file") from error
+
+
+def _what_instead(name: str) -> str:
+    """What is said of a file that no decoder takes, by its first bytes, with what to do about it."""
+    head = b"?"
+    if os.path.isfile(name):  # not the name of what comes from elsewhere
+        with contextlib.suppress(OSError), open(name, "rb") as file:
+            head = file.read(64)
+    if not head:
+        return "the file is empty: replace or remove it"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS: fetch the content with git lfs pull"
+    if head.lstrip()[:1] in (b"<", b"{"):
+        return "it holds text, as a failed download does: fetch it again"
+    return "damaged, or of an unknown format: replace or convert it"
 
 
 _EXIF_KEYS = ("exif", "xmp", "Raw profile type exif")

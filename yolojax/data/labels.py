@@ -310,8 +310,14 @@ def name_orphans(
             continue
         instead = next((image for image in same if image in read), None)
         found = None if instead is None else finder.find(instead)
+        name = composed(label.stem).casefold()
+        named = on_disk.get(os.path.splitext(name)[0], ())
+        whole_name = next((image for image in named if composed(image.name).casefold() == name), None)
         if found is not None:
             reason = f"not read: {found} is read for the image {instead}"
+        elif whole_name is not None and not same:
+            sought = finder.expected(whole_name)
+            reason = f"not read: the label file of {whole_name} is sought at {sought}, without {whole_name.suffix}"
         elif same:
             reason = f"not read: the label file of {same[0]} is sought at {finder.expected(same[0])}"
         else:

@@ -296,7 +296,7 @@ def class_lookup(class_names: Sequence[str], where: str) -> dict[str, int]:
     """The index of each class by name.
 
     Raises `DataError` when the list is empty or names a class twice, or when a name is empty, of more than 500
-    characters, or cannot be written as UTF-8.
+    characters, has control characters, or cannot be written as UTF-8.
     """
     names = list(class_names)
     if not names:

@@ -19,7 +19,8 @@ from PIL import Image
 
 from yolojax.data.dataset import Dataset, ImageRecord
 from yolojax.data.images import read_header
-from yolojax.errors import DataError
+from yolojax.errors import DataError, shown
+from yolojax.paths import is_printable, is_text
 
 Layout = Literal["coco", "yolo", "voc"]
 
@@ -38,6 +39,7 @@ def write_voc(
     The format knows neither crowd regions nor ids: a crowd region becomes a difficult object, images are numbered anew.
     """
     names, save = _names(splits, one_folder=True), _saver(progress, copy)
+    _check_listed(names)
     for sub in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     for split, dataset in splits.items():
@@ -53,6 +55,7 @@ def write_coco(
 ) -> None:
     """``annotations/instances_SPLIT.json`` (as `Dataset.to_coco` gives it) and ``images/SPLIT``."""
     names, save = _names(splits), _saver(progress, copy)
+    _check_listed(names)
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     for split, dataset in splits.items():
         (folder / "images" / split).mkdir(parents=True, exist_ok=True)
@@ -160,6 +163,16 @@ def _names(splits: Mapping[str, Dataset], *, one_folder: bool = False) -> dict[s
                 + (", or take another layout" if one_folder and len(splits) > 1 else "")
             )
     return names
+
+
+def _check_listed(names: Mapping[str, list[str]]) -> None:
+    """Raises `DataError` where a file that lists images cannot hold the name of one so that it is read again."""
+    for name in itertools.chain.from_iterable(names.values()):
+        if not is_text(name) or min(name, default=" ") < " " or not is_printable(name):
+            raise DataError(
+                f"the name of the image {shown(name)} has characters that no file with annotations can hold; rename "
+                "the image and its labels, or take the layout yolo"
+            )
 
 
 def _number(value: float) -> str:

@@ -104,7 +104,13 @@ def read_yolo(
     root = _root(content, path, notebook)
     if split is not None:
         split = choose_split(split, yolo_splits(path), path)
-    found, lists = _list_images(content, path, root, split, images, notebook)
+    not_there: dict[Path, str] = {}
+    found, lists = _list_images(content, path, root, split, images, notebook, not_there)
+    if len(not_there) == len(found):
+        raise DataError(
+            f"{next(iter(not_there.values()))}: {found[0]} is not there, nor is any other image that is listed; "
+            "correct the list, or give the folder of the images with --images"
+        )
     base = images or (root if all(image.is_relative_to(root) for image in found) else _common(found))
     keypoints = _keypoint_columns(content, path)
     builder = RecordBuilder(notebook, "cxcywh", word="line")
@@ -114,6 +120,10 @@ def read_yolo(
     unlabelled: list[Path] = []
     for image in found:
         with notebook.guard(str(image)):
+            if image in not_there:
+                raise DataError(
+                    f"{not_there[image]}: the image {image} is not there; restore it, or correct or remove the line"
+                )
             label = finder.find(image) or (anywhere.get(composed(image.stem)) if images is not None else None)
             if label is not None:
                 if label in labels:
@@ -130,7 +140,7 @@ def read_yolo(
     name_other_formats(finder, unlabelled, notebook)
     if not labels:
         tried = min((finder.expected(image) for image in found), default=root)
-        elsewhere = f" (label files lie in {orphans[0].parent})" if orphans else ""
+        elsewhere = f" (label files lie in {orphans[0].parent}, such as {orphans[0].name})" if orphans else ""
         raise DataError(
             f"{path}: not one image has a label file; the first would be {tried}: put the labels there{elsewhere}"
         )
@@ -283,9 +293,18 @@ def _entries(content: dict[str, Any], split: str, path: Path) -> list[str]:
 
 
 def _list_images(
-    content: dict[str, Any], path: Path, root: Path, split: str | None, images: Path | None, notebook: Notebook
+    content: dict[str, Any],
+    path: Path,
+    root: Path,
+    split: str | None,
+    images: Path | None,
+    notebook: Notebook,
+    not_there: dict[Path, str],
 ) -> tuple[list[Path], set[str]]:
-    """The images of a split or of all, and the text files that list images."""
+    """The images of a split or of all, and the text files that list images.
+
+    Listed images that are not there are put into ``not_there``, with their place in their list.
+    """
     keys = [key for key in (*yolo_splits(path), _ALL) if key in content]
     entries = [(key, entry) for key in keys for entry in _entries(content, key, path)]
     places = {pair: _place(pair[1], f"{path} {pair[0]}", root) for pair in entries}
@@ -323,7 +342,7 @@ def _list_images(
             )
         if note:
             notebook.add("note", where, note)
-        for image in _images_at(place, where, root, notebook):
+        for image in _images_at(place, where, root, notebook, not_there):
             if image in found and (split is not None or found[image] == key):
                 notebook.add("duplicate", str(image), f"listed more than once under {key}")
             found.setdefault(image, key)
@@ -394,7 +413,7 @@ def _place(entry: str, where: str, root: Path) -> tuple[Path, str]:
     return place, ""
 
 
-def _images_at(place: Path, where: str, root: Path, notebook: Notebook) -> list[Path]:
+def _images_at(place: Path, where: str, root: Path, notebook: Notebook, not_there: dict[Path, str]) -> list[Path]:
     if place.is_dir():
         return images_below(place, notebook)
     if not place.is_file() or place.suffix != ".txt":
@@ -415,6 +434,8 @@ def _images_at(place: Path, where: str, root: Path, notebook: Notebook) -> list[
             listed.append(path)
         elif beside != root and beside.is_relative_to(root) and beside.is_file():
             listed.append(beside)
+        elif path.is_dir() and path.is_relative_to(root):
+            raise DataError(f"{spoken}: {shown(name)} is a folder; name it in the data file, in place of this list")
         elif (moved := relocated(root, plain)) is not None:
             moved_lines += 1
             listed.append(moved)
@@ -423,10 +444,16 @@ def _images_at(place: Path, where: str, root: Path, notebook: Notebook) -> list[
             listed.append(path)
         else:
             listed.append(inside(root, name, spoken))
+            if not listed[-1].is_file():
+                not_there.setdefault(listed[-1], spoken)
     if outside:
         notebook.add("note", str(place), f"{outside} of its images lie outside the folder {root}")
     if moved_lines:
-        notebook.add("note", str(place), f"{moved_lines} of its lines begin with a folder that is not here; left out")
+        notebook.add(
+            "note",
+            str(place),
+            f"{moved_lines} of its lines begin with a folder that is not here and is left out of them",
+        )
     return listed
 
 
@@ -447,7 +474,13 @@ def _read_label(
         where, columns = f"{path} line {number}", line.split()
         is_polygon = len(columns) != 5 + keypoints and len(columns) > 6 and len(columns) % 2 == 1
         if len(columns) not in (5, 5 + keypoints) and not is_polygon:
+            if finite_number(columns[0]) is None and not _of_commas(columns[0]):
+                raise DataError(
+                    f"{where}: {shown(line.strip())} does not begin with the index of a class; correct the row"
+                )
             mend = "a sixth is the score of a prediction; " if len(columns) == 6 else _of_commas(line)
+            if len(columns) > 6 and (shape := _of_key_points(len(columns) - 5)):
+                mend = f"for boxes with key points, state {shape} in the data file; "
             raise DataError(f"{where}: {len(columns)} columns, but a row has 5 (class cx cy w h); {mend}correct it")
         values = [finite_number(c) for c in columns]
         if any(v is None for v in values):
@@ -483,6 +516,11 @@ def _read_label(
     if polygons:
         notebook.add("polygon", str(path), f"{polygons} of {len(objects)} rows are polygons")
     return objects
+
+
+def _of_key_points(columns: int) -> str:
+    """The ``kpt_shape`` that so many columns after a box would have; key points with visibility have three each."""
+    return f"kpt_shape: [{columns // 3}, 3]" if columns % 3 == 0 else ""
 
 
 def _of_commas(row: str) -> str:
