@@ -94,10 +94,11 @@ class Programs:
         try:
             packed = jax.eval_shape(self.pack, state)
             self._step.eval_shape(_placed(packed, whole), _placed(batch, split), _placed(hyper, whole))
-        except (TypeError, ValueError, ArithmeticError) as error:
-            options = ", ".join(f"{key} = {value!r}" for key, value in config.model.options.items()) or "its defaults"
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            options = ", ".join(f"{key} = {value!r}" for key, value in config.model.options.items())
+            with_options = f" with {options}" if options else ""
             reason = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"{detector.spec.name} cannot be trained with {options}: {reason}") from error
+            raise ConfigError(f"{detector.spec.name} cannot be trained{with_options}: {reason}") from error
 
     def compile(self, state: Any, batch: Any, hyper: Hyper, options: dict[str, Any] | None = None) -> int | None:
         """Compiles for these shapes (arrays or `jax.ShapeDtypeStruct`) of a packed state; returns its `memory`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +128,12 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, StepReport]:
         hyper = hyper._replace(progress=progress_at(state))
         if hyper_at is not None:
-            hyper = hyper_as_arrays(hyper_at(hyper, state.step, state.total_steps))
+            own: Any = hyper_at(hyper, state.step, state.total_steps)
+            if not isinstance(own, Hyper):
+                raise ConfigError(
+                    f"hyper returns a Hyper, such as hyper._replace(lambda_l1=1.0), not {type(own).__name__}"
+                )
+            hyper = hyper_as_arrays(own)
         with jax.named_scope("augmentation"):
             batch = augment(batch, state.step, state.total_steps)
             images = prepare_images(batch.images, detector.spec.preprocess)
