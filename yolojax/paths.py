@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-from yolojax.errors import ConfigError, shortened
+from yolojax.errors import ConfigError, shortened, shown
 
 PROBE = ".yolojax-probe-"
 
@@ -29,7 +29,7 @@ def user_path(path: str | Path) -> Path:
     Every path that a user of the library gives goes through this function first.
     """
     if not isinstance(path, str | os.PathLike):
-        raise ConfigError(f"{path!r} is no path; give a text or a pathlib.Path")
+        raise ConfigError(f"{shown(path)} is no path; give a text or a pathlib.Path")
     address = _ADDRESS.match(os.fspath(path))
     if address is not None and not Path(path).exists():
         whole = f"{address[1]}://{os.fspath(path)[address.end() :]}"  # a path has lost one of its slashes
