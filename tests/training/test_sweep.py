@@ -104,6 +104,8 @@ def test_runs_are_measured(found):
     assert set(found["unroll"].seconds) == {"compile", "prepare", "train", "validate", "per_run"}
     with pytest.raises(ConfigError, match="measured"):
         found["vmap"].best()
+    with pytest.raises(ConfigError, match="metric = 'mAP': give one of AP, AP50"):
+        found["unroll"].best("mAP")
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,10 @@ def unreduced(part: str, losses: Array, shape: tuple[int, ...]) -> Array:
     ``part`` is the argument that gave the losses, such as ``box_loss``.
     """
     if jnp.shape(losses) != shape:
+        each = "box" if part == "box_loss" else "logit"
         raise ConfigError(
-            f"{part} returns shape {list(jnp.shape(losses))}, not {list(shape)}: it gives "
-            f"{'a number for each box' if part == 'box_loss' else 'a number for each logit'}, without mean or sum"
+            f"{part} returns shape {list(jnp.shape(losses))}, not {list(shape)}: give a number for each {each}, "
+            "without mean or sum"
         )
     return losses
 

@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
-from yolojax.config import TrainConfig, changed_settings, check
+from yolojax.config import SELECTABLE, TrainConfig, changed_settings, check
 from yolojax.data import ImageCache, InputImages, Sampler, open_input_images
 from yolojax.detector import Detector, Variables, check_parts, checked_detector, variable_shapes
 from yolojax.errors import ConfigError
@@ -179,8 +179,10 @@ class Sweep(NamedTuple):
     def best(self, metric: str = "AP") -> int:
         """The index of the trial whose ``metric`` of `CocoResult` is highest; the first of equals.
 
-        Raises `ConfigError` when nothing was measured.
+        Raises `ConfigError` for a name that is not one of `yolojax.config.SELECTABLE`, and when nothing was measured.
         """
+        if metric not in SELECTABLE:
+            raise ConfigError(f"metric = {metric!r}: give one of {', '.join(SELECTABLE)}")
         values = {i: number_of(r, metric) for i, r in enumerate(self.results) if r is not None}
         measured = {i: value for i, value in values.items() if value is not None}
         if not measured:
