@@ -12,7 +12,8 @@ from tests.training.own_detectors import NAMES, SIZE, dataclass_detector, tuple_
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig, ValidationConfig
 from yolojax.data import shapes_dataset
 from yolojax.detector import variable_shapes
-from yolojax.errors import ConfigError, DataError
+from yolojax.errors import CheckpointError, ConfigError, DataError
+from yolojax.inference.evaluate import evaluate
 from yolojax.training.fit import fit
 from yolojax.training.run_directory import read_config, read_given
 from yolojax.weights.released import fit_tree, flatten, load_weights
@@ -80,6 +81,16 @@ def test_the_released_weights_fit_its_tree_again(finished):
 
 
 # A checkpoint holds arrays by their paths in the tree: the tree of tuples is the harder one.
+def test_it_is_measured_again_by_its_record(finished):
+    detector, run, _ = finished
+    again = evaluate(run.folder, DATA[1], validation=CONFIG.validation, detector=detector)
+    assert again.result.AP == run.result.AP and again.result.counters == run.result.counters
+    with pytest.raises(CheckpointError, match=r"pass the record itself, detector="):
+        evaluate(run.folder, DATA[1])
+    with pytest.raises(ConfigError, match="a record is measured as it is"):
+        evaluate((detector, run.variables), DATA[1], detector=detector)
+
+
 def test_it_resumes_to_the_same_bytes(finished, tmp_path):
     detector, run, _ = finished
 
