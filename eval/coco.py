@@ -4,7 +4,7 @@ The precision tables are computed by pycocotools, the authority, or by hotcoco, 
 and gives the same numbers.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -96,11 +96,17 @@ class CocoResult:
     at_confidence: OperatingPoint
     best_f1: OperatingPoint | None
     classes: tuple[ClassResult, ...]
-    curves: Curves
+    curves: Curves = field(repr=False)
     counters: Counters
     mistakes: tuple[Mistake, ...]
     caps: tuple[int, int, int]
     backend: Backend
+
+    def __str__(self) -> str:
+        """The table that the commands print."""
+        from yolojax.eval.table import format_result  # it builds on this module
+
+        return format_result(self)  # pyright: ignore[reportArgumentType] (this folder is eval and yolojax.eval)
 
     @property
     def precision(self) -> float | None:

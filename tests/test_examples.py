@@ -50,6 +50,12 @@ def test_custom_loss(example, capsys):
     assert "'train/calm'" in shown and "AP50" in shown and "Result" in shown
 
 
+@pytest.mark.slow
+def test_distillation(example, capsys):
+    run, rows = example("distillation")
+    assert rows[-1]["train/distil"] > 0 and run.result is not None and "Result" in capsys.readouterr().out
+
+
 @pytest.mark.slow  # tens of seconds of tracing
 def test_own_detector(example, capsys):
     example("own_detector")

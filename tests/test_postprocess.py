@@ -217,6 +217,12 @@ def test_settings_out_of_range(settings, message):
     assert isinstance(error.value, ConfigError) or "suppress" in settings  # beartype names a bad literal first
 
 
+def test_a_suppression_that_returns_something_else_is_named():
+    boxes = Candidates(jnp.zeros((1, 2, 4)), jnp.ones((1, 2, 3)))
+    with pytest.raises(ConfigError, match=r"suppress returns Kept, Rescored or Merged .* not a "):
+        jax.eval_shape(lambda: postprocess(boxes, 0.1, suppress=lambda *rows, valid=None: jnp.arange(rows[3])))
+
+
 @pytest.mark.slow  # tens of seconds of tracing
 def test_mapped_over_members_it_gives_what_each_gives():
     """A batch of batches, larger than the smallest program: see `yolojax.inference.ensemble`."""

@@ -78,8 +78,8 @@ class AugmentConfig:
 
     Attributes:
       flip_horizontal: probability that an image is mirrored left to right.
-      flip_vertical: probability that it is mirrored top to bottom; for images that have no upright direction
-        (microscopy, aerial).
+      flip_vertical: probability that it is mirrored top to bottom; for images that have no upright
+        direction (microscopy, aerial).
       scale_min: smallest random magnification.
       scale_max: largest random magnification.
       translate: largest shift, as a share of the input image.
@@ -168,9 +168,9 @@ class ValidationConfig:
         given. Other kinds of suppression do not read it.
       max_detections: most detections kept for an image; the detector's own, 300 as a rule, where none is given.
       suppress: kind of suppression; what the detector names, nms as a rule, where none is given.
-      suppress_parameter: of soft-linear, the IoU from which it lowers scores (.3); of soft-gaussian and matrix, sigma
-        (.5); of diou and fast, the overlap above which they suppress (.5); of wbf, the IoU above which it averages
-        boxes (.55). nms and none have no parameter.
+      suppress_parameter: of soft-linear, the IoU from which it lowers scores (.3); of soft-gaussian and matrix,
+        sigma (.5); of diou and fast, the overlap above which they suppress (.5); of wbf, the IoU above which it
+        averages boxes (.55). nms and none have no parameter.
       batch_size: images per forward pass.
       samples: bootstrap resamples for the intervals of the report; 0 for none.
     """

@@ -12,7 +12,7 @@ of `jax.jit`, since a record of functions is no pytree of arrays.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -186,7 +186,8 @@ class Detector(NamedTuple):
       decay_mask: ``(params) -> tree of bool``: which parameters weight decay moves.
       freeze: ``(forward_train, parts) -> forward_train``: how the network trains while these parts are frozen.
       learning_rates: ``(params) -> tree of numbers`` by which the run's learning rate is multiplied, such as .1 for a
-        pretrained backbone. Weight decay moves a parameter by its own rate too.
+        pretrained backbone. Weight decay moves a parameter by its own rate too. Here and in ``decay_mask`` one value
+        may stand for a whole branch of ``params``.
     """
 
     spec: DetectorSpec
@@ -204,6 +205,86 @@ class Detector(NamedTuple):
 def variable_shapes(detector: Detector) -> Variables:
     """The detector's variables as `jax.ShapeDtypeStruct`: nothing is computed and nothing compiled, not even a key."""
     return jax.eval_shape(lambda: detector.init(jax.random.key(0)))
+
+
+def check_variables(variables: Any) -> None:
+    """Raises `ConfigError` for what ``init`` gave, where it is no dict with ``params`` (see `Variables`)."""
+    if not isinstance(variables, Mapping) or "params" not in variables:
+        raise ConfigError(f'init returns {{"params": pytree, ...}}, not {_described(variables)}')
+
+
+def checked_detector(detector: Detector) -> Detector:
+    """The same detector, whose training raises `ConfigError` while it is traced where a function breaks its promise.
+
+    A ``forward_train`` of somebody's own easily returns the outputs alone, or statistics of another type or shape. One
+    number for the batch from ``loss``, in the place of one for each image, would be divided wrongly without a word.
+    """
+    forward_train, loss = _checked_forward_train(detector.forward_train), _checked_loss(detector.loss)
+    return detector._replace(forward_train=forward_train, loss=loss)
+
+
+def _checked_forward_train(forward_train: ForwardTrain) -> ForwardTrain:
+    promised = "forward_train returns (outputs, new collections), such as (outputs, {}) where there are none"
+
+    def checked(
+        variables: Variables, images: Float[Array, "B H W 3"], targets: Targets, key: PRNGKeyArray
+    ) -> tuple[Outputs, Variables]:
+        result: Any = forward_train(variables, images, targets, key)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ConfigError(f"{promised}, not {_described(result)}")
+        outputs, new = result
+        if not isinstance(new, Mapping):
+            raise ConfigError(f"{promised}; its second value is {_described(new)}")
+        for name, value in new.items():
+            if name not in variables:
+                raise ConfigError(f"forward_train returns the collection {name!r}, which init does not make")
+            if _shapes_of(value) != _shapes_of(variables[name]):
+                raise ConfigError(
+                    f"forward_train returns the collection {name!r} with other arrays than init: {_described(value)}, "
+                    f"not {_described(variables[name])}"
+                )
+        return outputs, {name: value for name, value in new.items() if name != "params"}
+
+    return checked
+
+
+def _checked_loss(loss: Loss) -> Loss:
+    def checked(outputs: Outputs, targets: Targets, hyper: Hyper) -> LossTerms:
+        terms: Any = loss(outputs, targets, hyper)
+        if not isinstance(terms, LossTerms):
+            raise ConfigError(
+                f"loss returns LossTerms, with a sum and a normaliser of each image for every part, not "
+                f"{_described(terms)}"
+            )
+        if set(terms.sums) != set(terms.normalisers):
+            raise ConfigError(
+                f"loss returns sums of {', '.join(terms.sums)}, but normalisers of {', '.join(terms.normalisers)}; "
+                "every part needs both"
+            )
+        images = len(targets.valid)
+        for what, values in zip(terms._fields, terms, strict=True):
+            for part, value in values.items():
+                if jnp.shape(value) != (images,):
+                    raise ConfigError(
+                        f"loss returns {what}[{part!r}] of shape {list(jnp.shape(value))}; give one number for each "
+                        f"image of the batch, [{images}]"
+                    )
+        return terms
+
+    return checked
+
+
+def _shapes_of(tree: PyTree) -> tuple[Any, list[Any]]:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+
+
+def _described(value: Any) -> str:
+    """Type and shape of an array; of anything else its type, with the first arrays that it holds."""
+    if hasattr(value, "dtype"):
+        return f"{value.dtype}{list(value.shape)}"
+    arrays = [_described(leaf) for leaf in jax.tree.leaves(value)[:4] if hasattr(leaf, "dtype")]
+    return type(value).__name__ + (f" of {', '.join(arrays)}" if arrays else "")
 
 
 def fold_on_host(detector: Detector, variables: Variables) -> Variables:

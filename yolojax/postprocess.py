@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from yolojax.errors import ConfigError
-from yolojax.nms import Merged, Rescored, Suppression
+from yolojax.nms import Kept, Merged, Rescored, Suppression
 from yolojax.nms.greedy import Rows, keep_mask
 from yolojax.nms.named import BuiltIn
 from yolojax.nms.sorting import (
@@ -137,7 +137,10 @@ def postprocess(
 def check_suppression(suppress: Any) -> None:
     """Raises `ConfigError` for what is no suppression: neither ``nms`` nor ``none`` nor a function."""
     if suppress not in ("nms", "none") and not callable(suppress):
-        raise ConfigError(f"suppress is {suppress!r}: choose 'nms' or 'none', or give a function of yolojax.nms")
+        raise ConfigError(
+            f"suppress is {suppress!r}: choose 'nms' or 'none', or give a function, such as one that "
+            "yolojax.nms.named_suppression makes by name"
+        )
 
 
 def _words_over(
@@ -220,6 +223,11 @@ def _suppressed(
     # Rows that do not exist hold a box of no size, whatever the buffer held: functions may compute with them.
     boxes, scores = jnp.where(valid[:, None], boxes, 0.0), jnp.where(valid, scores, 0.0)
     kept = suppress(boxes, scores, None if class_agnostic else classes, len(scores), valid=valid)
+    if not isinstance(kept, Kept | Rescored | Merged):
+        raise ConfigError(
+            f"suppress returns Kept, Rescored or Merged of yolojax.nms (see yolojax.nms.Suppression), not a "
+            f"{type(kept).__name__}"
+        )
     at = kept.indices
     boxes = kept.boxes if isinstance(kept, Merged) else boxes[at]
     scores = kept.scores if isinstance(kept, Rescored | Merged) else scores[at]

@@ -184,6 +184,11 @@ def test_lazy_images_are_loaded_when_they_are_needed(shapes, tmp_path):
     assert of_file.records[0].size == (20, 30) and of_file.records[0].file_name == str(path)
 
 
+def test_what_a_data_set_holds_is_seen_where_it_is_printed():
+    data = Dataset.from_arrays([GREY, GREY], [[], [[1, 2, 3, 4]]], [[], [1]], ("cat", "dog"))
+    assert "records=<2 images with 1 objects>" in repr(data)
+
+
 def test_a_function_that_fails_or_gives_another_size_is_named():
     def broken():
         raise KeyError("gone")
@@ -193,7 +198,7 @@ def test_a_function_that_fails_or_gives_another_size_is_named():
     data = Dataset.from_records([*records, {"image": GREY, "boxes": [], "classes": []}], ("a",))
     with pytest.raises(DataError, match=r"x: the function that gives this image raised KeyError\('gone'\)"):
         data.records[0].pixels()
-    with pytest.raises(DataError, match="y: decodes to 30 x 9 pixels, but was 30 x 20"):
+    with pytest.raises(DataError, match=r"y: .* gave \(height, width\) = \(9, 30\), but .* size = \(20, 30\)"):
         data.records[1].pixels()
     patient = open_input_images(dataclasses.replace(data, skip_bad=True), (32, 32), Preprocess(), cache="memory")
     assert [f.where for f in patient.dataset.summary.of("skipped")] == ["x", "y"] and len(patient) == 1

@@ -13,6 +13,7 @@ from yolojax.eval.coco import COCO_CAPS, DENSE_CAPS, METRICS, evaluate_coco, rea
 from yolojax.eval.confidence import best_f1, operating_point
 from yolojax.eval.inputs import read_detections, read_ground_truth
 from yolojax.eval.matching import match_detections
+from yolojax.eval.table import format_result
 
 
 def twelve(result) -> list:
@@ -263,6 +264,12 @@ def test_best_f1_prefers_the_higher_of_equal_thresholds() -> None:
     best = best_f1(truth, found, match_detections(truth, found))
     assert best is not None and (best.confidence, best.f1) == (0.9, 2 / 3)  # as at .1: 2 * 2 / (4 + 2)
     assert best_f1(truth, found, match_detections(truth, found), category=0) == best
+
+
+def test_printed_it_is_the_table_of_the_commands_and_never_pages_of_arrays(make_case) -> None:
+    result = evaluate_coco(*make_case(0))
+    assert str(result) == format_result(result) and f"{result.AP:.3f}" in str(result)
+    assert "array(" not in repr(result) and f"AP50={result.AP50!r}" in repr(result)
 
 
 def test_precision_is_not_invented() -> None:

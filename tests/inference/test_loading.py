@@ -82,7 +82,11 @@ def test_another_input_keeps_ratio_and_parameters(folder):
     [
         ((), ConfigError, "which detector"),
         (("nowhere",), CheckpointError, "no such folder"),
-        (("small.npz",), ConfigError, "has 3 classes, and none are given"),
+        (
+            ("small.npz",),
+            ConfigError,
+            "has 3 classes, and none are given; give class_names, .* or a text file of names",
+        ),
         (("small.npz", "a.cfg"), ConfigError, "is a detector by itself"),
         (("small.npz", "small.npz"), ConfigError, "do not make one detector"),
         (("a.cfg",), CheckpointError, r"a\.weights is not beside it"),

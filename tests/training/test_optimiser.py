@@ -203,10 +203,13 @@ def test_counters_are_not_averaged():
     assert float(ema["mean"][0]) == 1.25 and int(ema["seen"]) == 4 and ema["seen"].dtype == old["seen"].dtype
 
 
-def test_parts_have_learning_rates_of_their_own():
+@pytest.mark.parametrize("form", ["leaf by leaf", "one for each branch"])
+def test_parts_have_learning_rates_of_their_own(form):
     """AdamW with decay, two steps: the parts move by their multiple of the common rate, and a rate of 0 stops them."""
 
     def rates(params):
+        if form == "one for each branch":
+            return RATES
         return {part: jax.tree.map(lambda _, by=by: by, params[part]) for part, by in RATES.items()}
 
     @jax.jit

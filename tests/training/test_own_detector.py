@@ -14,7 +14,8 @@ from tests.training.own_detectors import NAMES, SIZE, dataclass_detector, tuple_
 from yolojax.config import AugmentConfig, DataConfig, ModelConfig, OptimiserConfig, TrainConfig, ValidationConfig
 from yolojax.data import shapes_dataset
 from yolojax.detector import variable_shapes
-from yolojax.errors import ConfigError, DataError
+from yolojax.errors import CheckpointError, ConfigError, DataError
+from yolojax.inference.evaluate import evaluate
 from yolojax.training.fit import fit
 from yolojax.training.run_directory import read_config, read_given
 from yolojax.weights.released import fit_tree, flatten, load_weights
@@ -82,6 +83,16 @@ def test_the_released_weights_fit_its_tree_again(finished):
 
 
 # A checkpoint holds arrays by their paths in the tree: the tree of tuples is the harder one.
+def test_it_is_measured_again_by_its_record(finished):
+    detector, run, _ = finished
+    again = evaluate(run.folder, DATA[1], validation=CONFIG.validation, detector=detector)
+    assert again.result.AP == run.result.AP and again.result.counters == run.result.counters
+    with pytest.raises(CheckpointError, match=r"pass the record itself, detector="):
+        evaluate(run.folder, DATA[1])
+    with pytest.raises(ConfigError, match="a record is measured as it is"):
+        evaluate((detector, run.variables), DATA[1], detector=detector)
+
+
 def test_it_resumes_to_the_same_bytes(finished, tmp_path):
     detector, run, _ = finished
 
@@ -140,6 +151,61 @@ def test_a_setting_that_contradicts_what_was_given_is_named(change, name, tmp_pa
 def test_a_detector_of_other_classes_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="classes the detector does not know"):
         fit(CONFIG, tmp_path / "run", data=shapes_dataset(8, size=SIZE), detector=tuple_detector())
+
+
+def outputs_alone(forward_train):
+    return lambda *arguments: forward_train(*arguments)[0]
+
+
+def statistics_of(make):
+    """A ``forward_train`` whose second value is made of the variables that it is given."""
+    return lambda forward_train: (
+        lambda variables, *arguments: (forward_train(variables, *arguments)[0], make(variables))
+    )
+
+
+def terms_of(change):
+    return lambda loss: lambda *arguments: change(loss(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("field", "edit", "message"),
+    [
+        ("init", lambda init: lambda key: init(key)["params"], 'init returns {"params": pytree, ...}, not tuple'),
+        ("forward_train", outputs_alone, r"(outputs, new collections), such as (outputs, {})"),
+        ("forward_train", statistics_of(lambda v: (v["seen"],)), "its second value is tuple of int32[]"),
+        (
+            "forward_train",
+            statistics_of(lambda v: {"sen": v["seen"]}),
+            "the collection 'sen', which init does not make",
+        ),
+        ("forward_train", statistics_of(lambda v: {"seen": v["seen"] + 0.5}), "float32[], not int32[]"),
+        ("loss", terms_of(lambda terms: terms.reduce()[0]), "loss returns LossTerms"),
+        ("loss", terms_of(lambda t: t._replace(normalisers={})), "sums of middle, but normalisers of"),
+        ("loss", terms_of(lambda t: t._replace(sums={"middle": t.sums["middle"].sum()})), "sums['middle'] of shape []"),
+        ("loss", lambda loss: lambda outputs, targets, hyper: targets.box, "has no attribute 'box'"),
+        ("decode", lambda decode: lambda outputs: tuple(decode(outputs)), "tuples cannot detect"),
+    ],
+)
+def test_a_function_that_does_not_keep_its_promise_is_named_before_the_run_begins(field, edit, message, tmp_path):
+    detector = tuple_detector()
+    detector = detector._replace(**{field: edit(getattr(detector, field))})
+    with pytest.raises(ConfigError) as error:
+        fit(CONFIG, tmp_path / "run", data=DATA, detector=detector)
+    assert message in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_a_function_of_the_step_that_gives_no_hyper_parameters_is_named(tmp_path):
+    wrong = lambda hyper, step, total: {"lambda_coord": 1.0}  # noqa: E731
+    with pytest.raises(ConfigError, match="hyper: the function returned a dict"):
+        fit(CONFIG, tmp_path / "run", data=DATA, detector=tuple_detector(), hyper=wrong)
+
+
+def test_statistics_that_are_returned_with_the_parameters_are_taken(tmp_path):
+    detector = tuple_detector()
+    edited = detector._replace(forward_train=statistics_of(lambda variables: variables)(detector.forward_train))
+    run = fit(dataclasses.replace(CONFIG, epochs=1, accumulate=2), tmp_path / "run", data=DATA[0], detector=edited)
+    assert int(run.variables["seen"]) == 0 and run.programs == 1
 
 
 def test_hyper_parameters_change_with_the_step_in_one_program(tmp_path):

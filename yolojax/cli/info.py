@@ -23,8 +23,8 @@ class Info:
     Attributes:
       detector: an architecture (see yolojax models), a run directory or the name of one in runs/, a folder that holds a
         released detector, an .npz of YOLOX weights, the .cfg and .weights of a Darknet (with its .names, so that
-        classes have names), or a .pt, .pth, .safetensors or .onnx of any network, whose content is told. An exported
-        .onnx or .stablehlo says what it takes and gives.
+        classes have names), or a .pt, .pth, .safetensors or .onnx of any network, whose content is told. An
+        exported .onnx or .stablehlo says what it takes and gives.
       model: the same, as the other commands take it.
       option: of an architecture, its settings as NAME=VALUE, such as scale=s.
       size: of an architecture, the side of the square input image in pixels.

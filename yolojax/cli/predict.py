@@ -55,9 +55,9 @@ class Predict:
       confidence: score from which a detection is reported; lower finds more and errs more.
       iou: overlap above which nms removes the box of lower score; other kinds of suppression do not read it.
       suppress: how several boxes on one object are reduced to one; what the detector needs, nms as a rule.
-      suppress_parameter: of soft-linear, the IoU from which it lowers scores (.3); of soft-gaussian and matrix, sigma
-        (.5); of diou and fast, the overlap above which they suppress (.5); of wbf, the IoU above which it averages
-        boxes (.55). nms and none have no parameter.
+      suppress_parameter: of soft-linear, the IoU from which it lowers scores (.3); of soft-gaussian and matrix,
+        sigma (.5); of diou and fast, the overlap above which they suppress (.5); of wbf, the IoU above which it
+        averages boxes (.55). nms and none have no parameter.
       classes: report these only, by name or number.
       max_detections: most detections on a photo.
       out: folder for all files, among them predictions.json.

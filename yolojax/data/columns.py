@@ -72,6 +72,11 @@ class ImageRecord:
                     f"{name}: the function that gives this image raised {shortened(repr(error))}"
                 ) from error
             image = as_rgb(given, name)
+            if image.shape[:2] != self.size:
+                raise DataError(
+                    f"{name}: the function that gives this image gave (height, width) = {image.shape[:2]}, but the "
+                    f"record states size = {self.size}"
+                )
         self._check_size((image.shape[0], image.shape[1]), name)
         return image
 
@@ -249,6 +254,9 @@ class Records(Sequence[ImageRecord]):
     def __len__(self) -> int:
         """The number of images."""
         return len(self.columns)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} images with {len(self.columns.boxes)} objects>"
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> ImageRecord: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsFloat, cast
@@ -211,6 +211,8 @@ def evaluate(
     suppress: Suppression | BuiltIn | None = None,
     tiling: Tiling | None = None,
     dtype: DTypeLike | None = None,
+    parts: Mapping[str, Callable[..., Any]] | None = None,
+    detector: Detector | None = None,
 ) -> Evaluation:
     """COCO-style evaluation of a detector on a data set.
 
@@ -228,6 +230,7 @@ def evaluate(
       tiling: cuts every image into tiles, see `yolojax.inference.tiled`.
       dtype: in which the network of a loaded model computes, ``float32`` (the default) or ``bfloat16``. A detector that
         is given as a record computes in the type that it was built with.
+      parts, detector: of a model that is loaded, its own functions or its whole record, as for `yolojax.load`.
 
     Raises:
       ConfigError: when a setting is wrong or would not be read, or the data set's classes are not the detector's (they
@@ -238,7 +241,7 @@ def evaluate(
         check(TrainConfig(validation=validation or ValidationConfig())).validation,
         reporter or Quiet(),
     )
-    detector, variables = _as_detector(model, dtype)
+    detector, variables = _as_detector(model, dtype, parts, detector)
     if suppress is None:
         suppress = validation_suppression(validation)
     elif validation.suppress is not None:
@@ -302,7 +305,10 @@ def _evaluate_tiled(
 
 
 def _as_detector(
-    model: str | Path | Sequence[str | Path] | tuple[Detector, Variables], dtype: DTypeLike | None
+    model: str | Path | Sequence[str | Path] | tuple[Detector, Variables],
+    dtype: DTypeLike | None,
+    parts: Mapping[str, Callable[..., Any]] | None,
+    detector: Detector | None,
 ) -> tuple[Detector, Variables]:
     """A pair of a detector and its variables as it is, or the one that paths lead to."""
     if isinstance(model, Detector):  # a tuple itself
@@ -312,8 +318,11 @@ def _as_detector(
             raise ConfigError("a model that is a record is a pair: give (detector, variables)")
         if dtype is not None:
             raise ConfigError("dtype belongs to a model that is loaded; build the detector with dtype instead")
+        if parts is not None or detector is not None:
+            raise ConfigError("parts and detector belong to a model that is loaded; a record is measured as it is")
         return model[0], cast(Variables, model[1])
-    return load_detector(cast(ModelPath, model), dtype="float32" if dtype is None else dtype)
+    dtype = "float32" if dtype is None else dtype
+    return load_detector(cast(ModelPath, model), dtype=dtype, parts=parts, detector=detector)
 
 
 def validation_suppression(validation: ValidationConfig) -> Suppression | BuiltIn | None:

@@ -13,6 +13,7 @@ from yolojax.boxes import (
     paired_generalized_box_iou,
     paired_scylla_box_iou,
 )
+from yolojax.errors import ConfigError
 
 
 @runtime_checkable
@@ -30,6 +31,21 @@ class BoxLoss(Protocol):
     """``(predicted [..., 4], target [..., 4]) -> losses [...]``. Boxes are xyxy in input pixels."""
 
     def __call__(self, predicted: Float[Array, "*n 4"], target: Float[Array, "*n 4"], /) -> Float[Array, "*n"]: ...
+
+
+def unreduced(part: str, losses: Array, shape: tuple[int, ...]) -> Array:
+    """Returns losses as they are; raises `ConfigError` where their shape is another one.
+
+    A loss that takes the mean by itself would be broadcast, and every prediction would learn the mean without a word.
+    ``part`` is the argument that gave the losses, such as ``box_loss``.
+    """
+    if jnp.shape(losses) != shape:
+        each = "box" if part == "box_loss" else "logit"
+        raise ConfigError(
+            f"{part} returns shape {list(jnp.shape(losses))}, not {list(shape)}: give a number for each {each}, "
+            "without mean or sum"
+        )
+    return losses
 
 
 def binary_cross_entropy(logits: Float[Array, "*n"], targets: Float[Array, "*n"]) -> Float[Array, "*n"]:

@@ -7,7 +7,14 @@ from jaxtyping import Array, Float
 
 from yolojax.assign import Sample, every_row, overlap_assign
 from yolojax.coding import decode_regions, encode_regions
-from yolojax.losses._elementwise import BoxLoss, ClassLoss, binary_cross_entropy, focal_loss, generalized_box_iou_loss
+from yolojax.losses._elementwise import (
+    BoxLoss,
+    ClassLoss,
+    binary_cross_entropy,
+    focal_loss,
+    generalized_box_iou_loss,
+    unreduced,
+)
 from yolojax.structures import Hyper, LossTerms, Targets
 
 PROPOSAL_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -128,11 +135,12 @@ def retinanet_loss(
     references = jnp.broadcast_to(anchors[None], (batch, n, 4))
     learned = every_row(overlap_assign(targets, references, low=0.4, high=0.5, keep_best=True), targets)
     wanted = jax.nn.one_hot(learned.classes, classes) * learned.positive[..., None].astype(jnp.float32)
-    cls = jnp.sum(class_loss(class_logits.astype(jnp.float32), wanted), axis=-1)
+    cls = unreduced("class_loss", class_loss(class_logits.astype(jnp.float32), wanted), wanted.shape)
+    cls = jnp.sum(cls, axis=-1)
     if box_loss is None:
         box = jnp.sum(jnp.abs(deltas - encode_regions(learned.boxes, references)), axis=-1)
     else:
-        box = box_loss(decode_regions(deltas, references), learned.boxes)
+        box = unreduced("box_loss", box_loss(decode_regions(deltas, references), learned.boxes), (batch, n))
     positives = jnp.sum(learned.positive, axis=1).astype(jnp.float32)
     share = jnp.maximum(positives, 1.0)
     one = jnp.ones(batch)

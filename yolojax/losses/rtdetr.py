@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from yolojax.assign import Assigned, hungarian_assign, inside_crowd, query_cost, without_padding
 from yolojax.boxes import cxcywh_to_xyxy, paired_box_iou, paired_generalized_box_iou, xyxy_to_cxcywh
 from yolojax.coding import encode_refinement, refinement_steps
-from yolojax.losses._elementwise import binary_cross_entropy
+from yolojax.losses._elementwise import binary_cross_entropy, unreduced
 from yolojax.losses._queries import QueryOutputs, QuerySet
 from yolojax.structures import Hyper, LossTerms, Targets
 
@@ -318,8 +318,8 @@ def _class_part(
     label = jnp.take_along_axis(objects.classes, own.objects, axis=1)
     is_label = (jnp.arange(logits.shape[-1])[None, None] == label[..., None]) & own.positive[..., None]
     overlap = jnp.where(is_label, _overlaps(boxes, own, objects)[..., None], 0.0)
-    losses = jnp.sum(class_loss(logits, overlap, is_label), axis=-1)
-    return jnp.sum(jnp.where(ignored, 0.0, losses), axis=1)
+    losses = unreduced("class_loss", class_loss(logits, overlap, is_label), logits.shape)
+    return jnp.sum(jnp.where(ignored, 0.0, jnp.sum(losses, axis=-1)), axis=1)
 
 
 def _overlaps(boxes: Float[Array, "B Q 4"], own: Matches, objects: Targets) -> Float[Array, "B Q"]:

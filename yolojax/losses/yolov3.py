@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from yolojax.assign import AnchoredAssign, best_anchor_assign, count_assigned, ignored_negatives
 from yolojax.coding import cell_offsets, decode
 from yolojax.losses._anchored import match_anchored
-from yolojax.losses._elementwise import BoxLoss, ClassLoss, binary_cross_entropy
+from yolojax.losses._elementwise import BoxLoss, ClassLoss, binary_cross_entropy, unreduced
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
 
@@ -108,7 +108,9 @@ def yolov3_loss(
     found = match_anchored(maps, levels, anchors, targets, assign, decoder)
     assigned, real = found.assigned, found.real
     box = box_loss(found.raw, found.boxes, found.cells, found.strides, found.anchors)
-    cls = jnp.sum(class_loss(found.class_logits, found.one_hot), axis=-1)
+    box = unreduced("box_loss", box, real.shape)
+    cls = unreduced("class_loss", class_loss(found.class_logits, found.one_hot), found.class_logits.shape)
+    cls = jnp.sum(cls, axis=-1)
     obj = binary_cross_entropy(found.objectness, jnp.ones(real.shape))
 
     ignored = ignored_negatives(found.predicted, assigned.positive, targets, hyper.ignore_iou)

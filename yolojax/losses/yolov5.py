@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from yolojax.assign import AnchoredAssign, count_assigned, inside_crowd, ratio_assign
 from yolojax.coding import decode_yolov5
 from yolojax.losses._anchored import match_anchored
-from yolojax.losses._elementwise import BoxLoss, ClassLoss, binary_cross_entropy, complete_box_iou_loss
+from yolojax.losses._elementwise import BoxLoss, ClassLoss, binary_cross_entropy, complete_box_iou_loss, unreduced
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
 BALANCE = (4.0, 1.0, 0.4)
@@ -59,7 +59,9 @@ def yolov5_loss(
     found = match_anchored(maps, levels, anchors, targets, assign, decoder)
     assigned, listed, real = found.assigned, found.listed, found.real
     box = box_loss(decoder(found.raw, found.cells, found.strides, found.anchors), found.boxes)
-    cls = jnp.mean(class_loss(found.class_logits, found.one_hot), axis=-1)
+    box = unreduced("box_loss", box, real.shape)
+    cls = unreduced("class_loss", class_loss(found.class_logits, found.one_hot), found.class_logits.shape)
+    cls = jnp.mean(cls, axis=-1)
 
     ignored = inside_crowd(found.predicted, targets) & ~assigned.positive
     batch, total = assigned.positive.shape

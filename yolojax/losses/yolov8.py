@@ -30,6 +30,7 @@ from yolojax.losses._elementwise import (
     binary_cross_entropy,
     complete_box_iou_loss,
     distribution_focal_loss,
+    unreduced,
 )
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
@@ -128,7 +129,8 @@ def distance_loss(
     own_class = jnp.take_along_axis(objects.classes, assigned.objects, axis=1)
     is_label = jnp.arange(class_logits.shape[-1])[None, None, :] == own_class[..., None]
     class_targets = jnp.where(is_label, assigned.scores[..., None], 0.0)
-    cls = jnp.where(ignored, 0.0, jnp.sum(class_loss(class_logits, class_targets), axis=-1))
+    cls = unreduced("class_loss", class_loss(class_logits, class_targets), class_logits.shape)
+    cls = jnp.where(ignored, 0.0, jnp.sum(cls, axis=-1))
 
     # Only positives learn boxes, so only theirs are decoded with a gradient.
     listed, real = positives(assigned)
@@ -144,6 +146,7 @@ def distance_loss(
     # Rows without a positive compare the dummy box with itself. A weight of 0 alone would not stop a NaN gradient.
     dummy = jnp.broadcast_to(jnp.asarray(DUMMY_BOX, jnp.float32), truth.shape)
     box = box_loss(jnp.where(real[..., None], predicted, dummy), jnp.where(real[..., None], truth, dummy))
+    box = unreduced("box_loss", box, real.shape)
     side = jnp.mean(side_loss(own, boxes_to_distances(point, truth), stride), axis=-1)
 
     normaliser = jnp.sum(assigned.scores, axis=-1)

@@ -17,7 +17,7 @@ from yolojax.assign import (
     without_padding,
 )
 from yolojax.coding import cell_centres, decode_yolox, encode_yolox, flatten_levels
-from yolojax.losses._elementwise import BoxLoss, ClassLoss, binary_cross_entropy, squared_box_iou_loss
+from yolojax.losses._elementwise import BoxLoss, ClassLoss, binary_cross_entropy, squared_box_iou_loss, unreduced
 from yolojax.structures import Hyper, Level, LossTerms, Targets
 
 
@@ -90,10 +90,12 @@ def yolox_loss(
     # Rows without a positive compare the dummy box with itself. A weight of 0 alone would not stop a NaN gradient.
     dummy = jnp.broadcast_to(jnp.asarray(DUMMY_BOX, jnp.float32), truth.shape)
     predicted = jnp.where(real[..., None], decode_yolox(own_raw, own_cells, own_strides), dummy)
-    box = jnp.where(real, box_loss(predicted, jnp.where(real[..., None], truth, dummy)), 0.0)
+    box = unreduced("box_loss", box_loss(predicted, jnp.where(real[..., None], truth, dummy)), real.shape)
+    box = jnp.where(real, box, 0.0)
     is_label = jnp.arange(logits.shape[-1])[None, None, :] == label[..., None]
     class_targets = jnp.where(is_label, score[..., None], 0.0)
-    cls = jnp.where(real, jnp.sum(class_loss(own_logits, class_targets), axis=-1), 0.0)
+    cls = unreduced("class_loss", class_loss(own_logits, class_targets), own_logits.shape)
+    cls = jnp.where(real, jnp.sum(cls, axis=-1), 0.0)
     l1 = jnp.where(real, jnp.sum(jnp.abs(own_raw - encode_yolox(truth, own_cells, own_strides)), axis=-1), 0.0)
 
     return LossTerms(

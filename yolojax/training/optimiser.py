@@ -66,7 +66,8 @@ def make_optimiser(
 
     def scale_each(updates: PyTree, params: PyTree | None) -> PyTree:
         del params
-        return jax.tree.map(lambda own, update: rate * own * update, learning_rates(updates), updates)
+        own = jax.tree.broadcast(learning_rates(updates), updates)
+        return jax.tree.map(lambda own, update: rate * own * update, own, updates)
 
     return optax.chain(*steps, optax.stateless(scale_each))
 

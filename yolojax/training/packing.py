@@ -183,9 +183,9 @@ def kinds_of(collection: str, shapes: PyTree, detector: Detector, freeze: Sequen
     frozen = jax.tree.leaves(freeze_mask(shapes, freeze))
     decayed, rates = [False] * len(leaves), [1.0] * len(leaves)
     if collection == "params":
-        # One value of a mask may stand for a whole branch, as optax takes it.
+        # One value may stand for a whole branch, as optax takes it in a mask.
         decayed = jax.tree.leaves(jax.tree.broadcast(detector.decay_mask(shapes), shapes))
-        rates = jax.tree.leaves(detector.learning_rates(shapes))
+        rates = jax.tree.leaves(jax.tree.broadcast(detector.learning_rates(shapes), shapes))
     return [
         Kind(FROZEN if still else FREE, str(leaf.dtype), bool(decays), float(rate))
         for leaf, still, decays, rate in zip(leaves, frozen, decayed, rates, strict=True)

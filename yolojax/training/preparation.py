@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray
 from yolojax import zoo
 from yolojax.config import TrainConfig, changed_settings
 from yolojax.data import Dataset, InputImages, Sampler, box_sizes_on_input, choose_input_size
-from yolojax.detector import Detector, check_parts
+from yolojax.detector import Detector, check_parts, checked_detector
 from yolojax.errors import ConfigError
 from yolojax.inference.evaluate import DetectBatch, check_classes, make_detect_batch, validation_suppression
 from yolojax.progress import Reporter
@@ -201,7 +201,7 @@ def make_programs(
       keep_states: whether the state before a step stays whole after it. States are then not packed either.
     """
     packing = None if keep_states else packing_for(devices.platform, detector, config.optimiser, config.freeze)
-    step_of = step_maker(config, on_split_batches(detector, devices.split), hyper_at, packing)
+    step_of = step_maker(config, on_split_batches(checked_detector(detector), devices.split), hyper_at, packing)
     return Programs(step_of(step_seed), devices, donate=not keep_states, packing=packing)
 
 

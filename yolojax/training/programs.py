@@ -94,7 +94,7 @@ class Programs:
         try:
             packed = jax.eval_shape(self.pack, state)
             self._step.eval_shape(_placed(packed, whole), _placed(batch, split), _placed(hyper, whole))
-        except (TypeError, ValueError, ArithmeticError) as error:
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             options = ", ".join(f"{key} = {value!r}" for key, value in config.model.options.items())
             trained = f"cannot be trained with {options}" if options else "cannot be trained"
             raise ConfigError(f"{detector.spec.name} {trained}: {type(error).__name__}: {error}") from error

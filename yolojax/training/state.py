@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from yolojax.config import OptimiserConfig
-from yolojax.detector import Detector, Variables
+from yolojax.detector import Detector, Variables, check_variables
 from yolojax.structures import Hyper
 from yolojax.training.optimiser import make_optimiser
 
@@ -37,7 +37,9 @@ class TrainState(NamedTuple):
 
 def make_state(detector: Detector, config: OptimiserConfig, total_steps: int, key: PRNGKeyArray) -> TrainState:
     """Returns a fresh state. It is a pure function, so that `jax.eval_shape` gives the shapes of a checkpoint."""
-    return wrap_variables(detector.init(key), config, total_steps)
+    variables = detector.init(key)
+    check_variables(variables)
+    return wrap_variables(variables, config, total_steps)
 
 
 def wrap_variables(variables: Variables, config: OptimiserConfig, total_steps: int) -> TrainState:

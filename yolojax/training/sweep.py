@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from yolojax.config import SELECTABLE, TrainConfig, changed_settings, check
 from yolojax.data import ImageCache, InputImages, Sampler, open_input_images
-from yolojax.detector import Detector, Variables, check_parts, variable_shapes
+from yolojax.detector import Detector, Variables, check_parts, checked_detector, variable_shapes
 from yolojax.errors import ConfigError
 from yolojax.eval.coco import CocoResult
 from yolojax.inference.evaluate import evaluate_images, make_detect_batch, validation_suppression
@@ -273,7 +273,7 @@ def sweep(
 
     # One program trains one group of runs after the other. The last group is filled up with copies of the last run,
     # whose results are dropped, because a smaller group would need a program of its own.
-    run = GroupRunner(make_train(step_maker(config, detector, hyper_at)), chosen, train_images)
+    run = GroupRunner(make_train(step_maker(config, checked_detector(detector), hyper_at)), chosen, train_images)
     losses: list[Float[np.ndarray, " T"]] = []
     variables: list[Variables] = []
     fresh = jax.jit(lambda key: make_state(detector, config.optimiser, total_steps, jax.random.fold_in(key, 0)))

@@ -45,5 +45,8 @@ def classes_of_file(path: str | Path, count: int, names: Sequence[str] | None) -
         names = COCO_CLASSES
     if names is None or len(names) != count:
         said = "none are given" if names is None else f"{len(names)} are given"
-        raise ConfigError(f"{path}: has {count} classes, and {said}; give class_names, one for each")
+        raise ConfigError(
+            f"{path}: has {count} classes, and {said}; give class_names, one for each, or a text file "
+            "of names, one a line, besides (--model best.pt my.names)"
+        )
     return tuple(names)
