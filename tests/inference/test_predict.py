@@ -545,5 +545,6 @@ def test_arguments_of_wrong_types_are_refused_by_name(released):
         "tile size = 64.5: give whole pixels",
         "tile overlap = 'a': give a share from 0 to 0.9",
         "detector: give the whole record (a Detector), not a str",
-        "suppress is 'soft': choose 'nms' or 'none', or give a function, such as one that yolojax.nms.named_suppression makes by name",
+        "suppress is 'soft': choose 'nms' or 'none', or give a function, such as one that "
+        "yolojax.nms.named_suppression makes by name",
     ]

@@ -195,12 +195,6 @@ def test_a_function_that_does_not_keep_its_promise_is_named_before_the_run_begin
     assert message in str(error.value) and not (tmp_path / "run").exists()
 
 
-def test_a_function_of_the_step_that_gives_no_hyper_parameters_is_named(tmp_path):
-    wrong = lambda hyper, step, total: {"lambda_coord": 1.0}  # noqa: E731
-    with pytest.raises(ConfigError, match="hyper: the function returned a dict"):
-        fit(CONFIG, tmp_path / "run", data=DATA, detector=tuple_detector(), hyper=wrong)
-
-
 def test_statistics_that_are_returned_with_the_parameters_are_taken(tmp_path):
     detector = tuple_detector()
     edited = detector._replace(forward_train=statistics_of(lambda variables: variables)(detector.forward_train))
@@ -239,9 +233,10 @@ def test_the_log_has_the_learning_rate_that_a_function_made_of_the_progress(tmp_
     np.testing.assert_allclose([row["learning_rate"] for row in rows], 1e-3 * (1 + share), rtol=1e-6)
 
 
-def test_a_function_of_the_step_that_returns_nothing_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="hyper: the function returned a NoneType"):
-        fit(CONFIG, tmp_path / "run", data=DATA, detector=tuple_detector(), hyper=lambda hyper, step, total: None)
+@pytest.mark.parametrize(("found", "kind"), [(None, "NoneType"), ({"lambda_coord": 1.0}, "dict")])
+def test_a_function_of_the_step_that_gives_no_hyper_parameters_is_named(found, kind, tmp_path):
+    with pytest.raises(ConfigError, match=f"hyper: the function returned a {kind}"):
+        fit(CONFIG, tmp_path / "run", data=DATA, detector=tuple_detector(), hyper=lambda hyper, step, total: found)
     assert not (tmp_path / "run").exists()
 
 
