@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import shutil
 import subprocess
 import sys
@@ -298,3 +299,18 @@ except CheckpointError as error:
         [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ended.stdout.strip() == "['00000001'] {'step': 1}", ended.stderr
+
+
+def test_what_the_store_reports_after_a_failed_read_is_not_printed(tmp_path, caplog):
+    state = make_state(1)
+    save_checkpoint(tmp_path, 1, state, {})
+    (tmp_path / "00000001" / "state" / "manifest.ocdbt").write_bytes(b"damaged")
+    write_manifest(tmp_path / "00000001")
+    with pytest.raises(CheckpointError, match="its arrays cannot be read"):
+        restore_newest(tmp_path, state)
+    late = "Task exception was never retrieved\nfuture: <Task finished coro=<async_deserialize() at {}>"
+    for place in ("/site-packages/orbax/checkpoint/serialization.py", "/home/somebody/own.py"):
+        logging.getLogger("asyncio").error(late.format(place))
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == [
+        late.format("/home/somebody/own.py")
+    ]

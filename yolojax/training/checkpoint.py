@@ -17,6 +17,7 @@ import functools
 import gc
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -217,6 +218,8 @@ def _ignore_late_reads() -> None:
             before(unraisable)
 
     sys.unraisablehook = hook
+    # A task that failed beside another is named, with its traceback, by the logger of asyncio when it is freed.
+    logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 
 
 def _read_object(path: Path) -> dict[str, Any]:
