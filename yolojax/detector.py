@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
-from yolojax.errors import ConfigError
+from yolojax.errors import ConfigError, shown
 from yolojax.geometry import Preprocess
 from yolojax.structures import Candidates, Hyper, LossTerms, Targets
 
@@ -61,7 +61,7 @@ class Postprocess:
 
 @dataclass(frozen=True)
 class DetectorSpec:
-    """What a detector is, apart from its functions and its parameters.
+    """What a detector is, apart from its functions and its parameters. Lists in place of tuples are taken as tuples.
 
     Attributes:
       name: the zoo's name of the architecture, or a name of the user's own.
@@ -86,6 +86,13 @@ class DetectorSpec:
     hyper: dict[str, float] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     postprocess: Postprocess = field(default_factory=Postprocess)
+
+    def __post_init__(self) -> None:
+        for name in ("class_names", "input_size", "strides"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise ConfigError(f"DetectorSpec: {name} = {shown(value)}: give a tuple")
+            object.__setattr__(self, name, tuple(value))
 
 
 def prepare_images(
