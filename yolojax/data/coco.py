@@ -24,6 +24,7 @@ from yolojax.data.paths import choose_split, files_in, subfolders
 from yolojax.data.summary import Notebook
 from yolojax.data.watching import Watched, files_in_each
 from yolojax.errors import DataError, shortened, shown
+from yolojax.other_tools import is_of_other_tool, name_other_tool
 
 _OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
 _LISTS = (b'"images"', b'"annotations"', b'"categories"')
@@ -47,7 +48,7 @@ def find_coco(folder: Path) -> dict[str, Path]:
         return exported
     for place in inner:
         found = {p.stem: p for p in files_in(place, ".json") if not p.stem.startswith(_OTHER_TASKS)}
-        if place.name.casefold() != "annotations":
+        if place.name.casefold() != "annotations" or any(map(is_of_other_tool, [*found.values()][:1])):
             found = {split: path for split, path in found.items() if _looks_like_coco(path)}
         if found:
             return found
@@ -79,7 +80,8 @@ def _looks_like_coco(path: Path) -> bool:
             ends = head + file.read(_SNIFFED)
     except OSError:
         return False
-    return head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and sum(name in ends for name in _LISTS) >= 2
+    is_object = head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{")
+    return is_object and sum(name in ends for name in _LISTS) >= 2 and not is_of_other_tool(path)
 
 
 def open_coco_folder(
@@ -93,7 +95,8 @@ def open_coco_folder(
 ) -> Dataset:
     """The COCO file of one split among those found in a folder; without a split the only one there is."""
     if split is None and len(found) > 1:
-        raise DataError(f"{folder}: holds several COCO files; give --split with one of {', '.join(found)}")
+        some = ", ".join(list(found)[:12]) + (f", ... ({len(found)} in all)" if len(found) > 12 else "")
+        raise DataError(f"{folder}: holds several COCO files; give --split with one of {some}")
     split = next(iter(found)) if split is None else choose_split(split, list(found), folder)
     return read_coco(found[split], split, class_names, images, skip_bad, images_needed)
 
@@ -315,7 +318,10 @@ def _load(path: Path) -> dict[str, Any]:
         isinstance(content.get(k), list) and all(isinstance(e, dict) for e in content[k])
         for k in ("images", "annotations", "categories")
     ):
-        raise DataError(f"{path}: not COCO instances: it needs lists images, annotations and categories of objects")
+        raise DataError(
+            f"{path}: not COCO instances: it needs lists images, annotations and categories of objects"
+            f"{name_other_tool(path)}"
+        )
     return content
 
 

@@ -27,6 +27,7 @@ from yolojax.data.paths import choose_split, files_in, images_below, inside, rel
 from yolojax.data.summary import Notebook
 from yolojax.data.watching import Watched, files_in_each
 from yolojax.errors import DataError, shortened, shown
+from yolojax.other_tools import name_other_rows, name_other_tool
 from yolojax.paths import composed, is_text
 
 _SPLITS = ("train", "val", "test")
@@ -143,6 +144,7 @@ def read_yolo(
         elsewhere = f" (label files lie in {orphans[0].parent}, such as {orphans[0].name})" if orphans else ""
         raise DataError(
             f"{path}: not one image has a label file; the first would be {tried}: put the labels there{elsewhere}"
+            f"{name_other_tool(root)}"
         )
     records = builder.close(str(path))
     outside = {folder for folder in {image.parent for image in found} if not folder.is_relative_to(root)}
@@ -468,26 +470,25 @@ def _read_label(
     h, w = size
     objects: list[RawObject] = []
     polygons = 0
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    text = read_text(path)
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         where, columns = f"{path} line {number}", line.split()
         is_polygon = len(columns) != 5 + keypoints and len(columns) > 6 and len(columns) % 2 == 1
         if len(columns) not in (5, 5 + keypoints) and not is_polygon:
             if finite_number(columns[0]) is None and not _of_commas(columns[0]):
-                raise DataError(
-                    f"{where}: {shown(line.strip())} does not begin with the index of a class; correct the row"
-                )
+                mend = name_other_rows(text) or "; correct the row"
+                raise DataError(f"{where}: {shown(line.strip())} does not begin with the index of a class{mend}")
             mend = "a sixth is the score of a prediction; " if len(columns) == 6 else _of_commas(line)
             if len(columns) > 6 and (shape := _of_key_points(len(columns) - 5)):
                 mend = f"for boxes with key points, state {shape} in the data file; "
-            raise DataError(f"{where}: {len(columns)} columns, but a row has 5 (class cx cy w h); {mend}correct it")
+            mend = name_other_rows(text) or f"; {mend}correct it"
+            raise DataError(f"{where}: {len(columns)} columns, but a row has 5 (class cx cy w h){mend}")
         values = [finite_number(c) for c in columns]
         if any(v is None for v in values):
-            raise DataError(
-                f"{where}: {shown(line.strip())} holds something that is no finite number; {_of_commas(line)}correct "
-                "the row"
-            )
+            mend = name_other_rows(text) or f"; {_of_commas(line)}correct the row"
+            raise DataError(f"{where}: {shown(line.strip())} holds something that is no finite number{mend}")
         number_of_class, *numbers = (v for v in values if v is not None)
         numbers = numbers if is_polygon else numbers[:4]
         if max(map(abs, numbers)) > _LARGEST_FRACTION:
