@@ -352,6 +352,34 @@ def test_coco_images_of_another_data_set_are_not_taken(tmp_path):
     assert notes(data) == [f"its images are taken from {tmp_path / 'other'}, beside the folder of the file"]
 
 
+def test_coco_images_that_are_not_listed_are_noted(tmp_path):
+    for name in ("a.png", "b.png", "c.png", "d.png", "inner/e.png", "inner/f.png", "other/g.png", "._a.png"):
+        picture(tmp_path / "images" / name)
+    (tmp_path / "images" / "readme.txt").write_text("no image")
+    path = coco(tmp_path / "annotations" / "train.json", "a.png", "inner/e.png")
+    for change in (lambda content: None, lambda content: content["images"][0].update(file_name="images%2Fa.png")):
+        edit(path, change)  # the second is found under another name, entry by entry
+        said = [finding for finding in open_dataset(path).summary.findings if "does not list" in finding.detail]
+        assert [finding.kind for finding in said] == ["note"] and said[0].where == str(tmp_path / "images")
+        assert said[0].detail == "4 images that train.json does not list are not read, such as b.png, c.png, d.png, ..."
+
+
+def test_coco_images_of_other_files_are_not_called_unlisted(tmp_path):
+    """Files of several parts that share a folder of images list it together; parts with a folder each do not."""
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "images" / name)
+    path = coco(tmp_path / "annotations" / "instances_train.json", "a.png")
+    coco(tmp_path / "annotations" / "instances_val.json", "b.png")
+    assert notes(open_dataset(path)) == []
+    for name in ("train/a.png", "train/b.png", "val/b.png"):
+        picture(tmp_path / "parts" / "images" / name)
+    path = coco(tmp_path / "parts" / "annotations" / "instances_train.json", "a.png")
+    coco(tmp_path / "parts" / "annotations" / "instances_val.json", "b.png")
+    coco(tmp_path / "parts" / "annotations" / "captions_train.json", "a.png")
+    assert notes(open_dataset(path)) == ["1 images that instances_train.json does not list are not read, such as b.png"]
+    assert notes(open_dataset(path, images_needed=False)) == []
+
+
 def test_coco_ids_that_are_texts(tmp_path):
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png")
