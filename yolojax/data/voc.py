@@ -360,6 +360,12 @@ def _no_classes(folders: Sequence[Path]) -> DataError:
             f"{folders[0]}: no object can be read there: {len(causes)} of {len(files)} XML files are wrong; the first: "
             f"{causes[0]}"
         )
+    nameless = [path for path in files if _parse(path).find("object") is not None]
+    if nameless:
+        return DataError(
+            f"{folders[0]}: not one object of the {len(nameless)} XML files there that hold any has a name, so there "
+            f"are no classes; the first is {nameless[0]}: write the class of each object into its <name>"
+        )
     return DataError(f"{folders[0]}: no XML file there holds an object, so there are no classes; list the classes")
 
 
