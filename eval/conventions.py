@@ -97,7 +97,7 @@ def find_conventions(truth: GroundTruth, found: ScoredBoxes) -> Iterable[Mistake
             )
         elif now < 0.2 * sample.count:
             others = list(_other_images(truth, found, now))
-            others += [] if others else _moved(sample, now)
+            others += [] if others else list(_moved_by_size(sample, now)) or _moved(sample, now)
             others += [] if others else _beyond_image(truth, found)
             if not others and (nothing := list(_no_match(sample))):
                 yield from nothing
@@ -143,6 +143,42 @@ def _moved(sample: Sample, now: int, least: float = 5) -> Iterable[Mistake]:
         f"objects then, on {now} as they are",
         "write them in pixels of the images of the ground truth; the detector may have seen smaller or larger ones, a "
         "part of them, or a border around them",
+    )
+
+
+def _moved_by_size(sample: Sample, now: int) -> Iterable[Mistake]:
+    """Whether a factor and a shift for each size of image put the detections onto the objects.
+
+    So it is where photos of several sizes were scaled and centred on an input image that is no square. Only sizes of
+    which there are enough images to measure chance are looked at, and each has to exceed it; together they have to
+    explain far more than one factor and shift for all images.
+    """
+    if not sample.is_sized:
+        return
+    sizes, group_of = np.unique(sample.sizes, axis=0, return_inverse=True)
+    if len(sizes) < 2:
+        return
+    hits, possible, how = 0, 0, list[str]()
+    for k, (height, width) in enumerate(sizes.tolist()):
+        group = sample.part(np.flatnonzero(group_of.reshape(-1) == k))
+        if len(group.images) < LEAST_IMAGES or group.count < 5:
+            continue
+        factor, (x, y), then = best_shift(group)
+        possible += group.count
+        if then < max(5, 0.3 * group.count) or then < 3 * hits_by_chance(group, lambda one: best_shift(one)[2]) + 3:
+            continue
+        hits += then
+        how.append(f"multiplied by {factor:.3g} and moved by {x:.3g} and {y:.3g} on images of {width} x {height}")
+    if len(how) < 2 or hits < 0.3 * sample.count or hits < 0.5 * possible or not is_better(now, hits, sample.count):
+        return
+    if hits < 1.5 * best_shift(sample)[2]:
+        return
+    yield Mistake(
+        "moved_boxes",
+        f"the detections' boxes lie on objects once they are {', '.join(how[:2])}{', ...' if len(how) > 2 else ''}: on "
+        f"{hits} of {sample.count} sampled objects then, on {now} as they are",
+        "write them in pixels of the images of the ground truth; they look like those of an input image onto which "
+        "photos of several sizes were scaled and centred",
     )
 
 

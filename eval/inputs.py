@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +47,7 @@ from yolojax.eval.joining import (
 from yolojax.eval.listings import count_ids, file_name_of, grouping_categories, image_sides, records_by_id
 from yolojax.eval.ordering import by_key_and_score
 from yolojax.eval.result_format import COCO_FORMAT, ResultFormat, convert_boxes, convert_category_ids, convert_scores
+from yolojax.other_tools import name_other_results, name_other_tool
 
 GroundTruthSource = Record | str | PathLike[str]
 DetectionSource = Sequence[Record] | Record | np.ndarray | str | PathLike[str]
@@ -120,7 +122,11 @@ def read_ground_truth(
     """
     where = f"{source}: " if isinstance(source, (str, PathLike)) else "ground truth: "
     data = read_json(source, DataError) if isinstance(source, (str, PathLike)) else source
-    images, categories, annotations = lists_of(data, ("images", "categories", "annotations"), where[:-2], DataError)
+    try:
+        images, categories, annotations = lists_of(data, ("images", "categories", "annotations"), where[:-2], DataError)
+    except DataError as error:
+        other = name_other_tool(Path(source)) if isinstance(source, (str, PathLike)) else ""
+        raise DataError(f"{error}{other}") from None
     image_of = records_by_id(images, "image", where)
     category_of = records_by_id(categories, "category", where)
 
@@ -241,6 +247,8 @@ def read_detections(
             records = lists_of(data, ("annotations",), where, ResultError)[0]
         elif isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
             records = data
+            if other := name_other_results(records):
+                raise ResultError(f"{where} {other}")
         else:
             raise ResultError(f"{where} must be a list of results, not a {type(data).__name__}")
         if isinstance(data, Mapping):

@@ -248,6 +248,17 @@ def test_labels_called_after_the_whole_name_of_their_image(tmp_path):
         open_dataset(root)
 
 
+def test_a_folder_in_the_place_of_a_label_file_is_named(tmp_path):
+    root = lay(tmp_path, "images/a.png images/b.png", "labels/b.txt")
+    (root / "labels" / "a.txt").mkdir()
+    (root / "labels" / "c.txt").mkdir()
+    with pytest.raises(DataError, match=r"labels/a.txt: a folder; give a text file"):
+        open_dataset(root)
+    summary = open_dataset(root, skip_bad=True).summary
+    assert [finding.where for finding in summary.of("skipped")] == [str(root / "images" / "a.png")]
+    assert [finding.where for finding in summary.of("orphan")] == [str(root / "labels" / "c.txt")]
+
+
 def test_listed_images_that_are_not_there(tmp_path):
     """The list and its line are named; where nothing is there, labels are not what is missing."""
     root = lay(tmp_path, "images/a.png", "labels/a.txt", train="train.txt")

@@ -260,6 +260,17 @@ def test_voc_where_no_xml_file_can_be_read_the_cause_is_named(tmp_path):
         open_dataset(tmp_path)
 
 
+def test_voc_where_no_object_has_a_name_that_is_said(tmp_path):
+    for name in ("a", "b", "c"):
+        picture(tmp_path / "JPEGImages" / f"{name}.png")
+    nameless = xml(tmp_path / "Annotations" / "b.xml", "b.png")
+    nameless.write_text(nameless.read_text().replace("<name>cat</name>", "<name> </name>"))
+    (tmp_path / "Annotations" / "a.xml").write_text("<annotation></annotation>")
+    (tmp_path / "Annotations" / "c.xml").write_text(nameless.read_text().replace("<name> </name>", ""))
+    with pytest.raises(DataError, match=r"not one object of the 2 XML files .* has a name.*b.xml: write"):
+        open_dataset(tmp_path)
+
+
 # COCO
 
 
@@ -350,6 +361,34 @@ def test_coco_images_of_another_data_set_are_not_taken(tmp_path):
     data = open_dataset(path)
     assert data.records[0].source == tmp_path / "other" / "a.png"
     assert notes(data) == [f"its images are taken from {tmp_path / 'other'}, beside the folder of the file"]
+
+
+def test_coco_images_that_are_not_listed_are_noted(tmp_path):
+    for name in ("a.png", "b.png", "c.png", "d.png", "inner/e.png", "inner/f.png", "other/g.png", "._a.png"):
+        picture(tmp_path / "images" / name)
+    (tmp_path / "images" / "readme.txt").write_text("no image")
+    path = coco(tmp_path / "annotations" / "train.json", "a.png", "inner/e.png")
+    for change in (lambda content: None, lambda content: content["images"][0].update(file_name="images%2Fa.png")):
+        edit(path, change)  # the second is found under another name, entry by entry
+        said = [finding for finding in open_dataset(path).summary.findings if "does not list" in finding.detail]
+        assert [finding.kind for finding in said] == ["note"] and said[0].where == str(tmp_path / "images")
+        assert said[0].detail == "4 images that train.json does not list are not read, such as b.png, c.png, d.png, ..."
+
+
+def test_coco_images_of_other_files_are_not_called_unlisted(tmp_path):
+    """Files of several parts that share a folder of images list it together; parts with a folder each do not."""
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "images" / name)
+    path = coco(tmp_path / "annotations" / "instances_train.json", "a.png")
+    coco(tmp_path / "annotations" / "instances_val.json", "b.png")
+    assert notes(open_dataset(path)) == []
+    for name in ("train/a.png", "train/b.png", "val/b.png"):
+        picture(tmp_path / "parts" / "images" / name)
+    path = coco(tmp_path / "parts" / "annotations" / "instances_train.json", "a.png")
+    coco(tmp_path / "parts" / "annotations" / "instances_val.json", "b.png")
+    coco(tmp_path / "parts" / "annotations" / "captions_train.json", "a.png")
+    assert notes(open_dataset(path)) == ["1 images that instances_train.json does not list are not read, such as b.png"]
+    assert notes(open_dataset(path, images_needed=False)) == []
 
 
 def test_coco_ids_that_are_texts(tmp_path):
@@ -450,6 +489,47 @@ def test_yolo_key_points_follow_their_box(tmp_path):
     data = open_dataset(root)
     np.testing.assert_allclose(data.records[0].boxes, [[6, 3, 14, 7]], atol=1e-5)
     assert not notes(data)
+
+
+def pose_rows(rng: np.random.Generator, count: int, points: int, values: int) -> str:
+    rows: list[str] = []
+    for _ in range(count):
+        side = rng.uniform(0.05, 0.3, 2)
+        centre = rng.uniform(side / 2, 1 - side / 2)
+        found = centre + rng.uniform(-0.5, 0.5, (points, 2)) * side
+        found[1:][rng.random(points - 1) < 0.2] = 0
+        columns = np.column_stack([found, (found != 0).any(1) * 2])[:, :values]
+        rows.append(" ".join(f"{value:.6g}" for value in (0, *centre, *side, *columns.ravel())))
+    return "\n".join(rows)
+
+
+def of_key_points(data) -> list[str]:
+    return [finding.detail for finding in data.summary.of("doubtful") if "kpt_shape" in finding.detail]
+
+
+@pytest.mark.parametrize(("points", "values"), [(1, 2), (5, 2), (17, 2), (4, 3)])
+def test_yolo_rows_that_look_like_key_points_are_doubted(tmp_path, points, values):
+    rows = pose_rows(np.random.default_rng(0), 12, points, values)
+    data = open_dataset(yolo(tmp_path / "unstated", rows))
+    (said,) = of_key_points(data)
+    assert "its 12 rows" in said and f"state kpt_shape: [{points}, {values}]" in said
+    assert not of_key_points(open_dataset(yolo(tmp_path / "stated", rows, kpt_shape=[points, values])))
+    # One polygon among them, or too few different rows, are no evidence.
+    for other in (rows + "\n0 .1 .1 .4 .1 .4 .4\n", "\n".join(rows.splitlines()[:4] * 3)):
+        assert not of_key_points(open_dataset(yolo(tmp_path / "other", other)))
+
+
+@pytest.mark.parametrize("corners", [3, 4, 9])
+def test_yolo_polygons_are_not_taken_for_key_points(tmp_path, corners):
+    rng = np.random.default_rng(corners)
+    for k in range(8):
+        rows: list[str] = []
+        for _ in range(6):
+            angles = rng.uniform(0, 2 * np.pi) + np.arange(corners) * 2 * np.pi / corners
+            centre, radii = rng.uniform(0.1, 0.9, 2), rng.uniform(0.01, 0.5, 2)
+            outline = np.clip(centre + radii * np.stack([np.cos(angles), np.sin(angles)], 1), 0, 1)
+            rows.append(" ".join(f"{value:.6g}" for value in (0, *outline.ravel())))
+        assert not of_key_points(open_dataset(yolo(tmp_path / str(k), "\n".join(rows))))
 
 
 def test_yolo_folders_outside_are_read_and_named(tmp_path):

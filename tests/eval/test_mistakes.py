@@ -212,6 +212,24 @@ def test_one_factor_for_images_of_several_sizes_is_no_square(factor: float) -> N
     assert mistake.kind == "moved_boxes" and f"multiplied by {1 / factor:g}" in mistake.message
 
 
+@pytest.mark.parametrize("rectangle", [(640, 384), (512, 896)])
+def test_a_rectangular_input_image_is_named_for_images_of_several_sizes(rectangle: tuple[int, int]) -> None:
+    """Each size of image has a factor and a shift of its own, and no square fits them."""
+    truth = data_set()
+    size_of = {image["id"]: [(640, 480), (900, 500), (481, 640)][image["id"] % 3] for image in truth["images"]}
+    for image in truth["images"]:
+        image["width"], image["height"] = size_of[image["id"]]
+
+    def onto_rectangle(row: dict[str, Any]) -> dict[str, Any]:
+        scale = min(side / own for side, own in zip(rectangle, size_of[row["image_id"]], strict=True))
+        x0, y0 = ((side - scale * own) / 2 for side, own in zip(rectangle, size_of[row["image_id"]], strict=True))
+        return in_units(scale, x0, y0)(row)
+
+    (mistake,) = evaluate_coco(truth, results(truth, onto_rectangle)).mistakes
+    assert mistake.kind == "moved_boxes" and mistake.message.count("multiplied by") == 2
+    assert "images of 900 x 500" in mistake.message and "photos of several sizes" in mistake.mend
+
+
 @pytest.mark.parametrize("side", [1024, 1280, 300])
 def test_the_side_of_a_square_is_a_usual_one(side: int) -> None:
     truth = data_set()

@@ -6,6 +6,7 @@ carried over; the COCO metric does not read that field). Boxes are ``[x, y, widt
 have texts as ids; images are then numbered in the order of the ids, categories in that of the file.
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,10 +25,12 @@ from yolojax.data.paths import choose_split, files_in, subfolders
 from yolojax.data.summary import Notebook
 from yolojax.data.watching import Watched, files_in_each
 from yolojax.errors import DataError, shortened, shown
+from yolojax.other_tools import is_of_other_tool, name_other_tool
 
 _OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
 _LISTS = (b'"images"', b'"annotations"', b'"categories"')
 _SNIFFED = 65536
+_MOST_OTHERS = 50
 
 
 def find_coco(folder: Path) -> dict[str, Path]:
@@ -47,7 +50,7 @@ def find_coco(folder: Path) -> dict[str, Path]:
         return exported
     for place in inner:
         found = {p.stem: p for p in files_in(place, ".json") if not p.stem.startswith(_OTHER_TASKS)}
-        if place.name.casefold() != "annotations":
+        if place.name.casefold() != "annotations" or any(map(is_of_other_tool, [*found.values()][:1])):
             found = {split: path for split, path in found.items() if _looks_like_coco(path)}
         if found:
             return found
@@ -79,7 +82,8 @@ def _looks_like_coco(path: Path) -> bool:
             ends = head + file.read(_SNIFFED)
     except OSError:
         return False
-    return head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and sum(name in ends for name in _LISTS) >= 2
+    is_object = head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{")
+    return is_object and sum(name in ends for name in _LISTS) >= 2 and not is_of_other_tool(path)
 
 
 def open_coco_folder(
@@ -93,7 +97,8 @@ def open_coco_folder(
 ) -> Dataset:
     """The COCO file of one split among those found in a folder; without a split the only one there is."""
     if split is None and len(found) > 1:
-        raise DataError(f"{folder}: holds several COCO files; give --split with one of {', '.join(found)}")
+        some = ", ".join(list(found)[:12]) + (f", ... ({len(found)} in all)" if len(found) > 12 else "")
+        raise DataError(f"{folder}: holds several COCO files; give --split with one of {some}")
     split = next(iter(found)) if split is None else choose_split(split, list(found), folder)
     return read_coco(found[split], split, class_names, images, skip_bad, images_needed)
 
@@ -159,6 +164,9 @@ def read_coco(
             path, plain, to_class[np.searchsorted(sorted(categories), plain.category_ids)], finder, builder
         )
     finder.close(str(path))
+    is_own = folder.is_relative_to(root) if images is None else folder.is_relative_to(images)
+    if images_needed and is_own and not _share_images(path, folder):
+        _name_unlisted(path, finder.unlisted(names_of_images, builder.files), notebook)
     records = builder.close(str(path))
     header = content if plain is None else plain.header
     return Dataset(
@@ -185,6 +193,40 @@ def read_coco(
             *(finder.watched if images_needed else ()),
         ),
     )
+
+
+def _share_images(path: Path, folder: Path) -> bool:
+    """Whether other COCO files of the data set may list images of the same folder, by their names alone: those of
+    another part than this file's that has no folder of images to itself."""
+    root = root_of(path)
+    inner = [child for child in subfolders(root) if child.name.casefold() in ANNOTATION_FOLDERS]
+    others = [p for place in dict.fromkeys((path.parent, root, *inner)) for p in files_in(place, ".json") if p != path]
+    if len(others) > _MOST_OTHERS:  # too many to look at
+        return True
+    for other in others:
+        part = _part_of_file(other)
+        own = (place / part for place in (folder.parent, root, root / "images"))
+        is_elsewhere = any(place.is_dir() and place != folder for place in own)
+        if part != _part_of_file(path) and not is_elsewhere and _looks_like_coco(other):
+            return True
+    return False
+
+
+def _part_of_file(path: Path) -> str:
+    """The part of the data set that a COCO file is of, by its name: ``val2017`` for ``captions_val2017.json``."""
+    stem = path.stem
+    for task in ("instances", *_OTHER_TASKS):
+        stem = stem.removeprefix(f"{task}_")
+    return stem
+
+
+def _name_unlisted(path: Path, unlisted: list[str], notebook: Notebook) -> None:
+    if unlisted:
+        some = ", ".join(shortened(os.path.basename(name), 60) for name in unlisted[:3])
+        some += ", ..." if len(unlisted) > 3 else ""
+        where = os.path.dirname(unlisted[0])
+        said = f"{len(unlisted)} images that {path.name} does not list are not read, such as {some}"
+        notebook.add("note", where, said)
 
 
 def _fits(plain: Plain, class_names: Sequence[str] | None) -> bool:
@@ -315,7 +357,10 @@ def _load(path: Path) -> dict[str, Any]:
         isinstance(content.get(k), list) and all(isinstance(e, dict) for e in content[k])
         for k in ("images", "annotations", "categories")
     ):
-        raise DataError(f"{path}: not COCO instances: it needs lists images, annotations and categories of objects")
+        raise DataError(
+            f"{path}: not COCO instances: it needs lists images, annotations and categories of objects"
+            f"{name_other_tool(path)}"
+        )
     return content
 
 

@@ -1,6 +1,7 @@
 """Finds the images that an annotation file names: in which folder they lie, and under which name there."""
 
 import os
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -196,6 +197,23 @@ class ImageFinder:
     def _is_there(self, name: str) -> bool:
         plain = name.replace("\\", "/")
         return _is_file(self.folder, plain) or self._otherwise(plain) is not None
+
+    def unlisted(self, names: Iterable[str], read: Collection[str]) -> list[str]:
+        """The image files that lie in the folders of the listed images and that are neither listed nor ``read`` under
+        another name. Each folder is listed once; none where there are too many."""
+        listed: dict[str, set[str]] = {}
+        for name in names:
+            inner, _, base = name.replace("\\", "/").rpartition("/")
+            listed.setdefault(inner, set()).add(base)
+        if len(listed) > _MOST_FOLDERS:
+            return []
+        found: list[str] = []
+        for inner, bases in listed.items():
+            if inner not in self._listings:
+                self._listings[inner] = self._list(inner)
+            others = (name for name in self._listings[inner] - bases if is_image(name) and not name.startswith("."))
+            found += [path for name in others if (path := os.path.join(self.folder, inner, name)) not in read]
+        return sorted(found)
 
     def close(self, where: str) -> None:
         """Notes the images that were found under another name than the file's."""

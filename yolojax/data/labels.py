@@ -114,8 +114,8 @@ class LabelFinder:
                 for entry in entries:
                     stem, suffix = os.path.splitext(entry.name)
                     if suffix.casefold() == ".txt":
-                        # A link that leads nowhere is a label as well, which its reader names.
-                        if not is_apple_double(folder / entry.name) and not entry.is_dir():
+                        # A link that leads nowhere and a folder are labels as well, which their reader names.
+                        if not is_apple_double(folder / entry.name):
                             texts.setdefault(composed(stem).casefold(), []).append(entry.name)
                     elif is_image(entry.name):
                         images.add(composed(stem))

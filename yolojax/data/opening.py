@@ -18,6 +18,7 @@ from yolojax.data.voc import find_voc, is_mainly_xml, read_voc, voc_splits
 from yolojax.data.watching import Watched
 from yolojax.data.yolo_txt import find_yolo, read_yolo, yolo_splits
 from yolojax.errors import DataError, shortened
+from yolojax.other_tools import name_other_tool
 from yolojax.paths import user_path
 
 _DEPTH = 3  # of folders within each other that an archive may have been unpacked to
@@ -129,7 +130,7 @@ def _read(
         elif suffix in (".yaml", ".yml", ".data"):
             dataset = read_yolo(place, split, class_names, folder, skip_bad)
         else:
-            raise DataError(f"{place}: not a data set; {_EXPECTED}")
+            raise DataError(f"{place}: not a data set; {_EXPECTED}{name_other_tool(place)}")
     elif not place.is_dir():
         raise DataError(f"{place}: not a data set; {_EXPECTED}")
     else:
@@ -169,7 +170,7 @@ def _open_folder(
     elif yolo is not None:
         dataset = read_yolo(yolo, split, class_names, images, skip_bad)
     else:
-        raise DataError(f"{place}: no data set recognised; {_EXPECTED}")
+        raise DataError(f"{place}: no data set recognised; {_EXPECTED}{name_other_tool(place)}")
     others = [str(p) for p in voc if coco] + ([str(yolo)] if yolo is not None and (coco or voc) else [])
     notes = tuple(
         Finding("note", other, f"not read: {place} was read as {dataset.format.upper()}; name this one to read it")

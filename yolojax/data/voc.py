@@ -38,6 +38,7 @@ from yolojax.data.paths import (
 from yolojax.data.summary import Notebook
 from yolojax.data.watching import Watched
 from yolojax.errors import DataError, shortened, shown
+from yolojax.other_tools import name_other_tool
 from yolojax.paths import composed
 
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "annot", "xml", "xmls", "labels", "label")
@@ -274,7 +275,7 @@ def _is_voc(folder: Path, *, below: bool) -> bool:
                 head = file.read(4000)
         except OSError:
             continue
-        if re.search(rb"<(\w+:)?annotation", head.replace(b"\0", b"")):
+        if re.search(rb"<(\w+:)?annotation[\s/>]", head.replace(b"\0", b"")):
             return True
     return False
 
@@ -359,6 +360,12 @@ def _no_classes(folders: Sequence[Path]) -> DataError:
             f"{folders[0]}: no object can be read there: {len(causes)} of {len(files)} XML files are wrong; the first: "
             f"{causes[0]}"
         )
+    nameless = [path for path in files if _parse(path).find("object") is not None]
+    if nameless:
+        return DataError(
+            f"{folders[0]}: not one object of the {len(nameless)} XML files there that hold any has a name, so there "
+            f"are no classes; the first is {nameless[0]}: write the class of each object into its <name>"
+        )
     return DataError(f"{folders[0]}: no XML file there holds an object, so there are no classes; list the classes")
 
 
@@ -385,7 +392,8 @@ def _parse(path: Path) -> Element:
             if isinstance(element.tag, str):
                 element.tag = element.tag.rpartition("}")[2]
     if root is None or root.tag != "annotation":
-        raise DataError(f"{path}: not a VOC annotation (no <annotation> at the top); remove the file")
+        other = name_other_tool(path)
+        raise DataError(f"{path}: not a VOC annotation (no <annotation> at the top){other or '; remove the file'}")
     return root
 
 

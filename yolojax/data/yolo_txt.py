@@ -27,6 +27,7 @@ from yolojax.data.paths import choose_split, files_in, images_below, inside, rel
 from yolojax.data.summary import Notebook
 from yolojax.data.watching import Watched, files_in_each
 from yolojax.errors import DataError, shortened, shown
+from yolojax.other_tools import name_other_rows, name_other_tool
 from yolojax.paths import composed, is_text
 
 _SPLITS = ("train", "val", "test")
@@ -34,6 +35,7 @@ _OTHER_KEYS = ("path", "names", "nc", "kpt_shape", "download", "backup", "classe
 _ALIASES = {"valid": "val", "validation": "val"}
 _LONGEST_KEY = 100
 _LARGEST_FRACTION = 2.0  # beyond it a value is no rounding or overlap but another unit
+_LEAST_KEY_POINT_ROWS, _ROUNDING = 5, 0.002  # of rows that are taken for boxes with key points, and of their numbers
 _CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "Labels/classes.txt")
 
 
@@ -114,6 +116,7 @@ def read_yolo(
     base = images or (root if all(image.is_relative_to(root) for image in found) else _common(found))
     keypoints = _keypoint_columns(content, path)
     builder = RecordBuilder(notebook, "cxcywh", word="line")
+    evidence = _KeyPoints() if not keypoints else None
     finder = LabelFinder(root)
     anywhere = finder.labels_by_stem() if images is not None else {}
     labels: set[Path] = set()
@@ -132,10 +135,14 @@ def read_yolo(
             else:
                 unlabelled.append(image)
             size, upright = builder.open_image(image, None, str(image))
-            objects = [] if label is None else _read_label(label, size, file_names, index, keypoints, notebook)
+            objects = (
+                [] if label is None else _read_label(label, size, file_names, index, keypoints, evidence, notebook)
+            )
             name = image.relative_to(base).as_posix()
             where = str(label or finder.expected(image))
             builder.add(len(builder) + 1, name, image, size, upright, where, objects)
+    if evidence is not None and (said := evidence.said()):
+        notebook.add("doubtful", str(path), said)
     orphans = name_orphans(finder, found, labels, lists, split is None, notebook)
     name_other_formats(finder, unlabelled, notebook)
     if not labels:
@@ -143,6 +150,7 @@ def read_yolo(
         elsewhere = f" (label files lie in {orphans[0].parent}, such as {orphans[0].name})" if orphans else ""
         raise DataError(
             f"{path}: not one image has a label file; the first would be {tried}: put the labels there{elsewhere}"
+            f"{name_other_tool(root)}"
         )
     records = builder.close(str(path))
     outside = {folder for folder in {image.parent for image in found} if not folder.is_relative_to(root)}
@@ -463,31 +471,31 @@ def _read_label(
     file_names: Sequence[str],
     index: dict[str, int],
     keypoints: int,
+    evidence: "_KeyPoints | None",
     notebook: Notebook,
 ) -> list[RawObject]:
     h, w = size
     objects: list[RawObject] = []
     polygons = 0
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    text = read_text(path)
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         where, columns = f"{path} line {number}", line.split()
         is_polygon = len(columns) != 5 + keypoints and len(columns) > 6 and len(columns) % 2 == 1
         if len(columns) not in (5, 5 + keypoints) and not is_polygon:
             if finite_number(columns[0]) is None and not _of_commas(columns[0]):
-                raise DataError(
-                    f"{where}: {shown(line.strip())} does not begin with the index of a class; correct the row"
-                )
+                mend = name_other_rows(text) or "; correct the row"
+                raise DataError(f"{where}: {shown(line.strip())} does not begin with the index of a class{mend}")
             mend = "a sixth is the score of a prediction; " if len(columns) == 6 else _of_commas(line)
             if len(columns) > 6 and (shape := _of_key_points(len(columns) - 5)):
                 mend = f"for boxes with key points, state {shape} in the data file; "
-            raise DataError(f"{where}: {len(columns)} columns, but a row has 5 (class cx cy w h); {mend}correct it")
+            mend = name_other_rows(text) or f"; {mend}correct it"
+            raise DataError(f"{where}: {len(columns)} columns, but a row has 5 (class cx cy w h){mend}")
         values = [finite_number(c) for c in columns]
         if any(v is None for v in values):
-            raise DataError(
-                f"{where}: {shown(line.strip())} holds something that is no finite number; {_of_commas(line)}correct "
-                "the row"
-            )
+            mend = name_other_rows(text) or f"; {_of_commas(line)}correct the row"
+            raise DataError(f"{where}: {shown(line.strip())} holds something that is no finite number{mend}")
         number_of_class, *numbers = (v for v in values if v is not None)
         numbers = numbers if is_polygon else numbers[:4]
         if max(map(abs, numbers)) > _LARGEST_FRACTION:
@@ -507,6 +515,8 @@ def _read_label(
             continue
         if is_polygon:
             polygons += 1
+            if evidence is not None:
+                evidence.add(numbers)
             xs, ys = numbers[0::2], numbers[1::2]
             box = (min(xs) * w, min(ys) * h, max(xs) * w, max(ys) * h)
         else:
@@ -516,6 +526,64 @@ def _read_label(
     if polygons:
         notebook.add("polygon", str(path), f"{polygons} of {len(objects)} rows are polygons")
     return objects
+
+
+class _KeyPoints:
+    """Whether the rows that are read as polygons look like boxes with key points, whose ``kpt_shape`` is not stated.
+
+    All of them must have the same length and be boxes within their image that hold all of their key points (0, 0 is one
+    that is not there); where these have three values, the third is a visibility of 0, 1 or 2. The second point of the
+    polygons, which then is width and height, must lie outside the box of half of them: that of a polygon lies near the
+    first, which is the centre of the box.
+    """
+
+    def __init__(self) -> None:
+        self._columns = self._rows = self._outside = 0
+        self._values: list[int] = []
+        self._different: set[tuple[float, ...]] = set()
+
+    def add(self, numbers: Sequence[float]) -> None:
+        """Takes the numbers of a row behind its class."""
+        self._rows += 1
+        if self._rows == 1:
+            self._columns = len(numbers)
+            self._values = [n for n in (2, 3) if (len(numbers) - 4) % n == 0]
+        if not self._values:
+            return
+        if len(self._different) < _LEAST_KEY_POINT_ROWS:
+            self._different.add(tuple(numbers))
+        cx, cy, w, h = numbers[:4]
+        half = w / 2 + _ROUNDING, h / 2 + _ROUNDING
+        is_box = len(numbers) == self._columns and min(w, h) > 0
+        is_box = is_box and abs(cx - 0.5) + w / 2 <= 0.5 + _ROUNDING and abs(cy - 0.5) + h / 2 <= 0.5 + _ROUNDING
+        self._outside += abs(w - cx) > half[0] or abs(h - cy) > half[1]
+        self._values = [n for n in self._values if is_box and _are_key_points(numbers[4:], n, (cx, cy), half)]
+
+    def said(self) -> str:
+        """What is to be said of the rows; empty where they are polygons, or too few."""
+        is_enough = len(self._different) == _LEAST_KEY_POINT_ROWS and self._outside >= self._rows / 2
+        if not self._values or not is_enough:
+            return ""
+        n = self._values[-1]
+        shape = f"kpt_shape: [{(self._columns - 4) // n}, {n}]"
+        return (
+            f"its {self._rows} rows of {self._columns + 1} columns are read as polygons, and look like boxes with key "
+            f"points: all points lie in the box that the first four numbers make; if they are, state {shape} in the "
+            "data file (data.yaml)"
+        )
+
+
+def _are_key_points(
+    numbers: Sequence[float], values: int, centre: tuple[float, float], half: tuple[float, float]
+) -> bool:
+    """Whether numbers are points in a box of which at least one is there, each with a visibility if of 3 values."""
+    points = list(zip(numbers[0::values], numbers[1::values], strict=True))
+    there = [(x, y) for x, y in points if (x, y) != (0, 0)]
+    return (
+        bool(there)
+        and all(abs(x - centre[0]) <= half[0] and abs(y - centre[1]) <= half[1] for x, y in there)
+        and (values == 2 or all(flag in (0, 1, 2) for flag in numbers[2::3]))
+    )
 
 
 def _of_key_points(columns: int) -> str:
