@@ -29,9 +29,9 @@ LEAST_PAIRED = 10
 LEAST_AHEAD = 0.25
 """Share of the pairs of a match and another one in which the match scores higher; poor detectors have about a half."""
 
-LEAST_ODD, LEAST_SURE = 3, 0.6
-"""Images on which nothing matches, from which this is said, and the share of confident detections that match on the
-others."""
+LEAST_ODD, LEAST_ODD_SHARE, LEAST_SURE = 3, 0.2, 0.6
+"""Images on which nothing matches, and their share, from which this is said, and the share of confident detections that
+match on the others."""
 
 SAME_BOX = 0.95
 """IoU from which two boxes count as the same one; suppression never leaves both."""
@@ -56,7 +56,7 @@ def _of_detections(truth: GroundTruth, found: ScoredBoxes, matches: Matches) -> 
     yield from find_conventions(truth, found)
     yield from _repeated_rows(found)
     yield from _images_without_detections(truth, found, matches)
-    yield from _images_without_matches(truth, found)
+    yield from _images_without_matches(truth, found, matches)
     yield from _score_order(found, matches) or _score_scale(found)
     yield from _equal_scores(found, matches)
 
@@ -248,16 +248,14 @@ def _images_without_detections(truth: GroundTruth, found: ScoredBoxes, matches: 
     )
 
 
-def _images_without_matches(truth: GroundTruth, found: ScoredBoxes) -> Iterable[Mistake]:
+def _images_without_matches(truth: GroundTruth, found: ScoredBoxes, matches: Matches) -> Iterable[Mistake]:
     """Far more images on which no confident detection lies on any object, than those of the other images explain.
 
     Confident is what scores at least as high as half of the detections that lie on an object. Where one of several on
     an image lies on an object, the others do with some probability p; the n of another image all miss with probability
     (1 - p)^n. Confident ones seldom miss, so that a few odd images stand out; a poor detector has none.
     """
-    pairs = overlapping_pairs(truth, found, 0.5, same_class=False)
-    on = np.zeros(len(found.scores), bool)
-    on[pairs.detections] = True
+    on = matches.object_of >= 0
     if not on.any():
         return
     sure = found.scores >= np.median(found.scores[on])
@@ -266,9 +264,16 @@ def _images_without_matches(truth: GroundTruth, found: ScoredBoxes) -> Iterable[
     some = np.bincount(found.images[on], minlength=images)
     with_objects = np.bincount(truth.images[~truth.crowd], minlength=images) > 0
     odd = with_objects & (n > 0) & (some == 0)
+    least = max(LEAST_ODD, LEAST_ODD_SHARE * np.sum(n > 0))
     several = (hits > 0) & (n > 1)
     trials = int(np.sum(n[several] - 1))
-    if odd.sum() < max(LEAST_ODD, 0.1 * np.sum(n > 0)) or trials < 5:
+    if odd.sum() < least or trials < 5:
+        return
+    # Where detections lie on objects of other classes, the boxes are right.
+    on_odd = np.flatnonzero(odd[found.images])
+    pairs = overlapping_pairs(truth, found, 0.5, same_class=False, detections=on_odd)
+    odd[found.images[pairs.detections]] = False
+    if odd.sum() < least:
         return
     rate = float(np.sum(hits[several] - 1)) / trials
     expected = float(np.sum((1 - rate) ** n[with_objects & (n > 0)]))
