@@ -424,13 +424,14 @@ def fuzz(kind: str, count: int, seed: int, folder: Path, say: Callable[[str], No
     ends: Counter[str] = Counter()
     for content in contents if is_valid else ():
         for each in files:
-            each.write_bytes(_of_its_image(content, each))
+            each.write_bytes(_of_its_image(content, each) if beside else content)
         read(path)
     before = signal.signal(signal.SIGPROF, _stop)
     try:
         for number in range(0, count if contents else 0, len(files)):
             for each in files:
-                each.write_bytes(_of_its_image(mutate(rng.choice(contents), rng), each))
+                content = mutate(rng.choice(contents), rng)
+                each.write_bytes(_of_its_image(content, each) if beside else content)
             began = time.process_time()
             signal.setitimer(signal.ITIMER_PROF, SLOW)
             try:
