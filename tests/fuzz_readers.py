@@ -144,26 +144,20 @@ def kinds(folder: Path, wanted: str | None = None) -> dict[str, Kind]:
 
     xml = [XML.encode(), XML.replace("utf-8", "utf-16").encode("utf-16")]
     row = [b"0 .5 .5 .4 .4\n1 .1 .1 .2 .1 .3 .3\n"]
-    others = _names(TOGETHER)[1:]
+
+    def many(root: Path, inner: str, suffix: str, contents: list[bytes]) -> Kind:
+        first, *others = (f"{root.name}/{inner}/{name}{suffix}" for name in _names(TOGETHER))
+        return Kind(first, contents, left_out(root), beside=tuple(others))
+
     return {
         "coco": Kind("coco/x.json", [json.dumps(COCO).encode()], lambda path: open_dataset(path).to_coco()),
         "truth": Kind("t.json", [json.dumps(COCO).encode()], lambda path: read_both(path, [])),
         "results": Kind("r.json", [json.dumps(RESULTS).encode()], lambda path: read_both(truth, path)),
         "voc": Kind("voc/Annotations/a.xml", xml, opened(voc)),
-        "many_voc": Kind(
-            "many_voc/Annotations/a.xml",
-            xml,
-            left_out(many_voc),
-            beside=tuple(f"many_voc/Annotations/{name}.xml" for name in others),
-        ),
+        "many_voc": many(many_voc, "Annotations", ".xml", xml),
         "yaml": Kind("yolo/data.yaml", [yaml], lambda path: (load_yaml(path), open_dataset(path))),
         "txt": Kind("txt/labels/a.txt", row, opened(txt)),
-        "many_txt": Kind(
-            "many_txt/labels/a.txt",
-            row,
-            left_out(many_txt),
-            beside=tuple(f"many_txt/labels/{name}.txt" for name in others),
-        ),
+        "many_txt": many(many_txt, "labels", ".txt", row),
         "image": Kind("i.png", images, image),
         "cfg": Kind("n.cfg", [CFG.encode()], read_cfg),
         "safetensors": Kind("w.safetensors", _safetensors(folder), read_weight_file),

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from tests.training.own_detectors import tuple_detector
 from tests.training.toy import toy_batch, toy_detector
+from tests.zoo.test_queries_fit import MODELS
+from tests.zoo.test_two_stage import SMALL
 from yolojax import zoo
 from yolojax.augment import compose
 from yolojax.config import OptimiserConfig, Remat
@@ -279,20 +281,7 @@ def test_a_small_network_with_tuples_as_variables_is_trained_as_without():
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), got, want)
 
 
-CHOOSING = {
-    "rtdetr": {"scale": "r18", "queries": 20, "denoising": 6, "backbone_rate": 1.0},
-    "fasterrcnn": {
-        "depth": 18,
-        "width": 4,
-        "channels": 8,
-        "hidden": 8,
-        "anchor_sizes": [8.0, 16.0, 32.0, 64.0, 128.0],
-        "proposals": 12,
-        "training_proposals": 16,
-        "first_sample": 32,
-        "second_sample": 16,
-    },
-}
+CHOOSING = {"rtdetr": MODELS["rtdetr"], "fasterrcnn": SMALL["fasterrcnn"]}
 """Detectors that choose queries or proposals inside their forward pass."""
 
 

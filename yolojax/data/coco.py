@@ -50,7 +50,7 @@ def find_coco(folder: Path) -> dict[str, Path]:
         return exported
     for place in inner:
         found = {p.stem: p for p in files_in(place, ".json") if not p.stem.startswith(_OTHER_TASKS)}
-        if place.name.casefold() != "annotations" or any(map(is_of_other_tool, [*found.values()][:1])):
+        if place.name.casefold() != "annotations" or (found and is_of_other_tool(next(iter(found.values())))):
             found = {split: path for split, path in found.items() if _looks_like_coco(path)}
         if found:
             return found

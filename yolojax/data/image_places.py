@@ -121,9 +121,13 @@ class ImageFinder:
         inner, _, base = name.rpartition("/")
         if name.startswith("/"):  # joined to the folder it would lead out of it
             return None
+        return os.path.join(self.folder, name) if base in self._listing(inner) else None
+
+    def _listing(self, inner: str) -> frozenset[str]:
+        """The names in a folder of the images, which is listed once."""
         if inner not in self._listings:
             self._listings[inner] = self._list(inner)
-        return os.path.join(self.folder, name) if base in self._listings[inner] else None
+        return self._listings[inner]
 
     def _list(self, inner: str) -> frozenset[str]:
         if inner and (inner.startswith("/") or ".." in inner or not inner.isprintable() or set(inner) & set("\\:")):
@@ -209,9 +213,7 @@ class ImageFinder:
             return []
         found: list[str] = []
         for inner, bases in listed.items():
-            if inner not in self._listings:
-                self._listings[inner] = self._list(inner)
-            others = (name for name in self._listings[inner] - bases if is_image(name) and not name.startswith("."))
+            others = (name for name in self._listing(inner) - bases if is_image(name) and not name.startswith("."))
             found += [path for name in others if (path := os.path.join(self.folder, inner, name)) not in read]
         return sorted(found)
 

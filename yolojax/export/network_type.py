@@ -5,10 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Jaxpr
 
 from yolojax.detector import Detector, Variables
 from yolojax.errors import ConfigError
+from yolojax.jaxprs import inner_programs
 from yolojax.processor.platform import traced_for
 
 _PRODUCTS = ("conv_general_dilated", "dot_general")
@@ -39,8 +40,6 @@ def _product_types(jaxpr: Jaxpr) -> list[str]:
         if equation.primitive.name in _PRODUCTS:
             aval: Any = equation.invars[0].aval
             found.append(np.dtype(aval.dtype).name)
-        inner = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: isinstance(x, ClosedJaxpr | Jaxpr))
-        for part in inner:
-            if isinstance(part, ClosedJaxpr | Jaxpr):
-                found += _product_types(part.jaxpr if isinstance(part, ClosedJaxpr) else part)
+        for program in inner_programs(equation):
+            found += _product_types(program)
     return found

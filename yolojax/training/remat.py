@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from yolojax.detector import ForwardTrain, Outputs, Variables
 from yolojax.errors import ConfigError
+from yolojax.jaxprs import inner_programs
 from yolojax.structures import Targets
 
 BUDGETS = 64
@@ -280,7 +281,5 @@ def _activations(equation: JaxprEqn) -> int:
     if equation.primitive.name in CHEAP:
         return 0
     own = sum(_bytes(var) for var in _vars(equation.outvars))
-    parts = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: isinstance(x, ClosedJaxpr | Jaxpr))
-    programs = [part.jaxpr if isinstance(part, ClosedJaxpr) else part for part in parts]
-    inside = [sum(map(_activations, part.eqns)) for part in programs if isinstance(part, Jaxpr)]
+    inside = [sum(map(_activations, program.eqns)) for program in inner_programs(equation)]
     return max(own, int(equation.params.get("length", 1)) * max(inside, default=0))
