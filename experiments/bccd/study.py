@@ -10,7 +10,7 @@ evaluated on the test images once, by pycocotools, at confidence .001, NMS .7 an
 chosen on the test images.
 
 Command:   python -m experiments.bccd --data PATH/TO/BCCD [--seeds 0 1 2]
-Expected:  about 9 minutes a seed on two cores.
+Expected:  seven to nine minutes a seed on two cores.
 Quick:     python -m experiments.bccd --quick    (two steps on generated images: the machinery only)
 """
 
