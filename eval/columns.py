@@ -52,17 +52,26 @@ def read_json(path: str | PathLike[str], error: type[YolojaxError]) -> Any:
     Where ``orjson`` is installed it reads the file, in a third of the time; what it refuses, ``json`` reads or
     explains.
     """
+    return parse_json(read_content(path, error), path, error)
+
+
+def read_content(path: str | PathLike[str], error: type[YolojaxError]) -> bytes:
+    """What a file holds; raises ``error`` with the path and the reason where it cannot be read."""
     name = str(path)
     if name.startswith(("http:/", "https:/", "s3:/", "gs:/", "ftp:/")):
         raise error(f"{name} is an address, not a file; download it and give the path of the file")
     try:
-        content = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except (OSError, ValueError) as reason:
         raise error(f"cannot read {path}: {getattr(reason, 'strerror', None) or reason}") from reason
+
+
+def parse_json(content: bytes, path: str | PathLike[str], error: type[YolojaxError]) -> Any:
+    """The value that ``content``, read from ``path``, stands for; as `read_json`."""
     try:
         with without_garbage_collection():
             data = _parse(content)
-        _refuse_repeated_keys(content, data, name, error)
+        _refuse_repeated_keys(content, data, str(path), error)
         return data
     except UnicodeDecodeError as reason:
         raise error(f"{path} is not a JSON file: it is not UTF-8 text (byte {reason.start})") from reason
@@ -113,11 +122,7 @@ def _every_text_was_read(content: bytes, data: Any) -> bool:
     Then no key was dropped. Only keys and texts of the object, and of the records in it and in its lists, are counted,
     so that records with objects in them are left to a closer look.
     """
-    characters = np.frombuffer(content, np.uint8)
-    marks = sum(
-        int(np.count_nonzero(characters[start : start + _SCANNED] == ord('"')))
-        for start in range(0, len(characters), _SCANNED)
-    )
+    marks = count_quotation_marks(content)
     inner = data.values() if isinstance(data, dict) else [data]
     lists = [[one] if isinstance(one, dict) else one for one in inner if isinstance(one, dict | list)]
     lists = [one for one in lists if set(map(type, one)) <= {dict}]
@@ -128,6 +133,15 @@ def _every_text_was_read(content: bytes, data: Any) -> bool:
         for one in lists:
             keys += list(map(type, itertools.chain.from_iterable(map(dict.values, one)))).count(str)
     return marks == 2 * keys
+
+
+def count_quotation_marks(content: bytes) -> int:
+    """How many ``"`` there are."""
+    characters = np.frombuffer(content, np.uint8)
+    return sum(
+        int(np.count_nonzero(characters[start : start + _SCANNED] == ord('"')))
+        for start in range(0, len(characters), _SCANNED)
+    )
 
 
 def lists_of(data: Any, keys: Sequence[str], where: str, error: type[YolojaxError]) -> list[Sequence[Any]]:

@@ -31,6 +31,8 @@ from yolojax.eval.columns import (
     lists_of,
     number_rows,
     optional_column,
+    parse_json,
+    read_content,
     read_json,
 )
 from yolojax.eval.joining import (
@@ -46,6 +48,7 @@ from yolojax.eval.joining import (
 )
 from yolojax.eval.listings import count_ids, file_name_of, grouping_categories, image_sides, records_by_id
 from yolojax.eval.ordering import by_key_and_score
+from yolojax.eval.plain_results import PlainRows, read_plain_rows
 from yolojax.eval.result_format import COCO_FORMAT, ResultFormat, convert_boxes, convert_category_ids, convert_scores
 from yolojax.other_tools import name_other_results, name_other_tool
 
@@ -226,8 +229,13 @@ def read_detections(
       ResultError: on what is missing, not a number, not finite, negative in width or height, or unknown; on a row whose
         file name contradicts its id.
     """
-    where = str(source) if isinstance(source, (str, PathLike)) else "detections"
-    data = read_json(source, ResultError) if isinstance(source, (str, PathLike)) else source
+    where, data = "detections", source
+    if isinstance(source, (str, PathLike)):
+        where = str(source)
+        content = read_content(source, ResultError)
+        data = read_plain_rows(content)
+        data = parse_json(content, source, ResultError) if data is None else data
+        del content
 
     def bare_name(row: int) -> str:
         return f"{where} row {row}"
@@ -242,6 +250,8 @@ def read_detections(
             )
         image_keys, category_keys = data[:, 0].tolist(), data[:, 6].tolist()
         raw_boxes, raw_scores = data[:, 1:5], data[:, 5]
+    elif isinstance(data, PlainRows):
+        image_keys, category_keys, raw_boxes, raw_scores = data
     else:
         if isinstance(data, Mapping):
             records = lists_of(data, ("annotations",), where, ResultError)[0]

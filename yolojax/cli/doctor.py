@@ -41,6 +41,7 @@ OPTIONAL = (
     Optional("jax-cuda13-pjrt", "plan-gpu", "plan --target of a GPU, on any machine"),
     Optional("hotcoco", "fast-eval", "evaluation with pycocotools' numbers in a hundredth of the time"),
     Optional("orjson", "fast-eval", "faster reading of large annotation files"),
+    Optional("msgspec", "fast-eval", "faster reading of large result lists"),
     Optional("opencv-python", "video", "prediction on films, cameras and streams"),
     Optional("trackers", "video", "predict --track"),
     Optional("pillow-heif", "heic", "photos in HEIC"),
