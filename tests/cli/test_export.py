@@ -123,7 +123,7 @@ def test_a_missing_package_is_named(trained, yolojax, monkeypatch):
 @pytest.mark.slow  # two programs of evaluation, twice
 def test_eight_bits_are_measured_first(trained, yolojax, tmp_path, photo):
     export = ["export", "--model", trained, "--format", "onnx", "--data", "shapes:val?count=3&size=64", "--int8"]
-    for kind in (["weights"], ["static", "--calibrate", photo]):
+    for kind in (["weights"], ["static", "--calibrate", photo], ["static-7bit", "--calibrate", photo]):
         out = f"{kind[0]}.onnx"
         with open_shapes():
             ended = yolojax(*export, *kind, "--out", out)
@@ -132,7 +132,13 @@ def test_eight_bits_are_measured_first(trained, yolojax, tmp_path, photo):
         model = onnx.load(tmp_path / out)
         onnx.checker.check_model(model, full_check=True)
         kinds = {node.op_type for node in model.graph.node}
-        assert "DequantizeLinear" in kinds and ("QuantizeLinear" in kinds) == (kind[0] == "static")
+        assert "DequantizeLinear" in kinds and ("QuantizeLinear" in kinds) == (kind[0] != "weights")
+        largest = max(
+            int(np.abs(onnx.numpy_helper.to_array(one).astype(int)).max())
+            for one in model.graph.initializer
+            if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 4
+        )
+        assert largest == 64 if kind[0] == "static-7bit" else 126 <= largest <= 128
         told = {entry.key: entry.value for entry in model.metadata_props}
         assert json.loads(told["yolojax"])["facts"]["int8"] == kind[0]
 

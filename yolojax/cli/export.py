@@ -37,8 +37,8 @@ class Export:
       raw: stop before thresholds and suppression: all boxes with their scores.
       letterbox: take photos of any size and resize them inside; boxes are then in pixels of the photo.
       half: keep and compute the network in 16 bits: float16 in ONNX, bfloat16 in StableHLO.
-      int8: keep the weights in 8 bits (weights), or compute with 8 bits as well (static); for onnx. AP before and after
-        is measured on --data.
+      int8: keep the weights in 8 bits (weights), or compute with 8 bits as well (static), with weights of 7 bits for
+        x86 processors without VNNI instructions (static-7bit); for onnx. AP before and after is measured on --data.
       calibrate: photos for static int8: a folder of some hundred like those to come.
       data: a data set with ground truth, as val takes it, on which int8 is measured.
       split: part of the data set.
@@ -60,7 +60,7 @@ class Export:
     raw: bool = False
     letterbox: bool = False
     half: bool = False
-    int8: Annotated[Literal["weights", "static"] | None, arg(help_behavior_hint="(default: no)")] = None
+    int8: Annotated[Literal["weights", "static", "static-7bit"] | None, arg(help_behavior_hint="(default: no)")] = None
     calibrate: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
     data: Annotated[str | None, arg(metavar="DATA", help_behavior_hint="")] = None
     split: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: val, or all of DATA)")] = None
@@ -120,8 +120,8 @@ class Export:
             raise ConfigError("--int8 changes what a detector finds; give --data to measure how much")
         if not 0 <= self.max_loss < 1:
             raise ConfigError(f"--max-loss {self.max_loss}: give the AP that may be lost, from 0 to below 1")
-        if (self.int8 == "static") != (self.calibrate is not None):
-            raise ConfigError("--int8 static needs --calibrate FOLDER, and nothing else does; give both or neither")
+        if (self.int8 != "weights") != (self.calibrate is not None):
+            raise ConfigError(f"--int8 static needs --calibrate FOLDER, and weights none; here it is {self.int8}")
 
     def _int8(self, detector: Detector, variables: Variables, settings: ExportSettings, reporter: Reporter) -> bytes:
         """The content of the file, once its AP is near enough to that of the detector."""
