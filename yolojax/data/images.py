@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32, Int64, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolojax.errors import DataError
@@ -467,15 +467,40 @@ def resize_bilinear(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) ->
     Each value mixes the two by two pixels around its place, however much the photo shrinks, so that small things may
     be lost or stand out; scores of a detector change by some hundredths with the filter. Pixel centres lie at halves.
     """
-    top, bottom, above, below = _neighbours(image.shape[0], size[0])
-    left, right, before, after = _neighbours(image.shape[1], size[1])
+    height, width = size
+    top, bottom, above, below = _neighbours(image.shape[0], height)
+    left, right, before, after = _neighbours(image.shape[1], width)
+    rows, row_at = np.unique(np.concatenate([top, bottom]), return_inverse=True)
+    columns, column_at = np.unique(np.concatenate([left, right]), return_inverse=True)
+    if len(rows) < image.shape[0]:
+        image = image[rows]
+    if len(columns) < image.shape[1]:
+        image = image.take(columns, axis=1)
+    # The axis that is mixed comes first, so that whole lines are gathered and multiplied.
+    lines = image.transpose(1, 0, 2).reshape(len(columns), -1).astype(np.int32)
+    mixed = _mix(lines, column_at, before, after, 0) >> 4
+    lines = mixed.reshape(width, len(rows), 3).transpose(1, 0, 2).reshape(len(rows), -1)
+    mixed = _mix(lines, row_at, above, below, 16)
+    mixed += 2
+    mixed >>= 2  # at most 255, since the weights of two neighbours sum to one
+    return mixed.astype(np.uint8).reshape(height, width, 3)
 
-    def across(rows: Int32[np.ndarray, " H"]) -> Int32[np.ndarray, "H W 3"]:
-        lines = image[rows].astype(np.int32)
-        return (lines[:, left] * before[None, :, None] + lines[:, right] * after[None, :, None]) >> 4
 
-    mixed = ((above[:, None, None] * across(top)) >> 16) + ((below[:, None, None] * across(bottom)) >> 16)
-    return np.clip((mixed + 2) >> 2, 0, 255).astype(np.uint8)
+def _mix(
+    lines: Int32[np.ndarray, "n k"],
+    at: Int64[np.ndarray, " two_m"],
+    one: Int32[np.ndarray, " m"],
+    other: Int32[np.ndarray, " m"],
+    shift: int,
+) -> Int32[np.ndarray, "m k"]:
+    """Sums of two lines each, those at the first and the second half of ``at``; each product is shifted first."""
+    m = len(one)
+    total, second = lines[at[:m]], lines[at[m:]]
+    for part, weight in ((total, one), (second, other)):
+        part *= weight[:, None]
+        part >>= shift
+    total += second
+    return total
 
 
 def _neighbours(n: int, m: int) -> tuple[Int32[np.ndarray, " m"], ...]:
