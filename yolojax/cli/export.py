@@ -121,7 +121,8 @@ class Export:
         if not 0 <= self.max_loss < 1:
             raise ConfigError(f"--max-loss {self.max_loss}: give the AP that may be lost, from 0 to below 1")
         if (self.int8 != "weights") != (self.calibrate is not None):
-            raise ConfigError(f"--int8 static needs --calibrate FOLDER, and weights none; here it is {self.int8}")
+            mend = "takes no --calibrate; leave it out" if self.calibrate else "needs --calibrate FOLDER; give one"
+            raise ConfigError(f"--int8 {self.int8} {mend}")
 
     def _int8(self, detector: Detector, variables: Variables, settings: ExportSettings, reporter: Reporter) -> bytes:
         """The content of the file, once its AP is near enough to that of the detector."""

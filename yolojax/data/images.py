@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Int32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolojax.errors import DataError
@@ -478,29 +478,15 @@ def resize_bilinear(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) ->
         image = image.take(columns, axis=1)
     # The axis that is mixed comes first, so that whole lines are gathered and multiplied.
     lines = image.transpose(1, 0, 2).reshape(len(columns), -1).astype(np.int32)
-    mixed = _mix(lines, column_at, before, after, 0) >> 4
+    products = lines[column_at]
+    products *= np.concatenate([before, after])[:, None]
+    mixed = (products[:width] + products[width:]) >> 4
     lines = mixed.reshape(width, len(rows), 3).transpose(1, 0, 2).reshape(len(rows), -1)
-    mixed = _mix(lines, row_at, above, below, 16)
-    mixed += 2
-    mixed >>= 2  # at most 255, since the weights of two neighbours sum to one
+    products = lines[row_at]
+    products *= np.concatenate([above, below])[:, None]
+    products >>= 16
+    mixed = (products[:height] + products[height:] + 2) >> 2  # at most 255: the weights of two neighbours sum to one
     return mixed.astype(np.uint8).reshape(height, width, 3)
-
-
-def _mix(
-    lines: Int32[np.ndarray, "n k"],
-    at: Int64[np.ndarray, " two_m"],
-    one: Int32[np.ndarray, " m"],
-    other: Int32[np.ndarray, " m"],
-    shift: int,
-) -> Int32[np.ndarray, "m k"]:
-    """Sums of two lines each, those at the first and the second half of ``at``; each product is shifted first."""
-    m = len(one)
-    total, second = lines[at[:m]], lines[at[m:]]
-    for part, weight in ((total, one), (second, other)):
-        part *= weight[:, None]
-        part >>= shift
-    total += second
-    return total
 
 
 def _neighbours(n: int, m: int) -> tuple[Int32[np.ndarray, " m"], ...]:
