@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32, UInt8, UInt64
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolojax.errors import DataError
@@ -476,17 +476,51 @@ def resize_bilinear(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) ->
         image = image[rows]
     if len(columns) < image.shape[1]:
         image = image.take(columns, axis=1)
-    # The axis that is mixed comes first, so that whole lines are gathered and multiplied.
-    lines = image.transpose(1, 0, 2).reshape(len(columns), -1).astype(np.int32)
-    products = lines[column_at]
-    products *= np.concatenate([before, after])[:, None]
-    mixed = (products[:width] + products[width:]) >> 4
-    lines = mixed.reshape(width, len(rows), 3).transpose(1, 0, 2).reshape(len(rows), -1)
-    products = lines[row_at]
-    products *= np.concatenate([above, below])[:, None]
-    products >>= 16
-    mixed = (products[:height] + products[height:] + 2) >> 2  # at most 255: the weights of two neighbours sum to one
-    return mixed.astype(np.uint8).reshape(height, width, 3)
+    packed = _packed(image)
+    mixed = packed.take(column_at[:width], axis=1)
+    mixed *= before.astype(np.uint64)
+    beside = packed.take(column_at[width:], axis=1)
+    beside *= after.astype(np.uint64)
+    mixed += beside
+    lines = _unpacked(mixed >> np.uint64(4)).reshape(len(rows), -1)
+    out = np.empty((height, 3 * width), np.uint8)
+    above, below, first, second = above[:, None], below[:, None], row_at[:height], row_at[height:]
+    for start in range(0, height, _LINES):  # a few lines at a time stay in the processor's own memory
+        here = slice(start, start + _LINES)
+        total = lines[first[here]]
+        total *= above[here]
+        total >>= 16
+        under = lines[second[here]]
+        under *= below[here]
+        under >>= 16
+        total += under
+        total += 2
+        total >>= 2  # at most 255: the weights of two neighbours sum to one
+        out[here] = total
+    return out.reshape(height, width, 3)
+
+
+_LINES = 32
+
+_FIELD = 21
+"""Bits between the channels of a packed pixel: 8 of a value and 11 of a weight, and none is carried over."""
+
+
+def _packed(image: UInt8[np.ndarray, "h w 3"]) -> UInt64[np.ndarray, "h w"]:
+    """The three channels of each pixel in one number, so that one product weighs them all."""
+    packed = image[..., 2].astype(np.uint64)
+    for channel in (1, 0):
+        packed <<= np.uint64(_FIELD)
+        packed |= image[..., channel]
+    return packed
+
+
+def _unpacked(packed: UInt64[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w 3"]:
+    """The lowest 15 bits of each channel."""
+    channels = np.empty((*packed.shape, 3), np.int32)
+    for channel in range(3):
+        channels[..., channel] = packed >> np.uint64(channel * _FIELD) & np.uint64(0x7FFF)
+    return channels
 
 
 def _neighbours(n: int, m: int) -> tuple[Int32[np.ndarray, " m"], ...]:
