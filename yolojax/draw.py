@@ -6,6 +6,7 @@ Nothing here is resized: for large text on small photos enlarge the photo and it
 
 import colorsys
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -108,9 +109,14 @@ def draw_boxes(
 
 def _pixel_box(box: Float[np.ndarray, " 4"], h: int, w: int) -> tuple[int, int, int, int]:
     """First and last column and row that a box touches, inside the image."""
-    x1, y1 = (int(np.clip(np.floor(v), 0, side - 1)) for v, side in zip(box[:2], (w, h), strict=True))
-    x2, y2 = (int(np.clip(np.ceil(v) - 1, 0, side - 1)) for v, side in zip(box[2:], (w, h), strict=True))
+    left, top, right, bottom = box.tolist()
+    x1, x2 = _between(0, math.floor(left), w - 1), _between(0, math.ceil(right) - 1, w - 1)
+    y1, y2 = _between(0, math.floor(top), h - 1), _between(0, math.ceil(bottom) - 1, h - 1)
     return x1, y1, max(x1, x2), max(y1, y2)
+
+
+def _between(least: int, value: int, most: int) -> int:
+    return max(least, min(value, most))
 
 
 def _outline(
@@ -139,9 +145,12 @@ def _font_size(h: int, w: int) -> int:
 
 def _text_size(font: Font, text: str) -> tuple[int, int]:
     """Width of a text and height of a line (the same for every text, so that labels look alike) with margins."""
-    width = font.getbbox(text)[2]
-    height = font.getbbox("Ajgy|")[3]
-    return int(np.ceil(width)) + 4, int(np.ceil(height)) + 2
+    return math.ceil(font.getbbox(text)[2]) + 4, _line_height(font) + 2
+
+
+@functools.lru_cache(maxsize=64)
+def _line_height(font: Font) -> int:
+    return math.ceil(font.getbbox("Ajgy|")[3])
 
 
 def _label(
@@ -164,7 +173,7 @@ def _label(
         if tw > w or th > h:
             continue
         spots = [(x1, y1 - th), (x1, y1), (x1, y2 + 1), (x2 - tw + 1, y1 - th), (x2 - tw + 1, y2 + 1), (x1, y2 - th)]
-        spots = [(int(np.clip(x, 0, w - tw)), int(np.clip(y, 0, h - th))) for x, y in spots]
+        spots = [(_between(0, x, w - tw), _between(0, y, h - th)) for x, y in spots]
         x, y = spots[int(np.argmin(_covered(np.array(spots), (tw, th), taken)))]
         draw.rectangle((x, y, x + tw - 1, y + th - 1), fill=colour)
         luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
