@@ -79,6 +79,11 @@ def draw_boxes(
     index without a name is shown as its number. Of more than 1000 objects those with the highest scores get labels,
     and of more than 20,000 they alone are drawn: nobody could tell the others apart.
     """
+    return np.array(draw_picture(image, objects, class_names), np.uint8)
+
+
+def draw_picture(image: UInt8[np.ndarray, "h w 3"], objects: Objects, class_names: Sequence[str]) -> Image.Image:
+    """`draw_boxes` as a picture that Pillow can write."""
     h, w = image.shape[:2]
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
@@ -104,7 +109,7 @@ def draw_boxes(
         texts = [name] if objects.scores is None else [f"{name} {objects.scores[i]:.2f}", name]
         box = _pixel_box(objects.boxes[i], h, w)
         taken[number] = _label(draw, texts, box, class_colour(int(colours[i])), size, (h, w), taken[:number])
-    return np.array(picture, np.uint8)
+    return picture
 
 
 def _pixel_box(box: Float[np.ndarray, " 4"], h: int, w: int) -> tuple[int, int, int, int]:

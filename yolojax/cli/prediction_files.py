@@ -53,10 +53,10 @@ class Files:
             return
         name = self.names[photo]
         if self.draw:
-            picture = result.plot()
-            if max(picture.shape) > LARGEST_JPEG:
+            picture = result.picture()
+            if max(picture.size) > LARGEST_JPEG:
                 name = f"{Path(name).stem}.png"
-            Image.fromarray(picture).save(self.folder / name, quality=QUALITY)
+            picture.save(self.folder / name, quality=QUALITY)
         self._add_parts(Path(name).stem, result)
 
     @contextmanager

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8, UInt64
+from jaxtyping import Int, Int32, UInt8, UInt64
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolojax.errors import DataError
@@ -468,23 +468,21 @@ def resize_bilinear(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) ->
     be lost or stand out; scores of a detector change by some hundredths with the filter. Pixel centres lie at halves.
     """
     height, width = size
-    top, bottom, above, below = _neighbours(image.shape[0], height)
-    left, right, before, after = _neighbours(image.shape[1], width)
-    rows, row_at = np.unique(np.concatenate([top, bottom]), return_inverse=True)
-    columns, column_at = np.unique(np.concatenate([left, right]), return_inverse=True)
+    rows, first, second, above, below = _neighbours(image.shape[0], height)
+    columns, left, right, before, after = _neighbours(image.shape[1], width)
     if len(rows) < image.shape[0]:
         image = image[rows]
     if len(columns) < image.shape[1]:
         image = image.take(columns, axis=1)
     packed = _packed(image)
-    mixed = packed.take(column_at[:width], axis=1)
+    mixed = packed.take(left, axis=1)
     mixed *= before.astype(np.uint64)
-    beside = packed.take(column_at[width:], axis=1)
+    beside = packed.take(right, axis=1)
     beside *= after.astype(np.uint64)
     mixed += beside
     lines = _unpacked(mixed >> np.uint64(4)).reshape(len(rows), -1)
     out = np.empty((height, 3 * width), np.uint8)
-    above, below, first, second = above[:, None], below[:, None], row_at[:height], row_at[height:]
+    above, below = above[:, None], below[:, None]
     for start in range(0, height, _LINES):  # a few lines at a time stay in the processor's own memory
         here = slice(start, start + _LINES)
         total = lines[first[here]]
@@ -523,13 +521,23 @@ def _unpacked(packed: UInt64[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w 3"]:
     return channels
 
 
-def _neighbours(n: int, m: int) -> tuple[Int32[np.ndarray, " m"], ...]:
-    """For each of ``m`` places among ``n`` pixels: the pixel before, the one after, and the weight of each.
+class _Neighbours(NamedTuple):
+    """Which pixels of a line are needed, and for each place two of *these*, by their index, and the weight of each."""
 
-    Beyond the centre of a border pixel both are that pixel.
-    """
+    needed: Int32[np.ndarray, " p"]
+    before: Int[np.ndarray, " m"]
+    after: Int[np.ndarray, " m"]
+    weight_before: Int32[np.ndarray, " m"]
+    weight_after: Int32[np.ndarray, " m"]
+
+
+@functools.lru_cache(maxsize=256)
+def _neighbours(n: int, m: int) -> _Neighbours:
+    """The neighbours of ``m`` places among ``n`` pixels. Beyond the centre of a border pixel both are that pixel."""
     place = ((np.arange(m) + 0.5) * (1 / (m / n)) - 0.5).astype(np.float32)
     first = np.floor(place).astype(np.int32)
     share = place - first.astype(np.float32)
-    weights = [np.rint(part * np.float32(_ONE)).astype(np.int32) for part in (np.float32(1) - share, share)]
-    return np.clip(first, 0, n - 1), np.clip(first + 1, 0, n - 1), weights[0], weights[1]
+    pixels = np.clip(np.concatenate([first, first + 1]), 0, n - 1)
+    needed, at = np.unique(pixels, return_inverse=True)
+    weights = (np.rint(part * np.float32(_ONE)).astype(np.int32) for part in (np.float32(1) - share, share))
+    return _Neighbours(needed, at[:m], at[m:], *weights)

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from PIL import Image
 
-from yolojax.draw import Objects, draw_boxes, enlarge
+from yolojax.draw import Objects, draw_picture, enlarge
 from yolojax.errors import ConfigError
 from yolojax.eval.files import detections_to_coco
 
@@ -105,9 +106,13 @@ class Result:
 
     def plot(self) -> UInt8[np.ndarray, "H W 3"]:
         """The detections drawn on a copy of the photo; a small photo is enlarged first, so that labels can be read."""
+        return np.array(self.picture(), np.uint8)
+
+    def picture(self) -> Image.Image:
+        """`plot` as a picture that Pillow can write."""
         objects = Objects(self.boxes, self.classes, self.scores, identities=self.identities)
         pixels, objects = enlarge(self.image, objects, SMALLEST_PLOT)
-        return draw_boxes(pixels, objects, self.class_names)
+        return draw_picture(pixels, objects, self.class_names)
 
     def crops(self) -> list[UInt8[np.ndarray, "_ _ 3"]]:
         """The pixels that each box covers, at least one."""
@@ -159,9 +164,7 @@ class Result:
         )
 
     def _repr_png_(self) -> bytes:
-        from PIL import Image
-
-        picture = Image.fromarray(self.plot())
+        picture = self.picture()
         picture.thumbnail((LARGEST_DISPLAY, LARGEST_DISPLAY))
         file = io.BytesIO()
         picture.save(file, "PNG")
