@@ -40,6 +40,11 @@ def user_path(path: str | Path) -> Path:
         raise ConfigError(f"{path}: there is no home directory {Path(path).parts[0]}; correct the path") from None
 
 
+def how_to_resume(run: Path) -> str:
+    """By which call an interrupted run goes on."""
+    return f"yolojax train --resume {run}, or in Python fit(..., resume=True)"
+
+
 def is_text(text: str) -> bool:
     """Whether a text can be written as UTF-8; half of a surrogate pair, which JSON and YAML can spell, cannot."""
     return text.isascii() or text.encode("utf-8", "replace").decode() == text

@@ -63,7 +63,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(files):
-    return zoo.from_darknet(files / "net.cfg", files / "net.weights", names=files / "net.names")
+    return zoo.from_darknet(files / "net.cfg", files / "net.weights", class_names=files / "net.names")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_neither_file_is_there_unless_both_are(loaded, tmp_path):
 def test_what_does_not_belong_together_is_named(files, tmp_path, loaded):
     cfg, weights = files / "net.cfg", files / "net.weights"
     with pytest.raises(ConfigError, match="has 3 classes, but 2 class names"):
-        zoo.from_darknet(cfg, weights, names=("a", "b"))
+        zoo.from_darknet(cfg, weights, class_names=("a", "b"))
     with pytest.raises(ConfigError, match="which do not divide it; give multiples of 32"):
         zoo.from_darknet(cfg, weights, size=60)
     with pytest.raises(ConfigError, match="backbone_layers = 99"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from yolojax import zoo
-from yolojax.assign import Assigned, simota_assign
+from yolojax.assign import Assigned, best_anchor_assign, ratio_assign, simota_assign
 from yolojax.detector import variable_shapes
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.losses import binary_cross_entropy, complete_box_iou_loss, focal_loss
@@ -88,6 +88,15 @@ def test_an_assigner_given_as_a_function_decides(name):
     by_name, by_function = (make(NAMES, SIZE, assign=one, k=3) for one in ("simota", simota_assign))
     assert by_name.spec == by_function.spec and by_name.spec.options["assign"] == "simota"
     jax.tree.map(np.testing.assert_array_equal, terms(by_name), terms(by_function))
+
+
+@pytest.mark.parametrize("rule", ["ratio", ratio_assign, partial(best_anchor_assign, iou_thresh=0.5)])
+@pytest.mark.parametrize("name", ["compact", "yolov8", "yolov1"])
+def test_an_assigner_of_anchors_is_refused_by_a_detector_without_them(name, rule):
+    with pytest.raises(
+        ConfigError, match=r"assign = .*(ratio|best_anchor).*assigns objects to anchors.*give (atss|responsible), "
+    ):
+        zoo.build(name, NAMES, (64, 64), assign=rule)
 
 
 # Every name of the table is found in the same way.

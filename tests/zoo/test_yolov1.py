@@ -80,7 +80,7 @@ def test_files_come_back_byte_for_byte(files, loaded, tmp_path):
     zoo.to_darknet(*loaded, tmp_path / "own.cfg", tmp_path / "own.weights", header=Header(0, 2, 0, 64))
     assert (tmp_path / "own.weights").read_bytes() == (files / "net.weights").read_bytes()
     assert "num=2\n" in (tmp_path / "own.cfg").read_text()
-    again, variables = zoo.from_darknet(tmp_path / "own.cfg", tmp_path / "own.weights", names=NAMES)
+    again, variables = zoo.from_darknet(tmp_path / "own.cfg", tmp_path / "own.weights", class_names=NAMES)
     jax.tree.map(np.testing.assert_array_equal, variables, loaded[1])
     assert zoo.describe(zoo.from_description(json.loads(json.dumps(zoo.describe(again))))) == zoo.describe(again)
 
@@ -90,7 +90,7 @@ def test_old_files_store_connected_layers_transposed(files, loaded, tmp_path):
     arrays = read_weights(files / "net.weights", cfg).layers
     write_weights(tmp_path / "old.weights", cfg, arrays, Header(1001, 2, 0, 64))
     assert (tmp_path / "old.weights").stat().st_size == (files / "net.weights").stat().st_size - 4
-    _, variables = zoo.from_darknet(files / "net.cfg", tmp_path / "old.weights", names=NAMES)
+    _, variables = zoo.from_darknet(files / "net.cfg", tmp_path / "old.weights", class_names=NAMES)
     jax.tree.map(np.testing.assert_array_equal, variables, loaded[1])
 
 
@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_refused_with_its_line(old, new, said):
 
 def test_another_input_size_is_refused(files, loaded):
     with pytest.raises(ConfigError, match="fit an input of 48 x 48 alone"):
-        zoo.from_darknet(files / "net.cfg", files / "net.weights", names=NAMES, size=96)
+        zoo.from_darknet(files / "net.cfg", files / "net.weights", class_names=NAMES, size=96)
     with pytest.raises(ConfigError, match="has one input size"):
         jax.eval_shape(loaded[0].forward, loaded[1], jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32))
     for size in ((448, 384), (400, 400)):

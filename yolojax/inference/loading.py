@@ -17,7 +17,7 @@ from yolojax.config import MOST
 from yolojax.detector import Detector, Variables, variable_shapes
 from yolojax.errors import CheckpointError, ConfigError
 from yolojax.export.running import SUFFIXES, Runtime, load_exported
-from yolojax.paths import FOREIGN, user_path
+from yolojax.paths import FOREIGN, how_to_resume, user_path
 from yolojax.settings import shown
 from yolojax.weights.class_names import read_class_names
 from yolojax.weights.released import TEXT, WEIGHTS, fit_tree, load_description, load_weights
@@ -255,7 +255,7 @@ def _load_published(files: Sequence[Path], dtype: DTypeLike) -> tuple[Detector, 
             by_suffix[other] = by_suffix[own].with_suffix(other)
             if not by_suffix[other].is_file():
                 raise CheckpointError(f"{by_suffix[own]}: {by_suffix[other].name} is not beside it; give both files")
-    return zoo.from_darknet(by_suffix[".cfg"], by_suffix[".weights"], names=names, dtype=dtype)
+    return zoo.from_darknet(by_suffix[".cfg"], by_suffix[".weights"], class_names=names, dtype=dtype)
 
 
 def released_folder(path: str | Path) -> Path:
@@ -274,7 +274,7 @@ def released_folder(path: str | Path) -> Path:
         if (candidate / "weights.safetensors").is_file() or (candidate / "detector.json").is_file():
             return candidate
     if (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder}: this run has no detector yet; finish it with yolojax train --resume {folder}")
+        raise CheckpointError(f"{folder}: this run has no detector yet; to finish it: {how_to_resume(folder)}")
     raise CheckpointError(f"{folder}: holds no detector.json; give a run directory such as runs/demo")
 
 

@@ -25,7 +25,7 @@ from yolojax.config import TrainConfig, from_dict, to_json
 from yolojax.detector import Detector, Variables
 from yolojax.errors import CheckpointError, ConfigError, DataError
 from yolojax.files import write_whole
-from yolojax.paths import check_writable
+from yolojax.paths import check_writable, how_to_resume
 from yolojax.training.data import DataPair
 from yolojax.training.step import HyperAt
 from yolojax.weights.released import save_released
@@ -76,7 +76,7 @@ class RunDirectory:
         """Raises `ConfigError` when the directory holds a run already or cannot be written to."""
         if (folder / "config.json").exists():
             raise ConfigError(
-                f"{folder} already holds a run; give another --out, or --resume {folder} to go on with it"
+                f"{folder} already holds a run; give another --out, or to go on with it: {how_to_resume(folder)}"
             )
         check_writable(folder, "give another --out")
 

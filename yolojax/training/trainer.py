@@ -21,6 +21,7 @@ from yolojax.data import InputImages, device_batches, prefetch
 from yolojax.detector import Detector, Variables, variable_shapes
 from yolojax.errors import NonFiniteError
 from yolojax.inference.evaluate import Evaluation, evaluate_images
+from yolojax.paths import how_to_resume
 from yolojax.progress import Reporter, Task
 from yolojax.sharding.devices import device_memory
 from yolojax.sharding.processes import any_process, first_of, is_first, replicate, wait_for_all
@@ -371,7 +372,8 @@ class Trainer:
         except Exception as second:  # the error that is on its way must not be replaced
             self.reporter.say(f"the steps since the last checkpoint are lost: {second}")
             return
-        self.reporter.say(f"saved a checkpoint after step {self.step}; go on with --resume {self.directory.folder}")
+        resume = how_to_resume(self.directory.folder)
+        self.reporter.say(f"saved a checkpoint after step {self.step}; to go on: {resume}")
 
     # ---- The length of the run
 

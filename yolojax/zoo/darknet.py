@@ -118,7 +118,7 @@ def from_darknet(
     cfg: str | Path,
     weights: str | Path,
     *,
-    names: str | Path | Sequence[str] | None = None,
+    class_names: str | Path | Sequence[str] | None = None,
     size: int | tuple[int, int] | None = None,
     backbone_layers: int | None = None,
     epsilon: float | None = None,
@@ -130,8 +130,8 @@ def from_darknet(
     Args:
       cfg: the ``.cfg`` file.
       weights: the ``.weights`` file that belongs to it.
-      names: class names, or the ``.names`` file that lists them. Without it 80 classes are taken for COCO's, others are
-        ``class0``, ``class1``, ...
+      class_names: in the order of the class scores, or the ``.names`` file that lists them. Without it 80 classes are
+        taken for COCO's, others are ``class0``, ``class1``, ...
       size: side of the square input image, or ``(height, width)``, instead of the file's. A network with connected or
         local layers, such as YOLOv1, has the file's alone.
       epsilon: see `darknet`. For a YOLOv1, whose Darknet adds 1e-6 to the deviation and nothing to the variance, it is
@@ -143,10 +143,10 @@ def from_darknet(
       CheckpointError: the weights do not belong to the cfg, or a file cannot be read.
     """
     network = read_cfg(cfg)
-    if names is None:
+    if class_names is None:
         coco = network.classes == len(COCO_CLASSES)
-        names = COCO_CLASSES if coco else tuple(f"class{i}" for i in range(network.classes))
-    class_names = read_class_names(names) if isinstance(names, str | Path) else tuple(names)
+        class_names = COCO_CLASSES if coco else tuple(f"class{i}" for i in range(network.classes))
+    class_names = read_class_names(class_names) if isinstance(class_names, str | Path) else tuple(class_names)
     if len(class_names) != network.classes:
         raise ConfigError(f"{cfg} has {network.classes} classes, but {len(class_names)} class names are given")
     input_size = (network.height, network.width) if size is None else (size, size) if isinstance(size, int) else size

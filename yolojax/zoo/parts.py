@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from yolojax.assign import (
+    ANCHOR_FREE_ASSIGNERS,
+    ANCHORED_ASSIGNERS,
     AnchorFreeAssign,
-    atss_assign,
-    one_to_one_assign,
     simota_assign,
     task_aligned_assign,
 )
@@ -37,14 +37,6 @@ from yolojax.losses import (
     squared_box_iou_loss,
     varifocal_loss,
 )
-
-ASSIGNERS: dict[str, AnchorFreeAssign] = {
-    "atss": atss_assign,
-    "one-to-one": one_to_one_assign,
-    "simota": simota_assign,
-    "task-aligned": task_aligned_assign,
-}
-"""Assigners of anchor-free detectors, for the option ``assign``."""
 
 BOX_LOSSES: dict[str, BoxLoss] = {
     "iou": box_iou_loss,
@@ -115,15 +107,30 @@ def find_assigner(value: Any, k: int) -> tuple[AnchorFreeAssign, str]:
     """The assigner that the option ``assign`` means, with at most ``k`` points to an object where it has such a number.
 
     ``k`` belongs to task-aligned assignment and to SimOTA; other assigners have their own numbers. Raises `ConfigError`
-    as `find_part` does.
+    as `find_part` and `check_anchor_free` do.
     """
+    check_anchor_free(value, ANCHOR_FREE_ASSIGNERS)
     function: AnchorFreeAssign
-    function, name = find_part("assign", value, ASSIGNERS)
+    function, name = find_part("assign", value, ANCHOR_FREE_ASSIGNERS)
     limited: dict[str, AnchorFreeAssign] = {
         "task-aligned": partial(task_aligned_assign, k=k),
         "simota": partial(simota_assign, largest_k=k),
     }
     return limited.get(name, function), name
+
+
+def check_anchor_free(assign: Any, known: Mapping[str, AnchorFreeAssign]) -> None:
+    """Raises `ConfigError` for an assigner that takes anchors in the place of predictions."""
+    function = assign
+    while isinstance(function, partial):
+        function = function.func
+    rule = next((rule for rule, own in ANCHORED_ASSIGNERS.items() if function is own or function == rule), None)
+    if rule is not None:
+        raise ConfigError(
+            f"assign = {rule if assign == rule else qualified_name(assign)}: this rule assigns objects to anchors, and "
+            f"this detector has none; give {', '.join(known)}, or a function of targets, levels and "
+            "predictions"
+        )
 
 
 class LossParts(NamedTuple):

@@ -162,7 +162,7 @@ def yolonas(
       scale: s, m or l.
       reg_max: bins of a distance; it reaches ``reg_max - 1`` strides.
       k: the most points that task-aligned assignment (here with ``alpha`` 1) and SimOTA give to an object.
-      assign: the assigner: a key of `yolojax.zoo.parts.ASSIGNERS`, or an `AnchorFreeAssign`.
+      assign: the assigner: a key of `yolojax.assign.ANCHOR_FREE_ASSIGNERS`, or an `AnchorFreeAssign`.
       box_loss: of the positives' boxes: a key of `yolojax.zoo.parts.BOX_LOSSES`, or a `BoxLoss`.
       class_loss: a key of `yolojax.zoo.parts.CLASS_LOSSES`, or a `ClassLoss`.
       dtype: of the network's computation.

@@ -35,7 +35,7 @@ from yolojax.weights.darknet_layers import Detection
 from yolojax.zoo.description import mark_built
 from yolojax.zoo.flax_detector import check_input_size, flax_detector
 from yolojax.zoo.options import check_counts, check_momentum, check_width
-from yolojax.zoo.parts import find_part
+from yolojax.zoo.parts import check_anchor_free, find_part
 
 STRIDE = 64
 """Input pixels of a cell."""
@@ -209,6 +209,7 @@ def _yolov1(
     check_width(width)
     check_momentum(momentum)
     check_input_size(input_size, STRIDE)
+    check_anchor_free(assign, ASSIGNERS)
     assigner, assign_name = find_part("assign", assign, ASSIGNERS)
     options = {"boxes": boxes, "width": width, "assign": assign_name, "momentum": momentum}
     spec = DetectorSpec(

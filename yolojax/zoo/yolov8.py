@@ -219,7 +219,7 @@ def yolov8(
       scale: n, s, m, l or x.
       reg_max: bins of a distance; it reaches ``reg_max - 1`` strides.
       k: the most points that task-aligned assignment and SimOTA give to an object.
-      assign: the assigner: a key of `yolojax.zoo.parts.ASSIGNERS`, or an `AnchorFreeAssign`.
+      assign: the assigner: a key of `yolojax.assign.ANCHOR_FREE_ASSIGNERS`, or an `AnchorFreeAssign`.
       box_loss: of the positives' boxes: a key of `yolojax.zoo.parts.BOX_LOSSES`, or a `BoxLoss`.
       class_loss: a key of `yolojax.zoo.parts.CLASS_LOSSES`, or a `ClassLoss`.
       dtype: of the network's computation.

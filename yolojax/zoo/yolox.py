@@ -70,7 +70,7 @@ def yolox(
       depthwise: split every 3x3 convolution but the stem into a depthwise and a pointwise one.
       k: the most points that SimOTA and task-aligned assignment give to an object.
       momentum: of the running BatchNorm statistics.
-      assign: the assigner: a key of `yolojax.zoo.parts.ASSIGNERS`, or an `AnchorFreeAssign`.
+      assign: the assigner: a key of `yolojax.assign.ANCHOR_FREE_ASSIGNERS`, or an `AnchorFreeAssign`.
       box_loss: of the positives' boxes: a key of `yolojax.zoo.parts.BOX_LOSSES`, or a `BoxLoss`.
       class_loss: a key of `yolojax.zoo.parts.CLASS_LOSSES`, or a `ClassLoss`.
       dtype: of the network's computation.
