@@ -211,33 +211,42 @@ LANES = 128
 
 
 def _multiply_four(images: UInt8[Array, "B H W 3"], *, tiles: _Tiles, pad: int) -> UInt8[Array, "B H W 3"]:
-    """Mosaics of four by matrix products and slices, which computes less than half of what `_multiply_tiles` does.
+    """Mosaics of four by matrix products, which computes half of what `_multiply_tiles` does.
 
-    Each tile is drawn as large as it can be, from the meeting point outwards; the four are put together around it, and
-    the mosaic is cut out. Tiles are drawn where their image is, and move to their mosaic when they are finished.
+    The tiles meet in the middle half, so that each reaches over three quarters of a side at most. That part of each is
+    drawn, from its corner of the mosaic, and every pixel is then taken from its tile. Tiles are drawn where their image
+    is; they move to their mosaic when they are finished, each of a group by itself, because `_following` would copy
+    them.
     """
-    _, h, w, _ = images.shape
-    cuts = tiles.cuts[..., 0]
-    before = jnp.floor(cuts + 0.5)  # pixels of the first tile, along x and along y
-    rest = before + 0.5 - cuts  # how far the last tile's first centre lies from the meeting point
-
-    def weights(axis: int, extent: int, number: int, *, last: bool) -> Array:
-        length = -(-(extent * 3 // 4 + 1) // LANES) * LANES
-        distance = jnp.arange(length, dtype=jnp.float32)[None]
-        size, beyond = tiles.size[:, number, None], rest[:, axis, None]
-        at = (distance + beyond) / size if last else extent - (distance[:, ::-1] + 1 - beyond) / size
-        return bilinear_weights(_following(at, -number), extent)
+    batch, h, w, _ = images.shape
+    x, y = (jnp.arange(side, dtype=jnp.float32)[None] + 0.5 for side in (w, h))
+    wide, tall = (min(side, -(-(side * 3 // 4 + 1) // LANES) * LANES) for side in (w, h))
 
     drawn = []
     for number in range(4):
-        rows = weights(1, h, number, last=number >= 2)
-        columns = weights(0, w, number, last=number % 2 == 1)
-        drawn.append(_following(resample(images, rows, columns, pad), number))
-    lines = [jnp.concatenate(drawn[:2], 3), jnp.concatenate(drawn[2:], 3)]
-    around = jnp.concatenate(lines, 2)
-    first = (jnp.array(around.shape[:1:-1])[None] // 2 - before).astype(jnp.int32)
-    cut = jax.vmap(lambda planes, x, y: jax.lax.dynamic_slice(planes, (0, y, x), (3, h, w)))(around, *first.T)
-    return jnp.moveaxis(cut, 1, -1)
+        bottom, right = divmod(number, 2)
+        shift, size = tiles.shift[:, number], tiles.size[:, number, None]
+        at_x = ((x[:, w - wide :] if right else x[:, :wide]) - shift[:, :1]) / size
+        at_y = ((y[:, h - tall :] if bottom else y[:, :tall]) - shift[:, 1:]) / size
+        rows, columns = bilinear_weights(_following(at_y, -number), h), bilinear_weights(_following(at_x, -number), w)
+        drawn.append(resample(images, rows, columns, pad))
+
+    def place(tile: UInt8[Array, "G 3 tall wide"], number: int) -> UInt8[Array, "G 3 H W"]:
+        bottom, right = divmod(number, 2)
+        beyond_y = (h - tall, 0) if bottom else (0, h - tall)
+        beyond_x = (w - wide, 0) if right else (0, w - wide)
+        return jnp.pad(tile, ((0, 0), (0, 0), beyond_y, beyond_x))
+
+    size = group_size(batch)
+    grouped = [tile.reshape(-1, size, *tile.shape[1:]) for tile in drawn]
+    right = (x > tiles.cuts[:, 0]).reshape(-1, size, 1, 1, w)
+    below = (y > tiles.cuts[:, 1]).reshape(-1, size, 1, h, 1)
+    mosaics = []
+    for k in range(size):
+        own = [place(tile[:, (k + number) % size], number) for number, tile in enumerate(grouped)]
+        upper, lower = jnp.where(right[:, k], own[1], own[0]), jnp.where(right[:, k], own[3], own[2])
+        mosaics.append(jnp.where(below[:, k], lower, upper))
+    return jnp.moveaxis(jnp.stack(mosaics, 1).reshape(batch, 3, h, w), 1, -1)
 
 
 def _gather_objects(targets: Targets, tiles: _Tiles) -> Targets:

@@ -6,7 +6,8 @@ while its matrix unit does nothing; as products the same values come from that u
 
 The products are exact. Positions are rounded to 1/256 of a pixel, so that weights are multiples of 1/256, and pixels
 are counted from the padding's grey, which makes what lies outside zero. Both fit bfloat16 without rounding. The result
-of the first product, a multiple of 1/256 with up to 16 bits, enters the second as the sum of two bfloat16 numbers.
+of the first product, a multiple of 1/256 with up to 16 bits, enters the second as two bfloat16 numbers side by side,
+their sum, so that the second is one product over twice as many pixels.
 """
 
 import jax
@@ -44,7 +45,7 @@ def resample(
     exact = jnp.matmul(rows[..., None, :, :], planes, preferred_element_type=jnp.float32)
     # Told to the compiler as a reduction of precision: a conversion there and back is one that it may leave out.
     high = jax.lax.reduce_precision(exact, exponent_bits=8, mantissa_bits=7)
-    across = jnp.swapaxes(columns, -1, -2)[..., None, :, :]
-    parts = [part.astype(jnp.bfloat16) for part in (high, exact - high)]
-    samples = sum((jnp.matmul(part, across, preferred_element_type=jnp.float32) for part in parts), jnp.float32(pad))
+    parts = jnp.concatenate([part.astype(jnp.bfloat16) for part in (high, exact - high)], -1)
+    across = jnp.swapaxes(jnp.concatenate([columns, columns], -1), -1, -2)[..., None, :, :]
+    samples = jnp.matmul(parts, across, preferred_element_type=jnp.float32) + pad
     return jnp.clip(jnp.round(samples), 0, 255).astype(jnp.uint8)
