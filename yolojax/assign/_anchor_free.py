@@ -13,10 +13,15 @@ from yolojax.assign._common import (
     without_padding,
 )
 from yolojax.assign._matching import least_cost_matching
+from yolojax.assign._on_tpu import largest_by_sorting, logits_by_product
 from yolojax.boxes import box_iou, generalized_box_iou, paired_box_iou, xyxy_to_cxcywh
 from yolojax.coding import cell_centres
 from yolojax.errors import ConfigError
+from yolojax.processor.platform import by_platform
 from yolojax.structures import Level, Targets
+
+Candidates = tuple[Float[Array, "B M k"], Int[Array, "B M k"], Float[Array, "B M k"]]
+"""The alignment of the best points of each object, their indices, and the overlap of their boxes with the object."""
 
 _SMALLEST_IOU = 1e-8
 _SMALLEST_PROBABILITY = 1e-7
@@ -163,19 +168,30 @@ def task_aligned_assign(
     boxes, class_logits, objectness_logits = _read(predictions)
     objects = sort_by_content(targets)
     points, _ = _points(levels, predictions)
-    overlap = box_iou(objects.boxes, boxes)
     label = jnp.clip(objects.classes, 0, class_logits.shape[-1] - 1)
-    score = jax.nn.sigmoid(jnp.swapaxes(jnp.take_along_axis(class_logits, label[:, None, :], axis=2), 1, 2))
-    if objectness_logits is not None:
-        score = score * jax.nn.sigmoid(objectness_logits)[:, None]
     eligible = _points_inside(_widen(objects.boxes, smallest), points) & objects.assignable[:, :, None]
-    alignment = jnp.where(eligible, score**alpha * overlap**beta, 0.0)
-    # `top_k` puts NaN first. This comparison makes it 0, so that a prediction that is not finite is never taken.
-    alignment = jnp.where(alignment > 0, alignment, 0.0)
+    objectness = 1.0 if objectness_logits is None else jax.nn.sigmoid(objectness_logits)[:, None]
+    k = min(k, boxes.shape[1])
+
+    def aligned(logits: Float[Array, "B M N"], overlap: Float[Array, "B M N"]) -> Float[Array, "B M N"]:
+        alignment = jnp.where(eligible, (jax.nn.sigmoid(logits) * objectness) ** alpha * overlap**beta, 0.0)
+        # `top_k` puts NaN first. This comparison makes it 0, so that a prediction that is not finite is never taken.
+        return jnp.where(alignment > 0, alignment, 0.0)
+
+    def by_rows(boxes: Array, class_logits: Array) -> Candidates:
+        logits = jnp.swapaxes(jnp.take_along_axis(class_logits, label[:, None, :], axis=2), 1, 2)
+        overlap = box_iou(objects.boxes, boxes)
+        best, index = jax.lax.top_k(aligned(logits, overlap), k)
+        return best, index, jnp.take_along_axis(overlap, index, axis=-1)
+
+    def by_columns(boxes: Array, class_logits: Array) -> Candidates:
+        logits = logits_by_product(class_logits, label)
+        best, index = largest_by_sorting(aligned(logits, box_iou(objects.boxes, boxes)), k)
+        own = jnp.take_along_axis(boxes, index.reshape(len(boxes), -1, 1), axis=1).reshape(*index.shape, 4)
+        return best, index, paired_box_iou(jnp.broadcast_to(objects.boxes[:, :, None], own.shape), own)
 
     # From here on only the k candidates of each object are touched.
-    best, index = jax.lax.top_k(alignment, min(k, boxes.shape[1]))
-    candidate_overlap = jnp.take_along_axis(overlap, index, axis=-1)
+    best, index, candidate_overlap = by_platform(boxes, class_logits, default=by_rows, tpu=by_columns)
     owner, won = resolve_conflicts(best > 0, index, candidate_overlap, boxes.shape[1])
     if keep is not None:
         owner, won = _keep_first(owner, won, index, keep)
