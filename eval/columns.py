@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from yolojax.errors import YolojaxError, shortened, shown
+from yolojax.eval.result_format import Absent
 from yolojax.processor.memory import without_garbage_collection
 
 Record = Mapping[str, Any]
@@ -283,7 +284,7 @@ def flag_column(
 
 def few(values: Sequence[Any] | Iterator[Any] | dict[Any, Any]) -> str:
     """The first five of some values, as text."""
-    texts = [shown(value) for value in itertools.islice(values, 6)]
+    texts = [value.name if isinstance(value, Absent) else shown(value) for value in itertools.islice(values, 6)]
     return ", ".join(texts if len(texts) < 6 else [*texts[:5], "..."]) or "none"
 
 

@@ -1,7 +1,8 @@
 """The usual form of a result list, read straight into columns: no dictionary is made for a row.
 
-A row has COCO's four keys and no other, its ids are integers or strings, its box four numbers and its score one.
-Whatever differs in any of it is left to the reader of every form, which accepts, converts or explains it.
+A row has COCO's four keys and no other, its ids are integers or strings, its box four numbers and its score one; no
+number lies beyond 64 bits, of which parsers of JSON make different things. Whatever differs in any of it is left to the
+reader of every form, which accepts, converts or explains it.
 """
 
 import itertools
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from yolojax.eval.columns import count_quotation_marks
+from yolojax.processor.memory import without_garbage_collection
 
 _KEYS = 4
 
@@ -29,13 +31,15 @@ class PlainRows(NamedTuple):
 def read_plain_rows(content: bytes) -> PlainRows | None:
     """The columns of a result list in its usual form; None where it has another, or where ``msgspec`` is missing.
 
-    Every row has all four keys, so a key that stands twice in one shows in the number of quotation marks.
+    Every row has all four keys, and a key or a text takes two quotation marks: more than these are a key that stands
+    twice in a row, or a quotation mark within a text, and both are left to the general reader.
     """
     decoder = _decoder()
     if decoder is None:
         return None
     try:
-        rows = decoder.decode(content)
+        with without_garbage_collection():
+            rows = decoder.decode(content)
     except (ValueError, RecursionError):
         return None
     images, categories, boxes, scores = (
@@ -44,12 +48,17 @@ def read_plain_rows(content: bytes) -> PlainRows | None:
     texts = sum(list(map(type, column)).count(str) for column in (images, categories))
     if count_quotation_marks(content) != 2 * (_KEYS * len(rows) + texts):
         return None
-    return PlainRows(
-        images,
-        categories,
-        np.fromiter(itertools.chain.from_iterable(boxes), np.float64, 4 * len(rows)).reshape(-1, 4),
-        np.array(scores, np.float64),
-    )
+    corners = np.fromiter(itertools.chain.from_iterable(boxes), np.float64, 4 * len(rows)).reshape(-1, 4)
+    confidence = np.array(scores, np.float64)
+    fits = _fits_64_bits(images) and _fits_64_bits(categories)
+    if not fits or (abs(corners) >= 2.0**63).any() or (abs(confidence) >= 2.0**63).any():
+        return None
+    return PlainRows(images, categories, corners, confidence)
+
+
+def _fits_64_bits(ids: list[int | str]) -> bool:
+    numbers = [key for key in ids if isinstance(key, int)]
+    return not numbers or (min(numbers) >= -(2**63) and max(numbers) < 2**63)
 
 
 @cache

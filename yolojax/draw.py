@@ -83,7 +83,7 @@ def draw_boxes(
 
 
 def draw_picture(image: UInt8[np.ndarray, "h w 3"], objects: Objects, class_names: Sequence[str]) -> Image.Image:
-    """`draw_boxes` as a picture that Pillow can write."""
+    """`draw_boxes` as a new `PIL.Image`."""
     h, w = image.shape[:2]
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
@@ -115,13 +115,14 @@ def draw_picture(image: UInt8[np.ndarray, "h w 3"], objects: Objects, class_name
 def _pixel_box(box: Float[np.ndarray, " 4"], h: int, w: int) -> tuple[int, int, int, int]:
     """First and last column and row that a box touches, inside the image."""
     left, top, right, bottom = box.tolist()
-    x1, x2 = _between(0, math.floor(left), w - 1), _between(0, math.ceil(right) - 1, w - 1)
-    y1, y2 = _between(0, math.floor(top), h - 1), _between(0, math.ceil(bottom) - 1, h - 1)
+    x1, x2 = _clip(math.floor(left), w - 1), _clip(math.ceil(right) - 1, w - 1)
+    y1, y2 = _clip(math.floor(top), h - 1), _clip(math.ceil(bottom) - 1, h - 1)
     return x1, y1, max(x1, x2), max(y1, y2)
 
 
-def _between(least: int, value: int, most: int) -> int:
-    return max(least, min(value, most))
+def _clip(value: int, most: int) -> int:
+    """The nearest number from 0 to ``most``; `numpy.clip` takes twenty times as long for one."""
+    return max(0, min(value, most))
 
 
 def _outline(
@@ -178,7 +179,7 @@ def _label(
         if tw > w or th > h:
             continue
         spots = [(x1, y1 - th), (x1, y1), (x1, y2 + 1), (x2 - tw + 1, y1 - th), (x2 - tw + 1, y2 + 1), (x1, y2 - th)]
-        spots = [(_between(0, x, w - tw), _between(0, y, h - th)) for x, y in spots]
+        spots = [(_clip(x, w - tw), _clip(y, h - th)) for x, y in spots]
         x, y = spots[int(np.argmin(_covered(np.array(spots), (tw, th), taken)))]
         draw.rectangle((x, y, x + tw - 1, y + th - 1), fill=colour)
         luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]

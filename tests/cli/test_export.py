@@ -81,6 +81,7 @@ def test_info_tells_what_a_file_is(files, yolojax):
 def test_what_is_wrong_is_one_line(trained, files, yolojax, photo, tmp_path):
     (tmp_path / "taken.onnx").write_text("")
     export = ["export", "--model", trained]
+    int8 = [*export, "--format", "onnx", "--data", "x", "--int8"]
     for arguments, said in (
         ([*export, "--format", "tflite"], "stablehlo"),
         ([*export, "--format", "onnx", "--size", "100"], "give a multiple of"),
@@ -91,7 +92,10 @@ def test_what_is_wrong_is_one_line(trained, files, yolojax, photo, tmp_path):
         ([*export, "--format", "stablehlo", "--int8", "weights"], "for the format onnx"),
         ([*export, "--format", "onnx", "--int8", "weights"], "give --data"),
         ([*export, "--format", "onnx", "--int8", "static", "--data", "x"], "--calibrate"),
-        ([*export, "--format", "onnx", "--calibrate", "."], "belongs to --int8"),
+        ([*int8, "static", "--calibrate", "nowhere"], "--calibrate nowhere: no such folder"),
+        ([*int8, "weights", "--half"], "two forms of the same weights"),
+        ([*int8, "static", "--calibrate", ".", "--letterbox"], "leave --letterbox out"),
+        ([*export, "--format", "onnx", "--calibrate", "."], "belongs to --int8 static"),
         (["export", "--model", files / "x.onnx", "--format", "onnx"], "exported already"),
         (["predict", photo, "--model", files / "x.onnx", "--iou", ".3"], "suppresses by itself"),
         (["predict", photo, "--model", files / "x.onnx", "--conf", ".001"], "from 0.01 on"),

@@ -26,7 +26,8 @@ def test_columns_are_the_values_that_json_reads(records, indent):
     content = json.dumps(records, indent=indent).encode()
     found = read_plain_rows(content)
     if found is None:  # a quotation mark within a text looks like a key that stands twice
-        assert b'\\"' in content
+        values = [v for one in records for v in (one["image_id"], one["category_id"], one["score"], *one["bbox"])]
+        assert b'\\"' in content or any(not isinstance(value, str) and abs(value) >= 2**63 for value in values)
         return
     assert found.image_ids == [one["image_id"] for one in records]
     assert found.category_ids == [one["category_id"] for one in records]
@@ -51,6 +52,10 @@ def changed(**to) -> str:
         changed(bbox=[1, 2, 3, 4, 5]),
         changed(bbox=[1, 2, 3, None]),
         changed(file_name="a.jpg"),
+        changed(image_id=2**63),
+        changed(category_id=-(2**63) - 1),
+        changed(score=2**64),
+        changed(bbox=[1, 2, 3, 2**64]),
         changed().replace('"score": 0.5}]', '"score": 0.5, "score": 0.6}]'),
         changed().replace('"score": 0.5}]', '"score": 1e999}]'),
         changed().replace('"image_id": 1', '"image_id": "a\\"b"'),
@@ -77,7 +82,7 @@ def test_anything_else_is_left_to_the_general_reader(text):
         {"category_id": 9},
         {"bbox": [1, 2, -3, 4]},
         {"bbox": [1, 2, 3, 1e12]},
-        {"score": 1e300},
+        {"score": 1e18},
     ],
 )
 def test_both_readers_give_the_same_columns_and_the_same_errors(change, tmp_path, monkeypatch):

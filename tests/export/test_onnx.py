@@ -238,6 +238,22 @@ def test_weights_of_eight_bits(small, tmp_path, file, expected):
         to_int8_onnx(small[0], small[1], ExportSettings(half=True), "weights")
 
 
+@pytest.mark.parametrize(
+    ("processor", "flags", "lacks"),
+    [
+        ("x86_64", "flags\t\t: fpu avx2 fma", True),
+        ("AMD64", "flags\t\t: fpu avx512f avx512_vnni", False),
+        ("x86_64", "flags\t\t: fpu avx2 avx_vnni", False),
+        ("x86_64", "", False),
+        ("aarch64", "Features\t: asimd", False),
+    ],
+)
+def test_a_processor_without_vnni_is_known(processor, flags, lacks):
+    from yolojax.export.quantise import lacks_vnni
+
+    assert lacks_vnni(processor, flags) is lacks
+
+
 def test_last_convolutions_are_those_that_no_other_reads():
     from yolojax.export.quantise import last_convolutions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -37,8 +38,8 @@ class Export:
       raw: stop before thresholds and suppression: all boxes with their scores.
       letterbox: take photos of any size and resize them inside; boxes are then in pixels of the photo.
       half: keep and compute the network in 16 bits: float16 in ONNX, bfloat16 in StableHLO.
-      int8: keep the weights in 8 bits (weights), or compute with 8 bits as well (static), with weights of 7 bits for
-        x86 processors without VNNI instructions (static-7bit); for onnx. AP before and after is measured on --data.
+      int8: keep the weights in 8 bits (weights), or compute with 8 bits as well (static; static-7bit for x86 processors
+        without VNNI instructions, whose sums would be cut off); for onnx. AP before and after is measured on --data.
       calibrate: photos for static int8: a folder of some hundred like those to come.
       data: a data set with ground truth, as val takes it, on which int8 is measured.
       split: part of the data set.
@@ -110,9 +111,9 @@ class Export:
 
     def _check_int8(self) -> None:
         if self.int8 is None:
-            for name in ("calibrate", "data", "split"):
+            for name, kind in (("calibrate", " static"), ("data", ""), ("split", "")):
                 if getattr(self, name) is not None:
-                    raise ConfigError(f"--{name} belongs to --int8; give both or neither")
+                    raise ConfigError(f"--{name} belongs to --int8{kind}; give both or neither")
             return
         if self.format != "onnx":
             raise ConfigError(f"--int8 is for the format onnx, not {self.format}")
@@ -123,6 +124,12 @@ class Export:
         if (self.int8 != "weights") != (self.calibrate is not None):
             mend = "takes no --calibrate; leave it out" if self.calibrate else "needs --calibrate FOLDER; give one"
             raise ConfigError(f"--int8 {self.int8} {mend}")
+        if self.calibrate is not None and not user_path(self.calibrate).exists():
+            raise ConfigError(f"--calibrate {self.calibrate}: no such folder; give one of photos")
+        if self.half:
+            raise ConfigError("--half and --int8 are two forms of the same weights; choose one of both")
+        if self.letterbox and self.int8 != "weights":
+            raise ConfigError(f"--int8 {self.int8} is calibrated on images of the input size; leave --letterbox out")
 
     def _int8(self, detector: Detector, variables: Variables, settings: ExportSettings, reporter: Reporter) -> bytes:
         """The content of the file, once its AP is near enough to that of the detector."""
@@ -131,10 +138,15 @@ class Export:
         from yolojax.data import open_dataset, validation_split
         from yolojax.data.sources import find_sources
         from yolojax.export import ExportSettings, load_exported
-        from yolojax.export.quantise import calibration_images, to_int8_onnx
+        from yolojax.export.quantise import calibration_images, lacks_vnni, to_int8_onnx
         from yolojax.inference.evaluate import evaluate
 
         assert self.int8 is not None and self.data is not None
+        if self.int8 == "static" and lacks_vnni(platform.machine(), _processor_flags()):
+            reporter.say(
+                "this processor has no VNNI instructions: sums with weights of 8 bits are cut off here, and what is "
+                "measured is too low; take --int8 static-7bit for such processors"
+            )
         split = self.split or validation_split(self.data)
         data = open_dataset(self.data, split, class_names=detector.spec.class_names)
         photos = []
@@ -160,9 +172,16 @@ class Export:
         if not before - after <= self.max_loss:
             raise ConfigError(
                 f"int8 {self.int8} lost more than --max-loss {self.max_loss:g}: {measured}; nothing was written. Take "
-                "--int8 weights, other photos to calibrate on, or --half"
+                f"{self._instead()}"
             )
         return content
+
+    def _instead(self) -> str:
+        """What may lose less than this kind of int8."""
+        if self.int8 == "weights":
+            return "--half"
+        finer = "--int8 static on a processor with VNNI, " if self.int8 == "static-7bit" else ""
+        return f"{finer}--int8 weights, other photos to calibrate on, or --half"
 
     def _file(self) -> Path:
         suffix = f".{self.format}"
@@ -186,3 +205,11 @@ class Export:
         if not self.batch.isdecimal() or int(self.batch) < 1:
             raise ConfigError(f"--batch {self.batch}: give a number of images from 1 on, or dynamic")
         return int(self.batch)
+
+
+def _processor_flags() -> str:
+    """What Linux says of the processor; nothing elsewhere."""
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""

@@ -458,7 +458,7 @@ def resolve_size(
 
 
 _ONE = 2048
-"""OpenCV's fixed point: weights of two neighbours sum to this."""
+"""OpenCV's fixed point: weights of two neighbours sum to this, or to one more or less, since each is rounded."""
 
 
 def resize_bilinear(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
@@ -468,32 +468,30 @@ def resize_bilinear(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) ->
     be lost or stand out; scores of a detector change by some hundredths with the filter. Pixel centres lie at halves.
     """
     height, width = size
-    rows, first, second, above, below = _neighbours(image.shape[0], height)
-    columns, left, right, before, after = _neighbours(image.shape[1], width)
-    if len(rows) < image.shape[0]:
-        image = image[rows]
-    if len(columns) < image.shape[1]:
-        image = image.take(columns, axis=1)
+    down, across = _neighbours(image.shape[0], height), _neighbours(image.shape[1], width)
+    if len(down.needed) < image.shape[0]:
+        image = image[down.needed]
+    if len(across.needed) < image.shape[1]:
+        image = image.take(across.needed, axis=1)
     packed = _packed(image)
-    mixed = packed.take(left, axis=1)
-    mixed *= before.astype(np.uint64)
-    beside = packed.take(right, axis=1)
-    beside *= after.astype(np.uint64)
+    mixed = packed.take(across.before, axis=1)
+    mixed *= across.weight_before.astype(np.uint64)
+    beside = packed.take(across.after, axis=1)
+    beside *= across.weight_after.astype(np.uint64)
     mixed += beside
-    lines = _unpacked(mixed >> np.uint64(4)).reshape(len(rows), -1)
+    lines = _unpacked(mixed >> np.uint64(4)).reshape(len(down.needed), -1)
     out = np.empty((height, 3 * width), np.uint8)
-    above, below = above[:, None], below[:, None]
     for start in range(0, height, _LINES):  # a few lines at a time stay in the processor's own memory
         here = slice(start, start + _LINES)
-        total = lines[first[here]]
-        total *= above[here]
+        total = lines[down.before[here]]
+        total *= down.weight_before[here, None]
         total >>= 16
-        under = lines[second[here]]
-        under *= below[here]
+        under = lines[down.after[here]]
+        under *= down.weight_after[here, None]
         under >>= 16
         total += under
         total += 2
-        total >>= 2  # at most 255: the weights of two neighbours sum to one
+        total >>= 2  # at most 255: weights that sum to 2049, twice, give (1020 + 2) / 4
         out[here] = total
     return out.reshape(height, width, 3)
 
@@ -501,11 +499,11 @@ def resize_bilinear(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) ->
 _LINES = 32
 
 _FIELD = 21
-"""Bits between the channels of a packed pixel: 8 of a value and 11 of a weight, and none is carried over."""
+"""Bits between the channels of a packed pixel, of which a value of 8 bits times weights of 11 takes 19."""
 
 
 def _packed(image: UInt8[np.ndarray, "h w 3"]) -> UInt64[np.ndarray, "h w"]:
-    """The three channels of each pixel in one number, so that one product weighs them all."""
+    """The three channels of each pixel in one number, the first lowest, so that one product weighs them all."""
     packed = image[..., 2].astype(np.uint64)
     for channel in (1, 0):
         packed <<= np.uint64(_FIELD)
@@ -514,7 +512,7 @@ def _packed(image: UInt8[np.ndarray, "h w 3"]) -> UInt64[np.ndarray, "h w"]:
 
 
 def _unpacked(packed: UInt64[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w 3"]:
-    """The lowest 15 bits of each channel."""
+    """The lowest 15 bits of each channel, which is what a product leaves without its last four."""
     channels = np.empty((*packed.shape, 3), np.int32)
     for channel in range(3):
         channels[..., channel] = packed >> np.uint64(channel * _FIELD) & np.uint64(0x7FFF)
@@ -522,7 +520,10 @@ def _unpacked(packed: UInt64[np.ndarray, "h w"]) -> Int32[np.ndarray, "h w 3"]:
 
 
 class _Neighbours(NamedTuple):
-    """Which pixels of a line are needed, and for each place two of *these*, by their index, and the weight of each."""
+    """Along one axis: the pixels that are read, and for each place the two that are mixed, with their weights.
+
+    ``before`` and ``after`` are indices into ``needed``. The arrays are kept for later calls, and cannot be written.
+    """
 
     needed: Int32[np.ndarray, " p"]
     before: Int[np.ndarray, " m"]
@@ -540,4 +541,7 @@ def _neighbours(n: int, m: int) -> _Neighbours:
     pixels = np.clip(np.concatenate([first, first + 1]), 0, n - 1)
     needed, at = np.unique(pixels, return_inverse=True)
     weights = (np.rint(part * np.float32(_ONE)).astype(np.int32) for part in (np.float32(1) - share, share))
-    return _Neighbours(needed, at[:m], at[m:], *weights)
+    found = _Neighbours(needed, at[:m], at[m:], *weights)
+    for array in found:
+        array.flags.writeable = False
+    return found

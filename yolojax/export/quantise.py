@@ -6,9 +6,9 @@
 - ``static``: `onnxruntime.quantization.quantize_static`, which also rounds what goes into and out of convolutions, to
   ranges that it finds on calibration images. The last convolution of each branch, decoding and suppression stay in
   float32: what the last ones give is read as boxes and scores, and rounding it costs most of the AP that is lost.
-- ``static-7bit``: the same with weights of 7 bits. x86 processors without VNNI instructions (before 2019, or 2021 on
-  desktops) add pairs of products in 16 bits, which weights of 8 bits overflow without a word. YOLOv5n on 128 photos of
-  COCO: AP .360 in float32, .355 with 8 bits, .334 with 7.
+- ``static-7bit``: the same with weights of 7 bits. x86 processors without VNNI instructions add pairs of products in 16
+  bits, and with weights of 8 bits cut the sums off without a word. YOLOv5n on 128 photos of COCO: AP .360 in float32,
+  .355 with 8 bits, .334 with 7.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import UInt8
@@ -54,8 +54,10 @@ def to_int8_onnx(
       calibration: for the static kinds, input images (`calibration_images`).
 
     Raises:
-      ConfigError: as `yolojax.export.to_onnx`, or without calibration images, or without onnxruntime.
+      ConfigError: as `yolojax.export.to_onnx`, or for another kind, without calibration images, or without onnxruntime.
     """
+    if kind not in get_args(Int8):
+        raise ConfigError(f"int8 = {kind!r}: give one of {', '.join(get_args(Int8))}")
     if settings.half:
         raise ConfigError("half and int8 are two forms of the same weights; choose one of both")
     if settings.letterbox and kind != "weights":
@@ -67,6 +69,14 @@ def to_int8_onnx(
     if not images:
         raise ConfigError("static int8 needs photos to calibrate on; give a folder of some hundred like those to come")
     return quantise_static(model, images, settings.batch, seven_bits=kind == "static-7bit").SerializeToString()
+
+
+def lacks_vnni(processor: str, flags: str) -> bool:
+    """Whether a processor is an x86 without VNNI instructions, for which static int8 wants weights of 7 bits.
+
+    Takes `platform.machine()` and the content of Linux's ``/proc/cpuinfo``; False where that says nothing.
+    """
+    return processor.lower() in ("x86_64", "amd64") and "flags" in flags and "vnni" not in flags
 
 
 def quantise_weights(model: Any) -> Any:

@@ -109,7 +109,7 @@ class Result:
         return np.array(self.picture(), np.uint8)
 
     def picture(self) -> Image.Image:
-        """`plot` as a picture that Pillow can write."""
+        """`plot` as a new `PIL.Image`."""
         objects = Objects(self.boxes, self.classes, self.scores, identities=self.identities)
         pixels, objects = enlarge(self.image, objects, SMALLEST_PLOT)
         return draw_picture(pixels, objects, self.class_names)
