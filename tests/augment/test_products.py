@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.augment.scenes import BATCH, make_scene
-from yolojax.augment import mosaic, mosaic9, random_affine
+from yolojax.augment import mosaic, mosaic9, random_affine, random_hsv
 from yolojax.augment._products import bilinear_weights, resample
 from yolojax.processor.platform import for_platform
 
@@ -30,8 +30,9 @@ def scene():
         mosaic(1.0, scale=(0.1, 1.5), pad=7),
         mosaic9(1.0),
         random_affine(scale=(0.4, 2.0), translate=0.3),
+        random_hsv(0.3, 0.7, 0.4),
     ],
-    ids=["mosaic", "mosaic of any size", "mosaic9", "affine"],
+    ids=["mosaic", "mosaic of any size", "mosaic9", "affine", "colours"],
 )
 def test_a_tpu_sees_the_same_images(scene, augmentation):
     for seed in range(2):
